@@ -1,0 +1,1 @@
+"""What is this file, and how is it read?"""

@@ -1,0 +1,1 @@
+"""The audio adapter, the audio-conditioned Wan block and a small Wan backbone."""

@@ -1,0 +1,1 @@
+"""Schedule, guidance and Euler steps of flow matching."""

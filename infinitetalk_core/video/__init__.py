@@ -1,0 +1,1 @@
+"""Source frames by time, finished frames to disk."""
