@@ -1,0 +1,260 @@
+"""Speech encoder files: what is in them, and a SpeechEncoder made of it.
+
+Nothing is read over the network, and nothing in a file is run: pickles are read with weights_only.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .wav2vec import SpeechEncoder
+from .wav2vec_network import Sizes, Wav2VecNetwork
+
+ADVICE = (
+    "wav2vec 2.0 is expected: get TencentGameMate/chinese-wav2vec2-base (model.safetensors) and put it into "
+    "the folder audio_encoders"
+)
+WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+POSITION = "encoder.pos_conv_embed.conv."
+# The two ways in which weight norm names its magnitude and its direction.
+WEIGHT_NORM = (
+    ("weight_g", "weight_v"),
+    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+)
+# What other speech models have and wav2vec 2.0 has not: (part of a key, what the file is).
+OTHERS = (
+    ("gru_rel_pos_linear", "WavLM"),
+    ("hubert.", "HuBERT"),
+    ("pos_conv_embed.layers.", "data2vec audio"),
+    ("self_attn.linear_q.", "a wav2vec 2.0 conformer"),
+    ("encoder.embed_positions", "Whisper"),
+    ("lora_", "a LoRA"),
+    ("audio_proj.proj1", "InfiniteTalk's own weights"),
+    ("head.modulation", "a Wan diffusion model"),
+)
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """Names in a weights file, and a way to read one tensor; `prefix` was taken off the names."""
+
+    path: Path
+    names: frozenset[str]
+    read: Callable[[str], Tensor]
+    prefix: str = ""
+
+    def tensor(self, name: str) -> Tensor:
+        """A float32 copy of a tensor: a view would keep the file mapped, and locked on Windows."""
+        if name not in self.names:
+            raise InputError(f"{self.path} lacks the tensor {name}, so it is incomplete; download it again")
+        found = self.read(self.prefix + name)
+        if found.dtype not in FLOATS:
+            raise InputError(
+                f"{self.path} stores {name} as {found.dtype}, but a speech encoder is read as float32, "
+                "float16 or bfloat16; get the unquantised file"
+            )
+        return found.to(torch.float32, copy=True)
+
+
+def load_speech_encoder(path: Path, ops: Any = nn) -> SpeechEncoder:
+    """The speech encoder in `path`, computing in float32 on the CPU.
+
+    path: a folder of Hugging Face (config.json, preprocessor_config.json, weights), or a weights file alone
+    (safetensors, or a pickle of nothing but tensors). Sizes come from the tensors; config.json adds what
+    tensors do not show (heads, strides, epsilon, order of norms). Without it these are the standard wav2vec
+    2.0's.
+    ops: where the layers come from; the host's own operations, or torch.nn.
+    """
+    weights = _weights_file(path)
+    folder = path if path.is_dir() else weights.parent
+    file = _wav2vec_tensors(_open(weights))
+    # Next to a file with a name of its own may lie somebody else's config.json.
+    described = path.is_dir() or weights.name in WEIGHT_NAMES
+    config = _json(folder / "config.json") if described else {}
+    processor = _json(folder / "preprocessor_config.json") if described else {}
+    sizes = read_sizes(file, config)
+    # Published models with a GroupNorm in front (base) take the waveform as it is, the others standardised.
+    normalise = bool(processor.get("do_normalize", sizes.conv_layer_norm))
+    return SpeechEncoder(_network(sizes, file, ops), normalise_input=normalise)
+
+
+def _weights_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise InputError(f"there is no speech encoder at {path}; {ADVICE}")
+    for name in WEIGHT_NAMES:
+        if (path / name).is_file():
+            return path / name
+    single = sorted(path.glob("*.safetensors"))
+    if len(single) == 1:
+        return single[0]
+    raise InputError(f"the folder {path} has none of {', '.join(WEIGHT_NAMES)}; {ADVICE}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); download it again") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds a {type(found).__name__} where settings are expected; download it again")
+    return found
+
+
+def _open(path: Path) -> TensorFile:
+    """Look at the file's first bytes, not at its name."""
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    if head[8:9] == b"{":
+        return _open_safetensors(path, head)
+    if head[:2] == b"PK" or head[:1] == b"\x80":
+        return _open_pickle(path)
+    if head[:4] == b"GGUF":
+        raise InputError(f"{path} is a GGUF file, which is not read as a speech encoder; {ADVICE}")
+    if head.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path} is only a Git LFS pointer, not the file it stands for; download the file itself")
+    raise InputError(f"{path} is neither a safetensors file nor a PyTorch file (it begins with {head[:8]!r}); {ADVICE}")
+
+
+def _open_safetensors(path: Path, head: bytes) -> TensorFile:
+    try:
+        opened = safe_open(path, framework="pt", device="cpu")
+        return TensorFile(path, frozenset(opened.keys()), opened.get_tensor)
+    except SafetensorError as error:
+        stated, actual = 8 + int.from_bytes(head[:8], "little"), path.stat().st_size
+        reason = "its header alone is longer" if stated > actual else str(error)
+        raise InputError(
+            f"{path} ({actual} bytes) is a damaged or incomplete safetensors file ({reason}); download it again"
+        ) from error
+
+
+def _open_pickle(path: Path) -> TensorFile:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} holds more than tensors, and what else is in it would be run as a program; "
+            "use the model.safetensors or pytorch_model.bin of the same model"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, struct.error) as error:
+        raise InputError(
+            f"{path} is a damaged or incomplete PyTorch file ({_first_line(error)}); download it again"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds a {type(found).__name__} where named tensors are expected; {ADVICE}")
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    return TensorFile(path, frozenset(tensors), tensors.__getitem__)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _wav2vec_tensors(file: TensorFile) -> TensorFile:
+    """The file with the prefix `wav2vec2.` taken off, or a sentence that says what the file is."""
+    prefix = "wav2vec2." if any(name.startswith("wav2vec2.") for name in file.names) else ""
+    names = frozenset(name[len(prefix) :] for name in file.names if name.startswith(prefix))
+    kind = next((kind for part, kind in OTHERS if any(part in name for name in names)), None)
+    needed = ("feature_extractor.conv_layers.0.conv.weight", "encoder.layers.0.attention.q_proj.weight")
+    if kind is None and all(name in names for name in needed):
+        return replace(file, names=names, prefix=prefix)
+    first = ", ".join(sorted(file.names)[:3]) or "no tensor at all"
+    raise InputError(f"{file.path} is {kind or 'not wav2vec 2.0'} (it holds {first} …); {ADVICE}")
+
+
+def _count(names: Iterable[str], start: str) -> int:
+    """Numbered parts under `start`, counted by the highest number: a gap shows as a missing tensor."""
+    numbers = {name[len(start) :].split(".")[0] for name in names if name.startswith(start)}
+    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+
+
+def _position_weight(file: TensorFile) -> Tensor:
+    """The positional convolution's (channels, channels / groups, kernel), weight norm multiplied out."""
+    if POSITION + "weight" in file.names:
+        return file.tensor(POSITION + "weight")
+    for magnitude, direction in WEIGHT_NORM:
+        if POSITION + direction in file.names:
+            v = file.tensor(POSITION + direction)
+            return v * (file.tensor(POSITION + magnitude) / v.norm(dim=(0, 1), keepdim=True))
+    raise InputError(f"{file.path} lacks the tensor {POSITION}weight_v, so it is incomplete; download it again")
+
+
+def read_sizes(file: TensorFile, config: dict[str, Any]) -> Sizes:
+    """Every size, from the tensors; from `config` (config.json, may be empty) what tensors do not show."""
+    _check_config(file, config)
+    names = file.names
+    layer = "feature_extractor.conv_layers."
+    convs = [file.tensor(f"{layer}{i}.conv.weight").shape for i in range(_count(names, layer))]
+    channels, position_channels, position_kernel = _position_weight(file).shape
+    by_layer = f"{layer}1.layer_norm.weight" in names
+    strides = tuple(config.get("conv_stride", (5, *(2,) * (len(convs) - 1))))
+    heads = config.get("num_attention_heads", max(1, channels // 64))
+    if len(strides) != len(convs) or channels % heads or channels % position_channels:
+        raise InputError(
+            f"{file.path} and its config.json do not belong together: {len(convs)} convolutions and "
+            f"{channels} channels in the file, strides {list(strides)} and {heads} heads in the settings; "
+            "download both again"
+        )
+    return Sizes(
+        channels=channels,
+        layers=_count(names, "encoder.layers."),
+        heads=heads,
+        ffn=file.tensor("encoder.layers.0.feed_forward.intermediate_dense.weight").shape[0],
+        conv_channels=tuple(shape[0] for shape in convs),
+        conv_kernels=tuple(shape[2] for shape in convs),
+        conv_strides=strides,
+        conv_bias=f"{layer}0.conv.bias" in names,
+        conv_layer_norm=by_layer,
+        norm_first=bool(config.get("do_stable_layer_norm", by_layer)),
+        position_kernel=position_kernel,
+        position_groups=channels // position_channels,
+        norm_eps=float(config.get("layer_norm_eps", 1e-5)),
+    )
+
+
+def _check_config(file: TensorFile, config: dict[str, Any]) -> None:
+    kind = config.get("model_type", "wav2vec2")
+    if kind != "wav2vec2":
+        raise InputError(f"{file.path} is a model of the kind {kind!r} by its config.json; {ADVICE}")
+    for name in ("hidden_act", "feat_extract_activation"):
+        if config.get(name, "gelu") != "gelu":
+            raise InputError(
+                f"{file.path} uses the activation {config[name]!r} ({name} in config.json), only 'gelu' "
+                f"is known; {ADVICE}"
+            )
+
+
+def _network(sizes: Sizes, file: TensorFile, ops: Any) -> Wav2VecNetwork:
+    """The network with the file's weights, every tensor present and of the right shape."""
+    with torch.device("meta"):
+        expected = {name: value.shape for name, value in Wav2VecNetwork(sizes).state_dict().items()}
+    weights = {}
+    for name, shape in expected.items():
+        weights[name] = _position_weight(file) if name == POSITION + "weight" else file.tensor(name)
+        if weights[name].shape != shape:
+            raise InputError(
+                f"{file.path}: the tensor {name} has shape {tuple(weights[name].shape)} where the others "
+                f"ask for {tuple(shape)}; download the file again"
+            )
+    with torch.device("meta"):
+        network = Wav2VecNetwork(sizes, ops)
+    network.load_state_dict(weights, assign=True)
+    return network

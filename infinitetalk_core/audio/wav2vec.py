@@ -1,0 +1,240 @@
+"""Speech to features with wav2vec 2.0, as InfiniteTalk was trained on them, for clips of any length.
+
+The reference (src/audio_analysis/wav2vec2.py, and get_embedding in generate_infinitetalk.py): 16 kHz mono at
+-23 LUFS → convolutions, 50 features a second → linear interpolation to 25 a second → projection →
+transformer, whose hidden states after every layer are the result. Here everything before the transformer runs
+in segments, with the same result as on the whole clip, and the transformer in windows where the clip is long.
+What grows with the clip is the waveform and the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .loudness import Samples
+from .sound import VIDEO_FPS, Sound, resample, to_mono
+from .voice import SAMPLE_RATE_HZ, prepare_voice
+from .wav2vec_network import Wav2VecNetwork
+
+CHUNK_SAMPLES = 1 << 20
+CONVOLUTION_SHARE = 0.4  # of the work for wav2vec base, for the progress report
+
+Report = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the encoder works on at once, in frames at 25 a second."""
+
+    segment: int = 256  # convolutions: 10 s, about 60 MB for wav2vec base
+    window: int = 4500  # transformer: 3 minutes; a clip up to this length is seen whole
+    overlap: int = 500  # least that two windows share, 20 s
+    fade: int = 50  # of it, cross-faded in the middle, 2 s; what lies outside is dropped
+
+    def __post_init__(self) -> None:
+        # The least step between windows is (window - overlap) / 2, and two fades must not meet in it.
+        if not 0 < self.fade <= self.overlap <= self.window - 2 * self.fade - 4 or self.segment < 1:
+            raise ValueError(
+                f"limits must have 0 < fade <= overlap <= window - 2 · fade - 4 and segment >= 1, got {self}"
+            )
+
+
+def frames_of(samples: int) -> int:
+    """Frames that the reference makes of `samples` at 16 kHz, at least 1.
+
+    It is the reference's own floating-point expression: some lengths lose a frame to rounding (29 · 640
+    samples give 28), and the interpolation spreads the clip over the frames that are left.
+    """
+    return max(1, int(samples / SAMPLE_RATE_HZ * VIDEO_FPS))
+
+
+def interpolation(start: int, stop: int, frames: int, features: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where frames start … stop-1 of `frames` lie among `features`: lower, upper index, weight of the upper.
+
+    The geometry of torch's linear interpolation with align_corners=True, in its own float32 arithmetic: on
+    long clips the rounding of the positions shows (3 minutes: 5e-4 of a step), and the reference has it too.
+    """
+    scale = torch.tensor(float(features - 1)) / float(frames - 1) if frames > 1 else torch.tensor(0.0)
+    position = scale * torch.arange(start, stop, dtype=torch.float32)
+    lower = position.long().clamp_max(features - 1)
+    upper = (lower + 1).clamp_max(features - 1)
+    return lower, upper, (position - lower).clamp(0.0, 1.0)
+
+
+def plan_windows(frames: int, limits: Limits) -> list[tuple[int, int]]:
+    """The transformer's windows (start, stop): one up to `limits.window`, else few, evenly spread."""
+    if frames <= limits.window:
+        return [(0, frames)]
+    step = limits.window - limits.overlap
+    count = -(-(frames - limits.overlap) // step)
+    starts = [i * (frames - limits.window) // (count - 1) for i in range(count)]
+    return [(start, start + limits.window) for start in starts]
+
+
+def window_weights(windows: list[tuple[int, int]], index: int, fade: int) -> Tensor:
+    """How much each frame of window `index` counts, (frames in it,); over all windows the sum is 1."""
+    start, stop = windows[index]
+    frame = torch.arange(start, stop) + 0.5
+    weights = torch.ones(stop - start)
+    if index > 0:
+        middle = (start + windows[index - 1][1]) // 2
+        weights = weights * ((frame - middle) / fade + 0.5).clamp(0.0, 1.0)
+    if index + 1 < len(windows):
+        middle = (windows[index + 1][0] + stop) // 2
+        weights = weights * (0.5 - (frame - middle) / fade).clamp(0.0, 1.0)
+    return weights
+
+
+def standardise(samples: Samples) -> Samples:
+    """Zero mean and unit variance over the whole clip: (x - mean) / sqrt(variance + 1e-7)."""
+    mean = float(samples.mean(dtype=np.float64))
+    parts = range(0, len(samples), CHUNK_SAMPLES)
+    squares = sum(float(np.square(samples[i : i + CHUNK_SAMPLES].astype(np.float64) - mean).sum()) for i in parts)
+    deviation = float(np.sqrt(squares / len(samples) + 1e-7))
+    return (samples - np.float32(mean)) / np.float32(deviation)
+
+
+def convolution_statistics(samples: Samples, conv: nn.Conv1d) -> tuple[Tensor, Tensor]:
+    """Mean and variance (channels,), float64, of the first convolution's output over the whole clip.
+
+    A convolution is linear, so both follow from the mean and the covariance of the kernel-sized windows of
+    the waveform: ten numbers and a 10 x 10 matrix, gathered in one pass whatever the length.
+    """
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    windows = torch.from_numpy(samples).unfold(0, kernel, stride)  # (n, kernel), a view
+    total = torch.zeros(kernel, dtype=torch.float64)
+    products = torch.zeros(kernel, kernel, dtype=torch.float64)
+    for part in windows.split(CHUNK_SAMPLES // kernel):
+        exact = part.double()
+        total += exact.sum(dim=0)
+        products += exact.T @ exact
+    mean = total / len(windows)
+    covariance = products / len(windows) - torch.outer(mean, mean)
+    weight = conv.weight.detach().cpu().double()[:, 0]  # (channels, kernel)
+    bias = conv.bias.detach().cpu().double() if conv.bias is not None else 0.0
+    variance = torch.einsum("ck,kl,cl->c", weight, covariance, weight).clamp_min(0.0)
+    return weight @ mean + bias, variance
+
+
+class SpeechEncoder(nn.Module):
+    """wav2vec 2.0 that turns a Sound of any length into InfiniteTalk's speech features.
+
+    Up to `limits.window` frames (3 minutes) the transformer sees the clip whole and the result is the
+    reference's. wav2vec 2.0 was trained on clips of up to half a minute, and the work of attention grows
+    with the square of the length, so a longer clip is seen in windows of 3 minutes that share at least 20 s: 2 s
+    in the middle are cross-faded, the rest of the overlap is only context. This is an approximation, because
+    attention reaches everywhere and the positional convolution 64 frames. Measured on 4 minutes with random
+    weights of base size, windows against the whole clip: relative L2 0.5 %, and 4.7 % with queries and keys
+    three times as large (sharper attention). Random weights attend to far frames as much as to near ones;
+    trained weights have not been measured. tests/pure/test_speech_encoder.py measures a small encoder.
+    """
+
+    def __init__(self, network: Wav2VecNetwork, *, normalise_input: bool = False, limits: Limits | None = None) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.normalise_input = normalise_input
+        self.limits = limits or Limits()
+
+    @property
+    def layers(self) -> int:
+        """Hidden states a frame: 12 for wav2vec base."""
+        return self.network.sizes.layers
+
+    @property
+    def channels(self) -> int:
+        """Width of a hidden state: 768 for wav2vec base."""
+        return self.network.sizes.channels
+
+    def encode(
+        self,
+        sound: Sound,
+        *,
+        levelled: bool = False,
+        report: Report | None = None,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """Speech features (F, layers, channels), float32 on the CPU; F is `frames_of` the samples at 16 kHz.
+
+        levelled: the sound comes from `prepare_voice`, perhaps with silence around it, and its loudness is kept.
+        report: called with the fraction done between pieces of work; what it raises ends the work cleanly.
+        device: where to compute; by default where the first parameter is (the host knows better when it keeps
+        some weights elsewhere).
+        """
+        device = device or next(self.parameters()).device
+        report = report or (lambda _fraction: None)
+        voice = resample(to_mono(sound), SAMPLE_RATE_HZ) if levelled else prepare_voice(sound)
+        frames = frames_of(voice.samples)
+        samples = self._prepare(voice)
+        # Made outside of inference mode, so that training can use them.
+        hidden = torch.zeros(frames, self.network.sizes.conv_channels[-1])
+        features = torch.zeros(frames, self.layers, self.channels)
+        with torch.inference_mode():
+            for done in self._convolve(samples, hidden, device):
+                report(CONVOLUTION_SHARE * done)
+            for done in self._transform(hidden, features, device):
+                report(CONVOLUTION_SHARE + (1 - CONVOLUTION_SHARE) * done)
+        return features
+
+    def _prepare(self, voice: Sound) -> Samples:
+        """The samples, standardised where the checkpoint asks for it, and enough of them for one feature."""
+        samples = voice.waveform[0].numpy()
+        if self.normalise_input:
+            samples = standardise(samples)
+        missing = self.network.sizes.field_samples - len(samples)
+        return np.pad(samples, (0, missing)) if missing > 0 else samples
+
+    def _convolve(self, samples: Samples, hidden: Tensor, device: torch.device) -> Iterator[float]:
+        """Fill `hidden` (F, conv channels) with features at 25 a second; yield the fraction done."""
+        sizes, extractor = self.network.sizes, self.network.feature_extractor
+        dtype = self.dtype
+        statistics = None
+        if not sizes.conv_layer_norm:
+            # GroupNorm sees the whole clip in time: what it needs of it is gathered first.
+            mean, variance = convolution_statistics(samples, extractor.first)
+            statistics = mean.float().to(device), variance.float().to(device)
+        frames = len(hidden)
+        count = (len(samples) - sizes.field_samples) // sizes.hop_samples + 1
+        for start in range(0, frames, self.limits.segment):
+            stop = min(start + self.limits.segment, frames)
+            lower, upper, weight = interpolation(start, stop, frames, count)
+            first, last = int(lower[0]), int(upper[-1])
+            part = samples[first * sizes.hop_samples : last * sizes.hop_samples + sizes.field_samples]
+            wave = torch.from_numpy(part).to(device=device, dtype=dtype)[None, None]
+            found = extractor(wave, statistics)[0].T.float().cpu()
+            weight = weight[:, None]
+            hidden[start:stop] = found[lower - first] * (1 - weight) + found[upper - first] * weight
+            _refuse_non_finite(hidden[start:stop], "convolutions", dtype)
+            yield stop / frames
+
+    def _transform(self, hidden: Tensor, features: Tensor, device: torch.device) -> Iterator[float]:
+        """Fill `features` (F, layers, channels) from `hidden` (F, conv channels); yield the fraction done."""
+        dtype = self.dtype
+        windows = plan_windows(len(hidden), self.limits)
+        for index, (start, stop) in enumerate(windows):
+            weights = window_weights(windows, index, self.limits.fade)[:, None]
+            used = slice(int(weights.gt(0).int().argmax()), stop - start - int(weights.flip(0).gt(0).int().argmax()))
+            x = self.network.feature_projection(hidden[None, start:stop].to(device=device, dtype=dtype))
+            for layer, state in enumerate(self.network.encoder(x)):
+                found = state[0].float().cpu()
+                _refuse_non_finite(found, f"layer {layer + 1}", dtype)
+                features[start + used.start : start + used.stop, layer] += (found * weights)[used]
+                yield (index + (layer + 1) / self.layers) / len(windows)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type the network computes in: float32 as loaded."""
+        return next(self.parameters()).dtype
+
+
+def _refuse_non_finite(found: Tensor, where: str, dtype: torch.dtype) -> None:
+    if not torch.isfinite(found).all():
+        raise InputError(
+            f"the speech encoder ({where}, computed in {dtype}) gave values that are NaN or infinite; the "
+            "likely cause is half precision or a damaged file: use float32, or download the encoder again"
+        )

@@ -1,0 +1,78 @@
+"""Colour held to an anchor picture, so that a long video does not drift from chunk to chunk."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+FRAMES_AT_ONCE = 4  # a 720p frame needs about 60 MB while it is converted
+
+# sRGB primaries and the D65 white (2 degree observer), IEC 61966-2-1; the digits are scikit-image's.
+_XYZ_FROM_RGB = (
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
+_WHITE = (0.95047, 1.0, 1.08883)
+_FLAT = 1e-4  # a Lab deviation below any 8-bit detail: only rounding is left in it
+
+
+def rgb_to_lab(rgb: Tensor) -> Tensor:
+    """(..., 3) sRGB in [0, 1] → CIE Lab (L 0…100), float32."""
+    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).clamp_min(0) ** 2.4, rgb / 12.92)
+    xyz = linear @ linear.new_tensor(_XYZ_FROM_RGB).T / linear.new_tensor(_WHITE)
+    x, y, z = torch.where(xyz > 0.008856, xyz.clamp_min(0) ** (1 / 3), 7.787 * xyz + 16 / 116).unbind(-1)
+    return torch.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), dim=-1)
+
+
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """(..., 3) CIE Lab → sRGB, cut to [0, 1], float32."""
+    lightness, a, b = lab.unbind(-1)
+    y = (lightness + 16) / 116
+    f = torch.stack((y + a / 500, y, (y - b / 200).clamp_min(0)), dim=-1)
+    xyz = torch.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787) * f.new_tensor(_WHITE)
+    matrix = torch.linalg.inv(torch.tensor(_XYZ_FROM_RGB, dtype=torch.float64))
+    linear = xyz @ matrix.to(xyz).T
+    rgb = torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(0) ** (1 / 2.4) - 0.055, linear * 12.92)
+    return rgb.clamp(0, 1)
+
+
+def _mean_and_deviation(lab: Tensor) -> tuple[Tensor, Tensor]:
+    """Per frame and channel, of (F, H, W, 3): mean and population deviation, each (F, 1, 1, 3)."""
+    # Measured from a pixel of the frame, not from zero: less rounding in float32.
+    pivot = lab[:, :1, :1]
+    deviation, mean = torch.std_mean(lab - pivot, dim=(1, 2), keepdim=True, correction=0)
+    return mean + pivot, deviation
+
+
+def hold_colour(frames: Tensor, anchor: Tensor, strength: float) -> Tensor:
+    """Give each frame the anchor's mean and spread of colour in Lab, blended in by `strength`.
+
+    frames: (F, H, W, 3) in [0, 1]; anchor: (h, w, 3) in [0, 1], any size; strength: 0 (off: the same tensor
+    comes back) to 1. A channel without any spread takes the anchor's mean. Works on the frames' device, a few
+    frames at a time; returns the frames' shape and type, cut to [0, 1].
+    Source: the reference's match_and_blend_colors (wan/utils/multitalk_utils.py).
+    Raises InputError for a strength outside 0 to 1 or a wrong shape.
+    """
+    if not 0 <= strength <= 1:
+        raise InputError(f"colour strength must be between 0 and 1, got {strength}")
+    if frames.ndim != 4 or frames.shape[-1] != 3 or anchor.ndim != 3 or anchor.shape[-1] != 3:
+        raise InputError(
+            "colour needs frames (F, H, W, 3) and one anchor picture (H, W, 3), "
+            f"got {tuple(frames.shape)} and {tuple(anchor.shape)}"
+        )
+    if strength == 0:
+        return frames
+    anchor_lab = rgb_to_lab(anchor.to(frames.device, torch.float32).clamp(0, 1))
+    anchor_mean, anchor_deviation = _mean_and_deviation(anchor_lab[None])
+    held = torch.empty_like(frames)
+    for start in range(0, len(frames), FRAMES_AT_ONCE):
+        part = frames[start : start + FRAMES_AT_ONCE].float().clamp(0, 1)
+        lab = rgb_to_lab(part)
+        mean, deviation = _mean_and_deviation(lab)
+        gain = torch.where(deviation < _FLAT, 0, anchor_deviation / deviation)
+        moved = lab_to_rgb((lab - mean) * gain + anchor_mean)
+        held[start : start + FRAMES_AT_ONCE] = torch.lerp(part, moved, strength)
+    return held

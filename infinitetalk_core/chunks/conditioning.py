@@ -1,0 +1,62 @@
+"""What a chunk is conditioned on: z₁, z₂ and m of the paper, the CLIP picture and the speech windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .plan import Chunk
+
+LATENT_CHANNELS = 16
+MASK_CHANNELS = 4
+VAE_STRIDE = 8
+MID_GREY = 0.5
+
+# (chunk, shape) → noise of that shape
+Noise = Callable[[Chunk, tuple[int, ...]], Tensor]
+
+
+@dataclass(frozen=True)
+class ChunkConditioning:
+    """All that the denoising of one chunk needs. T latent frames of h x w, S speakers."""
+
+    chunk: Chunk
+    noise: Tensor  # (1, 16, T, h, w)
+    context: Tensor  # (1, 16, t_c, h, w): clean latents that are held (z₁'s beginning)
+    reference: Tensor  # (1, 16, T, h, w): z₂, the reference frame followed by mid-grey
+    picture: Any  # CLIP tokens of the reference frame, or None
+    windows: Tensor  # (S, F, window, layers, channels)
+    masks: Tensor | None  # (S+1, tokens of a frame), or None when everybody speaks with one voice
+
+
+def reference_video(reference: Tensor, length: int) -> Tensor:
+    """The frames behind z₂: `reference` (H, W, 3), then mid-grey, `length` in all. The paper's equation for z₂."""
+    grey = torch.full_like(reference, MID_GREY).expand(length - 1, -1, -1, -1)
+    return torch.cat([reference[None], grey])
+
+
+def first_frame_mask(latent_frames: int, height: int, width: int) -> Tensor:
+    """m (1, 4, T, h, w): 1 at the first latent frame in every chunk, also where more context is held clean."""
+    mask = torch.zeros(1, MASK_CHANNELS, latent_frames, height, width)
+    mask[:, :, 0] = 1
+    return mask
+
+
+def model_input(z1: Tensor, z2: Tensor) -> Tensor:
+    """z₁ ‖ m ‖ z₂ on the channel axis: (B, 36, T, h, w)."""
+    mask = first_frame_mask(*z1.shape[2:]).to(z1).expand(len(z1), -1, -1, -1, -1)
+    return torch.cat([z1, mask, z2.to(z1).expand(len(z1), -1, -1, -1, -1)], dim=1)
+
+
+def seeded_noise(seed: int) -> Noise:
+    """Noise from `seed` + the chunk's index, drawn on the CPU: any chunk can be made again alone, on any device."""
+
+    def draw(chunk: Chunk, shape: tuple[int, ...]) -> Tensor:
+        generator = torch.Generator().manual_seed((seed + chunk.index) % 2**64)
+        return torch.randn(shape, generator=generator)
+
+    return draw

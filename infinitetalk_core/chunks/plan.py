@@ -1,0 +1,66 @@
+"""The plan: which frames each chunk makes, in whole numbers, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+FRAMES_PER_SECOND = 25
+CHUNK_FRAMES = 81
+CONTEXT_FRAMES = 9
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk of the video: frames start … start+length−1 of the output at 25 fps, and of the speech."""
+
+    index: int
+    start: int
+    length: int  # 4n + 1
+    context: int  # frames at its start that repeat the end of the chunk before; 0 for the first
+    keep: int  # new frames that go into the video: less than length − context only in the last chunk
+
+    @property
+    def latent_frames(self) -> int:
+        """T, the latent frames of the chunk."""
+        return latent_frames(self.length)
+
+    @property
+    def new(self) -> slice:
+        """The frames of this chunk that are written."""
+        return slice(self.context, self.context + self.keep)
+
+
+def latent_frames(frames: int) -> int:
+    """Latent frames of a video of 4n+1 frames: the first stands alone, then four share one."""
+    return 1 + (frames - 1) // 4
+
+
+def check_4n_plus_1(what: str, frames: int) -> None:
+    """Refuse frame counts that the VAE would silently shorten."""
+    if frames < 1 or frames % 4 != 1:
+        nearest = max(frames // 4 * 4 + 1, 1)
+        raise InputError(f"{what} must be 4n+1 frames (1, 5, 9, 13 …), got {frames}; try {nearest} or {nearest + 4}")
+
+
+def plan_chunks(total: int, length: int = CHUNK_FRAMES, context: int = CONTEXT_FRAMES) -> list[Chunk]:
+    """Cover exactly `total` frames with chunks of `length`, each after the first repeating `context` frames.
+
+    Every chunk has the full length the model was trained on, also when the speech ends inside it: what is too
+    much is cut from the last one (`keep`).
+    """
+    check_4n_plus_1("chunk length", length)
+    check_4n_plus_1("context frames", context)
+    if context >= length:
+        raise InputError(
+            f"context frames ({context}) must be fewer than the chunk length ({length}); 9 of 81 is the usual choice"
+        )
+    if total < 1:
+        raise InputError(f"there must be at least one frame to make, got {total}; is the sound empty?")
+    chunks = [Chunk(0, 0, length, 0, min(length, total))]
+    while chunks[-1].start + length < total:
+        start = chunks[-1].start + length - context
+        keep = min(length - context, total - start - context)
+        chunks.append(Chunk(len(chunks), start, length, context, keep))
+    return chunks

@@ -1,0 +1,42 @@
+"""Rotary positions: over time, height and width for video tokens, over one line for speakers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+Rotate = Callable[[Tensor], Tensor]  # (B, L, H, D) → the same, turned by each token's position
+
+BASE = 10000.0
+
+
+def rotate_pairs(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn the pairs (x₀, x₁), (x₂, x₃) … of the last axis by `angles` (…, D/2), in float32."""
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x.dtype)
+
+
+def line_angles(positions: Tensor, dim: int) -> Tensor:
+    """Angles (…, dim/2) of `positions` (…) on one axis that owns `dim` channels."""
+    steps = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float64)
+    return positions.double()[..., None] * BASE ** (-steps / dim)
+
+
+def video_rotation(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> Rotate:
+    """Rotation of the tokens of a (T, H, W) grid; the head's channels are shared out as d−4⌊d/6⌋ to time,
+    2⌊d/6⌋ to height and to width (Wan 2.1, wan/modules/model.py)."""
+    third = 2 * (head_dim // 6)
+    dims = (head_dim - 2 * third, third, third)
+    axes = [line_angles(torch.arange(n, device=device), d) for n, d in zip(grid, dims, strict=True)]
+    t, h, w = grid
+    spread = [
+        repeat(axes[0], "t d -> t h w d", h=h, w=w),
+        repeat(axes[1], "h d -> t h w d", t=t, w=w),
+        repeat(axes[2], "w d -> t h w d", t=t, h=h),
+    ]
+    angles = rearrange(torch.cat(spread, dim=-1), "t h w d -> 1 (t h w) 1 d").float()
+    return lambda x: rotate_pairs(x, angles)

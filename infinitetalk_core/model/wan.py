@@ -1,0 +1,209 @@
+"""A small Wan 2.1 I2V backbone of the engine's own, for unit tests, training and evaluation.
+
+In production the backbone is the host's; a test holds the two equal. Sub-module names are the checkpoint's.
+Source: Wan 2.1, wan/modules/model.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import sdpa
+from .audio_adapter import AudioAdapter, AudioBlock, SpeechTokens
+from .block import BlockCalls, audio_conditioned_block
+from .rope import Rotate, video_rotation
+
+PATCH = (1, 2, 2)
+
+
+@dataclass(frozen=True)
+class WanConfig:
+    """Sizes of a Wan I2V backbone; the defaults are the 14B model's."""
+
+    dim: int = 5120
+    ffn_dim: int = 13824
+    heads: int = 40
+    layers: int = 40
+    in_channels: int = 36
+    out_channels: int = 16
+    text_dim: int = 4096
+    text_len: int = 512
+    clip_dim: int = 1280
+    freq_dim: int = 256
+    eps: float = 1e-6
+
+    @classmethod
+    def from_state_dict(cls, weights: dict[str, Tensor], heads: int, text_len: int = 512) -> WanConfig:
+        """Sizes of the backbone in `weights`; `heads` (dim / 128 in every release) is not in a checkpoint."""
+        dim, in_channels = weights["patch_embedding.weight"].shape[:2]
+        return cls(
+            dim=dim,
+            ffn_dim=weights["blocks.0.ffn.0.weight"].shape[0],
+            heads=heads,
+            layers=1 + max(int(k.split(".")[1]) for k in weights if k.startswith("blocks.")),
+            in_channels=in_channels,
+            out_channels=weights["head.head.weight"].shape[0] // 4,
+            text_dim=weights["text_embedding.0.weight"].shape[1],
+            text_len=text_len,
+            clip_dim=weights["img_emb.proj.0.weight"].shape[0],
+            freq_dim=weights["time_embedding.0.weight"].shape[1],
+        )
+
+
+class SelfAttention(nn.Module):
+    """Attention over all video tokens, queries and keys normalised over the whole width, then rotated."""
+
+    def __init__(self, config: WanConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
+        self.norm_q, self.norm_k = (nn.RMSNorm(config.dim, eps=config.eps) for _ in range(2))
+
+    def forward(self, x: Tensor, rotate: Rotate) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, L, C) → (out (B, L, C), rotated q and k (B, L, H, D))."""
+        q, k = (
+            rotate(rearrange(n(f(x)), "b l (h d) -> b l h d", h=self.heads))
+            for n, f in ((self.norm_q, self.q), (self.norm_k, self.k))
+        )
+        return self.o(sdpa(q.flatten(2), k.flatten(2), self.v(x), self.heads)), q, k
+
+
+class CrossAttention(SelfAttention):
+    """Attention to text and to the picture's CLIP tokens, with one query and two sets of keys and values."""
+
+    def __init__(self, config: WanConfig):
+        super().__init__(config)
+        self.k_img, self.v_img = (nn.Linear(config.dim, config.dim) for _ in range(2))
+        self.norm_k_img = nn.RMSNorm(config.dim, eps=config.eps)
+
+    def attend(self, x: Tensor, text: Tensor, picture: Tensor | None) -> Tensor:
+        """x (B, L, C), text (B, M, C), picture (B, 257, C) or None → (B, L, C)."""
+        q = self.norm_q(self.q(x))
+        out = sdpa(q, self.norm_k(self.k(text)), self.v(text), self.heads)
+        if picture is not None:
+            out = out + sdpa(q, self.norm_k_img(self.k_img(picture)), self.v_img(picture), self.heads)
+        return self.o(out)
+
+
+class Block(nn.Module):
+    """One transformer block; its forward is `audio_conditioned_block`."""
+
+    def __init__(self, config: WanConfig):
+        super().__init__()
+        dim = config.dim
+        self.norm1, self.norm2 = (nn.LayerNorm(dim, config.eps, elementwise_affine=False) for _ in range(2))
+        self.norm3 = nn.LayerNorm(dim, config.eps)
+        self.self_attn = SelfAttention(config)
+        self.cross_attn = CrossAttention(config)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
+        )
+        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+
+
+class Head(nn.Module):
+    """Tokens → patches of the predicted velocity."""
+
+    def __init__(self, config: WanConfig):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.dim, config.eps, elementwise_affine=False)
+        self.head = nn.Linear(config.dim, config.out_channels * 4)
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """x (B, L, C), e (B, C) → (B, L, 4·out)."""
+        shift, scale = (self.modulation + e.unsqueeze(1)).chunk(2, dim=1)
+        return self.head(torch.addcmul(shift, self.norm(x), 1 + scale))
+
+
+class PictureEmbedding(nn.Module):
+    """CLIP tokens → width of the backbone."""
+
+    def __init__(self, config: WanConfig):
+        super().__init__()
+        self.proj = nn.Sequential(
+            nn.LayerNorm(config.clip_dim),
+            nn.Linear(config.clip_dim, config.clip_dim),
+            nn.GELU(),
+            nn.Linear(config.clip_dim, config.dim),
+            nn.LayerNorm(config.dim),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 257, clip) → (B, 257, C)."""
+        return self.proj(x)
+
+
+def time_frequencies(timesteps: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding (B, dim), cosines first, computed in float64. timesteps (B,) on the 0…1000 scale."""
+    half = dim // 2
+    steps = torch.arange(half, device=timesteps.device, dtype=torch.float64) / half
+    angles = timesteps.double()[:, None] * 10000.0**-steps
+    return torch.cat([angles.cos(), angles.sin()], dim=1).float()
+
+
+class WanBackbone(nn.Module):
+    """Wan 2.1 I2V with places for speech."""
+
+    def __init__(self, config: WanConfig):
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.patch_embedding = nn.Conv3d(config.in_channels, dim, PATCH, stride=PATCH)
+        self.text_embedding = nn.Sequential(
+            nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
+        )
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, dim * 6))
+        self.img_emb = PictureEmbedding(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.head = Head(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        picture: Tensor | None,
+        adapter: AudioAdapter,
+        speech: Sequence[SpeechTokens],
+        audio_scale: float = 1.0,
+    ) -> Tensor:
+        """Predict the velocity.
+
+        x (B, 36, T, h, w); timesteps (B,) on 0…1000; text (B, M ≤ text_len, text_dim); picture (B, 257, clip_dim)
+        or None; speech: one per item. Returns (B, 16, T, h, w).
+        """
+        x = self.patch_embedding(x)
+        grid: tuple[int, int, int] = tuple(x.shape[2:])  # type: ignore[assignment]
+        x = rearrange(x, "b c t h w -> b (t h w) c")
+        e = self.time_embedding(time_frequencies(timesteps, self.config.freq_dim).to(x))
+        e6 = self.time_projection(e).unflatten(1, (6, -1))
+        # Padding tokens take part: the reference pads before the embedding and masks nothing.
+        text = self.text_embedding(F.pad(text, (0, 0, 0, self.config.text_len - text.shape[1])))
+        picture = None if picture is None else self.img_emb(picture)
+        rotate = video_rotation(grid, self.config.dim // self.config.heads, x.device)
+        for module, audio in zip(self.blocks, adapter.blocks, strict=True):
+            block = cast(Block, module)
+            calls = BlockCalls(
+                self_attention=partial(_self_attention, block, rotate),
+                cross_attention=partial(block.cross_attn.attend, text=text, picture=picture),
+                attention=sdpa,
+            )
+            x = audio_conditioned_block(block, cast(AudioBlock, audio), x, e6, speech, audio_scale, calls)
+        t, h, w = grid
+        return rearrange(
+            self.head(x, e), "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h, w=w, p=PATCH[1], q=PATCH[2]
+        )
+
+
+def _self_attention(block: Block, rotate: Rotate, y: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    return block.self_attn(y, rotate)

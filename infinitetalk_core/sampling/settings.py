@@ -1,0 +1,53 @@
+"""Steps, guidance and schedule that belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ..errors import InputError
+from .guidance import Apg, Guidance
+from .schedule import shifted_sigmas
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a chunk is denoised."""
+
+    steps: int = 40
+    text_scale: float = 5.0
+    audio_scale: float = 4.0
+    shift: float = 7.0
+    apg: Apg | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"there must be at least 1 step, got {self.steps}")
+        if not self.shift > 0:
+            raise InputError(f"shift must be above 0, got {self.shift}; 7 for 480p, 11 for 720p")
+
+    @property
+    def guidance(self) -> Guidance:
+        """The rule that combines the predictions."""
+        return Guidance(self.text_scale, self.audio_scale, self.apg)
+
+    @property
+    def sigmas(self) -> Tensor:
+        """Noise levels (steps + 1,)."""
+        return shifted_sigmas(self.steps, self.shift)
+
+
+# The reference's defaults (README and generate_infinitetalk.py): shift 7 at 480p, 11 at 720p; with a distill LoRA
+# text scale 1 and audio scale 1 to 2.
+PRESETS = {
+    "quality 480p (40 steps)": SamplingSettings(40, 5.0, 4.0, 7.0),
+    "quality 720p (40 steps)": SamplingSettings(40, 5.0, 4.0, 11.0),
+    "distill LoRA (4 steps)": SamplingSettings(4, 1.0, 1.0, 7.0),
+    "distill LoRA (8 steps)": SamplingSettings(8, 1.0, 2.0, 7.0),
+}
+
+
+def customised(settings: SamplingSettings, use_apg: bool, momentum: float, norm_threshold: float) -> SamplingSettings:
+    """`settings` with adaptive projected guidance, if it is wanted."""
+    return replace(settings, apg=Apg(momentum, norm_threshold)) if use_apg else settings

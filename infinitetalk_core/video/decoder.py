@@ -1,0 +1,157 @@
+"""One video stream, decoded forward from any keyframe: the corners of containers in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+
+from ..errors import InputError
+from .pixels import Pose, pose_of
+
+log = logging.getLogger(__name__)
+
+
+class Decoder:
+    """Frames of a file's first video stream in display order, at times counted in units of `time_base` seconds.
+
+    first_time: when the first frame is shown; end_time: when the last one ends; pose: how frames are shown.
+    Raises InputError, in one sentence, when the file cannot be opened or nothing in it can be decoded.
+    """
+
+    def __init__(self, file: Path | BinaryIO, name: str) -> None:
+        self._file, self._name = file, name
+        self._open()
+        try:
+            first = next(self.frames(), None)
+            if first is None:
+                raise InputError(
+                    f"{name} has a video track, but no picture in it can be decoded: the file is damaged or incomplete"
+                )
+            self.first_time, frame = first
+            self._has_times = frame.pts is not None or frame.dts is not None
+            self.pose: Pose = pose_of(frame, self._stream.sample_aspect_ratio)
+            self.end_time = max(self._find_end(), self.first_time + 1)
+            self.rewind()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        if isinstance(self._file, Path):
+            source: str | BinaryIO = str(self._file.resolve())
+        else:
+            source = self._file
+            source.seek(0)
+        try:
+            self._container = av.open(source, mode="r")
+        except (av.error.FFmpegError, OSError) as error:
+            raise InputError(f"{self._name} cannot be opened as a video: {error.strerror}") from error
+        tracks = self._container.streams
+        videos = [s for s in tracks.video if not s.disposition & s.disposition.attached_pic]
+        if not videos:
+            kinds = sorted({"a cover picture" if s.type == "video" else s.type for s in tracks})
+            self._container.close()
+            raise InputError(
+                f"{self._name} has no video in it, only {' and '.join(kinds) or 'nothing'}: choose a video file"
+            )
+        self._stream = videos[0]
+        self._stream.thread_type = "AUTO"
+        self.time_base = Fraction(self._stream.time_base or Fraction(1, 25))
+        rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        self._step = max(round(1 / (rate * self.time_base)), 1)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def rewind(self) -> None:
+        """Back to the very first frame. The file is opened anew: that also works where seeking does not."""
+        self._container.close()
+        self._open()
+
+    def seek(self, time: int) -> bool:
+        """Go to a keyframe that should lie at or before `time`; False where this file cannot seek."""
+        if not self._has_times:
+            return False
+        try:
+            self._container.seek(time, stream=self._stream, backward=True)
+        except (av.error.FFmpegError, OSError):
+            return False
+        return True
+
+    def frames(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(time, frame) from here to the end, times rising. What is damaged is left out, with a warning."""
+        last: int | None = None
+        for frame in self._decoded():
+            time = frame.pts if frame.pts is not None else frame.dts
+            if time is None or (last is not None and time <= last):
+                time = 0 if last is None else last + self._step  # raw streams carry no times
+            last = time
+            yield time, frame
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        warned = False
+        for packet in self._packets():
+            try:
+                yield from packet.decode()
+            except (av.error.FFmpegError, OSError) as error:
+                if isinstance(error, EOFError):
+                    return
+                if not warned:
+                    log.warning("%s is damaged in places (%s): the picture before stays on there", self._name, error)
+                warned = True
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """Packets from here to the end of what can be read, and the empty one that drains the decoder."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, OSError) as error:
+                log.warning("%s ends early (%s): the last picture stays on from there", self._name, error)
+                packet = av.Packet()
+                packet.stream = self._stream
+                yield packet
+                return
+            if packet is None:
+                return
+            yield packet
+
+    def _find_end(self) -> int:
+        """When the last frame ends, from the packets themselves: what a container declares is often wrong."""
+        declared = self._declared_end()
+        if declared is not None and self.seek(declared):
+            end = self._last_packet_end()
+            if end is not None:
+                return end
+        # Nothing declared, no seeking, or a file that stops before its declared end: read through it all once.
+        self.rewind()
+        end = self._last_packet_end()
+        return self.first_time if end is None else end
+
+    def _declared_end(self) -> int | None:
+        if self._stream.duration:
+            return self._stream.duration + (self._stream.start_time or 0)
+        if self._container.duration:  # in microseconds
+            seconds = Fraction(self._container.duration + (self._container.start_time or 0), 1_000_000)
+            return int(seconds / self.time_base)
+        return None
+
+    def _last_packet_end(self) -> int | None:
+        """The end of the latest packet from here on; None when there is none."""
+        end: int | None = None
+        count = 0
+        for packet in self._packets():
+            if not packet.size or packet.is_discard:
+                continue
+            count += 1
+            time = packet.pts if packet.pts is not None else packet.dts
+            if time is not None:
+                end = max(end or time, time + (packet.duration or self._step))
+        if end is None and count:
+            end = self.first_time + count * self._step
+        return end

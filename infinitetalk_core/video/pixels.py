@@ -1,0 +1,91 @@
+"""A decoded frame as a player would show it: right way up, square pixels, RGB."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+# swscale's flags; PyAV takes their sum as a number. Without the last two, yuv → rgb comes out one level too dark.
+_BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
+_TO_RGB = _BILINEAR | _FULL_CHROMA | _ACCURATE_ROUNDING
+_BT2020 = 9  # swscale's number; PyAV 14 has no name for it
+_COEFFICIENTS = {  # by AVColorSpace
+    1: int(Colorspace.ITU709),
+    4: int(Colorspace.FCC),
+    5: int(Colorspace.ITU601),
+    6: int(Colorspace.ITU601),
+    7: int(Colorspace.SMPTE240M),
+    9: _BT2020,
+    10: _BT2020,
+}
+_LIMITED, _FULL = int(ColorRange.MPEG), int(ColorRange.JPEG)
+_SQUARE_ENOUGH = Fraction(1, 100)  # encoders round pixel shapes; a difference below this nobody sees
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How stored frames become the picture on the screen: first scaled to height x width, then turned."""
+
+    height: int
+    width: int
+    transpose: bool = False
+    mirror: bool = False
+    upside_down: bool = False
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(height, width) on the screen."""
+        return (self.width, self.height) if self.transpose else (self.height, self.width)
+
+
+def pose_of(frame: av.VideoFrame, pixel_shape: Fraction | None) -> Pose:
+    """The pose that a frame's display matrix (phone videos) and the shape of its pixels ask for.
+
+    pixel_shape: width / height of one pixel, None or 0 where unknown.
+    """
+    width = frame.width
+    if pixel_shape and abs(pixel_shape - 1) > _SQUARE_ENOUGH:
+        width = max(round(frame.width * pixel_shape), 1)
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    if matrix is None:
+        return Pose(frame.height, width)
+    # x' = a x + c y, y' = b x + d y; only the signs matter for turns by 90 degrees and mirrors.
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        return Pose(frame.height, width, transpose=True, mirror=c < 0, upside_down=b < 0)
+    return Pose(frame.height, width, mirror=a < 0, upside_down=d < 0)
+
+
+def to_rgb(frame: av.VideoFrame, pose: Pose, reformatter: VideoReformatter) -> np.ndarray:
+    """(H, W, 3) uint8 full-range RGB as shown. Alpha is dropped; 10 and 12 bits become 8; HDR is not tone mapped.
+
+    A frame that does not say its matrix is BT.709 when it is larger than standard definition, else BT.601, and
+    its range is limited, as players take it. `reformatter`: one for a video; making one costs more than using it.
+    """
+    large = frame.width >= 1280 or frame.height > 576
+    coefficients = _COEFFICIENTS.get(int(frame.colorspace), int(Colorspace.ITU709 if large else Colorspace.ITU601))
+    full = int(frame.color_range) == _FULL or frame.format.name.startswith("yuvj") or frame.format.is_rgb
+    image = reformatter.reformat(
+        frame,
+        width=pose.width,
+        height=pose.height,
+        format="rgb24",
+        src_colorspace=coefficients,
+        dst_colorspace=coefficients,
+        src_color_range=_FULL if full else _LIMITED,
+        dst_color_range=_FULL,
+        interpolation=_TO_RGB,
+    ).to_ndarray()
+    if pose.transpose:
+        image = image.transpose(1, 0, 2)
+    if pose.mirror:
+        image = image[:, ::-1]
+    if pose.upside_down:
+        image = image[::-1]
+    return np.ascontiguousarray(image)

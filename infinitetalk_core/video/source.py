@@ -1,0 +1,175 @@
+"""Pictures by time: whatever the rate of the source, frame i is what is on the screen at i / 25 seconds."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import VideoReformatter
+from torch import Tensor
+
+from ..errors import InputError
+from .decoder import Decoder
+from .pixels import to_rgb
+
+FRAMES_A_SECOND = 25
+KEPT_FRAMES = 10  # 8-bit pictures: enough to read a chunk's nine context frames again without seeking
+READ_ON_SECONDS = 3  # a gap that is decoded through instead of sought
+_LENGTH_SLACK = Fraction(1, 20)  # of a frame; containers that count milliseconds round the end down
+
+
+class FrameSource(Protocol):
+    """Pictures at 25 frames a second. `height` and `width` are pixels as displayed, `length` is at least 1."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def length(self) -> int: ...
+
+    def frame(self, index: int) -> Tensor:
+        """(H, W, 3) float32 in [0, 1]: the picture shown at index / 25 seconds, 0 <= index < length."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file. The source cannot be read afterwards."""
+        ...
+
+
+def _frames_in(seconds: Fraction) -> int:
+    return max(math.floor(seconds * FRAMES_A_SECOND + _LENGTH_SLACK), 1)
+
+
+def _check_index(index: int, length: int) -> None:
+    if not 0 <= index < length:
+        raise IndexError(f"the source has frames 0 to {length - 1}, not {index}")
+
+
+class PictureBatch:
+    """A FrameSource from pictures in memory: images (N, H, W, 3) in [0, 1], `fps` of them a second.
+
+    One picture is a still of length 1. Raises InputError for a wrong shape or rate.
+    """
+
+    def __init__(self, images: Tensor, fps: float | Fraction = FRAMES_A_SECOND) -> None:
+        if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+            raise InputError(
+                f"pictures must be (count, height, width, 3 colours) with at least one, got {tuple(images.shape)}"
+            )
+        if not (math.isfinite(fps) and fps > 0):
+            raise InputError(f"frames per second must be above 0, got {fps}")
+        self._images = images
+        self._fps = Fraction(fps).limit_denominator(100_000)
+        count, self.height, self.width = images.shape[:3]
+        self.length = 1 if count == 1 else _frames_in(count / self._fps)
+
+    def frame(self, index: int) -> Tensor:
+        """(H, W, 3) float32: the picture shown at index / 25 seconds."""
+        _check_index(index, self.length)
+        shown = math.floor(index * self._fps / FRAMES_A_SECOND)
+        return self._images[min(shown, len(self._images) - 1)].float()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class VideoFile:
+    """A FrameSource from a video file or a seekable binary stream, decoded as frames are asked for.
+
+    Any codec, container, constant or variable rate that PyAV reads; rotation and mirroring of phones and pixels
+    that are not square are honoured. Reading forward never seeks; a jump seeks to a keyframe and decodes from
+    there. A frame stays until the next one comes: also where the file is damaged or shorter than it declares.
+    `file` must be local. Usable as a context manager.
+    Raises InputError, in one sentence, for what cannot be opened, has no video or no picture that decodes.
+    """
+
+    def __init__(self, file: str | Path | BinaryIO) -> None:
+        if isinstance(file, (str, Path)):
+            file = Path(file)
+            if not file.is_file():
+                raise InputError(f"there is no video file {file}: check the name")
+        name = str(file) if isinstance(file, Path) else str(getattr(file, "name", "the video"))
+        self._decoder = Decoder(file, name)
+        self.height, self.width = self._decoder.pose.shown_size
+        ticks = self._decoder.end_time - self._decoder.first_time
+        self.length = _frames_in(ticks * self._decoder.time_base)
+        self._reformatter = VideoReformatter()
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._start(self._decoder.frames())
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and drop all frames."""
+        self._ahead = None
+        self._coming = iter(())
+        self._kept.clear()
+        self._decoder.close()
+
+    def frame(self, index: int) -> Tensor:
+        """(H, W, 3) float32 in [0, 1]: the picture shown at index / 25 seconds from the video's first."""
+        _check_index(index, self.length)
+        if index not in self._kept:
+            self._go_to(self._time_of(index))
+            if self._picture is None:
+                self._picture = to_rgb(self._shown[1], self._decoder.pose, self._reformatter)
+            self._kept[index] = self._picture
+            if len(self._kept) > KEPT_FRAMES:
+                self._kept.popitem(last=False)
+        return torch.from_numpy(self._kept[index]).float().div_(255)
+
+    def _time_of(self, index: int) -> int:
+        """Latest time, in the stream's ticks, at which a frame can start and still be on at index / 25 s."""
+        return self._decoder.first_time + math.floor(Fraction(index, FRAMES_A_SECOND) / self._decoder.time_base)
+
+    def _start(self, frames: Iterator[tuple[int, av.VideoFrame]]) -> bool:
+        """Begin to read from these frames; False, and nothing changed but the iterator, if there are none."""
+        first = next(frames, None)
+        if first is None:
+            return False
+        self._coming = frames
+        self._show(first)
+        self._ahead = next(frames, None)
+        return True
+
+    def _show(self, frame: tuple[int, av.VideoFrame]) -> None:
+        self._shown = frame
+        self._picture: np.ndarray | None = None
+
+    def _go_to(self, time: int) -> None:
+        """Make the shown frame the last one that starts at or before `time`."""
+        read_on = math.floor(READ_ON_SECONDS / self._decoder.time_base)
+        if time < self._shown[0] or (self._ahead is not None and time > self._ahead[0] + read_on):
+            self._jump(time)
+        while self._ahead is not None and self._ahead[0] <= time:
+            self._show(self._ahead)
+            self._ahead = next(self._coming, None)
+
+    def _jump(self, time: int) -> None:
+        """Read on from a keyframe at or before `time`.
+
+        Where a container's idea of time or of a keyframe is off, the first frame after a seek comes too late:
+        then from further back, at last from the beginning.
+        """
+        for seconds_back in (0, 2, 15):
+            target = max(time - math.floor(seconds_back / self._decoder.time_base), self._decoder.first_time)
+            if not self._decoder.seek(target):
+                break
+            if self._start(self._decoder.frames()) and self._shown[0] <= time:
+                return
+        self._decoder.rewind()
+        self._start(self._decoder.frames())

@@ -1,0 +1,259 @@
+"""A video file that grows chunk by chunk, readable all the while, with its sound beside the pictures."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from torch import Tensor
+
+from ..audio.sound import Sound
+from ..errors import InputError
+from .partfile import PartFile
+from .soundtrack import Soundtrack
+
+FRAMES_A_SECOND = 25
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
+_BT709, _LIMITED = 1, 1  # AVCOL_{PRI,TRC,SPC}_BT709 and AVCOL_RANGE_MPEG
+# While it grows the file is a row of fragments, one for each key frame (between key frames, FFmpeg 8 can lose the
+# last picture on closing). delay_moov lets the index say how much delay of the encoders a player has to skip, in
+# picture and in sound. On closing, the best way makes an ordinary file with one index of it; FFmpeg before 7.1
+# does not know it, 7.1 writes garbage then (seen with PyAV 14.2).
+_PLAIN = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
+_BEST = "hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
+_MUXER = {"flush_packets": "1", "max_interleave_delta": "1000000"}
+# Key frames every second, a short look-ahead, few threads: what is not in a fragment yet is lost in a crash.
+_ENCODER = {"preset": "medium", "g": "25", "bf": "2", "rc-lookahead": "20", "threads": "4"}
+
+log = logging.getLogger(__name__)
+
+
+def _growing_flags() -> str:
+    """The best way of growing that this FFmpeg masters, found by trying it in memory (some milliseconds)."""
+    return _BEST if _survives_closing(_BEST) else _PLAIN
+
+
+def _survives_closing(flags: str) -> bool:
+    """Whether a short file of several fragments can be read after it was closed."""
+    file = io.BytesIO()
+    packets = 0
+    try:
+        with av.open(file, "w", format="mp4", options={"frag_duration": "500000", "movflags": flags}) as written:
+            stream = written.add_stream("aac", rate=16000, layout="mono")
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 3 * 16000), np.float32), "fltp", "mono")
+            silence.sample_rate = 16000
+            for packet in [*stream.encode(silence), *stream.encode(None)]:
+                packets += 1
+                written.mux(packet)
+        file.seek(0)
+        with av.open(file) as read:
+            sizes = [packet.decode() for packet in read.demux(audio=0) if packet.size]
+    except (ValueError, OSError, IndexError, av.error.FFmpegError):
+        return False
+    return len(sizes) == packets
+
+
+def free_path(path: Path) -> Path:
+    """`path`, or the first of path_2, path_3 … that does not exist."""
+    number = 2
+    free = path
+    while free.exists():
+        free = path.with_stem(f"{path.stem}_{number}")
+        number += 1
+    return free
+
+
+class VideoWriter:
+    """Writes H.264 (yuv420p, BT.709, 25 fps) and AAC to `path`; a context manager.
+
+    Frames are encoded as they come and none is kept; the sound follows up to the time written, its rest at the
+    end. Until then the file is `<stem>.part<suffix>` and can be played at any moment, also after a crash. Leaving
+    normally renames it to `path`. Leaving by an exception keeps what was written, sound cut at that time, as
+    `<stem>_interrupted<suffix>`, or nothing if no frame was written. No existing file is overwritten: a part file
+    that a crash left there before is kept as `<stem>_interrupted<suffix>` too.
+
+    path: .mp4, .m4v or .mov, in an existing folder. width, height: even. sound: from the first frame on, or
+    None. crf: 0 (lossless) to 51; 18 looks like the original. metadata: written as tags, where ComfyUI looks for
+    "prompt" and "workflow". Raises InputError for what cannot work, OSError naming the path where the disk fails.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        width: int,
+        height: int,
+        sound: Sound | None,
+        *,
+        crf: int = 18,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() not in CONTAINERS:
+            raise InputError(f"a video can be written as .mp4, .m4v or .mov, not as {self.path.name}")
+        if width < 2 or height < 2 or width % 2 or height % 2:
+            raise InputError(f"a video's width and height must be even, got {width} x {height}")
+        if not 0 <= crf <= 51:
+            raise InputError(f"crf must be between 0 (lossless) and 51 (worst), got {crf}")
+        if not self.path.parent.is_dir():
+            raise InputError(f"there is no folder {self.path.parent} to write {self.path.name} to")
+        self.width, self.height, self.crf = width, height, crf
+        self.part = self.path.with_name(f"{self.path.stem}.part{self.path.suffix}")
+        self.frames_written = 0
+        self._sound, self._metadata = sound, dict(metadata or {})
+        self._container: av.container.OutputContainer | None = None
+        self._reformatter = VideoReformatter()
+
+    @property
+    def interrupted(self) -> Path:
+        """Where an unfinished video goes if nothing is there yet."""
+        return self.path.with_name(f"{self.path.stem}_interrupted{self.path.suffix}")
+
+    def __enter__(self) -> VideoWriter:
+        self._check_target()
+        if self.part.exists():
+            self.part.rename(free_path(self.interrupted))
+        try:
+            self._open()
+        except BaseException:
+            self._give_up()
+            raise
+        return self
+
+    def _check_target(self) -> None:
+        if self.path.exists():
+            raise InputError(f"{self.path} exists already: choose another name or move it away")
+
+    def _open(self) -> None:
+        options = {**_MUXER, "movflags": _growing_flags()}
+        kind = CONTAINERS[self.path.suffix.lower()]
+        self._file = PartFile(self.part)
+        container = av.open(self._file, "w", format=kind, options=options)
+        self._container = container
+        container.metadata.update(self._metadata)
+        stream = container.add_stream("libx264", rate=FRAMES_A_SECOND, options={**_ENCODER, "crf": str(self.crf)})
+        stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
+        stream.time_base = Fraction(1, FRAMES_A_SECOND)
+        context = stream.codec_context
+        context.color_primaries = context.color_trc = context.colorspace = _BT709
+        context.color_range = _LIMITED
+        self._stream = stream
+        self._soundtrack = None if self._sound is None else Soundtrack(container, self._sound)
+
+    def write(self, frames: Tensor) -> None:
+        """Append frames (F, height, width, 3) in [0, 1], any device, and the sound that goes with them.
+
+        Raises InputError for another size, OSError naming the path when the disk is full or gone.
+        """
+        if frames.ndim != 4 or frames.shape[1:] != (self.height, self.width, 3):
+            raise InputError(
+                f"the video takes frames of (count, {self.height}, {self.width}, 3), got {tuple(frames.shape)}"
+            )
+        if self._container is None:
+            raise RuntimeError("a VideoWriter takes frames inside its with block only")
+        for frame in frames:
+            self._container.mux(self._stream.encode(self._encodable(frame)))
+            self.frames_written += 1
+        if self._soundtrack is not None:
+            self._soundtrack.write_until(Fraction(self.frames_written, FRAMES_A_SECOND))
+
+    def _encodable(self, frame: Tensor) -> av.VideoFrame:
+        """(height, width, 3) in [0, 1] → a frame of the encoder's format, at its time."""
+        pixels = (frame.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        picture = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(pixels, format="rgb24"),
+            format="yuv420p",
+            src_color_range=ColorRange.JPEG,
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.AREA,  # exact means of 2 x 2 pixels; the default aliases colour
+        )
+        picture.pts = self.frames_written
+        picture.time_base = Fraction(1, FRAMES_A_SECOND)
+        return picture
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._finish()
+        else:
+            self._keep_what_is_there()
+
+    def _finish(self) -> None:
+        if not self.frames_written:
+            self._give_up()
+            raise InputError(f"no frame was written to {self.path}: there is no video")
+        try:
+            self._close(whole_sound=True)
+        except BaseException:
+            self._keep_what_is_there()
+            raise
+        if self.path.exists():
+            kept = self.part.rename(free_path(self.interrupted))
+            raise InputError(f"{self.path} appeared while the video was made, which is now {kept}")
+        self.part.rename(self.path)
+
+    def _close(self, *, whole_sound: bool) -> None:
+        """Drain the encoders and close the file properly. The container is closed also if that fails."""
+        container, self._container = self._container, None
+        if container is None:
+            return
+        try:
+            container.mux(self._stream.encode(None))
+            if self._soundtrack is not None:
+                if whole_sound:
+                    self._soundtrack.write_rest()
+                self._soundtrack.finish()
+        finally:
+            try:
+                container.close()
+            finally:
+                self._file.close()
+
+    def _keep_what_is_there(self) -> None:
+        """After a failure: close the file as well as the disk allows, and keep what of it can be played."""
+        if not self.frames_written:
+            self._give_up()
+            return
+        try:
+            self._close(whole_sound=False)
+        except (OSError, av.error.FFmpegError) as error:
+            log.warning("%s could not be closed properly: %s", self.part, error)
+        if self._file.failed:
+            self._file.cut_to_whole_fragments()
+        if _can_be_played(self.part):
+            kept = self.part.rename(free_path(self.interrupted))
+            log.warning("the unfinished video of %d frames is kept as %s", self.frames_written, kept)
+        else:
+            self.part.unlink(missing_ok=True)
+
+    def _give_up(self) -> None:
+        """Leave nothing behind."""
+        container, self._container = self._container, None
+        if container is not None:
+            try:
+                container.close()
+            except (OSError, av.error.FFmpegError) as error:
+                log.debug("closing the empty %s: %s", self.part, error)
+            self._file.close()
+        self.part.unlink(missing_ok=True)
+
+
+def _can_be_played(path: Path) -> bool:
+    """Whether a first picture can be decoded."""
+    try:
+        with av.open(str(path.resolve())) as container:
+            return next(container.decode(video=0), None) is not None
+    except (OSError, av.error.FFmpegError, IndexError):
+        return False

@@ -1,0 +1,42 @@
+"""Loads the wav2vec 2.0 audio encoder."""
+
+from comfy_api.latest import io
+
+from .host.audio import load_audio_encoder
+from .host.files import audio_encoder_path, audio_encoders
+from .types import CATEGORY, AudioEncoder
+
+
+class AudioEncoderLoader(io.ComfyNode):
+    """A file or folder of wav2vec 2.0 → an audio encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The form."""
+        return io.Schema(
+            node_id="InfiniteTalkAudioEncoderLoader",
+            display_name="InfiniteTalk Audio Encoder Loader",
+            category=CATEGORY,
+            description="Loads the wav2vec 2.0 model that turns speech into what InfiniteTalk hears.",
+            inputs=[
+                io.Combo.Input(
+                    "audio_encoder",
+                    options=audio_encoders(),
+                    tooltip="A wav2vec 2.0 model from models/audio_encoders, models/wav2vec2 or models/transformers: "
+                    "a .safetensors file, or a Hugging Face folder. The released InfiniteTalk weights need "
+                    "wav2vec2-chinese-base (12 layers of 768).",
+                ),
+            ],
+            outputs=[AudioEncoder.Output("encoder", display_name="audio encoder")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, audio_encoder: str) -> str:
+        """A file that was replaced on disk is loaded again."""
+        stat = audio_encoder_path(audio_encoder).stat()
+        return f"{stat.st_mtime_ns}:{stat.st_size}"
+
+    @classmethod
+    def execute(cls, audio_encoder: str) -> io.NodeOutput:
+        """Load it."""
+        return io.NodeOutput(load_audio_encoder(audio_encoder_path(audio_encoder)))

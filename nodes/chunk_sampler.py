@@ -1,0 +1,159 @@
+"""Makes the video, chunk by chunk, straight into a file."""
+
+from comfy_api.latest import io
+
+from ..infinitetalk_core.chunks.dub import ColourHold
+from ..infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES
+from ..infinitetalk_core.sampling.settings import PRESETS
+from .host.run import RunSettings, run_dub
+from .types import CATEGORY, GuidanceType, ReferenceType, SpeechType, advanced, choice
+
+COLOUR_ANCHORS = ["chunk's reference", "first reference"]
+
+
+class ChunkSampler(io.ComfyNode):
+    """Everything together → VIDEO."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The form."""
+        return io.Schema(
+            node_id="InfiniteTalkChunkSampler",
+            display_name="InfiniteTalk Chunk Sampler",
+            category=CATEGORY,
+            description="Makes the video chunk by chunk and writes each to the file before the next one starts, so "
+            "memory does not grow with length. Interrupting keeps the finished chunks.",
+            inputs=[
+                io.Model.Input("model", tooltip="From the InfiniteTalk Model Loader (LoRAs may come after it)."),
+                io.Vae.Input("vae", tooltip="The Wan 2.1 VAE (wan_2.1_vae.safetensors)."),
+                SpeechType.Input("speech", tooltip="From Speech Encode or Speakers."),
+                ReferenceType.Input("reference", tooltip="From the InfiniteTalk Reference Picker."),
+                GuidanceType.Input(
+                    "guidance",
+                    optional=True,
+                    tooltip=f"From InfiniteTalk Guidance. Not connected: {next(iter(PRESETS))}.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="clip_vision_h.safetensors. Recommended: the model was trained with it.",
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="What the scene is, from CLIP Text Encode with umt5_xxl. Not connected: no text.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="What the video should not be. Has an effect only with text guidance above 1.",
+                ),
+                io.Sampler.Input("sampler", optional=True, tooltip="Any sampler. Not connected: euler."),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="Any schedule; replaces the steps and the shift of the guidance.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Chunk k uses seed + k.",
+                ),
+                advanced(
+                    io.Int.Input(
+                        "chunk_frames",
+                        default=CHUNK_FRAMES,
+                        min=5,
+                        max=401,
+                        step=4,
+                        tooltip="Frames in one chunk, 4n+1. The model was trained on 81; fewer need less memory.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "context_frames",
+                        default=CONTEXT_FRAMES,
+                        min=1,
+                        max=397,
+                        step=4,
+                        tooltip="Frames that a chunk continues from, 4n+1: 9 carries the motion over, 1 only the "
+                        "picture.",
+                    )
+                ),
+                io.Float.Input(
+                    "colour_hold",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Holds mean and spread of the colours to the reference so that they do not drift; 0 is "
+                    "off. Lower it when the light changes within a chunk.",
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "colour_anchor",
+                        options=COLOUR_ANCHORS,
+                        default=COLOUR_ANCHORS[0],
+                        tooltip="What colours are held to. The chunk's own reference follows a video's light; the "
+                        "first reference never changes.",
+                    )
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/InfiniteTalk",
+                    tooltip="Where in ComfyUI's output folder the file goes.",
+                ),
+                advanced(
+                    io.Int.Input(
+                        "crf",
+                        default=18,
+                        min=0,
+                        max=51,
+                        tooltip="H.264 quality: 18 looks like the original, 23 is half the size, 0 is lossless.",
+                    )
+                ),
+            ],
+            outputs=[io.Video.Output("video", display_name="video")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(  # noqa: PLR0913 (one parameter an input)
+        cls,
+        model,
+        vae,
+        speech,
+        reference,
+        seed: int,
+        chunk_frames: int = CHUNK_FRAMES,
+        context_frames: int = CONTEXT_FRAMES,
+        colour_hold: float = 1.0,
+        colour_anchor: str = COLOUR_ANCHORS[0],
+        filename_prefix: str = "video/InfiniteTalk",
+        crf: int = 18,
+        guidance=None,
+        clip_vision=None,
+        positive=None,
+        negative=None,
+        sampler=None,
+        sigmas=None,
+    ) -> io.NodeOutput:
+        """Run it."""
+        to_first = choice(colour_anchor, COLOUR_ANCHORS, "colour_anchor") == COLOUR_ANCHORS[1]
+        settings = RunSettings(
+            sampling=guidance or next(iter(PRESETS.values())),
+            sampler=sampler,
+            sigmas=sigmas,
+            seed=seed,
+            chunk_frames=chunk_frames,
+            context_frames=context_frames,
+            colour=ColourHold(colour_hold, to_first),
+            filename_prefix=filename_prefix,
+            crf=crf,
+        )
+        models = (model, vae, clip_vision, positive, negative)
+        return run_dub(models, speech, reference, settings, cls.hidden)

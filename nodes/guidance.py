@@ -1,0 +1,101 @@
+"""How strongly text and speech pull, in how many steps."""
+
+from comfy_api.latest import io
+
+from ..infinitetalk_core.sampling.settings import PRESETS, SamplingSettings, customised
+from .types import CATEGORY, GuidanceType, advanced, choice
+
+
+class GuidanceSettings(io.ComfyNode):
+    """A preset, or numbers of one's own."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The form."""
+        own = "Only for preset custom."
+        return io.Schema(
+            node_id="InfiniteTalkGuidance",
+            display_name="InfiniteTalk Guidance",
+            category=CATEGORY,
+            description="Steps, guidance and noise schedule that belong together.",
+            inputs=[
+                io.Combo.Input(
+                    "preset",
+                    options=[*PRESETS, "custom"],
+                    default=next(iter(PRESETS)),
+                    tooltip="quality: 40 steps with text and speech guidance, for the model as released. distill LoRA: "
+                    "4 or 8 steps without guidance, for a step-distilled LoRA (lightx2v, FusionX) on the MODEL: ten "
+                    "times as fast. custom: the numbers below.",
+                ),
+                io.Int.Input("steps", default=40, min=1, max=200, tooltip=f"Denoising steps a chunk. {own}"),
+                io.Float.Input(
+                    "text_scale",
+                    default=5.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip=f"How strongly the prompt pulls; 1 is off and saves a third of the time. {own}",
+                ),
+                io.Float.Input(
+                    "audio_scale",
+                    default=4.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="How strongly the speech pulls: 3 to 5 for good lips, 1 is off and saves time. " + own,
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=7.0,
+                    min=0.1,
+                    max=100.0,
+                    step=0.1,
+                    tooltip=f"Where the steps are spent: 7 for 480p, 11 for 720p. {own}",
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "apg",
+                        default=False,
+                        tooltip="Adaptive projected guidance: strong guidance without over-saturated colours.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "apg_momentum",
+                        default=-0.75,
+                        min=-1.0,
+                        max=1.0,
+                        step=0.05,
+                        tooltip="How much of the last step's pull is carried on. Only with apg.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "apg_norm_threshold",
+                        default=55.0,
+                        min=0.0,
+                        max=1000.0,
+                        step=1.0,
+                        tooltip="The pull is cut to this length; 0 is no limit. Only with apg.",
+                    )
+                ),
+            ],
+            outputs=[GuidanceType.Output("guidance", display_name="guidance")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        preset: str,
+        steps: int,
+        text_scale: float,
+        audio_scale: float,
+        shift: float,
+        apg: bool = False,
+        apg_momentum: float = -0.75,
+        apg_norm_threshold: float = 55.0,
+    ) -> io.NodeOutput:
+        """Choose them."""
+        choice(preset, [*PRESETS, "custom"], "preset")
+        settings = PRESETS.get(preset) or SamplingSettings(steps, text_scale, audio_scale, shift)
+        return io.NodeOutput(customised(settings, apg, apg_momentum, apg_norm_threshold))

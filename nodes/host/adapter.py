@@ -1,0 +1,188 @@
+"""InfiniteTalk weights on the user's MODEL: an audio adapter of its own, and Wan blocks that listen to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import comfy.ldm.wan.model
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...infinitetalk_core.checkpoints.infinitetalk import load_infinitetalk, read_infinitetalk_header
+from ...infinitetalk_core.errors import InputError
+from ...infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter, SpeechTokens
+from ...infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
+
+KEY = "infinitetalk"
+WHERE = "load Wan 2.1 I2V 14B (480p or 720p) with Load Diffusion Model or the GGUF loader and connect it here"
+
+Patcher = comfy.model_patcher.ModelPatcher
+
+
+@dataclass(frozen=True)
+class SpeechCall:
+    """What the blocks need during one prediction; travels in transformer_options.
+
+    speech: by index of the conditioning (ComfyUI's `cond_or_uncond`).
+    """
+
+    adapter: AudioAdapter
+    speech: Sequence[SpeechTokens]
+    strength: float
+
+    def to(self, *args: Any, **kwargs: Any) -> SpeechCall:
+        """ComfyUI moves what travels in transformer_options; the blocks cast where they use it."""
+        return self
+
+
+def put_on_model(model: Patcher, path: Path, strength: float) -> Patcher:
+    """A clone of `model` with the weights of `path` as an additional model, loaded and moved by ComfyUI with it."""
+    backbone = check_backbone(model)
+    header = read_infinitetalk_header(path)
+    config = AdapterConfig.from_shapes(header.shapes, backbone.num_heads)
+    if (config.dim, config.blocks) != (backbone.dim, len(backbone.blocks)):
+        raise InputError(
+            f"{path.name} is made for a model of {config.blocks} blocks of width {config.dim}, but the MODEL has "
+            f"{len(backbone.blocks)} blocks of width {backbone.dim}; {WHERE}"
+        )
+    adapter = AudioAdapter(config, comfy.ops.manual_cast, device=comfy.model_management.unet_offload_device())
+    load_strictly(adapter, load_infinitetalk(path, header), path.name)
+    patched = model.clone()
+    patched.set_additional_models(KEY, [model_patcher(adapter)])
+    patched.set_attachments(KEY, strength)
+    patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, listen)
+    return patched
+
+
+def check_backbone(model: Patcher) -> Any:
+    """The Wan 2.1 I2V backbone inside `model`, or a sentence on what it is instead."""
+    backbone = getattr(model.model, "diffusion_model", None)
+    if type(backbone) is not comfy.ldm.wan.model.WanModel:
+        raise InputError(f"the MODEL is a {type(model.model).__name__}, not Wan 2.1 I2V; {WHERE}")
+    if backbone.in_dim != 36 or backbone.img_emb is None:
+        what = {16: "Wan T2V (16 input channels)", 36: "Wan 2.2 I2V (it has no image embedding)"}.get(
+            backbone.in_dim, f"a Wan model with {backbone.in_dim} input channels"
+        )
+        raise InputError(f"the MODEL is {what}, and InfiniteTalk needs Wan 2.1 I2V; {WHERE}")
+    return backbone
+
+
+def adapter_of(model: Patcher) -> AudioAdapter:
+    """The audio adapter that `put_on_model` gave to this MODEL, or a sentence that it has none."""
+    patchers = model.get_additional_models_with_key(KEY)
+    if not patchers:
+        raise InputError(
+            "the MODEL has no InfiniteTalk weights: connect it through the InfiniteTalk Model Loader first"
+        )
+    return patchers[0].model
+
+
+def load_strictly(module: Any, weights: dict[str, Tensor], name: str) -> None:
+    """Load all of `weights` into `module`; a missing or a superfluous tensor is an error that names it."""
+    expected = set(module.state_dict())
+    if missing := sorted(expected - set(weights)):
+        raise InputError(f"{name} lacks {len(missing)} tensors, first {missing[0]}; download it again")
+    if extra := sorted(set(weights) - expected):
+        raise InputError(f"{name} has {len(extra)} tensors too many, first {extra[0]}; it is another model's file")
+    try:
+        module.load_state_dict(weights, strict=True, assign=True)
+    except RuntimeError as error:
+        raise InputError(f"{name} does not fit: {str(error).splitlines()[-1].strip()}") from error
+
+
+def model_patcher(module: Any) -> Patcher:
+    """`module` as a model that ComfyUI loads, moves and frees. Looked up late: dynamic VRAM replaces the class."""
+    make = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return make(
+        module,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+
+
+def listen(
+    executor: Any,
+    x: Tensor,
+    timestep: Tensor,
+    context: Tensor,
+    clip_fea: Tensor | None = None,
+    time_dim_concat: Tensor | None = None,
+    transformer_options: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Wrapper of WanModel's forward: replaces each block by one that hears. Without speech nothing changes."""
+    options = transformer_options or {}
+    call = options.get(KEY)
+    if call is not None:
+        picture_tokens = None if clip_fea is None else clip_fea.shape[-2]
+        options = _with_listening_blocks(options, executor.class_obj, call, picture_tokens)
+    return executor(x, timestep, context, clip_fea, time_dim_concat, options, **kwargs)
+
+
+def _with_listening_blocks(
+    options: dict[str, Any], backbone: Any, call: SpeechCall, picture_tokens: int | None
+) -> dict[str, Any]:
+    replacements = options.get("patches_replace", {})
+    blocks = dict(replacements.get("dit", {}))
+    for i, (block, audio) in enumerate(zip(backbone.blocks, call.adapter.blocks, strict=True)):
+        hears = partial(_listening_block, block, audio, call, picture_tokens)
+        other = blocks.get(("double_block", i))
+        blocks[("double_block", i)] = hears if other is None else _inside(other, hears)
+    return {**options, "patches_replace": {**replacements, "dit": blocks}}
+
+
+def _inside(other: Callable, block: Callable) -> Callable:
+    """Another node's replacement of the same block stays outermost and calls ours as the original."""
+    return lambda args, extra: other(args, {**extra, "original_block": lambda inner: block(inner, extra)})
+
+
+def _listening_block(
+    block: Any,
+    audio: Any,
+    call: SpeechCall,
+    picture_tokens: int | None,
+    args: dict[str, Any],
+    extra: dict[str, Any],
+) -> dict[str, Tensor]:
+    options, e = args["transformer_options"], args["vec"]
+    # ComfyUI 0.33 gives the modulation a token axis, of length 1 for Wan 2.1.
+    e = e.squeeze(1) if e.ndim == 4 else e
+
+    def cross_attention(y: Tensor) -> Tensor:
+        return block.cross_attn(y, args["txt"], context_img_len=picture_tokens, transformer_options=options)
+
+    calls = BlockCalls(
+        self_attention=partial(_self_attention, block.self_attn, args["pe"], options),
+        cross_attention=cross_attention,
+        attention=lambda q, k, v, heads: optimized_attention(q, k, v, heads, transformer_options=options),
+    )
+    speech = [call.speech[i] for i in options["cond_or_uncond"]]
+    x = audio_conditioned_block(block, audio, args["img"].contiguous(), e, speech, call.strength, calls)
+    return {"img": x}
+
+
+def _self_attention(
+    attention: Any, freqs: Tensor, options: dict[str, Any], y: Tensor, keep: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The block's own self-attention; with `keep`, its rotated queries and keys are caught on their way through
+    the host's attention override, which exists in every supported version."""
+    if not keep:
+        return attention(y, freqs, transformer_options=options), None, None
+    caught: list[Tensor] = []
+    other = options.get("optimized_attention_override")
+
+    def catch(function: Callable, q: Tensor, k: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+        caught[:] = (q, k)
+        return function(q, k, *rest, **kwargs) if other is None else other(function, q, k, *rest, **kwargs)
+
+    out = attention(y, freqs, transformer_options={**options, "optimized_attention_override": catch})
+    q, k = (t.unflatten(-1, (attention.num_heads, -1)) for t in caught)
+    return out, q, k

@@ -1,0 +1,81 @@
+"""Model folders: where people keep audio encoders and InfiniteTalk weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+
+from ...infinitetalk_core.errors import InputError
+
+AUDIO_ENCODER_FOLDERS = ("audio_encoders", "wav2vec2", "transformers")
+WEIGHT_FOLDERS = ("model_patches", "diffusion_models", "multitalk")
+AUDIO_ENCODER_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf")
+ENCODER_FOLDER_MARK = "config.json"
+
+
+def register_folders() -> None:
+    """Make the folders known that other packs use and ComfyUI has no name for."""
+    for name in {*AUDIO_ENCODER_FOLDERS, *WEIGHT_FOLDERS} - set(folder_paths.folder_names_and_paths):
+        folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
+
+
+def audio_encoders() -> list[str]:
+    """Audio encoders on disk, as choices: files, and folders with a config.json."""
+    files = _files(AUDIO_ENCODER_FOLDERS, AUDIO_ENCODER_SUFFIXES)
+    folders = [
+        config.parent.relative_to(root).as_posix()
+        for root in _roots(AUDIO_ENCODER_FOLDERS)
+        for config in root.glob(f"*/{ENCODER_FOLDER_MARK}")
+    ]
+    inside = tuple(f"{folder}/" for folder in folders)
+    return sorted({*folders, *(f for f in files if not f.startswith(inside))})
+
+
+def infinitetalk_weights() -> list[str]:
+    """Files that may hold InfiniteTalk weights, as choices: those whose name says so first."""
+    files = _files(WEIGHT_FOLDERS, WEIGHT_SUFFIXES)
+    return sorted(files, key=lambda f: (not _sounds_like_infinitetalk(f), f.lower()))
+
+
+def audio_encoder_path(name: str) -> Path:
+    """The file or folder behind a choice of `audio_encoders`."""
+    return _path(name, AUDIO_ENCODER_FOLDERS)
+
+
+def infinitetalk_path(name: str) -> Path:
+    """The file behind a choice of `infinitetalk_weights`."""
+    return _path(name, WEIGHT_FOLDERS)
+
+
+def _sounds_like_infinitetalk(name: str) -> bool:
+    return any(word in name.lower() for word in ("infinitetalk", "infinitalk", "multitalk"))
+
+
+def _roots(folders: tuple[str, ...]) -> list[Path]:
+    paths = [p for name in folders for p in folder_paths.get_folder_paths(name)]
+    return [Path(p) for p in dict.fromkeys(paths) if os.path.isdir(p)]
+
+
+def _files(folders: tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
+    found = {f.replace(os.sep, "/") for name in folders for f in folder_paths.get_filename_list(name)}
+    return sorted(f for f in found if f.lower().endswith(suffixes))
+
+
+def _path(name: str, folders: tuple[str, ...]) -> Path:
+    roots = _roots(folders)
+    for root in roots:
+        path = root / name
+        # Only what lies in a model folder: the name may come from an API client.
+        if (path.exists() and path.resolve().is_relative_to(root.resolve())) or _is_listed(path, name, folders):
+            return path
+    raise InputError(
+        f"there is no {name!r} in models/{', models/'.join(folders)}; put the file there and press R to refresh"
+    )
+
+
+def _is_listed(path: Path, name: str, folders: tuple[str, ...]) -> bool:
+    """A file behind a symbolic link is fine if ComfyUI itself lists it."""
+    return path.exists() and name in _files(folders, (path.suffix.lower() or "/",))

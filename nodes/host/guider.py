@@ -1,0 +1,60 @@
+"""Denoising of one chunk by ComfyUI's own sampling: any SAMPLER, SIGMAS, LoRA, quantisation or offloading."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...infinitetalk_core.chunks.conditioning import ChunkConditioning
+from ...infinitetalk_core.sampling.euler import pin
+from ...infinitetalk_core.sampling.guidance import Guidance, guided
+from .adapter import KEY, Patcher, SpeechCall, adapter_of
+
+
+class SpeechGuider(comfy.samplers.CFGGuider):
+    """Guidance by text and speech, with the context latents held clean.
+
+    The branches go to the model as ComfyUI conditionings, so that it batches them when memory allows.
+    """
+
+    def __init__(self, model: Patcher, guidance: Guidance, chunk: ChunkConditioning):
+        super().__init__(model)
+        self.guidance = guidance
+        self.chunk = chunk
+
+    def set_branches(self, positive: list, negative: list) -> None:
+        """The conditionings of the branches that count, made from the two that a user connects."""
+        self.inner_set_conds({b.name: positive if b.reads else negative for b in self.guidance.branches})
+
+    def inner_sample(self, noise: Tensor, latent_image: Tensor, device: torch.device, *args: Any, **kw: Any):
+        """Sample; the models are on the device by now. What stays the same in every step is computed here."""
+        adapter = adapter_of(self.model_patcher)
+        windows = self.chunk.windows.to(device)
+        speech = adapter.speech_tokens(windows, self.chunk.masks)
+        silence = adapter.silence(windows)
+        heard = tuple(speech if b.hears else silence for b in self.guidance.branches)
+        self.call = SpeechCall(adapter, heard, self.model_patcher.get_attachment(KEY))
+        self.context = self.inner_model.process_latent_in(self.chunk.context.to(device))
+        self.combine = guided(self.guidance)
+        return super().inner_sample(noise, latent_image, device, *args, **kw)
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None):
+        """The guided estimate of the clean latents (1, 16, T, h, w)."""
+        options = model_options or {}
+        heard = {**options.get("transformer_options", {}), KEY: self.call}
+        x = pin(x, self.context)
+        branches = self.guidance.branches
+        clean = comfy.samplers.calc_cond_batch(
+            self.inner_model,
+            [self.conds[b.name] for b in branches],
+            x,
+            timestep,
+            {**options, "transformer_options": heard},
+        )
+        # Guidance is defined on velocities; ComfyUI speaks of clean estimates: v = (x - clean) / sigma.
+        sigma = timestep.view(-1, 1, 1, 1, 1).to(x)
+        velocity = self.combine({b: (x - c) / sigma for b, c in zip(branches, clean, strict=True)})
+        return pin(x - sigma * velocity, self.context)

@@ -1,0 +1,61 @@
+"""ComfyUI's IMAGE and VIDEO as frame sources, and a finished file as VIDEO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import InputImpl, io, ui
+from torch import Tensor
+
+from ...infinitetalk_core.errors import InputError
+from ...infinitetalk_core.video.source import FrameSource, PictureBatch, VideoFile
+from ...infinitetalk_core.video.trim import cut
+
+SUFFIX = ".mp4"
+
+
+def source_of(image: Tensor | None, video: Any | None) -> FrameSource:
+    """The frames behind an IMAGE or a VIDEO; exactly one of them must be connected."""
+    if (image is None) == (video is None):
+        both = "both are" if image is not None else "neither is"
+        raise InputError(f"connect either an image or a video to the Reference Picker: {both} connected")
+    if image is not None:
+        return PictureBatch(image[..., :3])
+    if not isinstance(video, InputImpl.VideoFromFile):
+        # Made by another node and in memory already.
+        parts = video.get_components()
+        return PictureBatch(parts.images[..., :3], parts.frame_rate)
+    source = VideoFile(video.get_stream_source())
+    # Newer ComfyUI can cut a VIDEO without touching its file.
+    start, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
+    return cut(source, start, seconds) if start or seconds else source
+
+
+def output_path(prefix: str, width: int, height: int) -> tuple[Path, str]:
+    """A free file name under ComfyUI's output folder, and its subfolder there."""
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        prefix, folder_paths.get_output_directory(), width, height
+    )
+    path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
+    while path.exists():
+        counter += 1
+        path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
+    return path, subfolder
+
+
+def workflow_metadata(hidden: Any) -> dict[str, str]:
+    """The prompt and the workflow for the file, unless ComfyUI was started with --disable-metadata."""
+    if args.disable_metadata:
+        return {}
+    found = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
+    return {key: json.dumps(value) for key, value in found.items() if value is not None}
+
+
+def finished_video(path: Path, subfolder: str) -> io.NodeOutput:
+    """The file as the node's VIDEO, shown on the node."""
+    shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+    return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=shown)

@@ -1,0 +1,58 @@
+"""Puts InfiniteTalk weights onto the user's own Wan MODEL."""
+
+from comfy_api.latest import io
+
+from .host.adapter import put_on_model
+from .host.files import infinitetalk_path, infinitetalk_weights
+from .types import CATEGORY, advanced
+
+
+class ModelLoader(io.ComfyNode):
+    """MODEL + a file of InfiniteTalk weights → a MODEL that hears."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The form."""
+        return io.Schema(
+            node_id="InfiniteTalkModelLoader",
+            display_name="InfiniteTalk Model Loader",
+            category=CATEGORY,
+            description="Adds InfiniteTalk to Wan 2.1 I2V. LoRAs, quantised weights and attention nodes of the MODEL "
+            "keep working, before and after this node.",
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="Wan 2.1 I2V 14B, 480p or 720p, from Load Diffusion Model or a GGUF loader. "
+                    "Wan 2.2, T2V and VACE do not work with these weights.",
+                ),
+                io.Combo.Input(
+                    "infinitetalk",
+                    options=infinitetalk_weights(),
+                    tooltip="InfiniteTalk weights from models/model_patches, models/diffusion_models or "
+                    "models/multitalk: single for one speaker, multi for two. MultiTalk weights work too.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "strength",
+                        default=1.0,
+                        min=0.0,
+                        max=4.0,
+                        step=0.05,
+                        tooltip="How much the speech moves the picture: 1 as trained, 0 not at all. For livelier lips "
+                        "raise the audio guidance instead.",
+                    )
+                ),
+            ],
+            outputs=[io.Model.Output("patched", display_name="model")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model, infinitetalk: str, strength: float = 1.0) -> str:
+        """A file that was replaced on disk is loaded again."""
+        stat = infinitetalk_path(infinitetalk).stat()
+        return f"{stat.st_mtime_ns}:{stat.st_size}"
+
+    @classmethod
+    def execute(cls, model, infinitetalk: str, strength: float = 1.0) -> io.NodeOutput:
+        """Patch it."""
+        return io.NodeOutput(put_on_model(model, infinitetalk_path(infinitetalk), strength))

@@ -1,0 +1,68 @@
+"""Two people in one picture, each with a voice and a place."""
+
+from comfy_api.latest import io
+
+from ..infinitetalk_core.chunks.speaker_masks import areas_of
+from ..infinitetalk_core.speech import Timing, encode_speakers
+from .host.audio import HostAudioEncoder, sound_of
+from .types import CATEGORY, AudioEncoder, SpeechType, advanced, choice
+
+TIMINGS = {t.value: t for t in Timing}
+
+
+class Speakers(io.ComfyNode):
+    """Two AUDIO tracks → speech of two people."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The form."""
+        place = (
+            "Paint it over the person's face and shoulders on the picture that you dub (same size). Without masks "
+            "and boxes, person 1 is the left half of the picture and person 2 the right half."
+        )
+        box = (
+            "The person's place as x0, y0, x1, y1 in pixels of the picture, for example 120, 80, 420, 600. "
+            "Leave it empty to use the masks or the halves."
+        )
+        return io.Schema(
+            node_id="InfiniteTalkSpeakers",
+            display_name="InfiniteTalk Speakers",
+            category=CATEGORY,
+            description="Two people who speak, together or in turn. Leave a voice unconnected for a person who "
+            "only listens.",
+            inputs=[
+                AudioEncoder.Input("encoder", tooltip="From the InfiniteTalk Audio Encoder Loader."),
+                io.Audio.Input("audio_1", optional=True, tooltip="What person 1 says."),
+                io.Audio.Input("audio_2", optional=True, tooltip="What person 2 says."),
+                io.Combo.Input(
+                    "timing",
+                    options=list(TIMINGS),
+                    default=Timing.TOGETHER.value,
+                    tooltip="together: both tracks start at once; the shorter one is followed by silence. "
+                    "one after the other: person 2 starts when person 1 has finished.",
+                ),
+                io.Mask.Input("mask_1", optional=True, tooltip=f"Where person 1 is. {place}"),
+                io.Mask.Input("mask_2", optional=True, tooltip=f"Where person 2 is. {place}"),
+                advanced(io.String.Input("box_1", default="", optional=True, tooltip=box)),
+                advanced(io.String.Input("box_2", default="", optional=True, tooltip=box)),
+            ],
+            outputs=[SpeechType.Output("speech", display_name="speech")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        encoder: HostAudioEncoder,
+        timing: str,
+        audio_1: dict | None = None,
+        audio_2: dict | None = None,
+        mask_1=None,
+        mask_2=None,
+        box_1: str = "",
+        box_2: str = "",
+    ) -> io.NodeOutput:
+        """Encode both."""
+        sounds = [None if audio is None else sound_of(audio) for audio in (audio_1, audio_2)]
+        areas = areas_of((mask_1, mask_2), (box_1, box_2))
+        when = TIMINGS[choice(timing, list(TIMINGS), "timing")]
+        return io.NodeOutput(encode_speakers(encoder.encode, sounds, when, areas))

@@ -1,0 +1,35 @@
+"""One voice → what the model hears."""
+
+from comfy_api.latest import io
+
+from ..infinitetalk_core.speech import encode_speech
+from .host.audio import HostAudioEncoder, sound_of
+from .types import CATEGORY, AudioEncoder, SpeechType
+
+
+class SpeechEncode(io.ComfyNode):
+    """AUDIO → speech features at 25 a second."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The form."""
+        return io.Schema(
+            node_id="InfiniteTalkSpeechEncode",
+            display_name="InfiniteTalk Speech Encode",
+            category=CATEGORY,
+            description="Listens to one voice. The video becomes exactly as long as this sound.",
+            inputs=[
+                AudioEncoder.Input("encoder", tooltip="From the InfiniteTalk Audio Encoder Loader."),
+                io.Audio.Input(
+                    "audio",
+                    tooltip="The voice: any length, rate and number of channels. Music or noise moves the lips too, "
+                    "so clean speech is best.",
+                ),
+            ],
+            outputs=[SpeechType.Output("speech", display_name="speech")],
+        )
+
+    @classmethod
+    def execute(cls, encoder: HostAudioEncoder, audio: dict) -> io.NodeOutput:
+        """Encode it."""
+        return io.NodeOutput(encode_speech(encoder.encode, sound_of(audio)))

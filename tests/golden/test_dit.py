@@ -1,0 +1,61 @@
+"""The DiT with speech predicts what the reference predicts, for one and for two speakers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from reference_models import build_dit
+
+from infinitetalk_core.chunks.speaker_masks import token_masks
+from infinitetalk_core.model.speakers import reference_attention_map
+
+
+@pytest.mark.parametrize("name", ["dit_single", "dit_multi"])
+@torch.inference_mode()
+def test_prediction_equals_the_reference(golden, assert_close, name):
+    case, weights = golden(name), golden("dit_single").under("weights")
+    backbone, adapter = build_dit(case.config, weights)
+    audio = case["inputs/audio"]
+    masks = token_masks(case["inputs/ref_target_masks"]) if len(audio) > 1 else None
+    x = torch.cat([case["inputs/x"][None], case["inputs/y"]], dim=1)
+    text, picture = case["inputs/context"][None], case["inputs/clip_fea"]
+    conditions = {"pred": adapter.speech_tokens(audio, masks), "pred_null_audio": adapter.silence(audio)}
+    compared = 0
+    for key, want in case.under("outputs").items():
+        if not key.startswith("pred"):
+            continue
+        kind, step = key.rsplit("_", 1)
+        t = case["inputs/timesteps"][int(step)].reshape(1)
+        got = backbone(x, t, text, picture, adapter, [conditions[kind]])
+        assert_close(got, want, case.tolerance(), key)
+        compared += 1
+    assert compared > 1
+
+
+@torch.inference_mode()
+def test_items_of_a_batch_do_not_hear_each_other(golden, assert_close):
+    case, weights = golden("dit_multi"), golden("dit_single").under("weights")
+    backbone, adapter = build_dit(case.config, weights)
+    audio, masks = case["inputs/audio"], token_masks(case["inputs/ref_target_masks"])
+    speech = [adapter.speech_tokens(audio, masks), adapter.silence(audio), adapter.speech_tokens(audio[:1])]
+    x = torch.cat([case["inputs/x"][None], case["inputs/y"]], dim=1)
+    t, text, picture = case["inputs/timesteps"][1:2], case["inputs/context"][None], case["inputs/clip_fea"]
+    together = backbone(
+        x.expand(3, -1, -1, -1, -1),
+        t.expand(3),
+        text.expand(3, -1, -1),
+        picture.expand(3, -1, -1),
+        adapter,
+        speech,
+    )
+    for i, item in enumerate(speech):
+        assert_close(together[i : i + 1], backbone(x, t, text, picture, adapter, [item]), 1e-5, f"item {i}")
+
+
+def test_reference_attention_map_equals_the_plain_formula():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 24, 5, 16), torch.randn(2, 24, 5, 16)
+    masks = (torch.rand(3, 12) > 0.4).float()
+    scores = torch.einsum("blhd,bmhd->bhlm", q[:, :, :4], k[:, :12, :4]) / 16**0.5
+    want = torch.einsum("bhlm,sm->bhsl", scores.softmax(-1), masks / masks.sum(1, keepdim=True)).mean(1)
+    torch.testing.assert_close(reference_attention_map(q, k, masks), want)

@@ -1,0 +1,121 @@
+"""Whole runs over several chunks equal the reference's: latents, context, masks and frames of every variant."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from reference_models import LinearCodec, ReferenceModels, build_dit
+from torch import Tensor
+
+from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.chunks.conditioning import first_frame_mask, reference_video
+from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
+from infinitetalk_core.chunks.plan import Chunk, plan_chunks
+from infinitetalk_core.chunks.reference import Policy
+from infinitetalk_core.chunks.sizes import fit_to
+from infinitetalk_core.chunks.speaker_masks import speaker_masks, token_masks
+from infinitetalk_core.sampling.guidance import Apg, Guidance
+from infinitetalk_core.sampling.schedule import shifted_sigmas
+from infinitetalk_core.speech import Speech
+from infinitetalk_core.video.source import PictureBatch
+
+SAMPLES_A_FRAME = 640
+VARIANTS = [
+    *("img_cfg", "img_apg", "img_apg_t1_cc1", "img_t1", "img_cc1", "img_clip_mode", "img_max20", "img_two"),
+    *("vid_cfg", "vid_t1_cc05", "vid_apg_cc1"),
+]
+
+
+def run(golden, name: str) -> tuple[ReferenceModels, list, dict[str, Tensor], dict]:
+    """The product's own loop on the case's inputs."""
+    case, dit = golden("sampler"), golden("dit_single")
+    row = next((v for v in case.config["variants"] if v["name"] == name), None)
+    if row is None:
+        pytest.skip(f"this set of golden cases has no variant {name}")
+    inputs = case.under("inputs")
+    two = len(row["audio_lens"]) == 2
+    names = ("audio_emb_1_two", "audio_emb_2_two") if two else ("audio_emb_1",)
+    voices = tuple(inputs.get(f"{name}/{n}", inputs.get(n)) for n in names)
+    apg = Apg(-0.75, row.get("apg_norm_threshold", 55.0)) if row.get("use_apg") else None
+    backbone, adapter = build_dit(case.config["model_config"], dit.under("weights"))
+    models = ReferenceModels(
+        backbone,
+        adapter,
+        LinearCodec.of(case.under("inputs/mock_vae")),
+        inputs["mock_clip/P"],
+        inputs["mock_clip/W"],
+        inputs["context"],
+        inputs["context_null"],
+        shifted_sigmas(row["steps"], row["shift"]),
+        Guidance(row["text_guide_scale"], row["audio_guide_scale"], apg),
+    )
+
+    def noise(chunk: Chunk, shape: tuple[int, ...]) -> Tensor:
+        own = f"{name}/noise/chunk{chunk.index}/initial"
+        return inputs.get(own, inputs.get(f"noise/chunk{chunk.index}/initial"))[None].reshape(shape)
+
+    video = row["source"] == "video"
+    pictures = inputs["source_video"] if video else inputs["source_image"][None]
+    height, width = row["bucket_hw"]
+    source = PictureBatch(pictures.float() / 255, fps=25)
+    masks = speaker_masks(2, None, (source.height, source.width), (height, width)) if two else None
+    total = row["frames"][1]
+    sound = Sound(torch.zeros(1, total * SAMPLES_A_FRAME), 25 * SAMPLES_A_FRAME)
+    job = Job(
+        plan=plan_chunks(total, row["frame_num"], row["motion_frame"]),
+        context_frames=row["motion_frame"],
+        speech=Speech(voices, sound),
+        reference=Reference(source, height, width, Policy.CHUNK_START if video else Policy.STILL),
+        masks=None if masks is None else token_masks(masks),
+        colour=ColourHold(row["color_correction_strength"], to_first=True),
+        noise=noise,
+    )
+    return models, list(dub(job, models)), case.under(f"outputs/{name}"), row
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@torch.inference_mode()
+def test_run_equals_the_reference(golden, assert_close, name):
+    models, finished, want, row = run(golden, name)
+    case = golden("sampler")
+    latent_limit, frame_limit = case.tolerance("latents"), case.tolerance("frames")
+    for conditioning, x0 in models.seen:
+        at = f"chunk{conditioning.chunk.index}"
+        assert_close(x0[0], want[f"{at}/x0"], latent_limit, f"{at} x0")
+        assert_close(conditioning.context[0], want[f"{at}/motion_latent"], latent_limit, f"{at} context")
+        if f"{at}/audio" in want:
+            assert torch.equal(conditioning.windows, want[f"{at}/audio"])
+        if f"{at}/y" in want:
+            z2 = conditioning.reference
+            y = torch.cat([first_frame_mask(*z2.shape[2:]), z2], dim=1)
+            torch.testing.assert_close(y, want[f"{at}/y"], atol=1e-5, rtol=0)
+    frames = torch.cat([f.frames for f in finished]).permute(3, 0, 1, 2) * 2 - 1
+    assert list(frames.shape) == row["frames"]
+    stills = {"frame_first": 0, "frame_last": -1} | {
+        k: int(k.split("_")[1]) for k in want if k.startswith("frame_") and k.split("_")[1].isdigit()
+    }
+    compared = 0
+    if "frames" in want:
+        torch.testing.assert_close(frames, want["frames"], atol=frame_limit, rtol=0)
+        compared += 1
+    for key, index in stills.items():
+        if key in want:
+            torch.testing.assert_close(frames[:, index], want[key], atol=frame_limit, rtol=0)
+            compared += 1
+    assert compared
+    torch.testing.assert_close(frames.mean(dim=(2, 3)), want["frames_channel_mean"], atol=frame_limit, rtol=0)
+
+
+@torch.inference_mode()
+def test_z2_and_m_equal_the_reference(golden):
+    case = golden("masks")
+    codec = LinearCodec.of(case.under("inputs/mock_vae"))
+    limit = case.tolerance("y")
+    for row in case.config["frames"]:
+        want = case.under(f"outputs/frame{row['frame_num']}")
+        _, _, latent_frames, height, width = row["y_shape"]
+        picture = fit_to(case["inputs/source_image"].float() / 255, 8 * height, 8 * width)
+        z2 = codec.encode(reference_video(picture, row["frame_num"]))
+        mask = first_frame_mask(latent_frames, height, width)
+        assert torch.equal(mask, want["msk"])
+        torch.testing.assert_close(torch.cat([mask, z2], dim=1), want["y"], atol=limit, rtol=0)

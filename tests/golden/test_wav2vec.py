@@ -1,0 +1,79 @@
+"""Speech features equal the reference's, step by step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from infinitetalk_core.audio.encoder_files import load_speech_encoder
+from infinitetalk_core.audio.loudness import normalise_loudness
+from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.audio.wav2vec import (
+    SpeechEncoder,
+    convolution_statistics,
+    frames_of,
+    standardise,
+)
+
+
+@pytest.fixture
+def case(golden):
+    return golden("wav2vec")
+
+
+@pytest.fixture
+def encoders(case, tmp_path: Path) -> dict[str, SpeechEncoder]:
+    """The reference's encoder from a Hugging Face folder, with and without do_normalize."""
+    save_file(case.under("weights"), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(case.config["hf_config"]))
+    found = {}
+    for mode in ("norm", "raw"):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": mode == "norm"}))
+        found[mode] = load_speech_encoder(tmp_path)
+    return found
+
+
+def test_loudness_is_the_references(case, assert_close):
+    outputs = [name for name in case.tensors if name.endswith("/loudness_normed")]
+    assert outputs
+    for name in outputs:
+        number = name.split("/")[1]
+        got = normalise_loudness(case[f"inputs/{number}/wave"].numpy(), 16000)
+        assert_close(torch.from_numpy(got), case[name], case.tolerance(), name)
+
+
+@pytest.mark.parametrize("mode", ["norm", "raw"])
+def test_features_are_the_references_at_every_step(case, encoders, assert_close, mode):
+    encoder, limit = encoders[mode], case.tolerance()
+    assert encoder.normalise_input == (mode == "norm")
+    for entry in case.config["cases"]:
+        number = entry["id"]
+        wave = case[f"inputs/{number}/wave"]
+        want = {
+            key.rsplit("/", 1)[1]: value
+            for key, value in case.tensors.items()
+            if key.startswith(f"outputs/{number}/{mode}/")
+        }
+        assert frames_of(len(wave)) == entry["video_length"]
+        samples = normalise_loudness(wave.numpy(), 16000)
+        if mode == "norm":
+            samples = standardise(samples)
+        if "input_values" in want:
+            assert_close(torch.from_numpy(samples), want["input_values"], limit, "standardised samples")
+
+        extractor = encoder.network.feature_extractor
+        mean, variance = convolution_statistics(samples, extractor.first)
+        with torch.inference_mode():
+            found = extractor(torch.from_numpy(samples)[None, None], (mean.float(), variance.float()))
+        assert_close(found.transpose(1, 2), want["conv_features"], limit, "convolution features")
+
+        hidden = torch.zeros_like(want["interp_features"][0])
+        list(encoder._convolve(samples, hidden, torch.device("cpu")))
+        assert_close(hidden, want["interp_features"][0], limit, "features at 25 a second")
+
+        got = encoder.encode(Sound(wave[None], 16000))
+        assert_close(got, want["embedding"], limit, "speech features")

@@ -1,0 +1,153 @@
+"""A real ComfyUI for the tests: imported in this process, and as a server. See README.md."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+COMFYUI = Path(os.environ.get("COMFYUI_DIR") or REPO / ".demo" / "comfyui").expanduser().resolve()
+HAVE_HOST = (COMFYUI / "main.py").is_file()
+PACK_MODULE = "infinitetalk_pack"
+
+
+def _arrange_path() -> None:
+    """ComfyUI first, our tools last, the repository nowhere (its nodes/ would hide ComfyUI's nodes.py)."""
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != REPO]
+    sys.path.insert(0, str(COMFYUI))
+    sys.path.append(str(REPO / "tools"))
+
+
+if HAVE_HOST:
+    _arrange_path()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden-dir",
+        type=Path,
+        default=REPO / "tests" / "golden" / "data",
+        help="folder of golden cases (<case>.json + <case>.safetensors); every size is read from the JSON",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not HAVE_HOST:
+        skip = pytest.mark.skip(reason=f"no ComfyUI in {COMFYUI}; run `python3 tools/host.py --tests` first")
+        for item in items:
+            item.add_marker(skip)
+
+
+def pytest_configure() -> None:
+    """Before any test module is imported, so that they may import comfy at their top."""
+    if not HAVE_HOST:
+        return
+    import torch
+    from run_comfyui import cure_torchvision
+
+    torch.set_num_threads(1)
+    cure_torchvision()
+    # As main.py does: ComfyUI's nodes.py puts comfy/ on the path, whose utils.py would hide this package.
+    importlib.import_module("utils.extra_config")
+
+    # ComfyUI reads its arguments from sys.argv only when its main.py says so; the device is chosen on import.
+    from comfy.cli_args import args
+
+    args.cpu = True
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """The host's folder; `comfy` can be imported."""
+    return COMFYUI
+
+
+@pytest.fixture(scope="session")
+def golden_dir(request: pytest.FixtureRequest) -> Path:
+    """Where the golden cases are."""
+    return request.config.getoption("--golden-dir")
+
+
+@pytest.fixture(scope="session")
+def pack(comfyui: Path) -> ModuleType:
+    """The pack, imported as ComfyUI imports a custom node folder."""
+    spec = importlib.util.spec_from_file_location(
+        PACK_MODULE, REPO / "__init__.py", submodule_search_locations=[str(REPO)]
+    )
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[PACK_MODULE] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ComfyUI models folder with the small models."""
+    from make_tiny_models import write_tiny_models
+
+    folder = tmp_path_factory.mktemp("base") / "models"
+    write_tiny_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The repository's sample picture, video and voices."""
+    return REPO / "samples"
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[[Any], dict[str, Any]]:
+    """`small(workflow)`: a workflow (a dict, or a name in workflows/api) on the small models."""
+    from small_models import with_small_models
+
+    def make(workflow: dict[str, Any] | str) -> dict[str, Any]:
+        if isinstance(workflow, str):
+            workflow = json.loads((REPO / "workflows" / "api" / f"{workflow}.json").read_text())
+        return with_small_models(workflow)
+
+    return make
+
+
+def _make_server(base: Path, models: Path) -> Any:
+    from comfy_server import ComfyServer
+    from small_models import place_samples
+
+    base.mkdir(parents=True, exist_ok=True)
+    if not (base / "models").exists():
+        (base / "models").symlink_to(models, target_is_directory=True)
+    place_samples(REPO / "samples", base / "input")
+    return ComfyServer(Path(sys.executable), COMFYUI, base, pack=REPO)
+
+
+@pytest.fixture(scope="session")
+def server(models_dir: Path) -> Iterator[Any]:
+    """A running server with the pack, the small models and the samples."""
+    with _make_server(models_dir.parent, models_dir) as running:
+        yield running
+
+
+@pytest.fixture
+def new_server(models_dir: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """`new_server()` starts a server of the test's own."""
+    started: list[Any] = []
+
+    def start() -> Any:
+        server = _make_server(tmp_path / f"base{len(started)}", models_dir)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.stop()

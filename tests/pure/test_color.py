@@ -1,0 +1,81 @@
+"""Colour held to an anchor: what a viewer sees stays the anchor's, whatever the chunk before did."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infinitetalk_core.chunks.color import FRAMES_AT_ONCE, hold_colour, lab_to_rgb, rgb_to_lab
+from infinitetalk_core.errors import InputError
+
+
+def _mild(frames: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(frames, 12, 10, 3, generator=generator) * 0.3 + 0.35
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3))
+def test_a_colour_comes_back_from_lab(colour):
+    rgb = torch.tensor(colour)
+    assert torch.allclose(lab_to_rgb(rgb_to_lab(rgb)), rgb, atol=2e-4)
+
+
+def test_white_black_and_grey_have_the_lab_values_of_the_textbook():
+    lab = rgb_to_lab(torch.tensor([[1.0, 1, 1], [0, 0, 0], [0.5, 0.5, 0.5]]))
+    want = torch.tensor([[100.0, 0, 0], [0, 0, 0], [53.389, 0, 0]])
+    assert torch.allclose(lab, want, atol=6e-3)
+
+
+def test_held_frames_have_the_anchors_mean_and_spread():
+    frames, anchor = _mild(3), _mild(1, seed=1)[0] * 0.8 + 0.1
+    held = rgb_to_lab(hold_colour(frames, anchor, 1.0))
+    goal = rgb_to_lab(anchor)
+    for frame in held:
+        assert torch.allclose(frame.mean((0, 1)), goal.mean((0, 1)), atol=0.05)
+        assert torch.allclose(frame.std((0, 1), correction=0), goal.std((0, 1), correction=0), atol=0.05)
+
+
+def test_holding_to_itself_changes_nothing():
+    frame = _mild(1)
+    assert torch.allclose(hold_colour(frame, frame[0], 1.0), frame, atol=1e-4)
+
+
+def test_half_strength_is_half_way():
+    frames, anchor = _mild(2), _mild(1, seed=1)[0]
+    full = hold_colour(frames, anchor, 1.0)
+    assert torch.allclose(hold_colour(frames, anchor, 0.5), (frames + full) / 2, atol=1e-6)
+
+
+def test_a_frame_of_one_colour_takes_the_anchors_mean_colour():
+    for value in (0.1, 0.3337, 0.9):
+        flat = torch.full((1, 13, 7, 3), value)  # 91 pixels: a mean that is not exact in float32
+        held = hold_colour(flat, _mild(1)[0], 1.0)
+        assert held.std(dim=(1, 2)).max() < 1e-5
+
+
+def test_how_many_frames_come_at_once_does_not_matter():
+    frames, anchor = _mild(2 * FRAMES_AT_ONCE + 1), _mild(1, seed=1)[0]
+    one_by_one = torch.cat([hold_colour(frame[None], anchor, 0.7) for frame in frames])
+    assert torch.allclose(hold_colour(frames, anchor, 0.7), one_by_one, atol=1e-6)
+
+
+def test_the_given_frames_are_not_changed_and_the_type_stays():
+    frames = _mild(2)
+    before = frames.clone()
+    assert hold_colour(frames.half(), frames[0], 1.0).dtype == torch.float16
+    hold_colour(frames, frames[0] * 0.5, 1.0)
+    assert torch.equal(frames, before)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
+def test_a_strength_out_of_range_is_refused(strength):
+    with pytest.raises(InputError, match="between 0 and 1"):
+        hold_colour(_mild(1), _mild(1)[0], strength)
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(InputError, match="anchor"):
+        hold_colour(_mild(1), _mild(1), 1.0)

@@ -1,0 +1,145 @@
+"""Make a talking video on this machine, in a real ComfyUI, without downloading any model.
+
+    python3 tools/demo.py           make the video and say where it is
+    python3 tools/demo.py --ui      then keep ComfyUI running, to be opened in a browser
+
+Sets up its own environment, a ComfyUI and small models with random weights first (tools/host.py), so what one
+sees is noise in the rhythm of the voice: the whole pipeline works, only the knowledge is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import host
+
+WORKFLOWS = host.REPO / "workflows" / "api"
+INSIDE = "--inside"  # given to the second start, in the environment's Python
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    parser.add_argument("--ui", action="store_true", help="keep ComfyUI running and print its address")
+    parser.add_argument("--workflow", default="talking_portrait", help=f"one of {', '.join(names)}")
+    parser.add_argument("--cpu", action="store_true", help="do not use the graphics card")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="give up after so many seconds")
+    parser.add_argument(INSIDE, metavar="COMFYUI", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    if options.inside:
+        return run_demo(options)
+    ready = host.prepare()
+    # The rest needs what was installed there: go on in the environment's Python.
+    command = [str(ready.python), __file__, INSIDE, str(ready.comfyui), *sys.argv[1:]]
+    return subprocess.run(command, check=False).returncode
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Start the server, run the workflow, report; with --ui wait for Ctrl+C."""
+    from comfy_server import ComfyServer, ServerError, cuda_available
+    from make_tiny_models import write_tiny_models
+    from small_models import place_samples, with_small_models
+
+    base = host.DEMO / "base"
+    write_tiny_models(base / "models")
+    place_samples(host.REPO / "samples", base / "input")
+    workflow = with_small_models(json.loads((WORKFLOWS / f"{options.workflow}.json").read_text(encoding="utf-8")))
+    python = Path(sys.executable)
+    cpu = options.cpu or not cuda_available(python)
+    print(f"[demo] starting ComfyUI ({'CPU' if cpu else 'GPU'})", flush=True)
+    try:
+        with ComfyServer(python, options.inside, base, pack=host.REPO, cpu=cpu) as server:
+            video = make_video(server, workflow, options)
+            if options.ui:
+                keep_open(server)
+    except (ServerError, TimeoutError) as error:
+        print(f"[demo] {error}", file=sys.stderr)
+        return 1
+    if not options.ui:
+        print("[demo] to see the graph in ComfyUI's own window: python3 tools/demo.py --ui")
+    return 0 if video else 1
+
+
+def make_video(server: Any, workflow: dict[str, Any], options: argparse.Namespace) -> Path | None:
+    """Run the workflow with a line for each step; where the video is, None after an error."""
+    print(f"[demo] running the workflow {options.workflow} on the sample picture and voice", flush=True)
+    started = time.monotonic()
+    result = server.run(workflow, options.timeout, Progress(workflow).show)
+    if result.status != "success":
+        error = result.error or {}
+        what = error.get("exception_message", result.status)
+        print(f"[demo] {error.get('node_type', 'the workflow')}: {what}".strip(), file=sys.stderr)
+        return None
+    videos = [server.path_of(file) for file in result.files() if file["filename"].endswith((".mp4", ".webm"))]
+    if not videos:
+        print("[demo] the workflow ended without a video", file=sys.stderr)
+        return None
+    print(f"[demo] done in {time.monotonic() - started:.1f} s")
+    print(f"[demo] your video: {os.path.relpath(videos[-1])} ({describe(videos[-1])})")
+    return videos[-1]
+
+
+class Progress:
+    """Prints what the server says while it works, one line for each new step."""
+
+    def __init__(self, workflow: dict[str, Any]) -> None:
+        self.workflow = workflow
+        self.last = ""
+
+    def show(self, message: Any) -> None:
+        """For ComfyServer's on_message."""
+        node = self.workflow.get(str(message.data.get("node")), {}).get("class_type", "")
+        line = ""
+        if message.type == "executing" and node:
+            line = node
+        elif message.type == "progress" and node:
+            line = f"{node}: {message.data['value']:.0f}/{message.data['max']:.0f}"
+        elif message.type == "progress_text":
+            line = str(message.data.get("text", ""))
+        if line and line != self.last:
+            print(f"[demo]   {line}", flush=True)
+            self.last = line
+
+
+def describe(video: Path) -> str:
+    """Length, picture size and sound of a video, in words."""
+    import av
+
+    with av.open(str(video)) as file:
+        picture = file.streams.video[0]
+        frames = sum(1 for _ in file.decode(picture))
+        rate = float(picture.average_rate or 25)
+        sound = "with sound" if file.streams.audio else "without sound"
+        size = f"{picture.width} x {picture.height}"
+        return f"{frames / rate:.2f} s, {frames} frames at {rate:g}/s, {size}, {sound}"
+
+
+def keep_open(server: Any) -> None:
+    """Wait for Ctrl+C, or for the server's end."""
+    print(f"[demo] open {server.url} in a browser; the workflows are under Templates > infinitetalk")
+    print("[demo] in the loaders choose the files whose names begin with tiny_; Ctrl+C ends ComfyUI", flush=True)
+    try:
+        while server.alive():
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        print()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except host.SetupError as error:
+        sys.exit(f"[setup] {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,56 @@
+"""Start ComfyUI's main.py, with a cure for a CPU-only PyTorch beside a torchvision built for CUDA.
+
+    python tools/run_comfyui.py COMFYUI_DIR [ComfyUI's arguments]
+
+ComfyUI imports torchvision at start. A torchvision whose compiled half does not fit the installed PyTorch
+cannot be imported ("operator torchvision::nms does not exist"), although ComfyUI never calls that half.
+Declaring the two operators it looks for is enough. Nothing is touched where torchvision is whole.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import sys
+from pathlib import Path
+
+# The operators that torchvision's Python half registers shape functions for while it is imported.
+TORCHVISION_OPERATORS = {
+    "torchvision::nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "torchvision::qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+
+
+def cure_torchvision() -> bool:
+    """Make `import torchvision` work; True when a cure was needed. Call it before torchvision is imported."""
+    import torch
+
+    if torch.version.cuda or "torchvision" in sys.modules:
+        return False
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return False
+    for library in Path(spec.origin).parent.glob("_C.*"):
+        try:
+            torch.ops.load_library(str(library))
+            return False  # the compiled half loads: the package will register its operators itself
+        except OSError:
+            continue
+    for name, schema in TORCHVISION_OPERATORS.items():
+        torch.library.define(name, schema)
+    return True
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or not (Path(sys.argv[1]) / "main.py").is_file():
+        sys.exit("usage: run_comfyui.py COMFYUI_DIR [ComfyUI's arguments]; COMFYUI_DIR must hold main.py")
+    comfyui = Path(sys.argv[1]).resolve()
+    cure_torchvision()
+    # What `python main.py` would see: its folder first on the path, its name first among the arguments.
+    sys.path[0] = str(comfyui)
+    sys.argv = [str(comfyui / "main.py"), *sys.argv[2:]]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

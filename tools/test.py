@@ -1,0 +1,129 @@
+"""Run all checks and tests on a bare machine.
+
+    python3 tools/test.py
+
+Sets up its own environment and a ComfyUI (tools/host.py), then runs ruff, mypy, the tests of the core, and
+the tests inside and against ComfyUI. Ends with one line of sums; the exit status is 0 only if all passed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+import host
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# One thread a process: the numbers are small, and threads of several processes would fight for few cores.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many tests passed, failed (or could not run), were skipped."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def main() -> int:
+    ready = host.prepare(tests=True)
+    chromium = find_chromium()
+    python = str(ready.python)
+    failures = []
+    checks = {
+        "ruff check": ("ruff", "check", "."),
+        "ruff format": ("ruff", "format", "--check", "."),
+        # The repository is a package to ComfyUI, under any folder name; to mypy it is a plain folder.
+        "mypy": ("mypy", "--explicit-package-bases"),
+    }
+    for name, command in checks.items():
+        if execute(name, python, "-m", *command):
+            failures.append(name)
+    extra = {"COMFYUI_DIR": str(ready.comfyui), **({"CHROMIUM": chromium} if chromium else {})}
+    suites = {
+        # Look for packages and conftest.py no higher than tests/: the repository's __init__.py needs ComfyUI.
+        "tests of the core": ("--confcutdir=tests", "tests/pure", "tests/golden"),
+        "tests in ComfyUI": ("-c", "tests/host/pytest.ini", "tests/host"),
+    }
+    total = Count()
+    for name, selection in suites.items():
+        count, status = pytest(name, python, selection, extra)
+        print(f"{name}: {count}", flush=True)
+        total += count
+        if status:
+            failures.append(name)
+    print(f"\nnot passed: {', '.join(failures)}" if failures else "\nall checks passed")
+    print(f"{total.passed} passed, {total.failed} failed" + (f", {total.skipped} skipped" if total.skipped else ""))
+    return 1 if failures or total.failed or not total.passed else 0
+
+
+def execute(name: str, *command: str, extra: dict[str, str] | None = None) -> int:
+    """Run one step in the repository, its output passed through; its exit status."""
+    print(f"\n== {name}", flush=True)
+    environment = {**os.environ, **ENVIRONMENT, **(extra or {})}
+    return subprocess.run(command, cwd=host.REPO, env=environment, stdin=subprocess.DEVNULL).returncode
+
+
+def pytest(name: str, python: str, selection: tuple[str, ...], extra: dict[str, str]) -> tuple[Count, int]:
+    """Run pytest in a process of its own; what its report file counts, and its exit status."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.xml"
+        status = execute(
+            name,
+            python,
+            "-m",
+            "pytest",
+            "-ra",
+            f"--junit-xml={report}",
+            *selection,
+            *sys.argv[1:],
+            extra=extra,
+        )
+        return (read_report(report) if report.exists() else Count()), status
+
+
+def read_report(report: Path) -> Count:
+    """The sums in a JUnit report."""
+    suites = list(ElementTree.parse(report).iter("testsuite"))
+    tests, failed, errors, skipped = (
+        sum(int(suite.get(key, "0")) for suite in suites) for key in ("tests", "failures", "errors", "skipped")
+    )
+    return Count(tests - failed - errors - skipped, failed + errors, skipped)
+
+
+def find_chromium() -> str | None:
+    """The browser for the browser tests, installed if need be; None makes them skip and say so."""
+    found = _chromium_on_path()
+    if found is None and os.name == "posix" and os.geteuid() == 0 and shutil.which("apt-get"):
+        try:
+            host.apt_install("chromium")
+        except host.SetupError as error:
+            host.say(f"no browser, so no browser tests: {error}")
+        found = _chromium_on_path()
+    return found
+
+
+def _chromium_on_path() -> str | None:
+    chosen = os.environ.get("CHROMIUM")
+    return chosen or next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except host.SetupError as error:
+        sys.exit(f"[setup] {error}")
