@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils.parametrize import remove_parametrizations
+from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ..errors import InputError
 from .wav2vec import SpeechEncoder
-from .wav2vec_network import Sizes, Wav2VecNetwork
 
 ADVICE = (
     "wav2vec 2.0 is expected: get TencentGameMate/chinese-wav2vec2-base (model.safetensors) and put it into "
@@ -68,14 +69,13 @@ class TensorFile:
         return found.to(torch.float32, copy=True)
 
 
-def load_speech_encoder(path: Path, ops: Any = nn) -> SpeechEncoder:
+def load_speech_encoder(path: Path) -> SpeechEncoder:
     """The speech encoder in `path`, computing in float32 on the CPU.
 
     path: a folder of Hugging Face (config.json, preprocessor_config.json, weights), or a weights file alone
     (safetensors, or a pickle of nothing but tensors). Sizes come from the tensors; config.json adds what
     tensors do not show (heads, strides, epsilon, order of norms). Without it these are the standard wav2vec
     2.0's.
-    ops: where the layers come from; the host's own operations, or torch.nn.
     """
     weights = _weights_file(path)
     folder = path if path.is_dir() else weights.parent
@@ -84,10 +84,10 @@ def load_speech_encoder(path: Path, ops: Any = nn) -> SpeechEncoder:
     described = path.is_dir() or weights.name in WEIGHT_NAMES
     config = _json(folder / "config.json") if described else {}
     processor = _json(folder / "preprocessor_config.json") if described else {}
-    sizes = read_sizes(file, config)
+    settings = read_settings(file, config)
     # Published models with a GroupNorm in front (base) take the waveform as it is, the others standardised.
-    normalise = bool(processor.get("do_normalize", sizes.conv_layer_norm))
-    return SpeechEncoder(_network(sizes, file, ops), normalise_input=normalise)
+    normalise = bool(processor.get("do_normalize", settings.feat_extract_norm == "layer"))
+    return SpeechEncoder(_network(settings, file), normalise_input=normalise)
 
 
 def _weights_file(path: Path) -> Path:
@@ -197,7 +197,23 @@ def _position_weight(file: TensorFile) -> Tensor:
     raise InputError(f"{file.path} lacks the tensor {POSITION}weight_v, so it is incomplete; download it again")
 
 
-def read_sizes(file: TensorFile, config: dict[str, Any]) -> Sizes:
+def inference_config(**sizes: Any) -> Wav2Vec2Config:
+    """Settings of a network of these sizes that is only run: nothing random, attention without an (F, F) matrix."""
+    return Wav2Vec2Config(
+        **sizes,
+        hidden_dropout=0.0,
+        activation_dropout=0.0,
+        attention_dropout=0.0,
+        feat_proj_dropout=0.0,
+        layerdrop=0.0,
+        apply_spec_augment=False,
+        mask_time_prob=0.0,
+        mask_feature_prob=0.0,
+        attn_implementation="sdpa",
+    )
+
+
+def read_settings(file: TensorFile, config: dict[str, Any]) -> Wav2Vec2Config:
     """Every size, from the tensors; from `config` (config.json, may be empty) what tensors do not show."""
     _check_config(file, config)
     names = file.names
@@ -213,20 +229,20 @@ def read_sizes(file: TensorFile, config: dict[str, Any]) -> Sizes:
             f"{channels} channels in the file, strides {list(strides)} and {heads} heads in the settings; "
             "download both again"
         )
-    return Sizes(
-        channels=channels,
-        layers=_count(names, "encoder.layers."),
-        heads=heads,
-        ffn=file.tensor("encoder.layers.0.feed_forward.intermediate_dense.weight").shape[0],
-        conv_channels=tuple(shape[0] for shape in convs),
-        conv_kernels=tuple(shape[2] for shape in convs),
-        conv_strides=strides,
+    return inference_config(
+        hidden_size=channels,
+        num_hidden_layers=_count(names, "encoder.layers."),
+        num_attention_heads=heads,
+        intermediate_size=file.tensor("encoder.layers.0.feed_forward.intermediate_dense.weight").shape[0],
+        conv_dim=tuple(shape[0] for shape in convs),
+        conv_kernel=tuple(shape[2] for shape in convs),
+        conv_stride=strides,
         conv_bias=f"{layer}0.conv.bias" in names,
-        conv_layer_norm=by_layer,
-        norm_first=bool(config.get("do_stable_layer_norm", by_layer)),
-        position_kernel=position_kernel,
-        position_groups=channels // position_channels,
-        norm_eps=float(config.get("layer_norm_eps", 1e-5)),
+        feat_extract_norm="layer" if by_layer else "group",
+        do_stable_layer_norm=bool(config.get("do_stable_layer_norm", by_layer)),
+        num_conv_pos_embeddings=position_kernel,
+        num_conv_pos_embedding_groups=channels // position_channels,
+        layer_norm_eps=float(config.get("layer_norm_eps", 1e-5)),
     )
 
 
@@ -242,19 +258,19 @@ def _check_config(file: TensorFile, config: dict[str, Any]) -> None:
             )
 
 
-def _network(sizes: Sizes, file: TensorFile, ops: Any) -> Wav2VecNetwork:
+def _network(settings: Wav2Vec2Config, file: TensorFile) -> Wav2Vec2Model:
     """The network with the file's weights, every tensor present and of the right shape."""
-    with torch.device("meta"):
-        expected = {name: value.shape for name, value in Wav2VecNetwork(sizes).state_dict().items()}
+    with torch.device("meta"):  # without memory: the weights come from the file
+        network = Wav2Vec2Model(settings)
+        # Weight norm is a way to train; multiplied out there is one name for the weight whatever the file has.
+        remove_parametrizations(network.encoder.pos_conv_embed.conv, "weight")
     weights = {}
-    for name, shape in expected.items():
+    for name, expected in network.state_dict().items():
         weights[name] = _position_weight(file) if name == POSITION + "weight" else file.tensor(name)
-        if weights[name].shape != shape:
+        if weights[name].shape != expected.shape:
             raise InputError(
                 f"{file.path}: the tensor {name} has shape {tuple(weights[name].shape)} where the others "
-                f"ask for {tuple(shape)}; download the file again"
+                f"ask for {tuple(expected.shape)}; download the file again"
             )
-    with torch.device("meta"):
-        network = Wav2VecNetwork(sizes, ops)
     network.load_state_dict(weights, assign=True)
     return network

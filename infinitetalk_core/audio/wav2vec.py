@@ -2,25 +2,30 @@
 
 The reference (src/audio_analysis/wav2vec2.py, and get_embedding in generate_infinitetalk.py): 16 kHz mono at
 -23 LUFS → convolutions, 50 features a second → linear interpolation to 25 a second → projection →
-transformer, whose hidden states after every layer are the result. Here everything before the transformer runs
-in segments, with the same result as on the whole clip, and the transformer in windows where the clip is long.
-What grows with the clip is the waveform and the result.
+transformer, whose hidden states after every layer are the result. The layers are those of `transformers`; what
+is written here is the way a clip goes through them. Everything before the transformer runs in segments, with the
+same result as on the whole clip, and the transformer in windows where the clip is long. What grows with the clip
+is the waveform and the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+from transformers import Wav2Vec2Model
 
 from ..errors import InputError
 from .loudness import Samples
 from .sound import VIDEO_FPS, Sound, resample, to_mono
 from .voice import SAMPLE_RATE_HZ, prepare_voice
-from .wav2vec_network import Wav2VecNetwork
 
 CHUNK_SAMPLES = 1 << 20
 CONVOLUTION_SHARE = 0.4  # of the work for wav2vec base, for the progress report
@@ -122,6 +127,46 @@ def convolution_statistics(samples: Samples, conv: nn.Conv1d) -> tuple[Tensor, T
     return weight @ mean + bias, variance
 
 
+def convolve(extractor: Any, wave: Tensor, statistics: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Waveform (1, 1, samples) → features (1, conv channels, n), by the library's convolution layers.
+
+    statistics: mean and variance (channels,), float32, of the whole clip for the first layer's GroupNorm, which
+    would take those of `wave`; None for the kind of network whose norms do not look along time.
+    """
+    first, *others = extractor.conv_layers
+    if statistics is None:
+        x = first(wave)
+    else:
+        mean, variance = statistics
+        norm, found = first.layer_norm, first.conv(wave)
+        normed = batch_norm(found.float(), mean, variance, norm.weight.float(), norm.bias.float(), eps=norm.eps)
+        x = first.activation(normed.to(found.dtype))
+    for layer in others:
+        x = layer(x)
+    return x
+
+
+def visit_states(encoder: Any, x: Tensor, use: Callable[[int, Tensor], None]) -> None:
+    """Run the library's transformer on `x` (1, F, channels) and call `use(layer, state)` after every layer.
+
+    The states are those of `output_hidden_states` in transformers 4, on which the reference runs, without the
+    first: the last one is what the whole transformer gives, so it is normalised in the kind of network that has
+    its last norm after the layers. Hooks give them one at a time, so that they need not all be held, and are gone
+    afterwards whatever `use` raises.
+    """
+    *inner, _ = encoder.layers
+    with ExitStack() as hooks:
+        for index, module in enumerate(inner):
+            hook = module.register_forward_hook(lambda _m, _args, found, layer=index: use(layer, _first(found)))
+            hooks.enter_context(hook)
+        use(len(inner), _first(encoder(x)))
+
+
+def _first(found: Any) -> Tensor:
+    """The result of a part of transformers: alone in some versions, the first of several in others."""
+    return found if isinstance(found, Tensor) else found[0]
+
+
 class SpeechEncoder(nn.Module):
     """wav2vec 2.0 that turns a Sound of any length into InfiniteTalk's speech features.
 
@@ -135,7 +180,7 @@ class SpeechEncoder(nn.Module):
     trained weights have not been measured. tests/pure/test_speech_encoder.py measures a small encoder.
     """
 
-    def __init__(self, network: Wav2VecNetwork, *, normalise_input: bool = False, limits: Limits | None = None) -> None:
+    def __init__(self, network: Wav2Vec2Model, *, normalise_input: bool = False, limits: Limits | None = None) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.normalise_input = normalise_input
@@ -144,12 +189,28 @@ class SpeechEncoder(nn.Module):
     @property
     def layers(self) -> int:
         """Hidden states a frame: 12 for wav2vec base."""
-        return self.network.sizes.layers
+        return self.network.config.num_hidden_layers
 
     @property
     def channels(self) -> int:
         """Width of a hidden state: 768 for wav2vec base."""
-        return self.network.sizes.channels
+        return self.network.config.hidden_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type the network computes in: float32 as loaded."""
+        return next(self.parameters()).dtype
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between two features: 320 (50 features a second at 16 kHz)."""
+        return prod(self.network.config.conv_stride)
+
+    @property
+    def field_samples(self) -> int:
+        """Samples that one feature sees: 400."""
+        kernels, strides = self.network.config.conv_kernel, self.network.config.conv_stride
+        return 1 + sum((kernel - 1) * prod(strides[:i]) for i, kernel in enumerate(kernels))
 
     def encode(
         self,
@@ -172,13 +233,12 @@ class SpeechEncoder(nn.Module):
         frames = frames_of(voice.samples)
         samples = self._prepare(voice)
         # Made outside of inference mode, so that training can use them.
-        hidden = torch.zeros(frames, self.network.sizes.conv_channels[-1])
+        hidden = torch.zeros(frames, self.network.config.conv_dim[-1])
         features = torch.zeros(frames, self.layers, self.channels)
         with torch.inference_mode():
-            for done in self._convolve(samples, hidden, device):
-                report(CONVOLUTION_SHARE * done)
-            for done in self._transform(hidden, features, device):
-                report(CONVOLUTION_SHARE + (1 - CONVOLUTION_SHARE) * done)
+            self._convolve(samples, hidden, device, lambda done: report(CONVOLUTION_SHARE * done))
+            rest = 1 - CONVOLUTION_SHARE
+            self._transform(hidden, features, device, lambda done: report(CONVOLUTION_SHARE + rest * done))
         return features
 
     def _prepare(self, voice: Sound) -> Samples:
@@ -186,50 +246,54 @@ class SpeechEncoder(nn.Module):
         samples = voice.waveform[0].numpy()
         if self.normalise_input:
             samples = standardise(samples)
-        missing = self.network.sizes.field_samples - len(samples)
+        missing = self.field_samples - len(samples)
         return np.pad(samples, (0, missing)) if missing > 0 else samples
 
-    def _convolve(self, samples: Samples, hidden: Tensor, device: torch.device) -> Iterator[float]:
-        """Fill `hidden` (F, conv channels) with features at 25 a second; yield the fraction done."""
-        sizes, extractor = self.network.sizes, self.network.feature_extractor
-        dtype = self.dtype
+    def _convolve(self, samples: Samples, hidden: Tensor, device: torch.device, report: Report) -> None:
+        """Fill `hidden` (F, conv channels) with features at 25 a second."""
+        extractor = self.network.feature_extractor
+        hop, field, frames = self.hop_samples, self.field_samples, len(hidden)
         statistics = None
-        if not sizes.conv_layer_norm:
+        if self.network.config.feat_extract_norm == "group":
             # GroupNorm sees the whole clip in time: what it needs of it is gathered first.
-            mean, variance = convolution_statistics(samples, extractor.first)
+            mean, variance = convolution_statistics(samples, extractor.conv_layers[0].conv)
             statistics = mean.float().to(device), variance.float().to(device)
-        frames = len(hidden)
-        count = (len(samples) - sizes.field_samples) // sizes.hop_samples + 1
+        count = (len(samples) - field) // hop + 1
         for start in range(0, frames, self.limits.segment):
             stop = min(start + self.limits.segment, frames)
             lower, upper, weight = interpolation(start, stop, frames, count)
             first, last = int(lower[0]), int(upper[-1])
-            part = samples[first * sizes.hop_samples : last * sizes.hop_samples + sizes.field_samples]
-            wave = torch.from_numpy(part).to(device=device, dtype=dtype)[None, None]
-            found = extractor(wave, statistics)[0].T.float().cpu()
+            part = samples[first * hop : last * hop + field]
+            wave = torch.from_numpy(part).to(device=device, dtype=self.dtype)[None, None]
+            found = convolve(extractor, wave, statistics)[0].T.float().cpu()
             weight = weight[:, None]
             hidden[start:stop] = found[lower - first] * (1 - weight) + found[upper - first] * weight
-            _refuse_non_finite(hidden[start:stop], "convolutions", dtype)
-            yield stop / frames
+            _refuse_non_finite(hidden[start:stop], "convolutions", self.dtype)
+            report(stop / frames)
 
-    def _transform(self, hidden: Tensor, features: Tensor, device: torch.device) -> Iterator[float]:
-        """Fill `features` (F, layers, channels) from `hidden` (F, conv channels); yield the fraction done."""
-        dtype = self.dtype
+    def _transform(self, hidden: Tensor, features: Tensor, device: torch.device, report: Report) -> None:
+        """Fill `features` (F, layers, channels) from `hidden` (F, conv channels)."""
         windows = plan_windows(len(hidden), self.limits)
         for index, (start, stop) in enumerate(windows):
             weights = window_weights(windows, index, self.limits.fade)[:, None]
-            used = slice(int(weights.gt(0).int().argmax()), stop - start - int(weights.flip(0).gt(0).int().argmax()))
-            x = self.network.feature_projection(hidden[None, start:stop].to(device=device, dtype=dtype))
-            for layer, state in enumerate(self.network.encoder(x)):
-                found = state[0].float().cpu()
-                _refuse_non_finite(found, f"layer {layer + 1}", dtype)
-                features[start + used.start : start + used.stop, layer] += (found * weights)[used]
-                yield (index + (layer + 1) / self.layers) / len(windows)
+            before, share = index / len(windows), 1 / len(windows)
+            self._transform_window(
+                hidden[start:stop], features[start:stop], weights, device, lambda done: report(before + share * done)
+            )
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type the network computes in: float32 as loaded."""
-        return next(self.parameters()).dtype
+    def _transform_window(
+        self, hidden: Tensor, features: Tensor, weights: Tensor, device: torch.device, report: Report
+    ) -> None:
+        """Add one window's hidden states to `features` (F, layers, channels), each frame times its weight (F, 1)."""
+
+        def add(layer: int, state: Tensor) -> None:
+            found = state[0].float().cpu()
+            _refuse_non_finite(found, f"layer {layer + 1}", self.dtype)
+            features[:, layer] += found * weights
+            report((layer + 1) / self.layers)
+
+        x = _first(self.network.feature_projection(hidden[None].to(device=device, dtype=self.dtype)))
+        visit_states(self.network.encoder, x, add)
 
 
 def _refuse_non_finite(found: Tensor, where: str, dtype: torch.dtype) -> None:

@@ -74,7 +74,7 @@ def choose_bucket(height: int, width: int, table: BucketTable) -> tuple[int, int
 
 
 def check_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) if both can be cut into tokens of 16 x 16 pixels, else InputError with the nearest size."""
+    """(height, width) if both are whole tokens of 16 pixels, else InputError with the nearest size."""
     if height < SIZE_STEP or width < SIZE_STEP or height % SIZE_STEP or width % SIZE_STEP:
         good_height, good_width = (max(round(n / SIZE_STEP), 1) * SIZE_STEP for n in (height, width))
         raise InputError(

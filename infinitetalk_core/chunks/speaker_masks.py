@@ -62,7 +62,7 @@ def areas_of(masks: Sequence[Tensor | None], boxes: Sequence[str]) -> tuple[Area
 
 
 def half_boxes(picture_size: tuple[int, int]) -> tuple[Box, Box]:
-    """Left and right half of a picture (height, width), each less a margin of 5 % (the reference's default)."""
+    """Left and right half of a picture (height, width), each less a margin of 5 %: the reference's default."""
     height, width = picture_size
     half = width // 2
     rows = int(height * FACE_SCALE), int(height * (1 - FACE_SCALE))
@@ -121,11 +121,11 @@ def speaker_masks(
 ) -> Tensor:
     """One mask a speaker and one of the background, on the latent grid of the video.
 
-    speakers: how many people are marked. areas: a Box or MASK for each; None: one speaker is the whole picture,
-    two are its left and right halves. picture_size: (height, width) of the picture the areas were drawn on;
-    size: (height, width) of the video, to which the masks are scaled and cropped as the picture is.
-    Returns (speakers + 1, size / 8) of 0 and 1, float32 CPU. Areas may overlap: such pixels belong to both and
-    not to the background. Without areas the one speaker's and the background's mask are both all ones.
+    speakers: how many people are marked. areas: a Box or MASK for each; None: one speaker is the whole
+    picture, two are its left and right halves. picture_size: (height, width) of the picture the areas were
+    drawn on; size: (height, width) of the video, to which the masks are scaled and cropped as the picture is.
+    Returns (speakers + 1, size / 8) of 0 and 1, float32 CPU. Areas may overlap: such pixels belong to both
+    and not to the background. Without areas the one speaker's and the background's mask are all ones.
     Source: the reference's wan/multitalk.py, generate_infinitetalk ("construct human mask").
     Raises InputError, in one sentence, for areas that cannot be used, also for one that no token is left of
     (there the reference divides by zero).
@@ -157,8 +157,8 @@ def _why_lost(speaker: int, person: Tensor, size: tuple[int, int]) -> str:
     box_width = int(columns.max() - columns.min()) + 1
     return (
         f"speaker {speaker}'s area of {box_width} x {box_height} pixels vanishes in a video of "
-        f"{size[1]} x {size[0]}: make it at least {least} x {least} pixels, inside the part of the picture that "
-        "the video shows"
+        f"{size[1]} x {size[0]}: make it at least {least} x {least} pixels, inside the part of the "
+        "picture that the video shows"
     )
 
 

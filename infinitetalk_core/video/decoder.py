@@ -113,9 +113,9 @@ class Decoder:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as error:
                 log.warning("%s ends early (%s): the last picture stays on from there", self._name, error)
-                packet = av.Packet()
-                packet.stream = self._stream
-                yield packet
+                drain = av.Packet()
+                drain.stream = self._stream
+                yield drain
                 return
             if packet is None:
                 return
@@ -151,7 +151,9 @@ class Decoder:
             count += 1
             time = packet.pts if packet.pts is not None else packet.dts
             if time is not None:
-                end = max(end or time, time + (packet.duration or self._step))
+                # Some writers leave the last duration out or write one tick.
+                lasts = packet.duration or 0
+                end = max(end or time, time + (lasts if 2 * lasts >= self._step else self._step))
         if end is None and count:
             end = self.first_time + count * self._step
         return end

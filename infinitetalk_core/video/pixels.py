@@ -15,11 +15,14 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 _BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
 _TO_RGB = _BILINEAR | _FULL_CHROMA | _ACCURATE_ROUNDING
 _BT2020 = 9  # swscale's number; PyAV 14 has no name for it
+_BT601, _BT709 = int(Colorspace.ITU601), int(Colorspace.ITU709)
+# RGB has no matrix, but PyAV before 17 passes the source's on only if the target's is another one.
+_OTHER = (_BT601, _BT709)
 _COEFFICIENTS = {  # by AVColorSpace
-    1: int(Colorspace.ITU709),
+    1: _BT709,
     4: int(Colorspace.FCC),
-    5: int(Colorspace.ITU601),
-    6: int(Colorspace.ITU601),
+    5: _BT601,
+    6: _BT601,
     7: int(Colorspace.SMPTE240M),
     9: _BT2020,
     10: _BT2020,
@@ -69,7 +72,7 @@ def to_rgb(frame: av.VideoFrame, pose: Pose, reformatter: VideoReformatter) -> n
     its range is limited, as players take it. `reformatter`: one for a video; making one costs more than using it.
     """
     large = frame.width >= 1280 or frame.height > 576
-    coefficients = _COEFFICIENTS.get(int(frame.colorspace), int(Colorspace.ITU709 if large else Colorspace.ITU601))
+    coefficients = _COEFFICIENTS.get(int(frame.colorspace), _BT709 if large else _BT601)
     full = int(frame.color_range) == _FULL or frame.format.name.startswith("yuvj") or frame.format.is_rgb
     image = reformatter.reformat(
         frame,
@@ -77,7 +80,7 @@ def to_rgb(frame: av.VideoFrame, pose: Pose, reformatter: VideoReformatter) -> n
         height=pose.height,
         format="rgb24",
         src_colorspace=coefficients,
-        dst_colorspace=coefficients,
+        dst_colorspace=_OTHER[coefficients == _BT601],
         src_color_range=_FULL if full else _LIMITED,
         dst_color_range=_FULL,
         interpolation=_TO_RGB,

@@ -105,6 +105,9 @@ class VideoFile:
         self.length = _frames_in(ticks * self._decoder.time_base)
         self._reformatter = VideoReformatter()
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._picture: np.ndarray | None = None  # the shown frame, once it was asked for
+        self._ahead: tuple[int, av.VideoFrame] | None = None
+        self._coming: Iterator[tuple[int, av.VideoFrame]] = iter(())
         self._start(self._decoder.frames())
 
     def __enter__(self) -> VideoFile:
@@ -148,7 +151,7 @@ class VideoFile:
 
     def _show(self, frame: tuple[int, av.VideoFrame]) -> None:
         self._shown = frame
-        self._picture: np.ndarray | None = None
+        self._picture = None
 
     def _go_to(self, time: int) -> None:
         """Make the shown frame the last one that starts at or before `time`."""

@@ -109,6 +109,7 @@ class VideoWriter:
         self.frames_written = 0
         self._sound, self._metadata = sound, dict(metadata or {})
         self._container: av.container.OutputContainer | None = None
+        self._file: PartFile | None = None
         self._reformatter = VideoReformatter()
 
     @property
@@ -207,13 +208,15 @@ class VideoWriter:
     def _close(self, *, whole_sound: bool) -> None:
         """Drain the encoders and close the file properly. The container is closed also if that fails."""
         container, self._container = self._container, None
-        if container is None:
+        if container is None or self._file is None:
             return
         try:
             container.mux(self._stream.encode(None))
             if self._soundtrack is not None:
                 if whole_sound:
                     self._soundtrack.write_rest()
+                else:
+                    self._soundtrack.write_until(Fraction(self.frames_written, FRAMES_A_SECOND))
                 self._soundtrack.finish()
         finally:
             try:
@@ -230,7 +233,7 @@ class VideoWriter:
             self._close(whole_sound=False)
         except (OSError, av.error.FFmpegError) as error:
             log.warning("%s could not be closed properly: %s", self.part, error)
-        if self._file.failed:
+        if self._file is not None and self._file.failed:
             self._file.cut_to_whole_fragments()
         if _can_be_played(self.part):
             kept = self.part.rename(free_path(self.interrupted))
@@ -246,8 +249,9 @@ class VideoWriter:
                 container.close()
             except (OSError, av.error.FFmpegError) as error:
                 log.debug("closing the empty %s: %s", self.part, error)
+        if self._file is not None:
             self._file.close()
-        self.part.unlink(missing_ok=True)
+            self.part.unlink(missing_ok=True)
 
 
 def _can_be_played(path: Path) -> bool:

@@ -16,6 +16,7 @@ from ...infinitetalk_core.chunks.conditioning import ChunkConditioning, first_fr
 from ...infinitetalk_core.chunks.dub import AfterStep
 from ...infinitetalk_core.clip_image import clip_pixels
 from ...infinitetalk_core.errors import InputError
+from ...infinitetalk_core.sampling.euler import pin
 from ...infinitetalk_core.sampling.guidance import Guidance
 from .adapter import Patcher, check_backbone
 from .guider import SpeechGuider
@@ -83,7 +84,8 @@ class Studio:
                 "backend in low precision (start ComfyUI without --use-sage-attention and without --fast) or a "
                 "damaged model file"
             )
-        return latents
+        # Not every sampler ends exactly on its last estimate.
+        return pin(latents, conditioning.context)
 
 
 def no_text(model: Patcher) -> list:

@@ -10,8 +10,8 @@ from infinitetalk_core.chunks.sizes import BUCKETS_480P, BUCKETS_720P, choose_bu
 TABLES = {"infinitetalk-480": BUCKETS_480P, "infinitetalk-720": BUCKETS_720P}
 
 
-@pytest.mark.parametrize(("ours", "name"), [(BUCKETS_480P, "ASPECT_RATIO_627"), (BUCKETS_720P, "ASPECT_RATIO_960")])
-def test_our_tables_are_the_references(golden, ours, name):
+@pytest.mark.parametrize(("name", "ours"), [("ASPECT_RATIO_627", BUCKETS_480P), ("ASPECT_RATIO_960", BUCKETS_720P)])
+def test_our_tables_are_the_references(golden, name, ours):
     theirs = tuple((float(ratio), *size) for ratio, (size, _) in golden("buckets").config[name].items())
     assert ours == theirs
 

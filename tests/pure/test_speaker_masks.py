@@ -1,4 +1,4 @@
-"""Who is where: boxes and painted masks become masks on the latent and the token grid, or one clear sentence."""
+"""Who is where: boxes and painted masks become masks on latents and tokens, or one clear sentence."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_an_area_as_large_as_the_message_asks_for_is_never_lost(height, width, r
         ([Box(300, 0, 100, 50), RIGHT], "speaker 1's box 300, 0, 100, 50 is empty"),
         (
             [LEFT, Box(900, 0, 950, 50)],
-            "speaker 2's box 900, 0, 950, 50 lies outside the picture, .*832 x 480",
+            "speaker 2's box 900, 0, 950, 50 lies outside .*832 x 480",
         ),
         ([Box(-9, 0, -1, 50), RIGHT], "speaker 1's box .* outside"),
         ([LEFT], "2 speakers need 2 boxes or masks, one each, got 1"),

@@ -1,0 +1,301 @@
+"""ComfyUI's Wan model with our adapter predicts what the engine's own backbone predicts, and samples the same."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from importlib import import_module
+from types import SimpleNamespace
+
+import comfy.samplers
+import comfy.sd
+import pytest
+import torch
+from comfy.patcher_extension import WrappersMP
+from safetensors.torch import load_file
+
+HEADS = 2
+
+
+@pytest.fixture(scope="module")
+def core(pack):
+    """The modules under test, from the pack as ComfyUI loads it."""
+    names = {
+        "adapter": "nodes.host.adapter",
+        "studio": "nodes.host.studio",
+        "audio": "infinitetalk_core.model.audio_adapter",
+        "wan": "infinitetalk_core.model.wan",
+        "conditioning": "infinitetalk_core.chunks.conditioning",
+        "plan": "infinitetalk_core.chunks.plan",
+        "euler": "infinitetalk_core.sampling.euler",
+        "guidance": "infinitetalk_core.sampling.guidance",
+        "schedule": "infinitetalk_core.sampling.schedule",
+    }
+    return SimpleNamespace(**{k: import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
+
+
+@pytest.fixture(scope="module")
+def files(models_dir):
+    return SimpleNamespace(
+        wan=models_dir / "diffusion_models" / "tiny_wan2.1_i2v.safetensors",
+        infinitetalk=models_dir / "model_patches" / "tiny_infinitetalk_single.safetensors",
+        lora=models_dir / "loras" / "tiny_lora.safetensors",
+    )
+
+
+def load_model(core, files, strength: float = 1.0):
+    """A MODEL as the two loader nodes make it."""
+    base = comfy.sd.load_diffusion_model(str(files.wan), model_options={"dtype": torch.float32})
+    return core.adapter.put_on_model(base, files.infinitetalk, strength)
+
+
+@pytest.fixture(scope="module")
+def own(core, files):
+    """The engine's own backbone and adapter with the same weights."""
+    weights = {k: v.float() for k, v in load_file(files.wan).items()}
+    backbone = core.wan.WanBackbone(core.wan.WanConfig.from_state_dict(weights, HEADS)).eval()
+    backbone.load_state_dict(weights)
+    audio = {k: v.float() for k, v in load_file(files.infinitetalk).items()}
+    config = core.audio.AdapterConfig.from_shapes({k: v.shape for k, v in audio.items()}, HEADS)
+    adapter = core.audio.AudioAdapter(config).eval()
+    adapter.load_state_dict(audio)
+    return SimpleNamespace(backbone=backbone, adapter=adapter)
+
+
+def make_conditioning(core, own, speakers: int = 1, context: int = 2):
+    """A chunk of 13 frames at 64 x 96, random in everything."""
+    torch.manual_seed(3)
+    chunk = core.plan.plan_chunks(13, 13, 5)[0]
+    config = own.adapter.config
+    masks = None
+    if speakers == 2:
+        masks = torch.zeros(3, 4 * 6)
+        masks[0, :10], masks[1, 14:], masks[2, 10:14] = 1, 1, 1
+    return core.conditioning.ChunkConditioning(
+        chunk=chunk,
+        noise=torch.randn(1, 16, 4, 8, 12),
+        context=torch.randn(1, 16, context, 8, 12),
+        reference=torch.randn(1, 16, 4, 8, 12),
+        picture=None,
+        windows=torch.randn(speakers, 13, config.window, 1, config.audio_width),
+        masks=masks,
+    )
+
+
+def relative(got, want) -> float:
+    return ((got - want).norm() / want.norm()).item()
+
+
+def predict_on_host(core, model, x, t, text, picture, items):
+    """One forward of ComfyUI's WanModel with the items' speech."""
+    adapter = core.adapter.adapter_of(model)
+    options = {
+        "wrappers": {WrappersMP.DIFFUSION_MODEL: {core.adapter.KEY: [core.adapter.listen]}},
+        "cond_or_uncond": list(range(len(items))),
+        core.adapter.KEY: core.adapter.SpeechCall(adapter, items, model.get_attachment(core.adapter.KEY)),
+    }
+    return model.model.diffusion_model(x, t, text, clip_fea=picture, transformer_options=options)
+
+
+@pytest.mark.parametrize("speakers", [1, 2])
+@torch.inference_mode()
+def test_one_prediction(core, files, own, speakers):
+    model = load_model(core, files)
+    c = make_conditioning(core, own, speakers)
+    x = core.conditioning.model_input(c.noise, c.reference).expand(2, -1, -1, -1, -1)
+    text, picture = torch.randn(2, 512, 4096), torch.randn(2, 257, 1280)
+    t = torch.tensor([612.3, 612.3])
+    heard = [own.adapter.speech_tokens(c.windows, c.masks), own.adapter.silence(c.windows)]
+    want = own.backbone(x, t, text, picture, own.adapter, heard)
+    got = predict_on_host(core, model, x, t, text, picture, heard)
+    assert relative(got, want) < 1e-5
+    deaf = own.backbone(x, t, text, picture, own.adapter, heard[::-1])
+    assert relative(deaf, want) > 1e-4, "the speech must matter, or the test shows nothing"
+
+
+def test_strength_zero_is_the_model_without_speech(core, files, own):
+    c = make_conditioning(core, own)
+    x = core.conditioning.model_input(c.noise, c.reference)
+    text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
+    heard = [own.adapter.speech_tokens(c.windows)]
+    with torch.inference_mode():
+        silenced = predict_on_host(core, load_model(core, files, 0.0), x, t, text, picture, heard)
+        plain = load_model(core, files).model.diffusion_model(x, t, text, clip_fea=picture)
+    torch.testing.assert_close(silenced, plain, atol=1e-6, rtol=1e-5)
+
+
+def studio(core, model, guidance, sampler: str = "euler", steps: int = 3):
+    text = torch.Generator().manual_seed(5)
+    return core.studio.Studio(
+        model=model,
+        vae=None,
+        clip_vision=None,
+        positive=[[torch.randn(1, 512, 4096, generator=text), {}]],
+        negative=[[torch.randn(1, 512, 4096, generator=text), {}]],
+        guidance=guidance,
+        sampler=comfy.samplers.sampler_object(sampler),
+        sigmas=core.schedule.shifted_sigmas(steps, 7.0),
+        seed=0,
+    )
+
+
+def sample_with_own_loop(core, own, made, model, c):
+    """The engine's Euler loop on its own backbone, in the latent scale of ComfyUI's model."""
+    scale_in, scale_out = model.model.process_latent_in, model.model.process_latent_out
+    heard, silence = own.adapter.speech_tokens(c.windows, c.masks), own.adapter.silence(c.windows)
+    combine = core.guidance.guided(made.guidance)
+    z2 = scale_in(c.reference)
+
+    def velocity(x, sigma):
+        def branch(b):
+            text = (made.positive if b.reads else made.negative)[0][0]
+            z = core.conditioning.model_input(x, z2)
+            speech = heard if b.hears else silence
+            # Without CLIP tokens ComfyUI gives the text to the image attention as well.
+            return own.backbone(z, (sigma * 1000).reshape(1), text, None, own.adapter, [speech])
+
+        return combine({b: branch(b) for b in made.guidance.branches})
+
+    return scale_out(core.euler.euler(velocity, c.noise, made.sigmas, scale_in(c.context)))
+
+
+@pytest.fixture
+def text_attention_as_in_comfyui(core, monkeypatch):
+    """Without CLIP vision, ComfyUI's image attention attends to the text; ours is told to do the same here."""
+    attend = core.wan.CrossAttention.attend
+
+    def like_comfyui(self, x, text, picture):
+        return attend(self, x, text, text if picture is None else picture)
+
+    monkeypatch.setattr(core.wan.CrossAttention, "attend", like_comfyui)
+
+
+@pytest.mark.usefixtures("text_attention_as_in_comfyui")
+@pytest.mark.parametrize("speakers", [1, 2])
+@pytest.mark.parametrize(("text", "audio", "apg"), [(1, 1, False), (1, 2, False), (5, 4, False), (5, 4, True)])
+@torch.inference_mode()
+def test_host_sampling_equals_our_own_loop(core, files, own, speakers, text, audio, apg):
+    model = load_model(core, files)
+    c = make_conditioning(core, own, speakers)
+    guidance = core.guidance.Guidance(text, audio, core.guidance.Apg() if apg else None)
+    made = studio(core, model, guidance)
+    seen = []
+    got = made.denoise(c, lambda step, clean: seen.append(step))
+    want = sample_with_own_loop(core, own, made, model, c)
+    assert seen == [0, 1, 2]
+    assert relative(got, want) < 5e-5
+    held = c.context.shape[2]
+    torch.testing.assert_close(got[:, :, :held], c.context, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "uni_pc", "heun", "euler_ancestral"])
+@torch.inference_mode()
+def test_any_sampler_keeps_the_context(core, files, own, sampler):
+    c = make_conditioning(core, own)
+    made = studio(core, load_model(core, files), core.guidance.Guidance(1, 1), sampler, 4)
+    latents = made.denoise(c, lambda step, clean: None)
+    assert torch.isfinite(latents).all()
+    torch.testing.assert_close(latents[:, :, : c.context.shape[2]], c.context, atol=1e-5, rtol=1e-5)
+
+
+def merged(own, lora):
+    """`own` with all that the LoRA file says (low-rank products, differences of weights and biases) added."""
+    both = deepcopy(own)
+    weights = both.backbone.state_dict()
+    for key, value in lora.items():
+        name = key.removeprefix("diffusion_model.")
+        if name.endswith(".lora_up.weight"):
+            stem = key.removesuffix(".lora_up.weight")
+            down = lora[f"{stem}.lora_down.weight"].float()
+            scale = lora[f"{stem}.alpha"].item() / down.shape[0]
+            weights[stem.removeprefix("diffusion_model.") + ".weight"] += scale * (value.float() @ down)
+        elif name.endswith(".diff"):
+            weights[name.removesuffix(".diff") + ".weight"] += value.float()
+        elif name.endswith(".diff_b"):
+            weights[name.removesuffix(".diff_b") + ".bias"] += value.float()
+    return both
+
+
+@pytest.mark.usefixtures("text_attention_as_in_comfyui")
+@torch.inference_mode()
+def test_a_lora_from_comfyui_acts_as_merged_weights_do(core, files, own, monkeypatch):
+    """The core node LoraLoaderModelOnly, after ours."""
+    import folder_paths
+
+    from nodes import LoraLoaderModelOnly
+
+    monkeypatch.setattr(folder_paths, "get_full_path_or_raise", lambda kind, name: str(files.lora))
+    c = make_conditioning(core, own)
+    guidance = core.guidance.Guidance(1, 1)
+    model = load_model(core, files)
+    (with_lora,) = LoraLoaderModelOnly().load_lora_model_only(model, files.lora.name, 1.0)
+    made = studio(core, with_lora, guidance)
+    got = made.denoise(c, lambda s, x: None)
+    plain = studio(core, model, guidance).denoise(c, lambda s, x: None)
+    want = sample_with_own_loop(core, merged(own, load_file(files.lora)), made, model, c)
+    assert relative(got, plain) > 1e-3, "the LoRA must matter"
+    assert relative(got, want) < 5e-5
+
+
+@torch.inference_mode()
+def test_partly_loaded_models_predict_the_same(core, files, own):
+    """What does not fit stays behind and is cast layer by layer: same numbers to the bit."""
+    c = make_conditioning(core, own)
+    x = core.conditioning.model_input(c.noise, c.reference)
+    text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
+    heard = [own.adapter.speech_tokens(c.windows)]
+    whole = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
+    for budget in (1, 300_000):
+        model = load_model(core, files)
+        patchers = [model, *model.get_additional_models_with_key(core.adapter.KEY)]
+        for patcher in patchers:
+            patcher.load(patcher.load_device, lowvram_model_memory=budget)
+        assert any(p.model.model_lowvram for p in patchers)
+        part = predict_on_host(core, model, x, t, text, picture, heard)
+        assert torch.equal(part, whole)
+
+
+@torch.inference_mode()
+def test_attention_overrides_reach_the_audio_attention(core, files, own):
+    """A node that overrides attention on the MODEL sees every call, audio included."""
+    c = make_conditioning(core, own)
+    model = load_model(core, files)
+    shapes = []
+
+    def override(function, q, k, v, *args, **kwargs):
+        shapes.append(tuple(k.shape))
+        return function(q, k, v, *args, **kwargs)
+
+    model.model_options["transformer_options"]["optimized_attention_override"] = override
+    studio(core, model, core.guidance.Guidance(1, 1), steps=1).denoise(c, lambda s, x: None)
+    latent_frames, tokens = c.noise.shape[2], own.adapter.config.tokens
+    audio_calls = [s for s in shapes if s[:2] == (latent_frames, tokens)]
+    assert len(audio_calls) == len(own.backbone.blocks)
+
+
+@torch.inference_mode()
+def test_another_nodes_block_replacement_stays_outermost(core, files, own):
+    c = make_conditioning(core, own)
+    model = load_model(core, files)
+    calls = []
+
+    def other(args, extra):
+        calls.append(1)
+        return extra["original_block"](args)
+
+    model.set_model_patch_replace(other, "dit", "double_block", 0)
+    guidance = core.guidance.Guidance(1, 1)
+    got = studio(core, model, guidance).denoise(c, lambda s, x: None)
+    want = studio(core, load_model(core, files), guidance).denoise(c, lambda s, x: None)
+    assert calls
+    torch.testing.assert_close(got, want)
+
+
+@torch.inference_mode()
+def test_a_chunk_can_be_made_again_alone(core, files, own):
+    """Nothing is kept inside between chunks: the same conditioning gives the same bits."""
+    c = make_conditioning(core, own)
+    made = studio(core, load_model(core, files), core.guidance.Guidance(5, 4, core.guidance.Apg()))
+    first = made.denoise(c, lambda s, x: None)
+    made.denoise(replace(c, noise=c.noise.flip(2)), lambda s, x: None)
+    assert torch.equal(made.denoise(c, lambda s, x: None), first)

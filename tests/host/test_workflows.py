@@ -1,0 +1,201 @@
+"""The workflows that come with the pack: one graph in two formats, served by ComfyUI, and they make videos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+av = pytest.importorskip("av")
+np = pytest.importorskip("numpy")
+
+REPO = Path(__file__).resolve().parents[2]
+WORKFLOWS = REPO / "workflows"
+NAMES = ("talking_portrait", "two_speakers", "video_dubbing")
+# What each says, one recording after the other; the video is as long as all of them.
+VOICES = {
+    "talking_portrait": ["voice.wav"],
+    "video_dubbing": ["voice.wav"],
+    "two_speakers": ["voice.wav", "voice_2.wav"],
+}
+FPS = 25
+SIZE = 128
+THUMBNAIL_BYTES = 60_000
+# Widgets that exist in the frontend only.
+FRONTEND_ONLY = ("control_after_generate", "upload", "audioUI")
+NOTES = ("MarkdownNote", "Note")
+
+
+def read(name: str, folder: Path = WORKFLOWS) -> dict[str, Any]:
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def quick(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The same workflow with a small picture and few steps."""
+    for node in workflow.values():
+        if node["class_type"] == "InfiniteTalkReferencePicker":
+            node["inputs"].update(size="custom", width=SIZE, height=SIZE)
+        if node["class_type"] == "InfiniteTalkGuidance":
+            node["inputs"].update(preset="distill LoRA (4 steps)")
+    return workflow
+
+
+def to_api(saved: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """A saved graph in API format, by the rules of the frontend: values in the order of the widgets."""
+    origins = {link[0]: [str(link[1]), link[2]] for link in saved["links"]}
+    return {
+        str(node["id"]): {"class_type": node["type"], "inputs": _inputs(node, origins, info[node["type"]])}
+        for node in saved["nodes"]
+        if node["type"] not in NOTES
+    }
+
+
+def _inputs(node: dict[str, Any], origins: dict[int, list[Any]], info: dict[str, Any]) -> dict[str, Any]:
+    options = {k: spec[1] for group in info["input"].values() for k, spec in group.items()}
+    names = []
+    for name in (slot["name"] for slot in node["inputs"] if "widget" in slot):
+        names += [name, "control_after_generate"] if options.get(name, {}).get("control_after_generate") else [name]
+    values = dict(zip(names, node["widgets_values"], strict=True))
+    links = {slot["name"]: origins[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
+    return {k: v for k, v in {**values, **links}.items() if k not in FRONTEND_ONLY}
+
+
+def without_titles(workflow: dict[str, Any]) -> dict[str, Any]:
+    return {i: {"class_type": node["class_type"], "inputs": node["inputs"]} for i, node in workflow.items()}
+
+
+def test_each_workflow_has_both_formats_and_a_thumbnail() -> None:
+    for folder, suffix in ((WORKFLOWS, ".json"), (WORKFLOWS / "api", ".json"), (WORKFLOWS, ".jpg")):
+        assert sorted(p.stem for p in folder.glob(f"*{suffix}")) == sorted(NAMES), f"{folder}/*{suffix}"
+    assert all((WORKFLOWS / f"{name}.jpg").stat().st_size <= THUMBNAIL_BYTES for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_formats_are_the_same_graph(name: str) -> None:
+    from object_info import stored
+
+    assert to_api(read(name), stored()) == without_titles(read(name, WORKFLOWS / "api"))
+
+
+def test_the_files_are_what_the_tool_writes() -> None:
+    from make_workflows import files
+    from object_info import stored
+    from workflow_designs import DESIGNS
+
+    assert sorted(design.name for design in DESIGNS) == sorted(NAMES)
+    for design in DESIGNS:
+        for path, text in files(design, stored()).items():
+            assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: run python tools/make_workflows.py"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_from_and_to_slots_of_their_type(name: str) -> None:
+    saved = read(name)
+    nodes = {node["id"]: node for node in saved["nodes"]}
+    for number, origin, output, target, slot, kind in saved["links"]:
+        start, end = nodes[origin]["outputs"][output], nodes[target]["inputs"][slot]
+        assert number in start["links"] and end["link"] == number
+        assert start["type"] == end["type"] == kind
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_file_says_where_it_can_be_had(name: str) -> None:
+    for node in read(name)["nodes"]:
+        files = [v for v in node.get("widgets_values", []) if str(v).endswith(".safetensors")]
+        models = node["properties"].get("models", [])
+        assert [model["name"] for model in models] == files, node["type"]
+        for model in models:
+            assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith("/" + model["name"])
+            assert model["directory"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_do_not_lie_on_each_other_and_lie_in_a_group(name: str) -> None:
+    saved, title = read(name), 30
+    boxes = {n["id"]: (*n["pos"], *n["size"]) for n in saved["nodes"] if n["type"] not in NOTES}
+    frames = [tuple(group["bounding"]) for group in saved["groups"]]
+    for a, (x, y, w, h) in boxes.items():
+        assert any(f[0] <= x and f[1] <= y - title and x + w <= f[0] + f[2] and y + h <= f[1] + f[3] for f in frames), a
+        for b, (x2, y2, w2, h2) in boxes.items():
+            apart = x + w <= x2 or x2 + w2 <= x or y + h <= y2 - title or y2 + h2 <= y - title
+            assert a == b or apart, f"nodes {a} and {b} overlap"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_makes_a_video_as_long_as_the_voice(name: str, server: Any, small: Callable, samples: Path) -> None:
+    result = server.run(quick(small(name)), timeout=300)
+    assert result.status == "success", result.error and result.error.get("exception_message")
+    videos = [server.path_of(file) for file in result.files() if file["filename"].endswith(".mp4")]
+    assert len(videos) == 1, "one video is shown"
+    check_video(videos[0], [samples / voice for voice in VOICES[name]])
+
+
+def check_video(video: Path, voices: list[Path]) -> None:
+    """Decodable to its end, 25 fps, as many frames as the voices last, their sound in place, not black."""
+    recordings = [sound(path) for path in voices]
+    seconds = sum(len(samples) / rate for samples, rate in recordings)
+    pictures, rate, start = frames(video)
+    assert rate == FPS
+    assert len(pictures) == int(seconds * FPS + 0.5)
+    assert pictures[0].shape == (SIZE, SIZE, 3)
+    assert all(8 < picture.mean() < 247 and picture.std() > 4 for picture in pictures), "neither black, white nor flat"
+    heard, heard_rate = sound(video)
+    assert abs(len(heard) / heard_rate - seconds) < 1 / FPS
+    assert abs(offset(heard, heard_rate, *recordings[0]) - start) < 1 / FPS, "the voice is in time with the picture"
+
+
+def frames(video: Path) -> tuple[list[Any], float, float]:
+    """All frames (H, W, 3), frames a second, and the time of the first."""
+    with av.open(str(video)) as file:
+        stream = file.streams.video[0]
+        decoded = list(file.decode(stream))
+        steps = {round(float(b.time - a.time) * FPS, 3) for a, b in zip(decoded, decoded[1:], strict=False)}
+        assert steps == {1.0}, "a frame each 1/25 s"
+        return [f.to_ndarray(format="rgb24") for f in decoded], float(stream.average_rate), float(decoded[0].time)
+
+
+def sound(path: Path) -> tuple[Any, int]:
+    """Mono samples from time 0 on, samples a second."""
+    with av.open(str(path)) as file:
+        stream = file.streams.audio[0]
+        resampler = av.AudioResampler(format="flt", layout="mono")
+        parts, first = [], None
+        for frame in file.decode(stream):
+            first = frame.time if first is None else first
+            parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+        silence = np.zeros(max(0, round((first or 0.0) * stream.rate)), np.float32)
+        return np.concatenate([silence, *parts]), stream.rate
+
+
+def offset(heard: Any, heard_rate: int, said: Any, said_rate: int) -> float:
+    """How many seconds later than in `said` the loudness changes in `heard`: by correlation of 1 ms envelopes."""
+    a, b = envelope(heard, heard_rate), envelope(said, said_rate)
+    length = min(len(a), len(b))
+    correlation = np.correlate(a[:length] - a.mean(), b[:length] - b.mean(), mode="full")
+    return float(correlation.argmax() - (length - 1)) / 1000
+
+
+def envelope(samples: Any, rate: int) -> Any:
+    """Loudness in each millisecond."""
+    edges = (np.arange(int(len(samples) * 1000 / rate) + 1) * rate / 1000).astype(int)
+    return np.sqrt(np.add.reduceat(samples.astype(np.float64) ** 2, edges[:-1]) / (rate / 1000))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_comfyui_offers_it_as_a_template(name: str, server: Any) -> None:
+    offered = json.loads(server.get("/workflow_templates"))["infinitetalk"]
+    assert sorted(offered) == sorted(NAMES)
+    assert json.loads(server.get(f"/api/workflow_templates/infinitetalk/{name}.json")) == read(name)
+    assert server.get(f"/api/workflow_templates/infinitetalk/{name}.jpg")[:2] == b"\xff\xd8"
+
+
+def test_the_prompt_can_be_read_from_the_video(server: Any, small: Callable) -> None:
+    workflow = quick(small("talking_portrait"))
+    result = server.run(workflow, timeout=300)
+    [video] = [server.path_of(file) for file in result.files() if file["filename"].endswith(".mp4")]
+    with av.open(str(video)) as file:
+        kept = json.loads(file.metadata["prompt"])
+    assert without_titles(kept) == without_titles(workflow)
