@@ -199,18 +199,18 @@ def _position_weight(file: TensorFile) -> Tensor:
 
 def inference_config(**sizes: Any) -> Wav2Vec2Config:
     """Settings of a network of these sizes that is only run: nothing random, attention without an (F, F) matrix."""
-    return Wav2Vec2Config(
-        **sizes,
-        hidden_dropout=0.0,
-        activation_dropout=0.0,
-        attention_dropout=0.0,
-        feat_proj_dropout=0.0,
-        layerdrop=0.0,
-        apply_spec_augment=False,
-        mask_time_prob=0.0,
-        mask_feature_prob=0.0,
-        attn_implementation="sdpa",
-    )
+    run_only: dict[str, Any] = {
+        "hidden_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "feat_proj_dropout": 0.0,
+        "layerdrop": 0.0,
+        "apply_spec_augment": False,
+        "mask_time_prob": 0.0,
+        "mask_feature_prob": 0.0,
+        "attn_implementation": "sdpa",
+    }
+    return Wav2Vec2Config(**sizes, **run_only)
 
 
 def read_settings(file: TensorFile, config: dict[str, Any]) -> Wav2Vec2Config:

@@ -31,13 +31,14 @@ def read_header(path: Path) -> Header:
         raise InputError(f"there is no file {path.name} in {path.parent}; choose another one")
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-        _refuse_other_formats(path, start)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        start = file.read(9)
+        if start[8:] != b"{":
+            _refuse_other_formats(path, start)
+        length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
         if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
             raise InputError(f"{path.name} ({size} bytes) is not a complete safetensors file; download it again")
         try:
-            entries = json.loads(file.read(length))
+            entries = json.loads(start[8:] + file.read(length - 1))
         except ValueError as error:
             raise InputError(
                 f"{path.name} is not a safetensors file: its header cannot be read; download it again"

@@ -75,10 +75,10 @@ class VideoWriter:
     """Writes H.264 (yuv420p, BT.709, 25 fps) and AAC to `path`; a context manager.
 
     Frames are encoded as they come and none is kept; the sound follows up to the time written, its rest at the
-    end. Until then the file is `<stem>.part<suffix>` and can be played at any moment, also after a crash. Leaving
-    normally renames it to `path`. Leaving by an exception keeps what was written, sound cut at that time, as
-    `<stem>_interrupted<suffix>`, or nothing if no frame was written. No existing file is overwritten: a part file
-    that a crash left there before is kept as `<stem>_interrupted<suffix>` too.
+    end. Until then the file is `<stem>.part<suffix>`, which can be played, also after a crash, up to some two
+    seconds before the last frame written. Leaving normally renames it to `path`. Leaving by an exception keeps
+    what was written, sound cut at that time, as `<stem>_interrupted<suffix>`, or nothing if no frame was written.
+    No existing file is overwritten: a part file of an earlier crash is kept as `<stem>_interrupted<suffix>` too.
 
     path: .mp4, .m4v or .mov, in an existing folder. width, height: even. sound: from the first frame on, or
     None. crf: 0 (lossless) to 51; 18 looks like the original. metadata: written as tags, where ComfyUI looks for

@@ -78,7 +78,7 @@ def test_the_weights_of_a_folder_may_be_chosen_directly(tmp_path):
     save_file(file_tensors(tiny_wav2vec()), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "num_attention_heads": 4}))
     encoder = load_speech_encoder(tmp_path / "model.safetensors")
-    assert encoder.network.sizes.heads == 4
+    assert encoder.network.config.num_attention_heads == 4
 
 
 def test_a_file_with_a_name_of_its_own_does_not_take_its_neighbours_settings(tmp_path):
@@ -105,9 +105,27 @@ def test_sizes_come_from_the_tensors(tmp_path, layers, hidden, by_layer):
     save_file(file_tensors(encoder), path)
     loaded = load_speech_encoder(path)
     assert (loaded.layers, loaded.channels) == (layers, hidden)
-    assert loaded.network.sizes == encoder.network.sizes
+    assert loaded.network.config.to_dict() == encoder.network.config.to_dict()
     assert loaded.normalise_input is by_layer
     assert_same(path, encoder)
+
+
+@pytest.mark.parametrize("by_layer", [False, True])
+def test_a_network_is_loaded_without_a_word_and_ready_to_run(tmp_path, by_layer, capfd, recwarn, caplog):
+    path = tmp_path / "speech.safetensors"
+    save_file(file_tensors(tiny_wav2vec(by_layer=by_layer)), path)
+    recwarn.clear()
+    capfd.readouterr()
+    caplog.clear()
+    loaded = load_speech_encoder(path)
+    loaded.encode(voice())
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+    assert not caplog.records
+    assert not any(module.training for module in loaded.modules())
+    assert not any(value.requires_grad for value in loaded.parameters())
+    assert {value.device.type for value in loaded.state_dict().values()} == {"cpu"}
+    assert loaded.network.config._attn_implementation == "sdpa"  # eager attention holds an (F, F) matrix
 
 
 def test_what_a_training_file_holds_besides_is_ignored(tmp_path):
@@ -135,22 +153,6 @@ def test_the_file_may_be_deleted_while_the_encoder_lives(tmp_path):
 def load_and_encode_again(encoder, path: Path) -> torch.Tensor:
     save_file(file_tensors(encoder), path)
     return load_speech_encoder(path).encode(voice())
-
-
-def test_the_hosts_layers_are_used(tmp_path):
-    class Linear(torch.nn.Linear):
-        pass
-
-    class Operations:
-        Conv1d, LayerNorm, GroupNorm = torch.nn.Conv1d, torch.nn.LayerNorm, torch.nn.GroupNorm
-
-    Operations.Linear = Linear
-    path = tmp_path / "speech.safetensors"
-    save_file(file_tensors(tiny_wav2vec()), path)
-    loaded = load_speech_encoder(path, ops=Operations)
-    linear = [module for module in loaded.modules() if isinstance(module, torch.nn.Linear)]
-    assert linear
-    assert all(type(module) is Linear for module in linear)
 
 
 @pytest.mark.parametrize(

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from infinitetalk_core.audio.encoder_files import inference_config
 from infinitetalk_core.audio.wav2vec import Limits, SpeechEncoder
-from infinitetalk_core.audio.wav2vec_network import Sizes, Wav2VecNetwork
 
 POSITION = "encoder.pos_conv_embed.conv.weight"
 HUGGING_FACE_STYLES = ("weight_norm", "parametrized", "plain")
 
 
-def tiny_sizes(*, layers: int = 2, hidden: int = 32, conv: int = 8, by_layer: bool = False) -> Sizes:
+def tiny_settings(*, layers: int = 2, hidden: int = 32, conv: int = 8, by_layer: bool = False) -> Wav2Vec2Config:
     """wav2vec 2.0's strides and kernels, few channels; `by_layer`: the kind with LayerNorm (large)."""
-    return Sizes(
-        channels=hidden,
-        layers=layers,
-        heads=max(1, hidden // 64),
-        ffn=2 * hidden,
-        conv_channels=(conv,) * 7,
-        conv_kernels=(10, 3, 3, 3, 3, 2, 2),
-        conv_strides=(5, 2, 2, 2, 2, 2, 2),
+    return inference_config(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, hidden // 64),
+        intermediate_size=2 * hidden,
+        conv_dim=(conv,) * 7,
+        conv_kernel=(10, 3, 3, 3, 3, 2, 2),
+        conv_stride=(5, 2, 2, 2, 2, 2, 2),
         conv_bias=by_layer,
-        conv_layer_norm=by_layer,
-        norm_first=by_layer,
-        position_kernel=128,
-        position_groups=16,
+        feat_extract_norm="layer" if by_layer else "group",
+        do_stable_layer_norm=by_layer,
+        num_conv_pos_embeddings=128,
+        num_conv_pos_embedding_groups=16,
+        layer_norm_eps=1e-5,
     )
 
 
@@ -41,20 +43,31 @@ def tiny_wav2vec(
     seed: int = 0,
 ) -> SpeechEncoder:
     """A SpeechEncoder with random weights that gives (F, layers, hidden)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = Wav2VecNetwork(tiny_sizes(layers=layers, hidden=hidden, conv=conv, by_layer=by_layer))
-        for name, value in network.state_dict().items():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        network = Wav2Vec2Model(tiny_settings(layers=layers, hidden=hidden, conv=conv, by_layer=by_layer))
+        torch.manual_seed(seed)  # only now: the library's own first weights differ from version to version
+        for name, value in network.named_parameters():
             if "norm" in name:  # ones and zeros would hide a norm that is left out
-                value.add_(0.2 * torch.randn_like(value))
+                value.copy_(("weight" in name) + 0.2 * torch.randn_like(value))
+            elif "parametrizations" not in name:
+                value.copy_(_random_as(value))
+        position = network.encoder.pos_conv_embed.conv
+        position.weight = _random_as(position.weight)
     return SpeechEncoder(network, normalise_input=normalise_input, limits=limits)
+
+
+def _random_as(value: Tensor) -> Tensor:
+    """As large as PyTorch's layers begin; the library's 0.02 would leave small layers idle, and its biases are 0."""
+    return torch.randn_like(value) * ((3 * value[0].numel()) ** -0.5 if value.dim() > 1 else 0.1)
 
 
 def file_tensors(encoder: SpeechEncoder, *, style: str = "weight_norm", prefix: str = "") -> dict[str, Tensor]:
     """The encoder's weights under the names that files use; `style` is that of the positional convolution."""
-    tensors = {name: value.clone() for name, value in encoder.network.state_dict().items()}
-    if style != "plain":
-        weight = tensors.pop(POSITION)
+    tensors = {n: value.clone() for n, value in encoder.network.state_dict().items() if "parametrizations" not in n}
+    weight = encoder.network.encoder.pos_conv_embed.conv.weight.detach()
+    if style == "plain":
+        tensors[POSITION] = weight
+    else:
         magnitude = weight.norm(dim=(0, 1), keepdim=True)
         stem = POSITION.removesuffix("weight")
         first, second = {

@@ -1,0 +1,67 @@
+// Greys the numbers that a choice on the same node makes meaningless: width and height unless the size is custom,
+// steps and scales unless the preset is custom. Works on the canvas and in Nodes 2.0.
+import { app } from "../../scripts/app.js";
+
+// By node: the widgets that matter only while another widget has a value.
+const RULES = {
+  InfiniteTalkReferencePicker: [{ numbers: ["width", "height"], when: ["size", "custom"] }],
+  InfiniteTalkGuidance: [
+    { numbers: ["steps", "text_scale", "audio_scale", "shift"], when: ["preset", "custom"] },
+    { numbers: ["apg_momentum", "apg_norm_threshold"], when: ["apg", true] },
+  ],
+};
+
+function widgetOf(node, name) {
+  return node.widgets?.find((widget) => widget.name === name);
+}
+
+// A choice that comes over a link is not known here, so everything may matter.
+function isLinked(node, name) {
+  return node.inputs?.some((input) => input.widget?.name === name && input.link != null) ?? false;
+}
+
+function refresh(node, rules) {
+  let changed = false;
+  for (const { numbers, when: [choice, value] } of rules) {
+    const disabled = !isLinked(node, choice) && widgetOf(node, choice)?.value !== value;
+    for (const widget of numbers.map((name) => widgetOf(node, name))) {
+      if (!widget || Boolean(widget.disabled) === disabled) continue;
+      widget.disabled = disabled;
+      widget.options = { ...widget.options, disabled }; // what Nodes 2.0 of frontend 1.32 looks at
+      changed = true;
+    }
+  }
+  if (!changed) return;
+  // Where Nodes 2.0 watches the list of widgets, a new list makes it look again.
+  if (Object.getOwnPropertyDescriptor(node, "widgets")?.set) node.widgets = [...node.widgets];
+  node.setDirtyCanvas?.(true, true);
+}
+
+// Calls `after` whenever the object's own `name` function has run.
+function follow(object, name, after) {
+  const before = object[name];
+  object[name] = function (...args) {
+    const result = before?.apply(this, args);
+    after();
+    return result;
+  };
+}
+
+app.registerExtension({
+  name: "infinitetalk.relevantInputs",
+  nodeCreated(node) {
+    const rules = RULES[node.comfyClass];
+    if (!rules) return;
+    const update = () => refresh(node, rules);
+    for (const { when: [choice] } of rules) {
+      const widget = widgetOf(node, choice);
+      if (widget) follow(widget, "callback", update);
+    }
+    follow(node, "onConfigure", update); // loaded, pasted, undone
+    follow(node, "onConnectionsChange", update);
+    update();
+  },
+  setup() {
+    document.body.dataset.infinitetalk = "ready"; // the browser tests wait for it
+  },
+});

@@ -1,0 +1,109 @@
+"""Schedule, guidance settings and the Euler loop, apart from the golden cases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infinitetalk_core.chunks.conditioning import first_frame_mask, model_input, reference_video, seeded_noise
+from infinitetalk_core.chunks.plan import plan_chunks
+from infinitetalk_core.errors import InputError
+from infinitetalk_core.sampling.euler import euler, pin
+from infinitetalk_core.sampling.guidance import Apg, Branch, Guidance, guided
+from infinitetalk_core.sampling.schedule import shifted_sigmas
+from infinitetalk_core.sampling.settings import PRESETS, SamplingSettings
+
+
+@given(steps=st.integers(1, 100), shift=st.floats(0.5, 20))
+def test_the_schedule_falls_from_one_to_zero(steps, shift):
+    sigmas = shifted_sigmas(steps, shift)
+    assert len(sigmas) == steps + 1
+    assert sigmas[0] == pytest.approx(1, abs=1e-6)
+    assert sigmas[-1] == 0
+    assert (sigmas.diff() < 0).all()
+
+
+def test_euler_follows_a_straight_flow_exactly():
+    """With the true velocity of a straight path, noise − video, every schedule ends at the video."""
+    torch.manual_seed(0)
+    noise, video = torch.randn(2, 1, 16, 3, 4, 4)
+    for steps in (1, 4, 40):
+        got = euler(lambda x, s: noise - video, noise, shifted_sigmas(steps, 7), video[:, :, :1])
+        torch.testing.assert_close(got, video, atol=1e-5, rtol=1e-5)
+
+
+def test_context_is_held_clean_before_each_call_and_at_the_end():
+    context = torch.full((1, 16, 2, 4, 4), 7.0)
+    seen = []
+
+    def velocity(x, sigma):
+        seen.append(x[:, :, :2].clone())
+        return torch.randn_like(x)
+
+    after = []
+    result = euler(velocity, torch.randn(1, 16, 4, 4, 4), shifted_sigmas(5, 7), context, lambda i, x: after.append(i))
+    assert all(torch.equal(x, context) for x in seen)
+    assert torch.equal(result[:, :, :2], context)
+    assert after == [0, 1, 2, 3, 4]
+
+
+def test_pin_keeps_the_rest():
+    x = torch.randn(2, 16, 4, 3, 3)
+    pinned = pin(x, torch.zeros(1, 16, 1, 3, 3))
+    assert (pinned[:, :, 0] == 0).all()
+    assert torch.equal(pinned[:, :, 1:], x[:, :, 1:])
+
+
+def test_conditioning_has_the_papers_shapes():
+    z = torch.randn(2, 16, 21, 6, 8)
+    x = model_input(z, torch.randn(1, 16, 21, 6, 8))
+    assert x.shape == (2, 36, 21, 6, 8)
+    mask = first_frame_mask(21, 6, 8)
+    assert torch.equal(x[:1, 16:20], mask)
+    assert mask.sum() == 4 * 6 * 8
+    frames = reference_video(torch.rand(16, 16, 3), 81)
+    assert frames.shape == (81, 16, 16, 3)
+    assert (frames[1:] == 0.5).all()
+
+
+def test_noise_of_a_chunk_depends_on_seed_and_index_only():
+    a, b, *_ = plan_chunks(400)
+    draw = seeded_noise(2**64 - 1)
+    shape = (1, 16, 2, 4, 4)
+    assert torch.equal(draw(a, shape), seeded_noise(2**64 - 1)(a, shape))
+    assert not torch.equal(draw(a, shape), draw(b, shape))
+    assert torch.equal(draw(b, shape), seeded_noise(0)(a, shape)), "seeds wrap around"
+
+
+def test_apg_starts_fresh_with_each_rule():
+    torch.manual_seed(0)
+    velocities = {b: torch.randn(1, 16, 2, 4, 4) for b in Branch}
+    guidance = Guidance(5, 4, Apg())
+    rule = guided(guidance)
+    first, second = rule(velocities), rule(velocities)
+    assert not torch.equal(first, second), "momentum acts within a chunk"
+    assert torch.equal(guided(guidance)(velocities), first)
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+def test_scales_that_mean_nothing_are_refused(bad):
+    with pytest.raises(InputError, match="guidance must be a number from 0 up"):
+        Guidance(text_scale=bad)
+    with pytest.raises(InputError, match="audio guidance"):
+        Guidance(audio_scale=bad)
+
+
+def test_settings_refuse_no_steps_and_no_shift():
+    with pytest.raises(InputError, match="at least 1 step"):
+        SamplingSettings(steps=0)
+    with pytest.raises(InputError, match="shift must be above 0"):
+        SamplingSettings(shift=0)
+
+
+def test_presets_set_what_belongs_together():
+    quality, distilled = PRESETS["quality 480p (40 steps)"], PRESETS["distill LoRA (4 steps)"]
+    assert len(quality.guidance.branches) == 3
+    assert len(distilled.guidance.branches) == 1
+    assert PRESETS["quality 720p (40 steps)"].shift == 11

@@ -1,0 +1,159 @@
+"""Bring the texts about the nodes in line with the nodes' schemas.
+
+    python tools/make_texts.py
+
+Writes locales/en/nodeDefs.json, and in the help pages (js/docs) the tables of inputs and outputs; the rest of a
+page is written by hand. Names, ranges and the English texts come from tests/host/object_info.json
+(tools/object_info.py), the Chinese texts from locales/zh/nodeDefs.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import object_info
+
+REPO = Path(__file__).resolve().parents[1]
+DOCS, LOCALES = REPO / "js" / "docs", REPO / "locales"
+# How a language calls the sections and the columns of a page.
+WORDS = {
+    "en": {
+        "inputs": "Inputs",
+        "outputs": "Outputs",
+        "input_columns": ("Parameter", "Description", "Data Type", "Required", "Range"),
+        "output_columns": ("Output", "Data Type"),
+        "yes": "yes",
+        "no": "no",
+        "to": "{} to {}",
+        "steps": "{}, in steps of {}",
+        "default": "default {}",
+        "empty": "empty",
+    },
+    "zh": {
+        "inputs": "输入",
+        "outputs": "输出",
+        "input_columns": ("参数", "说明", "数据类型", "必填", "范围"),
+        "output_columns": ("输出", "数据类型"),
+        "yes": "是",
+        "no": "否",
+        "to": "{} ~ {}",
+        "steps": "{}，步长 {}",
+        "default": "默认 {}",
+        "empty": "空",
+    },
+}
+Info = dict[str, Any]
+
+
+def english(info: Info) -> Info:
+    """locales/en/nodeDefs.json: what the schemas say."""
+    return {name: _texts(node) for name, node in _pack_nodes(info).items()}
+
+
+def _texts(node: Info) -> Info:
+    inputs = {
+        key: {"name": key, "tooltip": spec[1]["tooltip"]}
+        for group in node["input"].values()
+        for key, spec in group.items()
+    }
+    outputs = {str(i): {"name": name} for i, name in enumerate(node["output_name"])}
+    return {
+        "display_name": node["display_name"],
+        "description": node["description"],
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def _pack_nodes(info: Info) -> Info:
+    return {name: node for name, node in info.items() if name.startswith(object_info.PACK_PREFIX)}
+
+
+def page(text: str, language: str, node: Info, texts: Info) -> str:
+    """A help page with its two tables made anew."""
+    words = WORDS[language]
+    tables = {
+        "inputs": _table(words["input_columns"], _input_rows(node, texts, language)),
+        "outputs": _table(words["output_columns"], _output_rows(node, texts)),
+    }
+    for section, table in tables.items():
+        heading = f"## {words[section]}\n"
+        if heading not in text:
+            raise ValueError(f"the page has no section {heading.strip()!r}")
+        text = re.sub(
+            rf"({re.escape(heading)}).*?(?=^## |\Z)", lambda m, t=table: f"{m[1]}\n{t}\n", text, flags=re.S | re.M
+        )
+    return text.rstrip() + "\n"
+
+
+def _input_rows(node: Info, texts: Info, language: str) -> list[tuple[str, ...]]:
+    words = WORDS[language]
+    return [
+        (
+            _label(key, texts["inputs"][key]["name"]),
+            texts["inputs"][key]["tooltip"],
+            spec[0],
+            words["no" if group == "optional" else "yes"],
+            _range(spec[1], words),
+        )
+        for group in ("required", "optional")
+        for key, spec in node["input"].get(group, {}).items()
+    ]
+
+
+def _output_rows(node: Info, texts: Info) -> list[tuple[str, ...]]:
+    return [
+        (_label(name, texts["outputs"][str(i)]["name"]), kind)
+        for i, (name, kind) in enumerate(zip(node["output_name"], node["output"], strict=True))
+    ]
+
+
+def _label(name: str, translated: str) -> str:
+    return f"`{name}`" if name == translated else f"{translated} `{name}`"
+
+
+def _range(options: Info, words: Info) -> str:
+    parts = []
+    if "min" in options:
+        span = words["to"].format(options["min"], options["max"])
+        parts.append(words["steps"].format(span, options["step"]) if "step" in options else span)
+    parts += [", ".join(options["options"])] if options.get("options") else []
+    if "default" in options:
+        parts.append(words["default"].format(words["empty"] if options["default"] == "" else options["default"]))
+    return "; ".join(parts)
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [columns, tuple("---" for _ in columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def pages(info: Info) -> dict[Path, str]:
+    """All help pages as they should be."""
+    made = {}
+    for language, pattern in (("en", "{}.md"), ("zh", "{}/zh.md")):
+        texts = json.loads((LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
+        for name, node in _pack_nodes(info).items():
+            path = DOCS / pattern.format(name)
+            made[path] = page(path.read_text(encoding="utf-8"), language, node, texts[name])
+    return made
+
+
+def as_json(content: Info) -> str:
+    """As it is kept in a file."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    info = object_info.stored()
+    (LOCALES / "en" / "nodeDefs.json").write_text(as_json(english(info)), encoding="utf-8")
+    for path, text in pages(info).items():
+        path.write_text(text, encoding="utf-8")
+        print(path.relative_to(REPO))
+
+
+if __name__ == "__main__":
+    main()
