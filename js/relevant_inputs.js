@@ -1,5 +1,6 @@
 // Greys the numbers that a choice on the same node makes meaningless: width and height unless the size is custom,
-// steps and scales unless the preset is custom. Works on the canvas and in Nodes 2.0.
+// steps and scales unless the preset is custom. On the canvas and in Nodes 2.0, except in the first Nodes 2.0
+// (frontend 1.32), which has no way to be told and leaves everything open.
 import { app } from "../../scripts/app.js";
 
 // By node: the widgets that matter only while another widget has a value.
@@ -27,14 +28,10 @@ function refresh(node, rules) {
     for (const widget of numbers.map((name) => widgetOf(node, name))) {
       if (!widget || Boolean(widget.disabled) === disabled) continue;
       widget.disabled = disabled;
-      widget.options = { ...widget.options, disabled }; // what Nodes 2.0 of frontend 1.32 looks at
       changed = true;
     }
   }
-  if (!changed) return;
-  // Where Nodes 2.0 watches the list of widgets, a new list makes it look again.
-  if (Object.getOwnPropertyDescriptor(node, "widgets")?.set) node.widgets = [...node.widgets];
-  node.setDirtyCanvas?.(true, true);
+  if (changed) node.setDirtyCanvas?.(true, true);
 }
 
 // Calls `after` whenever the object's own `name` function has run.

@@ -120,7 +120,7 @@ def _range(options: Info, words: Info) -> str:
     if "min" in options:
         span = words["to"].format(options["min"], options["max"])
         parts.append(words["steps"].format(span, options["step"]) if "step" in options else span)
-    parts += [", ".join(options["options"])] if options.get("options") else []
+    parts += [", ".join(f"`{option}`" for option in options.get("options", []))] if options.get("options") else []
     if "default" in options:
         parts.append(words["default"].format(words["empty"] if options["default"] == "" else options["default"]))
     return "; ".join(parts)

@@ -223,7 +223,8 @@ def read_settings(file: TensorFile, config: dict[str, Any]) -> Wav2Vec2Config:
     by_layer = f"{layer}1.layer_norm.weight" in names
     strides = tuple(config.get("conv_stride", (5, *(2,) * (len(convs) - 1))))
     heads = config.get("num_attention_heads", max(1, channels // 64))
-    if len(strides) != len(convs) or channels % heads or channels % position_channels:
+    counts = all(isinstance(number, int) and number > 0 for number in (*strides, heads))
+    if not counts or len(strides) != len(convs) or channels % heads or channels % position_channels:
         raise InputError(
             f"{file.path} and its config.json do not belong together: {len(convs)} convolutions and "
             f"{channels} channels in the file, strides {list(strides)} and {heads} heads in the settings; "

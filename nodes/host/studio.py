@@ -44,7 +44,13 @@ class Studio:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (1, 16, T, h, w) → frames (F, H, W, 3) on the CPU."""
-        return self.vae.decode(latents)[0].float().cpu()
+        frames = self.vae.decode(latents)[0].float().cpu()
+        if not torch.isfinite(frames).all():
+            raise RuntimeError(
+                "the VAE gave not-a-number, which would be black frames; start ComfyUI with --fp32-vae or --bf16-vae, "
+                "or download wan_2.1_vae.safetensors again"
+            )
+        return frames
 
     def see(self, picture: Tensor) -> Any | None:
         """CLIP tokens of a picture (H, W, 3), preprocessed as in training: ComfyUI's own way crops or antialiases."""

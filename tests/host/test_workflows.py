@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def frames(video: Path) -> tuple[list[Any], float, float]:
     with av.open(str(video)) as file:
         stream = file.streams.video[0]
         decoded = list(file.decode(stream))
-        steps = {round(float(b.time - a.time) * FPS, 3) for a, b in zip(decoded, decoded[1:], strict=False)}
+        steps = {round(float(b.time - a.time) * FPS, 3) for a, b in pairwise(decoded)}
         assert steps == {1.0}, "a frame each 1/25 s"
         return [f.to_ndarray(format="rgb24") for f in decoded], float(stream.average_rate), float(decoded[0].time)
 

@@ -212,7 +212,10 @@ def test_a_hubert_folder_is_refused_by_its_settings(tmp_path):
     ("config", "said"),
     [
         ('{"num_attention_heads": 5}', "5 heads"),
+        ('{"num_attention_heads": 0}', "0 heads"),
+        ('{"num_attention_heads": "1"}', "1 heads"),
         ('{"conv_stride": [5, 2]}', "[5, 2]"),
+        ('{"conv_stride": [5, 2, 2, 2, 2, 2, 0.5]}', "0.5]"),
         ('{"hidden_act": "relu"}', "'relu'"),
         ("{not json", "config.json"),
         ("[1]", "config.json"),

@@ -1,0 +1,259 @@
+"""The pack in ComfyUI's real frontend, in headless Chromium, as a user meets it.
+
+Screenshots of each step are kept in .test-output/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+REPO = Path(__file__).resolve().parents[2]
+SHOTS = REPO / ".test-output"
+NAMES = ("talking_portrait", "two_speakers", "video_dubbing")
+SIZE = {"width": 1920, "height": 1080}
+READY = "body[data-infinitetalk=ready]"
+# Not ours: what the frontend asks the internet for, and a help page by language before the one for all.
+HARMLESS = ("api.comfy.org", "huggingface.co", "Failed to fetch", "/en.md")
+SECONDS = 1000
+
+
+def chromium() -> str | None:
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium: apt-get install chromium, or set CHROMIUM")
+
+
+class Window:
+    """A browser window with ComfyUI in it, and what it complained about."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("console", lambda m: self._keep(m.type, f"{m.text} {m.location.get('url', '')}"))
+        page.on("pageerror", lambda error: self._keep("error", str(error)))
+        page.goto(url)
+        page.wait_for_selector(READY, timeout=60 * SECONDS)
+        page.wait_for_function("() => window.app?.canvas && window.app.extensionManager")
+        page.wait_for_timeout(1 * SECONDS)  # the frontend still restores its last tab
+
+    def _keep(self, kind: str, text: str) -> None:
+        ours = "infinitetalk" in text.lower() and not any(word in text for word in HARMLESS)
+        if kind == "error" and ours:
+            self.complaints.append(text)
+
+    def shot(self, name: str) -> None:
+        SHOTS.mkdir(exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png")
+
+    def run(self, script: str, argument: Any = None) -> Any:
+        return self.page.evaluate(script, argument)
+
+    def close_dialogs(self) -> None:
+        """The list of missing models, mostly."""
+        self.page.wait_for_timeout(700)
+        for _ in range(3):
+            if not self.page.locator(".p-dialog, [role=dialog]").count():
+                return
+            self.page.keyboard.press("Escape")
+            self.page.wait_for_timeout(300)
+
+    def load(self, name: str) -> None:
+        """Open a workflow as if its file were dropped onto the window."""
+        saved = json.loads((REPO / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+        self.run("async saved => { await app.loadGraphData(saved) }", saved)
+        self.close_dialogs()
+
+    def empty(self) -> None:
+        """A new, empty workflow at natural size."""
+        self.run("async () => { await app.extensionManager.command.execute('Comfy.NewBlankWorkflow') }")
+        self.page.wait_for_timeout(500)
+        self.run("() => { app.canvas.ds.scale = 1; app.canvas.ds.offset = [0, 0]; app.canvas.setDirty(true, true) }")
+
+    def prompt(self) -> dict[str, Any]:
+        """What Run would send."""
+        return self.run("async () => (await app.graphToPrompt()).output")
+
+    def position(self, node: str, output: bool, slot: int) -> tuple[float, float]:
+        """Where on the screen a slot of a node is."""
+        x, y = self.run(
+            """([type, output, slot]) => {
+                const node = app.graph._nodes.find(n => n.comfyClass === type);
+                const place = node.getConnectionPos(!output, slot);
+                const { ds, canvas } = app.canvas, frame = canvas.getBoundingClientRect();
+                return [0, 1].map(i => (place[i] + ds.offset[i]) * ds.scale + [frame.left, frame.top][i]);
+            }""",
+            [node, output, slot],
+        )
+        return x, y
+
+
+@pytest.fixture(scope="module")
+def window(server: Any) -> Iterator[Window]:
+    def setting(name: str, value: Any) -> None:
+        request = urllib.request.Request(
+            f"{server.url}/api/settings/{name}", json.dumps(value).encode(), {"Content-Type": "application/json"}
+        )
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
+
+    setting("Comfy.TutorialCompleted", True)
+    setting("Comfy.VueNodes.Enabled", False)
+    with sync_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=chromium(), headless=True, args=arguments)
+        yield Window(browser.new_page(viewport=SIZE), server.url)
+        browser.close()
+
+
+def of_server(prompt: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """A prompt without titles and without what only the frontend knows (players, upload buttons)."""
+    known = {name: {k for g in node["input"].values() for k in g} for name, node in info.items()}
+    return {
+        i: {
+            "class_type": node["class_type"],
+            "inputs": {k: v for k, v in node["inputs"].items() if k in known[node["class_type"]]},
+        }
+        for i, node in prompt.items()
+    }
+
+
+def test_the_nodes_are_there_with_their_names(window: Window) -> None:
+    titles = window.run(
+        """() => Object.values(LiteGraph.registered_node_types)
+            .filter(type => type.comfyClass?.startsWith('InfiniteTalk')).map(type => type.title)"""
+    )
+    assert len(titles) == 7 and all(title.startswith("InfiniteTalk ") for title in titles)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_opens_and_would_send_its_api_file(window: Window, server: Any, name: str) -> None:
+    window.run("async () => { await app.extensionManager.command.execute('Comfy.BrowseTemplates') }")
+    page = window.page
+    page.get_by_text("infinitetalk", exact=True).first.click(timeout=20 * SECONDS)
+    card = page.get_by_text(name, exact=False).first
+    card.wait_for(timeout=20 * SECONDS)
+    if name == NAMES[0]:
+        page.wait_for_timeout(1 * SECONDS)  # the thumbnails
+        window.shot("templates")
+    card.click()
+    page.wait_for_function("() => app.graph._nodes.some(n => n.comfyClass === 'InfiniteTalkChunkSampler')")
+    window.close_dialogs()
+    window.shot(f"template_{name}")
+    expected = json.loads((REPO / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    info = server.object_info()
+    assert of_server(window.prompt(), info) == of_server(expected, info)
+    assert not window.run("() => app.graph._nodes.filter(n => n.has_errors || !n.constructor.title).map(n => n.type)")
+    window.empty()
+
+
+def test_nodes_are_found_by_search_and_connected_by_drag(window: Window) -> None:
+    page = window.page
+    window.empty()
+    found = {
+        "InfiniteTalkAudioEncoderLoader": ("InfiniteTalk Audio Encoder Loader", 500, 300),
+        "InfiniteTalkSpeechEncode": ("InfiniteTalk Speech Encode", 1100, 400),
+    }
+    for kind, (title, x, y) in found.items():
+        page.mouse.dblclick(x, y)
+        page.wait_for_timeout(500)
+        page.keyboard.type(title)
+        page.wait_for_timeout(700)
+        window.shot(f"search_{kind}")
+        page.keyboard.press("Enter")
+        page.wait_for_function("kind => app.graph._nodes.some(n => n.comfyClass === kind)", arg=kind)
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(300)
+    page.mouse.move(*window.position("InfiniteTalkAudioEncoderLoader", True, 0))
+    page.mouse.down()
+    page.mouse.move(*window.position("InfiniteTalkSpeechEncode", False, 0), steps=12)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    window.shot("connected")
+    links = window.run(
+        """() => { const node = app.graph._nodes.find(n => n.comfyClass === 'InfiniteTalkSpeechEncode');
+            return node.inputs.map(input => input.link != null) }"""
+    )
+    assert links == [True, False], "the encoder is connected, the audio is not"
+
+
+def test_numbers_without_effect_are_grey(window: Window) -> None:
+    window.load("talking_portrait")
+    disabled = """() => Object.fromEntries(app.graph._nodes.filter(n => /Picker|Guidance/.test(n.comfyClass))
+        .flatMap(n => n.widgets.map(w => [w.name, Boolean(w.disabled)])))"""
+    numbers = ("width", "height", "steps", "text_scale", "audio_scale", "shift", "apg_momentum", "apg_norm_threshold")
+    before = window.run(disabled)
+    assert {name for name, grey in before.items() if grey} == set(numbers)
+    window.run(
+        """() => { for (const widget of app.graph._nodes.flatMap(n => n.widgets ?? []))
+            if (['size', 'preset'].includes(widget.name)) { widget.value = 'custom'; widget.callback('custom') } }"""
+    )
+    after = window.run(disabled)
+    assert {name for name, grey in after.items() if grey} == {"apg_momentum", "apg_norm_threshold"}
+    copy = """() => { const node = app.graph._nodes.find(n => /Picker/.test(n.comfyClass)).clone();
+        app.graph.add(node); return node.widgets.filter(w => w.disabled).length }"""
+    assert window.run(copy) == 0, "a copy of the node is not greyed either"
+
+
+def test_run_makes_a_video_and_shows_it_on_the_node(window: Window) -> None:
+    from small_models import SMALL_FILES, WITHOUT_SMALL_FILE
+
+    window.load("talking_portrait")
+    window.run(
+        """([files, without]) => {
+            for (const node of [...app.graph._nodes]) {
+                if (!node.comfyClass) continue; // a note
+                if (without.includes(node.comfyClass)) { app.graph.remove(node); continue }
+                const small = files[node.comfyClass] ?? {};
+                for (const widget of node.widgets ?? []) {
+                    if (typeof small === 'string' && /\\.safetensors$/.test(widget.value)) widget.value = small;
+                    if (small[widget.name]) widget.value = small[widget.name];
+                    const quick = { size: 'custom', width: 64, height: 64, preset: 'distill LoRA (4 steps)' };
+                    if (node.comfyClass.startsWith('InfiniteTalk') && widget.name in quick) {
+                        widget.value = quick[widget.name]; widget.callback?.(widget.value);
+                    }
+                }
+            }
+        }""",
+        [SMALL_FILES, [*WITHOUT_SMALL_FILE, "CLIPTextEncode"]],
+    )
+    page = window.page
+    page.locator("[data-testid=queue-button]").first.click()
+    player = page.locator("video[src*='InfiniteTalk'], video:has(source[src*='InfiniteTalk'])").first
+    player.wait_for(state="attached", timeout=60 * SECONDS)
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('video')]
+            .some(v => /InfiniteTalk/.test(v.currentSrc) && v.readyState >= 2)""",
+        timeout=20 * SECONDS,
+    )
+    shown = player.evaluate("v => ({ seconds: v.duration, width: v.videoWidth, height: v.videoHeight })")
+    assert (shown["width"], shown["height"]) == (64, 64)
+    assert abs(shown["seconds"] - 121 / 25) < 0.1, "as long as voice.wav"
+    page.wait_for_timeout(500)
+    window.shot("after_run")
+
+
+def test_the_help_page_opens(window: Window) -> None:
+    window.load("talking_portrait")
+    page = window.page
+    window.run(
+        """() => { const node = app.graph._nodes.find(n => n.comfyClass === 'InfiniteTalkGuidance');
+            app.canvas.selectNodes([node]); app.canvas.centerOnNode(node); app.canvas.setDirty(true, true) }"""
+    )
+    page.locator("[data-testid=info-button]").first.click(timeout=10 * SECONDS)
+    page.get_by_text("Model passes a chunk").first.wait_for(timeout=10 * SECONDS)
+    window.shot("help")
+
+
+def test_nothing_of_ours_complained(window: Window) -> None:
+    assert window.complaints == []
