@@ -24,7 +24,7 @@ MEDIA_SUFFIXES = (".png", ".jpg", ".wav", ".flac", ".mp4")
 WITHOUT_SMALL_FILE = ("CLIPLoader", "CLIPVisionLoader")
 # What a machine without a graphics card does in half a minute: few steps, small pictures. Speech guidance stays on.
 QUICK_SETTINGS: dict[str, dict[str, Any]] = {
-    "InfiniteTalkReferencePicker": {"size": "custom", "width": 256, "height": 256},
+    "InfiniteTalkReferencePicker": {"size": "custom", "width": 128, "height": 128},
     "InfiniteTalkGuidance": {"preset": "custom", "steps": 4, "text_scale": 1.0, "audio_scale": 3.0, "shift": 7.0},
 }
 
