@@ -23,10 +23,9 @@ WORDS = {
     "en": {
         "inputs": "Inputs",
         "outputs": "Outputs",
-        "input_columns": ("Parameter", "Description", "Data Type", "Required", "Range"),
+        "input_columns": ("Parameter", "Description", "Values"),
         "output_columns": ("Output", "Data Type"),
-        "yes": "yes",
-        "no": "no",
+        "optional": "optional",
         "to": "{} to {}",
         "steps": "{}, in steps of {}",
         "default": "default {}",
@@ -35,10 +34,9 @@ WORDS = {
     "zh": {
         "inputs": "输入",
         "outputs": "输出",
-        "input_columns": ("参数", "说明", "数据类型", "必填", "范围"),
+        "input_columns": ("参数", "说明", "取值"),
         "output_columns": ("输出", "数据类型"),
-        "yes": "是",
-        "no": "否",
+        "optional": "可选",
         "to": "{} ~ {}",
         "steps": "{}，步长 {}",
         "default": "默认 {}",
@@ -95,9 +93,7 @@ def _input_rows(node: Info, texts: Info, language: str) -> list[tuple[str, ...]]
         (
             _label(key, texts["inputs"][key]["name"]),
             texts["inputs"][key]["tooltip"],
-            spec[0],
-            words["no" if group == "optional" else "yes"],
-            _range(spec[1], words),
+            _values(spec, group == "optional", words),
         )
         for group in ("required", "optional")
         for key, spec in node["input"].get(group, {}).items()
@@ -115,12 +111,14 @@ def _label(name: str, translated: str) -> str:
     return f"`{name}`" if name == translated else f"{translated} `{name}`"
 
 
-def _range(options: Info, words: Info) -> str:
-    parts = []
+def _values(spec: list[Any], optional: bool, words: Info) -> str:
+    kind, options = spec
+    parts = [kind, *([words["optional"]] if optional else [])]
     if "min" in options:
         span = words["to"].format(options["min"], options["max"])
         parts.append(words["steps"].format(span, options["step"]) if "step" in options else span)
-    parts += [", ".join(f"`{option}`" for option in options.get("options", []))] if options.get("options") else []
+    if options.get("options"):
+        parts = [" / ".join(f"`{option}`" for option in options["options"])]
     if "default" in options:
         parts.append(words["default"].format(words["empty"] if options["default"] == "" else options["default"]))
     return "; ".join(parts)

@@ -74,7 +74,7 @@ def ui_workflow(design: Design, info: Info) -> dict[str, Any]:
         ],
         "groups": [_group(number, group) for number, group in enumerate(design.groups, start=1)],
         "config": {},
-        "extra": {"ds": {"scale": 0.6, "offset": [560, 140]}, "frontendVersion": FRONTEND},
+        "extra": {"ds": {"scale": 0.6, "offset": [620, 250]}, "frontendVersion": FRONTEND},
         "version": 0.4,
     }
 

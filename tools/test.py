@@ -47,16 +47,14 @@ def main() -> int:
     checks = {
         "ruff check": ("ruff", "check", "."),
         "ruff format": ("ruff", "format", "--check", "."),
-        # The repository is a package to ComfyUI, under any folder name; to mypy it is a plain folder.
-        "mypy": ("mypy", "--explicit-package-bases"),
+        "mypy": ("mypy",),
     }
     for name, command in checks.items():
         if execute(name, python, "-m", *command):
             failures.append(name)
     extra = {"COMFYUI_DIR": str(ready.comfyui), **({"CHROMIUM": chromium} if chromium else {})}
     suites = {
-        # Look for packages and conftest.py no higher than tests/: the repository's __init__.py needs ComfyUI.
-        "tests of the core": ("--confcutdir=tests", "tests/pure", "tests/golden"),
+        "tests of the core": ("tests/pure", "tests/golden"),
         "tests in ComfyUI": ("-c", "tests/host/pytest.ini", "tests/host"),
     }
     total = Count()

@@ -131,10 +131,12 @@ IMAGE_LINK: dict[str, Link] = {"image": (SOURCE, 0)}
 VIDEO_LINK: dict[str, Link] = {"video": (SOURCE, 0)}
 
 
-def picture(loader: str, file: dict[str, str], link: dict[str, Link], y: int, **widgets: Any) -> tuple[Node, ...]:
-    """The source and which frames of it are used; `y` is the top of both."""
+def picture(
+    loader: str, file: dict[str, str], link: dict[str, Link], y: int, height: int = 414, **widgets: Any
+) -> tuple[Node, ...]:
+    """The source, `height` high, and which frames of it are used; `y` is the top of both."""
     return (
-        Node(SOURCE, loader, 500, y, 340, 400, file),
+        Node(SOURCE, loader, 500, y, 340, height, file),
         Node(PICKER, "InfiniteTalkReferencePicker", 880, y, 340, 174, widgets, link),
     )
 
@@ -167,19 +169,19 @@ def sampling(prompt: str) -> tuple[Node, ...]:
             NEGATIVE_COLOUR,
         ),
         Node(GUIDANCE, "InfiniteTalkGuidance", x, 480, 360, 226, {"preset": "distill LoRA (8 steps)"}),
-        Node(SAMPLER, "InfiniteTalkChunkSampler", 1700, 80, 420, 790, {}, inputs),
+        Node(SAMPLER, "InfiniteTalkChunkSampler", 1700, 80, 380, 860, {}, inputs),
     )
 
 
-def groups(speech_height: int) -> tuple[Group, ...]:
+def groups(speech_height: int, picture_height: int) -> tuple[Group, ...]:
     """The frames; the picture's begins under the speech's."""
     top = speech_height + 20
     return (
         Group("Models", 20, 0, 440, 820, BLUE),
         Group("Speech", 480, 0, 760, speech_height, GREEN),
-        Group("Picture", 480, top, 760, 510, PURPLE),
+        Group("Picture", 480, top, 760, picture_height, PURPLE),
         Group("Text and guidance", 1260, 0, 400, 726, BLUE),
-        Group("Sampling", 1680, 0, 460, 890, RED),
+        Group("Sampling", 1680, 0, 420, 960, RED),
     )
 
 
@@ -246,7 +248,7 @@ DESIGNS = (
                 "of the head. Soft light, sharp details."
             ),
         ),
-        groups(260),
+        groups(260, 508),
         note(PORTRAIT_NOTE, SINGLE),
     ),
     Design(
@@ -260,7 +262,7 @@ DESIGNS = (
                 "stay as in the video. Sharp details."
             ),
         ),
-        groups(260),
+        groups(260, 508),
         note(DUBBING_NOTE, SINGLE),
     ),
     Design(
@@ -280,13 +282,13 @@ DESIGNS = (
                 {"timing": "one after the other"},
                 {"encoder": (ENCODER, 0), "audio_1": (VOICE, 0), "audio_2": (VOICE_2, 0)},
             ),
-            *picture("LoadImage", {"image": "two_people.png"}, IMAGE_LINK, 530),
+            *picture("LoadImage", {"image": "two_people.png"}, IMAGE_LINK, 530, 314),
             *sampling(
                 "Two people talk with each other, natural lip and jaw movements, lively eyes; who listens keeps the "
                 "mouth closed. Soft light, sharp details."
             ),
         ),
-        groups(436),
+        groups(436, 408),
         note(SPEAKERS_NOTE, MULTI),
     ),
 )

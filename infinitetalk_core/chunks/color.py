@@ -47,12 +47,12 @@ def _mean_and_deviation(lab: Tensor) -> tuple[Tensor, Tensor]:
     return mean + pivot, deviation
 
 
-def hold_colour(frames: Tensor, anchor: Tensor, strength: float) -> Tensor:
+def hold_colour(frames: Tensor, anchor: Tensor, strength: float, device: torch.device | None = None) -> Tensor:
     """Give each frame the anchor's mean and spread of colour in Lab, blended in by `strength`.
 
     frames: (F, H, W, 3) in [0, 1]; anchor: (h, w, 3) in [0, 1], any size; strength: 0 (off: the same tensor
-    comes back) to 1. A channel without any spread takes the anchor's mean. Works on the frames' device, a few
-    frames at a time; returns the frames' shape and type, cut to [0, 1].
+    comes back) to 1; device: where to compute, a few frames at a time, by default where the frames are. A channel
+    without any spread takes the anchor's mean. Returns the frames' shape, type and device, cut to [0, 1].
     Source: the reference's match_and_blend_colors (wan/utils/multitalk_utils.py).
     Raises InputError for a strength outside 0 to 1 or a wrong shape.
     """
@@ -65,11 +65,12 @@ def hold_colour(frames: Tensor, anchor: Tensor, strength: float) -> Tensor:
         )
     if strength == 0:
         return frames
-    anchor_lab = rgb_to_lab(anchor.to(frames.device, torch.float32).clamp(0, 1))
+    device = device or frames.device
+    anchor_lab = rgb_to_lab(anchor.to(device, torch.float32).clamp(0, 1))
     anchor_mean, anchor_deviation = _mean_and_deviation(anchor_lab[None])
     held = torch.empty_like(frames)
     for start in range(0, len(frames), FRAMES_AT_ONCE):
-        part = frames[start : start + FRAMES_AT_ONCE].float().clamp(0, 1)
+        part = frames[start : start + FRAMES_AT_ONCE].to(device, torch.float32).clamp(0, 1)
         lab = rgb_to_lab(part)
         mean, deviation = _mean_and_deviation(lab)
         gain = torch.where(deviation < _FLAT, 0, anchor_deviation / deviation)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ..audio.windows import speech_windows
@@ -63,6 +64,7 @@ class ColourHold:
 
     strength: float = 1.0
     to_first: bool = False
+    device: torch.device | None = None  # where to compute; by default where the frames are
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def dub(
         anchor = look.picture if anchor is None or not job.colour.to_first else anchor
         conditioning = _conditioning(job, chunk, models, look, tail)
         latents = models.denoise(conditioning, partial(after_step, chunk))
-        frames = hold_colour(models.decode(latents), anchor, job.colour.strength)
+        frames = hold_colour(models.decode(latents), anchor, job.colour.strength, job.colour.device)
         # A copy: a view would keep the whole chunk in memory while the next one is made.
         tail = Tail(frames[-job.context_frames :].clone(), chunk.start + chunk.length - job.context_frames)
         yield Finished(chunk, frames[chunk.new], tail)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.model_management
 import comfy.samplers
 from comfy_api.latest import io
 from torch import Tensor
@@ -113,6 +114,7 @@ def _job(speech: Speech, reference: Reference, settings: RunSettings) -> Job:
         speech=speech,
         reference=reference,
         masks=masks,
-        colour=settings.colour,
+        # Seconds a chunk on the CPU, nothing on a GPU.
+        colour=replace(settings.colour, device=comfy.model_management.get_torch_device()),
         noise=seeded_noise(settings.seed),
     )

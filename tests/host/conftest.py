@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,22 +10,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 REPO = Path(__file__).resolve().parents[2]
-COMFYUI = Path(os.environ.get("COMFYUI_DIR") or REPO / ".demo" / "comfyui").expanduser().resolve()
+sys.path.append(str(REPO / "tools"))
+
+from in_process import comfyui_folder, enter_comfyui, load_pack  # noqa: E402
+
+COMFYUI = comfyui_folder()
 HAVE_HOST = (COMFYUI / "main.py").is_file()
-PACK_MODULE = "infinitetalk_pack"
-
-
-def _arrange_path() -> None:
-    """ComfyUI first, our tools last, the repository nowhere (its nodes/ would hide ComfyUI's nodes.py)."""
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != REPO]
-    sys.path.insert(0, str(COMFYUI))
-    sys.path.append(str(REPO / "tools"))
-
-
-if HAVE_HOST:
-    _arrange_path()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,20 +39,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure() -> None:
     """Before any test module is imported, so that they may import comfy at their top."""
-    if not HAVE_HOST:
-        return
-    import torch
-    from run_comfyui import cure_torchvision
-
-    torch.set_num_threads(1)
-    cure_torchvision()
-    # As main.py does: ComfyUI's nodes.py puts comfy/ on the path, whose utils.py would hide this package.
-    importlib.import_module("utils.extra_config")
-
-    # ComfyUI reads its arguments from sys.argv only when its main.py says so; the device is chosen on import.
-    from comfy.cli_args import args
-
-    args.cpu = True
+    if HAVE_HOST:
+        torch.set_num_threads(1)
+        enter_comfyui(COMFYUI)
 
 
 @pytest.fixture(scope="session")
@@ -80,14 +59,7 @@ def golden_dir(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def pack(comfyui: Path) -> ModuleType:
     """The pack, imported as ComfyUI imports a custom node folder."""
-    spec = importlib.util.spec_from_file_location(
-        PACK_MODULE, REPO / "__init__.py", submodule_search_locations=[str(REPO)]
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[PACK_MODULE] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_pack()
 
 
 @pytest.fixture(scope="session")
