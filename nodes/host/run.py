@@ -72,9 +72,11 @@ def run_dub(
         crf=settings.crf,
         metadata=workflow_metadata(hidden),
     )
+    progress.show(reference.picture(reference.frame(job.plan[0])))
     with writer:
         for finished in dub(job, studio, progress.after_step):
             writer.write(finished.frames)
+            progress.show(finished.frames[-1])
     return finished_video(path, subfolder)
 
 
