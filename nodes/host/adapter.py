@@ -53,7 +53,8 @@ def put_on_model(model: Patcher, path: Path, strength: float) -> Patcher:
             f"{path.name} is made for a model of {config.blocks} blocks of width {config.dim}, but the MODEL has "
             f"{len(backbone.blocks)} blocks of width {backbone.dim}; {WHERE}"
         )
-    adapter = AudioAdapter(config, comfy.ops.manual_cast, device=comfy.model_management.unet_offload_device())
+    # Without memory of its own: the file's tensors become the parameters.
+    adapter = AudioAdapter(config, comfy.ops.manual_cast, device="meta")
     load_strictly(adapter, load_infinitetalk(path, header), path.name)
     patched = model.clone()
     patched.set_additional_models(KEY, [model_patcher(adapter)])

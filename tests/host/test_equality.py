@@ -12,7 +12,7 @@ import comfy.sd
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 HEADS = 2
 
@@ -122,6 +122,27 @@ def test_strength_zero_is_the_model_without_speech(core, files, own):
         silenced = predict_on_host(core, load_model(core, files, 0.0), x, t, text, picture, heard)
         plain = load_model(core, files).model.diffusion_model(x, t, text, clip_fea=picture)
     torch.testing.assert_close(silenced, plain, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(torch.bfloat16, 5e-3), (torch.float16, 1e-3), (torch.float8_e4m3fn, 4e-2)]
+)
+@torch.inference_mode()
+def test_weights_in_other_types_stay_as_they_are_and_predict_nearly_the_same(core, files, own, dtype, limit, tmp_path):
+    weights = {k: v.to(dtype) for k, v in load_file(files.infinitetalk).items()}
+    save_file(weights, tmp_path / "weights.safetensors")
+    model = load_model(core, replace_file(files, infinitetalk=tmp_path / "weights.safetensors"))
+    assert {p.dtype for p in core.adapter.adapter_of(model).parameters()} == {dtype}
+    c = make_conditioning(core, own)
+    x = core.conditioning.model_input(c.noise, c.reference)
+    text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
+    heard = [own.adapter.speech_tokens(c.windows)]
+    want = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
+    assert relative(predict_on_host(core, model, x, t, text, picture, heard), want) < limit
+
+
+def replace_file(files, **changed):
+    return SimpleNamespace(**{**vars(files), **changed})
 
 
 def studio(core, model, guidance, sampler: str = "euler", steps: int = 3):
