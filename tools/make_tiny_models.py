@@ -47,6 +47,10 @@ class Sizes:
     audio_tokens: int = 32
     audio_width: int = 64
     lora_rank: int = 4
+    control_dim: int = 96  # 16 heads (no file says how many) of 6, the least that three axes of positions can share
+    control_layers: int = 2
+    control_ffn: int = 192
+    control_view: int = 16
 
 
 @dataclass(frozen=True)
@@ -237,12 +241,38 @@ def lora_weights(s: Sizes) -> Weights:
         yield f"diffusion_model.blocks.{i}.norm3.diff", Weight((s.wan_dim,), 0.05)
 
 
+def uni3c_weights(s: Sizes) -> Weights:
+    """The Uni3C ControlNet: 36 input channels (noise 16, mask 4, guidance video 16), render mask 1 and camera 6."""
+    yield from _layer("controlnet_patch_embedding", s.wan_dim, (2 * s.latent_channels + 4, 1, 2, 2))
+    yield from _layer("controlnet_mask_embedding.mask_proj.0", s.control_view, (1 + 6, 4, 8, 8))
+    yield from _norm("controlnet_mask_embedding.mask_proj.1", s.control_view)
+    yield from _layer("controlnet_mask_embedding.mask_zero_proj", s.wan_dim, (s.control_view, 1, 2, 2))
+    yield from _layer("proj_in", s.control_dim, (s.wan_dim,))
+    for i in range(s.control_layers):
+        yield from _control_block(f"controlnet_blocks.{i}", s)
+        yield from _layer(f"proj_out.{i}", s.wan_dim, (s.control_dim,), gain=0.5)
+
+
+def _control_block(block: str, s: Sizes) -> Weights:
+    dim = s.control_dim
+    for norm in ("norm1", "norm2"):
+        yield from _layer(f"{block}.{norm}.linear", 3 * dim, (s.wan_dim,))
+        yield from _norm(f"{block}.{norm}.norm", dim)
+    for part in ("to_q", "to_k", "to_v", "to_out.0"):
+        yield from _layer(f"{block}.self_attn.{part}", dim, (dim,))
+    for norm in ("norm_q", "norm_k"):
+        yield from _norm(f"{block}.self_attn.{norm}", dim, bias=False)
+    yield from _layer(f"{block}.ffn.0", s.control_ffn, (dim,))
+    yield from _layer(f"{block}.ffn.2", dim, (s.control_ffn,))
+
+
 FILES = {
     "diffusion_models/tiny_wan2.1_i2v.safetensors": wan_weights,
     "vae/tiny_wan_vae.safetensors": vae_weights,
     "model_patches/tiny_infinitetalk_single.safetensors": infinitetalk_weights,
     "audio_encoders/tiny_wav2vec2.safetensors": wav2vec2_weights,
     "loras/tiny_lora.safetensors": lora_weights,
+    "controlnet/tiny_uni3c.safetensors": uni3c_weights,
 }
 
 

@@ -7,26 +7,16 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from ..errors import InputError
-from .files import Header, read_header
-from .kinds import Kind, kind_of
+from .files import Header
+from .kinds import Kind
+from .plain import read_plain_header
 
 WHERE = "get InfiniteTalk weights (for example Wan2_1-InfiniTetalk-Single_fp16.safetensors) into models/model_patches"
-FLOATS = ("F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
 def read_infinitetalk_header(path: Path) -> Header:
     """The header of a file of InfiniteTalk weights. Reads no weights, so a wrong file is refused at once."""
-    header = read_header(path)
-    kind = kind_of(header.shapes)
-    if kind is not Kind.INFINITETALK:
-        raise InputError(f"{path.name} is {kind.value}, not InfiniteTalk weights; {WHERE}")
-    if quantised := _quantised(header):
-        raise InputError(
-            f"{path.name} holds quantised weights ({quantised}), which this loader cannot read; "
-            "use the fp16, bf16 or plain fp8 file"
-        )
-    return header
+    return read_plain_header(path, Kind.INFINITETALK, WHERE)
 
 
 def load_infinitetalk(path: Path, header: Header) -> dict[str, Tensor]:
@@ -36,12 +26,3 @@ def load_infinitetalk(path: Path, header: Header) -> dict[str, Tensor]:
     """
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(header.prefix + name) for name in header.shapes}
-
-
-def _quantised(header: Header) -> str | None:
-    for name, dtype in header.dtypes.items():
-        if name == "scaled_fp8" or name.endswith((".scale_weight", ".weight_scale", ".comfy_quant")):
-            return "fp8 with scales"
-        if dtype not in FLOATS:
-            return dtype
-    return "fp8 with scales" if "_quantization_metadata" in header.metadata else None

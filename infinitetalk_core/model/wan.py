@@ -6,7 +6,7 @@ Source: Wan 2.1, wan/modules/model.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -176,11 +176,13 @@ class WanBackbone(nn.Module):
         adapter: AudioAdapter,
         speech: Sequence[SpeechTokens],
         audio_scale: float = 1.0,
+        after_block: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Predict the velocity.
 
         x (B, 36, T, h, w); timesteps (B,) on 0…1000; text (B, M ≤ text_len, text_dim); picture (B, 257, clip_dim)
-        or None; speech: one per item. Returns (B, 16, T, h, w).
+        or None; speech: one per item; after_block(i, tokens (B, L, C)) → tokens may change what block i gives.
+        Returns (B, 16, T, h, w).
         """
         x = self.patch_embedding(x)
         grid: tuple[int, int, int] = tuple(x.shape[2:])  # type: ignore[assignment]
@@ -191,7 +193,7 @@ class WanBackbone(nn.Module):
         text = self.text_embedding(F.pad(text, (0, 0, 0, self.config.text_len - text.shape[1])))
         picture = None if picture is None else self.img_emb(picture)
         rotate = video_rotation(grid, self.config.dim // self.config.heads, x.device)
-        for module, audio in zip(self.blocks, adapter.blocks, strict=True):
+        for i, (module, audio) in enumerate(zip(self.blocks, adapter.blocks, strict=True)):
             block = cast(Block, module)
             calls = BlockCalls(
                 self_attention=partial(_self_attention, block, rotate),
@@ -199,6 +201,7 @@ class WanBackbone(nn.Module):
                 attention=sdpa,
             )
             x = audio_conditioned_block(block, cast(AudioBlock, audio), x, e6, speech, audio_scale, calls)
+            x = x if after_block is None else after_block(i, x)
         t, h, w = grid
         return rearrange(
             self.head(x, e), "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h, w=w, p=PATCH[1], q=PATCH[2]

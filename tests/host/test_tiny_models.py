@@ -15,6 +15,7 @@ VAE = "vae/tiny_wan_vae.safetensors"
 PATCH = "model_patches/tiny_infinitetalk_single.safetensors"
 SPEECH = "audio_encoders/tiny_wav2vec2.safetensors"
 LORA = "loras/tiny_lora.safetensors"
+UNI3C = "controlnet/tiny_uni3c.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,20 @@ def test_infinitetalk_weights_fit_the_other_two(models_dir: Path, wan) -> None:
         dim = block.self_attn.q.weight.shape[1]
         assert weights[f"blocks.{i}.audio_cross_attn.q_linear.weight"].shape == (dim, dim)
         assert weights[f"blocks.{i}.norm_x.weight"].shape == (dim,)
+
+
+def test_uni3c_fits_the_diffusion_model(models_dir: Path, wan) -> None:
+    weights, model = load_file(models_dir / UNI3C), wan.model.diffusion_model
+    dim = model.time_embedding[2].weight.shape[0]
+    blocks = {k.split(".")[1] for k in weights if k.startswith("controlnet_blocks.")}
+    assert 0 < len(blocks) < len(model.blocks)
+    for i in blocks:
+        for norm in ("norm1", "norm2"):
+            assert weights[f"controlnet_blocks.{i}.{norm}.linear.weight"].shape[1] == dim
+        assert weights[f"proj_out.{i}.weight"].shape[0] == dim
+    assert weights["controlnet_patch_embedding.weight"].shape[1:] == model.patch_embedding.weight.shape[1:]
+    assert weights["controlnet_mask_embedding.mask_proj.0.weight"].shape[1] == 1 + 6
+    assert (models_dir / UNI3C).stat().st_size < 1.5e6
 
 
 def test_lora_reaches_the_diffusion_model_whole(models_dir: Path, wan, caplog) -> None:
