@@ -19,7 +19,7 @@ import object_info
 REPO = Path(__file__).resolve().parents[1]
 DOCS, LOCALES = REPO / "js" / "docs", REPO / "locales"
 # How a language calls the sections and the columns of a page.
-WORDS = {
+WORDS: dict[str, dict[str, Any]] = {
     "en": {
         "inputs": "Inputs",
         "outputs": "Outputs",
@@ -81,9 +81,9 @@ def page(text: str, language: str, node: Info, texts: Info) -> str:
         heading = f"## {words[section]}\n"
         if heading not in text:
             raise ValueError(f"the page has no section {heading.strip()!r}")
-        text = re.sub(
-            rf"({re.escape(heading)}).*?(?=^## |\Z)", lambda m, t=table: f"{m[1]}\n{t}\n", text, flags=re.S | re.M
-        )
+        before, after = text.split(heading, 1)
+        rest = re.search(r"^## ", after, flags=re.M)
+        text = f"{before}{heading}\n{table}\n{after[rest.start() :] if rest else ''}"
     return text.rstrip() + "\n"
 
 

@@ -30,7 +30,7 @@ SHARPNESS = 1.25  # pixels of the picture for one of the window
 # Everything but the canvas and what lies on it.
 HIDE = """
 .comfyui-body-top, .comfyui-body-left, .comfyui-body-bottom, .side-tool-bar-container, .graph-canvas-panel,
-.p-toast, .actionbar, .comfy-menu-hamburger, [data-testid*=minimap], .litegraph-minimap, .p-dialog-mask { visibility: hidden !important }
+.p-toast, .actionbar, .comfy-menu-hamburger, .litegraph-minimap, .p-dialog-mask { visibility: hidden !important }
 """
 
 

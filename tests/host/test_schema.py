@@ -90,4 +90,5 @@ def test_comfyui_serves_help_languages_and_scripts(server: Any, agreed: dict[str
         assert served[language]["nodeDefs"] == texts(language)
         assert served[language]["nodeCategories"]["infinitetalk"] == "InfiniteTalk"
     scripts = json.loads(server.get("/extensions"))
-    assert [s for s in scripts if "infinitetalk" in s] == ["/extensions/infinitetalk/relevant_inputs.js"]
+    ours = sorted(script.rsplit("/", 1)[-1] for script in scripts if script.startswith("/extensions/infinitetalk/"))
+    assert ours == sorted(path.name for path in DOCS.parent.glob("*.js")), "each is loaded once"
