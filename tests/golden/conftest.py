@@ -55,7 +55,9 @@ def golden(request: pytest.FixtureRequest):
             if not (folder / f"{name}.json").exists():
                 pytest.skip(f"{folder} has no case {name}")
             config = json.loads((folder / f"{name}.json").read_text())["config"]
-            tensors = load_file(folder / f"{name}.safetensors")
+            # Ordinary tensors, also when the first test to ask runs in inference mode.
+            with torch.inference_mode(False):
+                tensors = load_file(folder / f"{name}.safetensors")
             cache[name] = GoldenCase(name, config, tensors, manifest["suggested_tolerances"].get(name, ""))
         return cache[name]
 
