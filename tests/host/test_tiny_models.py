@@ -35,6 +35,8 @@ def test_the_same_seed_gives_the_same_bytes(models_dir: Path, tmp_path: Path) ->
 
 
 def test_all_of_them_are_small(tmp_path: Path) -> None:
+    from make_tiny_models import write_tiny_models
+
     write_tiny_models(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) < 20e6
 
