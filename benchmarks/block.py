@@ -108,7 +108,7 @@ def callables(b: SimpleNamespace, pack: str, speakers: int):
         return b.block(b.x, b.e, b.pe, b.text, context_img_len=257, transformer_options=options)
 
     def ours():
-        return adapter._listening_block(b.block, b.ours, call, 257, args, {})["img"]
+        return adapter._listening_block(0, b.block, b.ours, call, 257, args, {})["img"]
 
     return native, ours
 
@@ -123,6 +123,14 @@ def seconds(run, device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def timed(native, ours, device: str, swap: bool) -> tuple[float, float]:
+    """Seconds of both; `swap` runs ours first, so that neither always follows the other."""
+    if swap:
+        second, first = seconds(ours, device), seconds(native, device)
+        return first, second
+    return seconds(native, device), seconds(ours, device)
 
 
 def main() -> None:
@@ -140,7 +148,7 @@ def main() -> None:
         native, ours = callables(b, pack, speakers)
         with torch.inference_mode():
             error = ((ours() - native()).norm() / native().norm()).item()
-            pairs = [(seconds(native, options.device), seconds(ours, options.device)) for _ in range(options.rounds)]
+            pairs = [timed(native, ours, options.device, swap=i % 2 == 1) for i in range(options.rounds)]
         ratio = median(o / n for n, o in pairs)
         print(
             f"{speakers} speaker(s), {b.x.shape[1]} tokens of {options.dim} on {options.device}: "

@@ -72,6 +72,9 @@ def make_job(options: argparse.Namespace, pack: str, models: Path):
         chunk_frames=81,
         context_frames=9,
         colour=module("infinitetalk_core.chunks.dub").ColourHold(),
+        strengths=(),
+        pinned=None,
+        camera=None,
         filename_prefix="benchmark",
         crf=18,
     )

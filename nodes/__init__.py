@@ -3,13 +3,18 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .audio_encoder_loader import AudioEncoderLoader
+from .camera_control import CameraControlNode
+from .camera_path import CameraPath
 from .chunk_sampler import ChunkSampler
 from .guidance import GuidanceSettings
 from .host.files import register_folders
 from .model_loader import ModelLoader
+from .pinned_region import PinnedRegion
 from .reference_picker import ReferencePicker
+from .sdedit import SDEditStrength
 from .speakers import Speakers
 from .speech_encode import SpeechEncode
+from .uni3c_loader import Uni3CLoader
 
 NODES: list[type[io.ComfyNode]] = [
     AudioEncoderLoader,
@@ -17,6 +22,11 @@ NODES: list[type[io.ComfyNode]] = [
     Speakers,
     ModelLoader,
     ReferencePicker,
+    SDEditStrength,
+    PinnedRegion,
+    Uni3CLoader,
+    CameraControlNode,
+    CameraPath,
     GuidanceSettings,
     ChunkSampler,
 ]

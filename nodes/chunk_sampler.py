@@ -4,9 +4,19 @@ from comfy_api.latest import io
 
 from ..infinitetalk_core.chunks.dub import ColourHold
 from ..infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES
-from ..infinitetalk_core.sampling.settings import PRESETS
+from ..infinitetalk_core.sampling.settings import preset_for
 from .host.run import RunSettings, run_dub
-from .types import CATEGORY, GuidanceType, ReferenceType, SpeechType, advanced, choice
+from .types import (
+    CATEGORY,
+    CameraType,
+    GuidanceType,
+    PinnedType,
+    ReferenceType,
+    SDEditType,
+    SpeechType,
+    advanced,
+    choice,
+)
 
 COLOUR_ANCHORS = ["chunk's reference", "first reference"]
 
@@ -31,7 +41,7 @@ class ChunkSampler(io.ComfyNode):
                 GuidanceType.Input(
                     "guidance",
                     optional=True,
-                    tooltip=f"From InfiniteTalk Guidance. Not connected: {next(iter(PRESETS))}.",
+                    tooltip="From InfiniteTalk Guidance. Not connected: quality, 40 steps, for the size of the video.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
@@ -47,6 +57,21 @@ class ChunkSampler(io.ComfyNode):
                     "negative",
                     optional=True,
                     tooltip="What the video should not be. Has an effect only with text guidance above 1.",
+                ),
+                SDEditType.Input(
+                    "sdedit",
+                    optional=True,
+                    tooltip="From SDEdit Strength: starts from the noised source, so that its camera shows through.",
+                ),
+                CameraType.Input(
+                    "camera",
+                    optional=True,
+                    tooltip="From Uni3C Camera: the video follows a camera.",
+                ),
+                PinnedType.Input(
+                    "pinned",
+                    optional=True,
+                    tooltip="From Pinned Region: outside its mask the source stays, pixel by pixel.",
                 ),
                 io.Sampler.Input("sampler", optional=True, tooltip="Any sampler. Not connected: euler."),
                 io.Sigmas.Input(
@@ -116,7 +141,10 @@ class ChunkSampler(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[io.Video.Output("video", display_name="video")],
+            outputs=[
+                io.Video.Output("video", display_name="video"),
+                io.String.Output("report", display_name="report"),
+            ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
@@ -139,19 +167,25 @@ class ChunkSampler(io.ComfyNode):
         clip_vision=None,
         positive=None,
         negative=None,
+        sdedit=(),
+        camera=None,
+        pinned=None,
         sampler=None,
         sigmas=None,
     ) -> io.NodeOutput:
         """Run it."""
         to_first = choice(colour_anchor, COLOUR_ANCHORS, "colour_anchor") == COLOUR_ANCHORS[1]
         settings = RunSettings(
-            sampling=guidance or next(iter(PRESETS.values())),
+            sampling=guidance or preset_for(reference.height, reference.width),
             sampler=sampler,
             sigmas=sigmas,
             seed=seed,
             chunk_frames=chunk_frames,
             context_frames=context_frames,
             colour=ColourHold(colour_hold, to_first),
+            strengths=sdedit,
+            pinned=pinned,
+            camera=camera,
             filename_prefix=filename_prefix,
             crf=crf,
         )

@@ -24,8 +24,8 @@ class GuidanceSettings(io.ComfyNode):
                     options=[*PRESETS, "custom"],
                     default=next(iter(PRESETS)),
                     tooltip="quality: 40 steps with text and speech guidance, for the model as released. distill LoRA: "
-                    "4 or 8 steps without guidance, for a step-distilled LoRA (lightx2v, FusionX) on the MODEL: ten "
-                    "times as fast. custom: the numbers below.",
+                    "for a step-distilled LoRA (lightx2v, FusionX) on the MODEL; 4 steps without guidance or 8 with "
+                    "speech guidance, 4 or 16 predictions a chunk in place of 120. custom: the numbers below.",
                 ),
                 io.Int.Input("steps", default=40, min=1, max=200, tooltip=f"Denoising steps a chunk. {own}"),
                 io.Float.Input(

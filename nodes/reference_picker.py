@@ -3,14 +3,24 @@
 from comfy_api.latest import io
 
 from ..infinitetalk_core.chunks.dub import Reference
-from ..infinitetalk_core.chunks.reference import AfterEnd, Policy
+from ..infinitetalk_core.chunks.reference import AfterEnd, Picking, Policy, parse_times
 from ..infinitetalk_core.chunks.sizes import Size, output_size
+from .host.reference import contact_sheet, cuts_of, shown
 from .host.video import source_of
-from .types import CATEGORY, ReferenceType, advanced, choice
+from .types import CATEGORY, ReferenceType, SpeechType, advanced, choice
 
 POLICIES = {p.value: p for p in Policy}
 AFTER_END = {a.value: a for a in AfterEnd}
 SIZES = {s.value: s for s in Size}
+
+POLICY_HELP = (
+    "Which source frame each chunk looks at. auto: still for one picture, chunk start for a video. still: always the "
+    "first. chunk start: the source at the moment the chunk begins (the paper's inference). neighbour: a frame just "
+    "outside the chunk (M3 of the paper: balances). same chunk, random (M0), first or last of chunk (M1): hold "
+    "strongly, copy poses. distant: over 5 s away (M2: free, drifts). first and last: both borders are fixed (FL2V "
+    "baseline: rigid). previous output: the last frame made (I2V baseline: drifts). adaptive: of some neighbours the "
+    "one that is like the context frames, or unlike them, by control. by hand: the times below."
+)
 
 
 class ReferencePicker(io.ComfyNode):
@@ -23,7 +33,7 @@ class ReferencePicker(io.ComfyNode):
             node_id="InfiniteTalkReferencePicker",
             display_name="InfiniteTalk Reference Picker",
             category=CATEGORY,
-            description="Chooses the frames that give the video its person, background and camera.",
+            description="Chooses the frames that give the video its person, background and camera, and shows them.",
             inputs=[
                 io.Image.Input(
                     "image",
@@ -34,16 +44,15 @@ class ReferencePicker(io.ComfyNode):
                 io.Video.Input(
                     "video",
                     optional=True,
-                    tooltip="The video to dub, any length and frame rate. Only the frames that are needed are read.",
+                    tooltip="The video to dub, any length and frame rate, read frame by frame from its file.",
                 ),
-                io.Combo.Input(
-                    "policy",
-                    options=["auto", *POLICIES],
-                    default="auto",
-                    tooltip="Which frame each chunk looks at. still: always the first (a portrait). chunk start: the "
-                    "source at the moment the chunk begins (video dubbing, as in the paper). auto: still for one "
-                    "picture, chunk start for a video.",
+                SpeechType.Input(
+                    "speech",
+                    optional=True,
+                    tooltip="Connect the speech to see the picks of all its chunks; without it those for the source's "
+                    "own length are shown. It does not change the picks.",
                 ),
+                io.Combo.Input("policy", options=["auto", *POLICIES], default="auto", tooltip=POLICY_HELP),
                 io.Combo.Input(
                     "size",
                     options=list(SIZES),
@@ -51,21 +60,16 @@ class ReferencePicker(io.ComfyNode):
                     tooltip="480p and 720p: the trained size nearest to the source's shape (about 640 x 640 or "
                     "960 x 960 pixels). custom: the width and height below. The source is scaled and cut to fit.",
                 ),
-                io.Int.Input(
-                    "width",
-                    default=832,
-                    min=16,
-                    max=4096,
-                    step=16,
-                    tooltip="Pixels, a multiple of 16. Only for size custom.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=480,
-                    min=16,
-                    max=4096,
-                    step=16,
-                    tooltip="Pixels, a multiple of 16. Only for size custom.",
+                *(
+                    io.Int.Input(
+                        name,
+                        default=default,
+                        min=16,
+                        max=4096,
+                        step=16,
+                        tooltip="Pixels, a multiple of 16. Only for size custom.",
+                    )
+                    for name, default in (("width", 832), ("height", 480))
                 ),
                 advanced(
                     io.Combo.Input(
@@ -75,27 +79,81 @@ class ReferencePicker(io.ComfyNode):
                         tooltip="What the source shows when the speech goes on after its end.",
                     )
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "find_cuts",
+                        default=True,
+                        tooltip="Find the scene cuts of a video: no chunk looks or continues across one.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "radius_seconds",
+                        default=1.0,
+                        min=0.04,
+                        max=60.0,
+                        step=0.04,
+                        tooltip="How far outside the chunk a neighbour may be. For neighbour and adaptive.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "control",
+                        default=0.5,
+                        min=0.0,
+                        max=1.0,
+                        step=0.05,
+                        tooltip="Only for adaptive. 0: the neighbour most like the context frames, which holds weakly; "
+                        "1: the one least like them, which pulls strongly back to the source.",
+                    )
+                ),
+                advanced(
+                    io.String.Input(
+                        "times",
+                        default="",
+                        tooltip="Only for by hand: a time of the source for each chunk, such as 0, 2.5, 1:07.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input("pick_seed", default=0, min=0, max=2**31 - 1, tooltip="For the random policies.")
+                ),
             ],
-            outputs=[ReferenceType.Output("reference", display_name="reference")],
+            outputs=[
+                ReferenceType.Output("reference", display_name="reference"),
+                io.Image.Output("picks", display_name="picks"),
+            ],
         )
 
     @classmethod
-    def execute(
+    def execute(  # noqa: PLR0913 (one parameter an input)
         cls,
         policy: str,
         size: str,
         width: int,
         height: int,
         after_end: str = AfterEnd.HOLD.value,
+        find_cuts: bool = True,
+        radius_seconds: float = 1.0,
+        control: float = 0.5,
+        times: str = "",
+        pick_seed: int = 0,
         image=None,
         video=None,
+        speech=None,
     ) -> io.NodeOutput:
-        """Open the source."""
+        """Open the source and show the picks."""
         source = source_of(image, video)
         if policy == "auto":
-            picked = Policy.STILL if source.length == 1 else Policy.CHUNK_START
-        else:
-            picked = POLICIES[choice(policy, ["auto", *POLICIES], "policy")]
+            policy = (Policy.STILL if source.length == 1 else Policy.CHUNK_START).value
+        picking = Picking(
+            policy=POLICIES[choice(policy, ["auto", *POLICIES], "policy")],
+            after_end=AFTER_END[choice(after_end, list(AFTER_END), "after_end")],
+            radius_seconds=radius_seconds,
+            seed=pick_seed,
+            control=control,
+            times_seconds=parse_times(times),
+        )
         fitted = output_size(SIZES[choice(size, list(SIZES), "size")], (source.height, source.width), (height, width))
-        ends = AFTER_END[choice(after_end, list(AFTER_END), "after_end")]
-        return io.NodeOutput(Reference(source, *fitted, policy=picked, after_end=ends))
+        reference = Reference(source, *fitted, picking, cuts_of(source, picking, speech) if find_cuts else ())
+        sheet = contact_sheet(reference, speech)
+        return io.NodeOutput(reference, sheet, ui=shown(sheet, cls))

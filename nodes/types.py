@@ -9,9 +9,18 @@ SpeechType = io.Custom("INFINITETALK_SPEECH")  # infinitetalk_core.speech.Speech
 ReferenceType = io.Custom("INFINITETALK_REFERENCE")  # infinitetalk_core.chunks.dub.Reference
 GuidanceType = io.Custom("INFINITETALK_GUIDANCE")  # nodes.guidance.Settings
 
+SDEditType = io.Custom("INFINITETALK_SDEDIT")  # tuple of strengths
+PinnedType = io.Custom("INFINITETALK_PINNED")  # infinitetalk_core.chunks.pinned.Pinned
+
+Uni3CType = io.Custom("INFINITETALK_UNI3C")  # ModelPatcher of infinitetalk_core.model.uni3c.Uni3C
+CameraPathType = io.Custom("INFINITETALK_CAMERA_PATH")  # infinitetalk_core.chunks.camera.CameraGuide
+CameraType = io.Custom("INFINITETALK_CAMERA")  # nodes.host.uni3c.CameraControl
+
 
 def advanced(widget: io.Input) -> io.Input:
-    """Hide a rare input behind "show advanced"; the keyword for it does not exist in ComfyUI 0.3.75."""
+    """A rare input: behind "show advanced" (a keyword that ComfyUI 0.3.75 does not have), and API clients may leave
+    it out."""
+    widget.optional = True
     widget.extra_dict = {**(getattr(widget, "extra_dict", None) or {}), "advanced": True}
     return widget
 

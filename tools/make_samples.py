@@ -1,4 +1,4 @@
-"""Make the sample media in samples/: drawn people, a short drawn video, and two synthetic voices.
+"""Make the sample media in samples/: drawn people, a short drawn video, their depth and mask, and two synthetic voices.
 
     python tools/make_samples.py [FOLDER]
 
@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
-from sample_drawing import Pose, pair, portrait
+from sample_drawing import Pose, face_mask, pair, portrait, portrait_depth
 
 FPS = 25
 VIDEO_SECONDS = 3
+VIDEO_SIZE = 384
 # (file, espeak-ng voice, pitch, words a minute, text)
 VOICES = (
     ("voice.wav", "en-us+f3", 52, 150, "Hello! I was only a drawing, until this voice brought me to life."),
@@ -37,7 +38,7 @@ def poses() -> Iterator[Pose]:
         yield Pose(sway=0.12 * turn, nod=0.03 * nod, tilt=3.5 * turn, blink=blink)
 
 
-def write_video(path: Path, size: int = 384) -> None:
+def write_video(path: Path, size: int = VIDEO_SIZE) -> None:
     """H.264 without sound, small."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=FPS)
@@ -61,8 +62,10 @@ def write_voices(folder: Path) -> None:
 
 
 def write_pictures(folder: Path) -> None:
-    """The portrait and the two people."""
+    """The portrait with its depth, the mask of the video's head, and the two people."""
     portrait(512, Pose()).save(folder / "portrait.png", optimize=True)
+    portrait_depth(512).save(folder / "portrait_depth.png", optimize=True)
+    face_mask(VIDEO_SIZE).save(folder / "face_mask.png", optimize=True)
     pair(768, 432).save(folder / "two_people.png", optimize=True)
 
 

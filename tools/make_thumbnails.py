@@ -1,15 +1,16 @@
-"""Draw the thumbnails of the workflows: the sample picture with the voice's waveform under it.
+"""Draw the thumbnails of the workflows: the sample picture, what happens to it, and the voice's waveform.
 
 python tools/make_thumbnails.py
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 REPO = Path(__file__).resolve().parents[1]
 SAMPLES, WORKFLOWS = REPO / "samples", REPO / "workflows"
@@ -18,6 +19,10 @@ THUMBNAILS: dict[str, tuple[str, tuple[str, ...]]] = {
     "talking_portrait": ("portrait.png", ("voice.wav",)),
     "two_speakers": ("two_people.png", ("voice.wav", "voice_2.wav")),
     "video_dubbing": ("portrait.mp4", ("voice.wav",)),
+    "dub_keep_camera_uni3c": ("portrait.mp4", ("voice.wav",)),
+    "dub_keep_camera_sdedit": ("portrait.mp4", ("voice.wav",)),
+    "dub_face_only": ("portrait.mp4", ("voice.wav",)),
+    "camera_path_portrait": ("portrait.png", ("voice.wav",)),
 }
 SIDE, WAVE = 512, 128  # pixels: the square thumbnail, the height of the waveform at its foot
 BARS, SMOOTH = 64, 3  # bars of the waveform; drawn this many times too large, then scaled down
@@ -26,25 +31,66 @@ COLOURS = ((92, 214, 192), (255, 158, 94))  # one a voice
 JPEG_QUALITY = 85
 
 
-def draw(picture: str, voices: tuple[str, ...]) -> Image.Image:
-    """The thumbnail."""
+def nearer(picture: Image.Image, share: float) -> Image.Image:
+    """As a camera sees it that has come nearer for `share` of the film."""
+    edge = round(0.16 * share * picture.width)
+    return picture.crop((edge, edge // 2, picture.width - edge, picture.height - 3 * edge // 2))
+
+
+def out_of_noise(picture: Image.Image, share: float) -> Image.Image:
+    """Noise at the start of the film, the picture at its end."""
+    shape = (picture.height // 12, picture.width // 12, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    coarse = Image.fromarray(noise).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.blend(coarse, picture, min(0.35 + 0.65 * share, 1.0))
+
+
+def only_the_face(picture: Image.Image, share: float) -> Image.Image:
+    """Colour where the video may change."""
+    mask = Image.open(SAMPLES / "face_mask.png")
+    return Image.composite(picture, ImageOps.grayscale(picture).point(lambda v: v * 0.6).convert("RGB"), mask)
+
+
+def half_depth(picture: Image.Image, share: float) -> Image.Image:
+    """The right half is the depth."""
+    depth = Image.open(SAMPLES / "portrait_depth.png").convert("RGB")
+    mask = Image.new("L", picture.size)
+    middle = picture.width // 2
+    ImageDraw.Draw(mask).rectangle((middle, 0, picture.width, picture.height), fill=255)
+    return Image.composite(depth, picture, mask)
+
+
+# What a workflow does to the picture; `share` is the time in the film from 0 to 1.
+EFFECTS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "dub_keep_camera_uni3c": nearer,
+    "dub_keep_camera_sdedit": out_of_noise,
+    "dub_face_only": only_the_face,
+    "camera_path_portrait": half_depth,
+}
+
+
+def draw(name: str) -> Image.Image:
+    """The thumbnail of a workflow."""
+    picture, voices = THUMBNAILS[name]
+    effect = EFFECTS.get(name, lambda picture, share: picture)
     canvas = Image.new("RGB", (SIDE, SIDE), INK)
     if picture.endswith(".mp4"):
-        _film(canvas, SAMPLES / picture)
+        _film(canvas, SAMPLES / picture, effect)
     else:
-        canvas.paste(_cover(Image.open(SAMPLES / picture).convert("RGB"), SIDE, SIDE - WAVE), (0, 0))
+        shown = effect(Image.open(SAMPLES / picture).convert("RGB"), 0.0)
+        canvas.paste(_cover(shown, SIDE, SIDE - WAVE), (0, 0))
     canvas.paste(_waveform([_samples(SAMPLES / voice) for voice in voices]), (0, SIDE - WAVE))
     return canvas
 
 
-def _film(canvas: Image.Image, video: Path) -> None:
+def _film(canvas: Image.Image, video: Path, effect: Callable[[Image.Image, float], Image.Image]) -> None:
     """Three moments of the video, side by side, on a strip with holes."""
     hole, gap, edge = 14, 8, 34
     width, height = (SIDE - 4 * gap) // 3, SIDE - WAVE - 2 * edge
     with av.open(str(video)) as file:
         shown = [frame.to_image() for frame in file.decode(video=0)]
     for i, frame in enumerate(shown[:: len(shown) // 3][:3]):
-        canvas.paste(_cover(frame, width, height), (gap + i * (width + gap), edge))
+        canvas.paste(_cover(effect(frame, i / 2), width, height), (gap + i * (width + gap), edge))
     pen = ImageDraw.Draw(canvas)
     for x in range(gap, SIDE, 2 * hole):
         for y in (edge - hole - 6, SIDE - WAVE - edge + 6):
@@ -85,9 +131,9 @@ def _samples(voice: Path) -> np.ndarray:
 
 
 def main() -> None:
-    for name, (picture, voices) in THUMBNAILS.items():
+    for name in THUMBNAILS:
         path = WORKFLOWS / f"{name}.jpg"
-        draw(picture, voices).save(path, quality=JPEG_QUALITY, optimize=True)
+        draw(name).save(path, quality=JPEG_QUALITY, optimize=True)
         print(f"{path.relative_to(REPO)}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import object_info
-from workflow_designs import DESIGNS, FILES, NOTE, Design, Group, Node
+from workflow_designs import DESIGNS
+from workflow_parts import FILES, NOTE, Design, Group, Node
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
 # The versions of the host that the files were checked with, as the frontend notes them.

@@ -23,6 +23,7 @@ CORE_NODES = (
     "CLIPVisionLoader",
     "LoadAudio",
     "LoadImage",
+    "LoadImageMask",
     "LoadVideo",
     "LoraLoaderModelOnly",
     "UNETLoader",
@@ -45,12 +46,14 @@ FILE_CHOICES = {
     "CLIPVisionLoader": "clip_name",
     "LoadAudio": "audio",
     "LoadImage": "image",
+    "LoadImageMask": "image",
     "LoadVideo": "file",
     "LoraLoaderModelOnly": "lora_name",
     "UNETLoader": "unet_name",
     "VAELoader": "vae_name",
     "InfiniteTalkAudioEncoderLoader": "audio_encoder",
     "InfiniteTalkModelLoader": "infinitetalk",
+    "InfiniteTalkUni3CLoader": "uni3c",
 }
 # A newer ComfyUI says these as well, or in another way; they do not change what a workflow means.
 HOST_SPECIFIC_OPTIONS = ("multiselect",)

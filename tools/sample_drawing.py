@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
@@ -57,6 +57,11 @@ MAN = Look(
     lips="#a9654c", coat="#d9824a", coat_dark="#bd6c38", shirt="#3a3f55", mouth_line="#6b3a2c", brow=1.9,
     long_hair=False, glasses=True,
 )  # fmt: skip
+# Shades instead of colours: brighter is nearer.
+DEPTH_BACKDROP, DEPTH_NOSE = 70, "#ffffff"
+DEPTH = replace(
+    WOMAN, skin="#d8d8d8", shade="#bcbcbc", hair="#b4b4b4", coat="#cccccc", coat_dark="#d2d2d2", shirt="#c4c4c4"
+)
 
 
 def smooth(points: Sequence[Point], steps: int = 12) -> list[Point]:
@@ -290,8 +295,36 @@ def portrait(size: int, pose: Pose) -> Image.Image:
     """One person, square."""
     big = size * OVERSAMPLING
     picture = backdrop((big, big), "#f3d9b8", "#e6a98a", [(0.5, 0.44, 0.4, 0.28), (0.5, 0.44, 0.31, 0.2)])
-    draw_person(picture, WOMAN, pose, (big * 0.5, big * 0.43), big * 0.165)
+    draw_person(picture, WOMAN, pose, *_place(big))
     return picture.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def _place(size: int) -> tuple[Point, float]:
+    """The centre of a portrait's face and half its width."""
+    return (size * 0.5, size * 0.43), size * 0.165
+
+
+def portrait_depth(size: int) -> Image.Image:
+    """How near everything in the portrait is, as a depth node shows it: brighter is nearer."""
+    big = size * OVERSAMPLING
+    picture = Image.new("RGB", (big, big), (DEPTH_BACKDROP,) * 3)
+    pen = Pen(picture, *_place(big))
+    _long_hair_behind(pen, DEPTH)
+    _neck(pen, pen, DEPTH)
+    _shoulders(pen, DEPTH)
+    pen.shape(FACE, DEPTH.skin)
+    for width, strength in ((0.7, 0.3), (0.2, 0.5)):  # the face, then its nose, stand out
+        pen.soft(0, 0.25, width, 1.4 * width, DEPTH_NOSE, strength)
+    _long_hair_front(pen, replace(DEPTH, hair="#d0d0d0", hair_light="#d0d0d0"))
+    return picture.resize((size, size), Image.Resampling.LANCZOS).convert("L")
+
+
+def face_mask(size: int) -> Image.Image:
+    """White over the portrait's head and hair, however it sways, with a soft edge."""
+    mask = Image.new("RGB", (size, size))
+    centre, unit = _place(size)
+    Pen(mask, centre, unit).oval(0, 0.2, 1.7, 2.05, "#ffffff")
+    return mask.convert("L").filter(ImageFilter.GaussianBlur(0.06 * unit))
 
 
 def pair(width: int, height: int) -> Image.Image:

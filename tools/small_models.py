@@ -17,6 +17,7 @@ SMALL_FILES = {
     "ModelPatchLoader": {"name": "tiny_infinitetalk_single.safetensors"},
     "InfiniteTalkAudioEncoderLoader": "tiny_wav2vec2.safetensors",
     "InfiniteTalkModelLoader": "tiny_infinitetalk_single.safetensors",
+    "InfiniteTalkUni3CLoader": "tiny_uni3c.safetensors",
 }
 WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
 MEDIA_SUFFIXES = (".png", ".jpg", ".wav", ".flac", ".mp4")

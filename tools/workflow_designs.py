@@ -5,199 +5,37 @@ tools/make_workflows.py turns them into files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-Link = tuple[int, int]  # (node id, output number)
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node: widget values and links by input name; widgets that are not named keep their defaults."""
-
-    id: int
-    type: str
-    x: int
-    y: int
-    width: int
-    height: int
-    widgets: dict[str, Any] = field(default_factory=dict)
-    links: dict[str, Link] = field(default_factory=dict)
-    title: str = ""
-    colour: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Group:
-    """A coloured frame with a title."""
-
-    title: str
-    x: int
-    y: int
-    width: int
-    height: int
-    colour: str
-
-
-@dataclass(frozen=True)
-class Design:
-    """One workflow; `note` is Markdown."""
-
-    name: str
-    nodes: tuple[Node, ...]
-    groups: tuple[Group, ...]
-    note: str
-
-
-HF = "https://huggingface.co"
-WAN = f"{HF}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
-# The folder of ComfyUI's models that a file goes to, and where it can be had.
-FILES = {
-    "wan2.1_i2v_480p_14B_fp8_scaled.safetensors": ("diffusion_models", f"{WAN}/diffusion_models"),
-    "wan2.1_infiniteTalk_single_fp16.safetensors": ("model_patches", f"{WAN}/model_patches"),
-    "wan2.1_infiniteTalk_multi_fp16.safetensors": ("model_patches", f"{WAN}/model_patches"),
-    "wan_2.1_vae.safetensors": ("vae", f"{WAN}/vae"),
-    "clip_vision_h.safetensors": ("clip_vision", f"{WAN}/clip_vision"),
-    "umt5_xxl_fp8_e4m3fn_scaled.safetensors": ("text_encoders", f"{WAN}/text_encoders"),
-    "wav2vec2-chinese-base_fp16.safetensors": ("audio_encoders", f"{HF}/Kijai/wav2vec2_safetensors/resolve/main"),
-    "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64.safetensors": (
-        "loras",
-        f"{HF}/lightx2v/Wan2.1-I2V-14B-480P-StepDistill-CfgDistill-Lightx2v/resolve/main/loras",
-    ),
-}
-SINGLE, MULTI = (f"wan2.1_infiniteTalk_{kind}_fp16.safetensors" for kind in ("single", "multi"))
-BLUE, GREEN, PURPLE, RED = "#3f789e", "#3f7a4f", "#6b4f8a", "#8a4a4a"
-POSITIVE_COLOUR, NEGATIVE_COLOUR = ("#232", "#353"), ("#322", "#533")
-NEGATIVE = (
-    "blurry, distorted face, deformed mouth, crooked teeth, flicker, frozen picture, overexposed, "
-    "subtitles, watermark, extra fingers"
+from workflow_parts import (
+    CAMERA,
+    DEPTH,
+    DUB_LINKS,
+    ENCODER,
+    ENCODER_FILE,
+    IMAGE_LINK,
+    MASK,
+    MULTI,
+    PATH,
+    PINNED,
+    PURPLE,
+    SDEDIT,
+    SINGLE,
+    SPEECH,
+    UNI3C,
+    VIDEO_LINK,
+    VOICE,
+    VOICE_2,
+    Design,
+    Group,
+    Node,
+    camera,
+    groups,
+    models,
+    note,
+    one_voice,
+    picture,
+    sampling,
+    voice,
 )
-
-# Numbers that are the same in all three: 1 to 9 models and text, 10 to 19 speech, 20 to 29 picture, 30 on the rest.
-MODEL, LORA, PATCH, VAE, CLIP_VISION, CLIP, POSITIVE, NEGATIVE_TEXT = range(1, 9)
-ENCODER, SPEECH, VOICE, VOICE_2 = 10, 11, 12, 13
-SOURCE, PICKER = 20, 21
-GUIDANCE, SAMPLER = 30, 31
-NOTE = 40
-
-
-def models(weights: str) -> tuple[Node, ...]:
-    """The column of loaders; `weights` is the file of InfiniteTalk weights."""
-    x, width = 40, 400
-    return (
-        Node(MODEL, "UNETLoader", x, 80, width, 82, {"unet_name": "wan2.1_i2v_480p_14B_fp8_scaled.safetensors"}),
-        Node(
-            LORA,
-            "LoraLoaderModelOnly",
-            x,
-            212,
-            width,
-            82,
-            {"lora_name": "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64.safetensors"},
-            {"model": (MODEL, 0)},
-            title="Fast: 8 steps instead of 40 (LoRA)",
-        ),
-        Node(PATCH, "InfiniteTalkModelLoader", x, 344, width, 82, {"infinitetalk": weights}, {"model": (LORA, 0)}),
-        Node(VAE, "VAELoader", x, 476, width, 58, {"vae_name": "wan_2.1_vae.safetensors"}),
-        Node(CLIP_VISION, "CLIPVisionLoader", x, 584, width, 58, {"clip_name": "clip_vision_h.safetensors"}),
-        Node(
-            CLIP,
-            "CLIPLoader",
-            x,
-            692,
-            width,
-            106,
-            {"clip_name": "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "type": "wan"},
-        ),
-    )
-
-
-def voice(node: int, file: str, y: int, title: str = "") -> Node:
-    """A Load Audio node."""
-    return Node(node, "LoadAudio", 500, y, 340, 136, {"audio": file}, title=title)
-
-
-def one_voice() -> tuple[Node, ...]:
-    """The speech of one person."""
-    return (
-        voice(VOICE, "voice.wav", 80),
-        Node(ENCODER, "InfiniteTalkAudioEncoderLoader", 880, 80, 340, 58, ENCODER_FILE),
-        Node(SPEECH, "InfiniteTalkSpeechEncode", 880, 188, 340, 46, {}, {"encoder": (ENCODER, 0), "audio": (VOICE, 0)}),
-    )
-
-
-ENCODER_FILE = {"audio_encoder": "wav2vec2-chinese-base_fp16.safetensors"}
-IMAGE_LINK: dict[str, Link] = {"image": (SOURCE, 0)}
-VIDEO_LINK: dict[str, Link] = {"video": (SOURCE, 0)}
-
-
-def picture(
-    loader: str, file: dict[str, str], link: dict[str, Link], y: int, height: int = 414, **widgets: Any
-) -> tuple[Node, ...]:
-    """The source, `height` high, and which frames of it are used; `y` is the top of both."""
-    return (
-        Node(SOURCE, loader, 500, y, 340, height, file),
-        Node(PICKER, "InfiniteTalkReferencePicker", 880, y, 340, 174, widgets, link),
-    )
-
-
-def sampling(prompt: str) -> tuple[Node, ...]:
-    """Text, guidance and the sampler."""
-    x, text = 1280, {"clip": (CLIP, 0)}
-    inputs: dict[str, Link] = {
-        "model": (PATCH, 0),
-        "vae": (VAE, 0),
-        "speech": (SPEECH, 0),
-        "reference": (PICKER, 0),
-        "guidance": (GUIDANCE, 0),
-        "clip_vision": (CLIP_VISION, 0),
-        "positive": (POSITIVE, 0),
-        "negative": (NEGATIVE_TEXT, 0),
-    }
-    return (
-        Node(POSITIVE, "CLIPTextEncode", x, 80, 360, 150, {"text": prompt}, text, "What the scene is", POSITIVE_COLOUR),
-        Node(
-            NEGATIVE_TEXT,
-            "CLIPTextEncode",
-            x,
-            280,
-            360,
-            150,
-            {"text": NEGATIVE},
-            text,
-            "What it should not be (quality presets)",
-            NEGATIVE_COLOUR,
-        ),
-        Node(GUIDANCE, "InfiniteTalkGuidance", x, 480, 360, 226, {"preset": "distill LoRA (8 steps)"}),
-        Node(SAMPLER, "InfiniteTalkChunkSampler", 1700, 80, 380, 860, {}, inputs),
-    )
-
-
-def groups(speech_height: int, picture_height: int) -> tuple[Group, ...]:
-    """The frames; the picture's begins under the speech's."""
-    top = speech_height + 20
-    return (
-        Group("Models", 20, 0, 440, 820, BLUE),
-        Group("Speech", 480, 0, 760, speech_height, GREEN),
-        Group("Picture", 480, top, 760, picture_height, PURPLE),
-        Group("Text and guidance", 1260, 0, 400, 726, BLUE),
-        Group("Sampling", 1680, 0, 420, 960, RED),
-    )
-
-
-MODEL_NOTE = """## Model files
-ComfyUI offers to download what is missing. The folders, in `ComfyUI/models/`:
-
-{files}
-
-## What to change first
-* **Best quality**: select the LoRA, press Ctrl+B (bypass), and set the preset to *quality 480p (40 steps)*. It takes
-about 8 times as long.
-* **Faster**: preset *distill LoRA (4 steps)*.
-* **Livelier lips**: preset *custom*, steps 8, text 1, audio 3.
-* **Out of memory**: size *custom*, for example 640 x 368; or `chunk_frames` 49 in the sampler.
-
-The i button of a selected node opens its help."""
 
 PORTRAIT_NOTE = """# A picture speaks
 1. **Load Image**: a portrait. **Load Audio**: the voice, any length.
@@ -222,19 +60,69 @@ Person 1 is the left half of the picture and person 2 the right half. For other 
 For somebody who only listens leave the voice unconnected.
 """
 
+UNI3C_NOTE = """# A video says something else, and its camera stays
+1. **Load Video**: a video whose camera moves. **Load Audio**: the new voice.
+2. Press **Run**. The video becomes as long as the voice, plays in the sampler and lies in `output/video`.
 
-def file_list(weights: str) -> str:
-    """The folder tree of the files that a workflow with `weights` needs, in Markdown."""
-    unneeded = MULTI if weights == SINGLE else SINGLE
-    return "\n".join(
-        f"* `{folder}/` [{name}]({url}/{name})" for name, (folder, url) in FILES.items() if name != unneeded
-    )
+**Uni3C Camera** makes each chunk follow the camera of the source at its time.
+* *The camera does not follow*: raise `end` to 0.6, then `strength` to 1.3.
+* *The lips follow the old words, or the background bends*: lower `end` to 0.2, then `strength`.
+* Another video's camera: connect it to `guidance_video`.
 
+Reference Picker shows which source frames the chunks look at. The sampler's `report`, and the .json file beside the
+video, say for each chunk how smooth the join is and how far the colours are from the source's.
+"""
 
-def note(text: str, weights: str) -> str:
-    """The note of a workflow."""
-    return f"{text}\n{MODEL_NOTE.format(files=file_list(weights))}"
+SDEDIT_NOTE = """# A video says something else, and holds on to the source
+1. **Load Video**: the video. **Load Audio**: the new voice.
+2. Press **Run**. The video becomes as long as the voice, plays in the sampler and lies in `output/video`.
 
+**SDEdit Strength** starts each chunk from the noised source instead of noise. No model file is needed for it.
+* *Camera or background do not follow*: lower the strength, 0.02 at a time.
+* *The lips follow the old words*: raise it. 1 is off.
+* *The colours shift on a long video*: leave `colour_hold` of the sampler at 1, or raise the strength of later chunks in
+`per_chunk`, such as 0.9, 0.92, 0.95.
+
+For a camera that moves much, the workflow *dub_keep_camera_uni3c* follows better.
+"""
+
+FACE_NOTE = """# Only the face changes
+1. **Load Video**: the video. **Load Audio**: the new voice.
+2. **Load Image (as Mask)**: white where the video may change, in the size of the video. Cover the head wherever it
+moves, with some room around it.
+3. Press **Run**. Outside the mask and its soft edge every pixel is the source's.
+
+To paint a mask: save the first frame of the video as a picture, load it with **Load Image**, right-click, *Open in
+MaskEditor*, paint, and connect its MASK to **Pinned Region**. For a head that moves far, any segmentation node gives a
+mask for each frame of a 25 fps video.
+
+* *A border shows*: raise `feather`.
+* *The head leaves the mask*: make the mask larger, or connect **SDEdit Strength** (0.9) as well, so that the head stays
+where the source has it.
+"""
+
+PATH_NOTE = """# A picture speaks, and the camera moves
+1. **Load Image**: a portrait. **Load Image (depth)**: its depth, brighter is nearer. `portrait_depth.png` belongs to
+the sample; for your own picture connect any depth node, such as Depth Anything, to the portrait.
+2. **Load Audio**: the voice. **Camera Path**: what the camera does; its preview shows it.
+3. Press **Run**. The video plays in the sampler and lies in `output/video`.
+
+* `kind` *orbit* reads `turn` and `tilt`, *dolly* `distance`, *zoom* `zoom`, *pan* `right`, `down` and `forward`.
+* The camera circles the depth that half of the picture is nearer than. *The person leaves the frame*: a smaller `turn`,
+or a smaller `far`, which makes the scene flatter.
+* Grey in the preview is what the picture does not show; the model invents it.
+* *The camera does not follow*: raise `end` of **Uni3C Camera** to 0.6.
+"""
+
+SOURCE_VIDEO, BACK_AND_FORTH = {"file": "portrait.mp4"}, "play backwards, then forwards"
+PORTRAIT_PROMPT = (
+    "A person speaks to the camera with natural lip and jaw movements, lively eyes and slight movements of the head. "
+    "Soft light, sharp details."
+)
+DUB_PROMPT = (
+    "A person speaks to the camera with natural lip and jaw movements; gestures, background and camera stay as in the "
+    "video. Sharp details."
+)
 
 DESIGNS = (
     Design(
@@ -242,28 +130,22 @@ DESIGNS = (
         (
             *models(SINGLE),
             *one_voice(),
-            *picture("LoadImage", {"image": "portrait.png"}, IMAGE_LINK, 354),
-            *sampling(
-                "A person speaks to the camera with natural lip and jaw movements, lively eyes and slight movements "
-                "of the head. Soft light, sharp details."
-            ),
+            *picture("LoadImage", {"image": "portrait.png"}, IMAGE_LINK, 354, (414, 540)),
+            *sampling(PORTRAIT_PROMPT),
         ),
-        groups(260, 508),
-        note(PORTRAIT_NOTE, SINGLE),
+        groups(260, 680),
+        note(PORTRAIT_NOTE, MULTI, UNI3C),
     ),
     Design(
         "video_dubbing",
         (
             *models(SINGLE),
             *one_voice(),
-            *picture("LoadVideo", {"file": "portrait.mp4"}, VIDEO_LINK, 354, after_end="play backwards, then forwards"),
-            *sampling(
-                "A person speaks to the camera with natural lip and jaw movements; gestures, background and camera "
-                "stay as in the video. Sharp details."
-            ),
+            *picture("LoadVideo", SOURCE_VIDEO, VIDEO_LINK, 354, (414, 540), after_end=BACK_AND_FORTH),
+            *sampling(DUB_PROMPT),
         ),
-        groups(260, 508),
-        note(DUBBING_NOTE, SINGLE),
+        groups(260, 680),
+        note(DUBBING_NOTE, MULTI, UNI3C),
     ),
     Design(
         "two_speakers",
@@ -282,13 +164,73 @@ DESIGNS = (
                 {"timing": "one after the other"},
                 {"encoder": (ENCODER, 0), "audio_1": (VOICE, 0), "audio_2": (VOICE_2, 0)},
             ),
-            *picture("LoadImage", {"image": "two_people.png"}, IMAGE_LINK, 530, 314),
+            *picture("LoadImage", {"image": "two_people.png"}, IMAGE_LINK, 530, (314, 414)),
             *sampling(
                 "Two people talk with each other, natural lip and jaw movements, lively eyes; who listens keeps the "
                 "mouth closed. Soft light, sharp details."
             ),
         ),
-        groups(436, 408),
-        note(SPEAKERS_NOTE, MULTI),
+        groups(436, 504),
+        note(SPEAKERS_NOTE, SINGLE, UNI3C),
+    ),
+    Design(
+        "dub_keep_camera_uni3c",
+        (
+            *models(SINGLE),
+            *one_voice(),
+            *picture("LoadVideo", SOURCE_VIDEO, DUB_LINKS, 354, (414, 540), after_end=BACK_AND_FORTH),
+            *camera(1280, 826, 360),
+            *sampling(DUB_PROMPT, camera=(CAMERA, 0)),
+        ),
+        groups(260, 680, Group("Camera", 1260, 746, 400, 358, PURPLE)),
+        note(UNI3C_NOTE, MULTI),
+    ),
+    Design(
+        "dub_keep_camera_sdedit",
+        (
+            *models(SINGLE),
+            *one_voice(),
+            *picture("LoadVideo", SOURCE_VIDEO, DUB_LINKS, 354, (414, 540), after_end=BACK_AND_FORTH),
+            Node(SDEDIT, "InfiniteTalkSDEditStrength", 1280, 826, 360, 82),
+            *sampling(DUB_PROMPT, sdedit=(SDEDIT, 0)),
+        ),
+        groups(260, 680, Group("Hold on to the source", 1260, 746, 400, 182, PURPLE)),
+        note(SDEDIT_NOTE, MULTI, UNI3C),
+    ),
+    Design(
+        "dub_face_only",
+        (
+            *models(SINGLE),
+            *one_voice(),
+            *picture("LoadVideo", SOURCE_VIDEO, DUB_LINKS, 354, (414, 540), after_end=BACK_AND_FORTH),
+            Node(MASK, "LoadImageMask", 500, 1060, 340, 380, {"image": "face_mask.png", "channel": "red"}),
+            Node(PINNED, "InfiniteTalkPinnedRegion", 880, 1060, 340, 58, {}, {"mask": (MASK, 0)}),
+            *sampling(DUB_PROMPT, pinned=(PINNED, 0)),
+        ),
+        groups(260, 680, Group("What may change", 480, 980, 760, 480, PURPLE)),
+        note(FACE_NOTE, MULTI, UNI3C),
+    ),
+    Design(
+        "camera_path_portrait",
+        (
+            *models(SINGLE),
+            *one_voice(),
+            *picture("LoadImage", {"image": "portrait.png"}, IMAGE_LINK, 354, (414, 540)),
+            Node(DEPTH, "LoadImage", 500, 1060, 340, 340, {"image": "portrait_depth.png"}, title="Load Image (depth)"),
+            Node(
+                PATH,
+                "InfiniteTalkCameraPath",
+                880,
+                1060,
+                340,
+                650,
+                {"kind": "orbit", "turn": 10.0, "seconds": 4.0, "far": 3.0},
+                {**IMAGE_LINK, "depth": (DEPTH, 0)},
+            ),
+            *camera(500, 1450, 340, path=(PATH, 0)),
+            *sampling(PORTRAIT_PROMPT, camera=(CAMERA, 0)),
+        ),
+        groups(260, 680, Group("Camera", 480, 980, 760, 750, PURPLE)),
+        note(PATH_NOTE, MULTI),
     ),
 )

@@ -67,18 +67,3 @@ def camera_embedding(cameras: Cameras, window: slice, picture: tuple[int, int], 
     lens[0] *= size[1] / picture[1]
     lens[1] *= size[0] / picture[0]
     return camera_rays(normalise_cameras(cameras.window(window).world_to_camera), lens, *size)
-
-
-def controlnet_extra(holes: Tensor, embedding: Tensor) -> Tensor:
-    """(1, 7, F, H, W): render mask (F, H, W), 1 in holes, and embedding (F, 6, H, W), as the controlnet takes them.
-
-    Its first convolution takes 4 x 8 x 8 pixels (frames, rows, columns) at a time behind three empty frames, so
-    4n+1 frames give n+1 latent frames. Raises InputError for sizes that do not fit.
-    """
-    frames, height, width = holes.shape
-    if embedding.shape != (frames, 6, height, width):
-        raise InputError(
-            f"render mask and camera embedding must have the same frames and size, got {tuple(holes.shape)} and "
-            f"{tuple(embedding.shape)}"
-        )
-    return torch.cat((holes[:, None], embedding), dim=1).transpose(0, 1)[None]

@@ -47,10 +47,15 @@ def _mean_and_deviation(lab: Tensor) -> tuple[Tensor, Tensor]:
     return mean + pivot, deviation
 
 
+def _colours_of(anchors: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _mean_and_deviation(rgb_to_lab(anchors.to(device, torch.float32).clamp(0, 1)))
+
+
 def hold_colour(frames: Tensor, anchor: Tensor, strength: float, device: torch.device | None = None) -> Tensor:
     """Give each frame the anchor's mean and spread of colour in Lab, blended in by `strength`.
 
-    frames: (F, H, W, 3) in [0, 1]; anchor: (h, w, 3) in [0, 1], any size; strength: 0 (off: the same tensor
+    frames: (F, H, W, 3) in [0, 1]; anchor: (h, w, 3) in [0, 1], any size, or one
+    for each frame (F, h, w, 3); strength: 0 (off: the same tensor
     comes back) to 1; device: where to compute, a few frames at a time, by default where the frames are. A channel
     without any spread takes the anchor's mean. Returns the frames' shape, type and device, cut to [0, 1].
     Source: the reference's match_and_blend_colors (wan/utils/multitalk_utils.py).
@@ -58,21 +63,25 @@ def hold_colour(frames: Tensor, anchor: Tensor, strength: float, device: torch.d
     """
     if not 0 <= strength <= 1:
         raise InputError(f"colour strength must be between 0 and 1, got {strength}")
-    if frames.ndim != 4 or frames.shape[-1] != 3 or anchor.ndim != 3 or anchor.shape[-1] != 3:
+    anchors = anchor[None] if anchor.ndim == 3 else anchor
+    if frames.ndim != 4 or frames.shape[-1] != 3 or anchors.ndim != 4 or anchors.shape[-1] != 3:
         raise InputError(
-            "colour needs frames (F, H, W, 3) and one anchor picture (H, W, 3), "
+            "colour needs frames (F, H, W, 3) and one anchor picture (H, W, 3) or one for each frame, "
             f"got {tuple(frames.shape)} and {tuple(anchor.shape)}"
         )
+    if len(anchors) not in (1, len(frames)):
+        raise InputError(f"{len(frames)} frames need 1 anchor picture or {len(frames)} of them, got {len(anchors)}")
     if strength == 0:
         return frames
     device = device or frames.device
-    anchor_lab = rgb_to_lab(anchor.to(device, torch.float32).clamp(0, 1))
-    anchor_mean, anchor_deviation = _mean_and_deviation(anchor_lab[None])
+    anchor_mean, anchor_deviation = _colours_of(anchors[:1], device)
     held = torch.empty_like(frames)
     for start in range(0, len(frames), FRAMES_AT_ONCE):
         part = frames[start : start + FRAMES_AT_ONCE].to(device, torch.float32).clamp(0, 1)
         lab = rgb_to_lab(part)
         mean, deviation = _mean_and_deviation(lab)
+        if len(anchors) > 1:
+            anchor_mean, anchor_deviation = _colours_of(anchors[start : start + FRAMES_AT_ONCE], device)
         gain = torch.where(deviation < _FLAT, 0, anchor_deviation / deviation)
         moved = lab_to_rgb((lab - mean) * gain + anchor_mean)
         held[start : start + FRAMES_AT_ONCE] = torch.lerp(part, moved, strength)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .camera import CameraConditioning
 from .plan import Chunk
 
 LATENT_CHANNELS = 16
@@ -28,28 +29,44 @@ class ChunkConditioning:
     noise: Tensor  # (1, 16, T, h, w)
     context: Tensor  # (1, 16, t_c, h, w): clean latents that are held (z₁'s beginning)
     reference: Tensor  # (1, 16, T, h, w): z₂, the reference frame followed by mid-grey
+    mask: Tensor  # (1, 4, T, h, w): m, 1 where z₂ is a picture
     picture: Any  # CLIP tokens of the reference frame, or None
     windows: Tensor  # (S, F, window, layers, channels)
     masks: Tensor | None  # (S+1, tokens of a frame), or None when everybody speaks with one voice
+    source: Tensor | None = None  # (1, 16, T, h, w): the source at the chunk's time, for SDEdit and pinned regions
+    strength: float = 1.0  # SDEdit's t₀: where denoising starts; 1 from noise alone
+    free: Tensor | None = None  # (1, 1, T, h, w): 1 where the video may differ from the source; None everywhere
+    camera: CameraConditioning | None = None  # what Uni3C is told
 
 
-def reference_video(reference: Tensor, length: int) -> Tensor:
-    """The frames behind z₂: `reference` (H, W, 3), then mid-grey, `length` in all. The paper's equation for z₂."""
-    grey = torch.full_like(reference, MID_GREY).expand(length - 1, -1, -1, -1)
-    return torch.cat([reference[None], grey])
+def reference_video(reference: Tensor, length: int, last: Tensor | None = None) -> Tensor:
+    """The frames behind z₂: `reference` (H, W, 3), then mid-grey, `length` in all. The paper's equation for z₂.
+
+    `last` closes the video, for the first-last baseline.
+    """
+    frames = torch.full_like(reference, MID_GREY).repeat(length, 1, 1, 1)
+    frames[0] = reference
+    if last is not None:
+        frames[-1] = last
+    return frames
 
 
-def first_frame_mask(latent_frames: int, height: int, width: int) -> Tensor:
-    """m (1, 4, T, h, w): 1 at the first latent frame in every chunk, also where more context is held clean."""
+def reference_mask(latent_frames: int, height: int, width: int, last: bool = False) -> Tensor:
+    """m (1, 4, T, h, w): 1 at the first latent frame in every chunk, also where more context is held clean.
+
+    `last`: also at the last of the four frames behind the last latent frame, for the first-last baseline.
+    """
     mask = torch.zeros(1, MASK_CHANNELS, latent_frames, height, width)
     mask[:, :, 0] = 1
+    if last:
+        mask[:, -1, -1] = 1
     return mask
 
 
-def model_input(z1: Tensor, z2: Tensor) -> Tensor:
+def model_input(z1: Tensor, mask: Tensor, z2: Tensor) -> Tensor:
     """z₁ ‖ m ‖ z₂ on the channel axis: (B, 36, T, h, w)."""
-    mask = first_frame_mask(*z1.shape[2:]).to(z1).expand(len(z1), -1, -1, -1, -1)
-    return torch.cat([z1, mask, z2.to(z1).expand(len(z1), -1, -1, -1, -1)], dim=1)
+    batch = len(z1)
+    return torch.cat([z1, *(t.to(z1).expand(batch, -1, -1, -1, -1) for t in (mask, z2))], dim=1)
 
 
 def seeded_noise(seed: int) -> Noise:

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio.windows import speech_windows
+from ..sampling.euler import pin
 from ..speech import Speech
 from ..video.source import FrameSource
+from .camera import CameraConditioning, CameraGuide, FilmedGuide, encode_view, source_window
 from .color import hold_colour
-from .conditioning import LATENT_CHANNELS, VAE_STRIDE, ChunkConditioning, Noise, reference_video
+from .conditioning import (
+    LATENT_CHANNELS,
+    VAE_STRIDE,
+    ChunkConditioning,
+    Noise,
+    reference_mask,
+    reference_video,
+)
+from .pinned import Pinned, latent_mask, paste
 from .plan import Chunk
-from .reference import AfterEnd, Policy, reference_frame
+from .reference import Pick, Picking, Policy, shown_frames, source_frame
 from .sizes import fit_to
 
 # (step just done, its clean estimate (1, 16, T, h, w))
 AfterStep = Callable[[int, Tensor], None]
+LIKENESS_PIXELS = (24, 24)
 
 
 class Models(Protocol):
-    """What a run asks of the models; latents are in whatever scale the three methods share."""
+    """What a run asks of the models; latents are in whatever scale the methods share."""
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (F, H, W, 3) → latents (1, 16, T, h, w)."""
@@ -41,21 +53,21 @@ class Models(Protocol):
 
 @dataclass(frozen=True)
 class Reference:
-    """Where identity, background and camera come from."""
+    """Where identity, background and camera come from. cuts: source frames at which another shot begins."""
 
     source: FrameSource
     height: int
     width: int
-    policy: Policy = Policy.STILL
-    after_end: AfterEnd = AfterEnd.HOLD
-
-    def frame(self, chunk: Chunk) -> int:
-        """The source frame (at 25 fps) that `chunk` looks at."""
-        return reference_frame(self.policy, chunk, self.source.length, self.after_end)
+    picking: Picking = field(default_factory=Picking)
+    cuts: tuple[int, ...] = ()
 
     def picture(self, frame: int) -> Tensor:
         """That source frame at the video's size: (height, width, 3)."""
         return fit_to(self.source.frame(frame), self.height, self.width)
+
+    def window(self, chunk: Chunk) -> Tensor:
+        """The source at the chunk's time: (length, height, width, 3)."""
+        return source_window(self.source, chunk, self.picking.after_end, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -77,11 +89,13 @@ class Tail:
 
 @dataclass(frozen=True)
 class Finished:
-    """A chunk that is done: its new frames (keep, H, W, 3), and what the next one continues from."""
+    """A chunk that is done: its new frames (keep, H, W, 3), what the next one continues from, and the source frames
+    that it looked at (none where that was the video itself)."""
 
     chunk: Chunk
     frames: Tensor
     tail: Tail
+    looked_at: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -89,22 +103,39 @@ class Job:
     """Everything a run is made of besides the models."""
 
     plan: Sequence[Chunk]
+    picks: Sequence[Pick]  # by chunk index
     context_frames: int  # what a chunk hands to the next one
     speech: Speech
     reference: Reference
     masks: Tensor | None
     colour: ColourHold
     noise: Noise
+    strengths: tuple[float, ...] = ()  # SDEdit's t₀ by chunk index, the last one goes on; empty: off
+    pinned: Pinned | None = None
+    camera: CameraGuide | None = None
+
+    def strength(self, chunk: Chunk) -> float:
+        """SDEdit's t₀ of `chunk`."""
+        return self.strengths[min(chunk.index, len(self.strengths) - 1)] if self.strengths else 1.0
 
 
 @dataclass(frozen=True)
 class _Look:
-    """A reference frame as the models see it; kept while the next chunk looks at the same frame."""
+    """A reference as the models see it; kept while the next chunk looks at the same."""
 
-    frame: int
+    key: tuple[int, ...]  # source frames; empty for a frame of the video itself
     picture: Tensor
     latents: Tensor
     clip: Any
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The source at a chunk's time, where SDEdit or a pinned region needs it."""
+
+    frames: Tensor  # (F, H, W, 3)
+    latents: Tensor  # (1, 16, T, h, w)
+    free: Tensor | None  # (F or 1, H, W), 1 where the video may differ
 
 
 def dub(
@@ -120,36 +151,127 @@ def dub(
     look: _Look | None = None
     anchor: Tensor | None = None
     if tail is not None and job.colour.to_first and job.colour.strength > 0:
-        anchor = job.reference.picture(0)
+        anchor = job.reference.picture(job.picks[0].frames[0])
     for chunk in job.plan:
-        look = _look_at(job.reference, chunk, models, look)
+        tail = tail if chunk.context else None
+        look = _look_at(job, chunk, models, look, tail)
         anchor = look.picture if anchor is None or not job.colour.to_first else anchor
-        conditioning = _conditioning(job, chunk, models, look, tail)
-        latents = models.denoise(conditioning, partial(after_step, chunk))
-        frames = hold_colour(models.decode(latents), anchor, job.colour.strength, job.colour.device)
-        # A copy: a view would keep the whole chunk in memory while the next one is made.
-        tail = Tail(frames[-job.context_frames :].clone(), chunk.start + chunk.length - job.context_frames)
-        yield Finished(chunk, frames[chunk.new], tail)
+        frames, tail = _make(job, chunk, models, look, anchor, tail, partial(after_step, chunk))
+        yield Finished(chunk, frames, tail, look.key)
+        # Whoever took the chunk may drop it now; here it must not live on beside the next one.
+        del frames
 
 
-def _look_at(reference: Reference, chunk: Chunk, models: Models, before: _Look | None) -> _Look:
-    frame = reference.frame(chunk)
-    if before is not None and before.frame == frame and before.latents.shape[2] == chunk.latent_frames:
-        return before
-    picture = reference.picture(frame)
-    latents = models.encode(reference_video(picture, chunk.length))
-    return _Look(frame, picture, latents, models.see(picture))
+def _make(
+    job: Job,
+    chunk: Chunk,
+    models: Models,
+    look: _Look,
+    anchor: Tensor,
+    tail: Tail | None,
+    after_step: AfterStep,
+) -> tuple[Tensor, Tail]:
+    """The new frames of one chunk, and its tail. Both own their memory: the rest of the chunk ends here."""
+    source = _source(job, chunk, models)
+    conditioning = _conditioning(job, chunk, models, look, tail, source)
+    latents = _denoise(conditioning, models, after_step)
+    frames = models.decode(latents)
+    if conditioning.strength > 0:
+        # Where the source is known at each moment, its colours are too: light may change within a chunk.
+        held_to = anchor if source is None or job.colour.to_first else source.frames
+        frames = hold_colour(frames, held_to, job.colour.strength, job.colour.device)
+    if source is not None and source.free is not None:
+        frames = paste(frames, source.frames, source.free)
+    index = chunk.start + chunk.length - job.context_frames
+    return frames[chunk.new].clone(), Tail(frames[-job.context_frames :].clone(), index)
 
 
-def _conditioning(job: Job, chunk: Chunk, models: Models, look: _Look, tail: Tail | None) -> ChunkConditioning:
-    context = models.encode(look.picture[None] if tail is None else tail.frames)
+def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterStep) -> Tensor:
+    """A strength of 0 leaves nothing to denoise: the source through the VAE."""
+    if conditioning.strength == 0 and conditioning.source is not None:
+        return pin(conditioning.source, conditioning.context)
+    return models.denoise(conditioning, after_step)
+
+
+def _look_at(job: Job, chunk: Chunk, models: Models, before: _Look | None, tail: Tail | None) -> _Look:
+    pick = job.picks[chunk.index]
+    key: tuple[int, ...]
+    if pick.previous and tail is not None:
+        key, picture, last = (), tail.frames[-1], None
+    else:
+        frame = _choose(job, pick, tail)
+        key = (frame,) if pick.last is None else (frame, pick.last)
+        if before is not None and before.key == key and before.latents.shape[2] == chunk.latent_frames:
+            return before
+        picture = job.reference.picture(frame)
+        last = None if pick.last is None else job.reference.picture(pick.last)
+    latents = models.encode(reference_video(picture, chunk.length, last))
+    return _Look(key, picture, latents, models.see(picture))
+
+
+def _choose(job: Job, pick: Pick, tail: Tail | None) -> int:
+    """Of several candidates the one whose place in the order of likeness to the context frames is `control`."""
+    if len(pick.frames) == 1 or tail is None:
+        return pick.frames[0]
+    context = _thumbnail(tail.frames[-1])
+
+    def unlikeness(frame: int) -> float:
+        return (_thumbnail(job.reference.picture(frame)) - context).abs().mean().item()
+
+    ranked = sorted(pick.frames, key=unlikeness)
+    return ranked[round(job.reference.picking.control * (len(ranked) - 1))]
+
+
+def _thumbnail(picture: Tensor) -> Tensor:
+    return F.interpolate(picture.permute(2, 0, 1)[None], LIKENESS_PIXELS, mode="area")
+
+
+def _source(job: Job, chunk: Chunk, models: Models) -> _Source | None:
+    if job.pinned is None and job.strength(chunk) >= 1:
+        return None
+    reference = job.reference
+    frames = reference.window(chunk)
+    free = None
+    if job.pinned is not None:
+        shown = shown_frames(chunk, reference.source.length, reference.picking.after_end)
+        free = job.pinned.window(shown, (reference.height, reference.width))
+    return _Source(frames, models.encode(frames), free)
+
+
+def _conditioning(
+    job: Job, chunk: Chunk, models: Models, look: _Look, tail: Tail | None, source: _Source | None
+) -> ChunkConditioning:
+    context = models.encode(_opening(job, chunk, look)[None] if tail is None else tail.frames)
     size = (job.reference.height // VAE_STRIDE, job.reference.width // VAE_STRIDE)
+    free = None if source is None or source.free is None else latent_mask(source.free, chunk.latent_frames)
     return ChunkConditioning(
         chunk=chunk,
         noise=job.noise(chunk, (1, LATENT_CHANNELS, chunk.latent_frames, *size)),
         context=context,
         reference=look.latents,
+        mask=reference_mask(chunk.latent_frames, *size, last=job.picks[chunk.index].last is not None),
         picture=look.clip,
         windows=speech_windows(job.speech.voices, chunk.start, chunk.length),
         masks=job.masks,
+        source=None if source is None else source.latents,
+        strength=job.strength(chunk),
+        free=free,
+        camera=_camera(job, chunk, models, source),
     )
+
+
+def _opening(job: Job, chunk: Chunk, look: _Look) -> Tensor:
+    """The frame that a shot opens with: the source at that moment, whatever the reference is; of a still, the still."""
+    if job.reference.picking.policy is Policy.STILL:
+        return look.picture
+    frame = source_frame(chunk.start, job.reference.source.length, job.reference.picking.after_end)
+    return look.picture if look.key == (frame,) else job.reference.picture(frame)
+
+
+def _camera(job: Job, chunk: Chunk, models: Models, source: _Source | None) -> CameraConditioning | None:
+    guide, reference = job.camera, job.reference
+    if guide is None:
+        return None
+    if source is not None and isinstance(guide, FilmedGuide) and guide.source is reference.source:
+        return CameraConditioning(source.latents, None, None)  # encoded already
+    return encode_view(guide.view(chunk, reference.height, reference.width), models.encode)

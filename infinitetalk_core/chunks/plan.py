@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..errors import InputError
 
@@ -18,8 +20,8 @@ class Chunk:
     index: int
     start: int
     length: int  # 4n + 1
-    context: int  # frames at its start that repeat the end of the chunk before; 0 for the first
-    keep: int  # new frames that go into the video: less than length − context only in the last chunk
+    context: int  # frames at its start that repeat the end of the chunk before; 0 where a shot begins
+    keep: int  # new frames that go into the video: less than length − context only where a shot ends
 
     @property
     def latent_frames(self) -> int:
@@ -44,11 +46,14 @@ def check_4n_plus_1(what: str, frames: int) -> None:
         raise InputError(f"{what} must be 4n+1 frames (1, 5, 9, 13 …), got {frames}; try {nearest} or {nearest + 4}")
 
 
-def plan_chunks(total: int, length: int = CHUNK_FRAMES, context: int = CONTEXT_FRAMES) -> list[Chunk]:
+def plan_chunks(
+    total: int, length: int = CHUNK_FRAMES, context: int = CONTEXT_FRAMES, cuts: Sequence[int] = ()
+) -> list[Chunk]:
     """Cover exactly `total` frames with chunks of `length`, each after the first repeating `context` frames.
 
-    Every chunk has the full length the model was trained on, also when the speech ends inside it: what is too
-    much is cut from the last one (`keep`).
+    cuts: output frames, rising, at which another shot begins. The plan starts afresh there, so no chunk continues
+    from frames of another shot. Every chunk has the full length the model was trained on, also when the speech or
+    the shot ends inside it: what is too much is not kept (`keep`).
     """
     check_4n_plus_1("chunk length", length)
     check_4n_plus_1("context frames", context)
@@ -58,9 +63,11 @@ def plan_chunks(total: int, length: int = CHUNK_FRAMES, context: int = CONTEXT_F
         )
     if total < 1:
         raise InputError(f"there must be at least one frame to make, got {total}; is the sound empty?")
-    chunks = [Chunk(0, 0, length, 0, min(length, total))]
-    while chunks[-1].start + length < total:
-        start = chunks[-1].start + length - context
-        keep = min(length - context, total - start - context)
-        chunks.append(Chunk(len(chunks), start, length, context, keep))
+    chunks: list[Chunk] = []
+    for first, end in pairwise([0, *(cut for cut in cuts if 0 < cut < total), total]):
+        chunks.append(Chunk(len(chunks), first, length, 0, min(length, end - first)))
+        while chunks[-1].start + length < end:
+            start = chunks[-1].start + length - context
+            keep = min(length - context, end - start - context)
+            chunks.append(Chunk(len(chunks), start, length, context, keep))
     return chunks

@@ -1,18 +1,39 @@
-"""Which source frame a chunk looks at for identity, background and camera. Whole numbers at 25 frames a second."""
+"""Which source frame a chunk looks at for identity, background and camera. Whole numbers at 25 frames a second.
+
+The paper compares where the reference comes from in training (section 3.3 and its ablation: M0 to M3) and finds that
+nearness decides how strongly it holds: a frame of the same moment is copied, one from far away lets colours and
+background drift, one from the neighbourhood balances. The same choices can be made here.
+"""
 
 from __future__ import annotations
 
 import enum
+import random
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..audio.windows import mirror
-from .plan import Chunk
+from ..errors import InputError
+from .plan import FRAMES_PER_SECOND, Chunk
+
+DISTANT_SECONDS = 5
+CANDIDATES = 8
 
 
 class Policy(enum.Enum):
     """How the reference frame is chosen."""
 
-    STILL = "still"  # one picture for the whole video
-    CHUNK_START = "chunk start"  # the source at the chunk's first moment (the paper's inference)
+    STILL = "still"  # the first frame for the whole video: a portrait
+    CHUNK_START = "chunk start"  # the source at the chunk's first moment: the paper's inference
+    NEIGHBOUR = "neighbour"  # M3: a frame just outside the chunk, within a radius
+    SAME_CHUNK = "same chunk, random"  # M0: any frame of the chunk's own time
+    CHUNK_EDGE = "first or last of chunk"  # M1: one of the chunk's two borders
+    DISTANT = "distant"  # M2: a frame more than 5 s away
+    FIRST_LAST = "first and last"  # FL2V baseline: both borders are fixed
+    PREVIOUS_OUTPUT = "previous output"  # I2V baseline: the last frame that was made
+    ADAPTIVE = "adaptive"  # soft control, section 3.4: a neighbour by its likeness to the context frames
+    BY_HAND = "by hand"  # times given for each chunk
 
 
 class AfterEnd(enum.Enum):
@@ -21,6 +42,38 @@ class AfterEnd(enum.Enum):
     HOLD = "hold the last frame"
     PING_PONG = "play backwards, then forwards"
     LOOP = "start again"
+
+
+@dataclass(frozen=True)
+class Picking:
+    """A policy and what it needs."""
+
+    policy: Policy = Policy.STILL
+    after_end: AfterEnd = AfterEnd.HOLD
+    radius_seconds: float = 1.0  # neighbour, adaptive: how far outside the chunk
+    seed: int = 0  # the random policies
+    control: float = 0.5  # adaptive: 0 the neighbour most like the context (holds weakly), 1 the least like it
+    times_seconds: tuple[float, ...] = ()  # by hand: one for each chunk
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.control <= 1:
+            raise InputError(f"control must be between 0 (weak) and 1 (strong), got {self.control}")
+        if not self.radius_seconds > 0:
+            raise InputError(f"the radius must be above 0 seconds, got {self.radius_seconds}")
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What a chunk looks at.
+
+    frames: source frames at 25 fps. One is the reference. Several are candidates, of which the one is taken whose
+    place in the order of likeness to the context is `control`. With `last`, frames[0] opens the chunk and `last`
+    closes it. With `previous`, the last frame of the chunk before is the reference, and frames[0] for the first chunk.
+    """
+
+    frames: tuple[int, ...]
+    last: int | None = None
+    previous: bool = False
 
 
 def source_frame(frame: int, length: int, after_end: AfterEnd) -> int:
@@ -32,8 +85,123 @@ def source_frame(frame: int, length: int, after_end: AfterEnd) -> int:
     return min(frame, length - 1)
 
 
-def reference_frame(policy: Policy, chunk: Chunk, source_length: int, after_end: AfterEnd) -> int:
-    """The source frame that `chunk` looks at."""
-    if policy is Policy.STILL:
-        return 0
-    return source_frame(chunk.start, source_length, after_end)
+def shown_frames(chunk: Chunk, length: int, after_end: AfterEnd) -> list[int]:
+    """The source frames (0 … length−1) that the chunk's frames stand for."""
+    return [source_frame(frame, length, after_end) for frame in range(chunk.start, chunk.start + chunk.length)]
+
+
+def output_cuts(total: int, source_cuts: Sequence[int], length: int, after_end: AfterEnd) -> list[int]:
+    """Output frames at which another shot of the source begins. source_cuts: first frames of its later shots."""
+    if not source_cuts:
+        return []
+    shots = [bisect_right(source_cuts, source_frame(frame, length, after_end)) for frame in range(total)]
+    return [frame for frame in range(1, total) if shots[frame] != shots[frame - 1]]
+
+
+def pick_references(
+    plan: Sequence[Chunk], picking: Picking, length: int, source_cuts: Sequence[int] = ()
+) -> list[Pick]:
+    """What each chunk of `plan` looks at, in a source of `length` frames. Never across a cut of the source."""
+    if picking.policy is Policy.BY_HAND:
+        return [Pick((frame,)) for frame in _by_hand(len(plan), picking, length)]
+    return [_pick(chunk, picking, length, _shot(chunk, picking, length, source_cuts)) for chunk in plan]
+
+
+def _shot(chunk: Chunk, picking: Picking, length: int, cuts: Sequence[int]) -> range:
+    """The frames of the shot in which `chunk` begins to be seen."""
+    seen = source_frame(chunk.start + chunk.context, length, picking.after_end)
+    place = bisect_right(cuts, seen)
+    return range(cuts[place - 1] if place else 0, cuts[place] if place < len(cuts) else length)
+
+
+def _pick(chunk: Chunk, picking: Picking, length: int, shot: range) -> Pick:
+    # Frames beyond the shot are not kept of this chunk: its border stands for them.
+    shown = [min(max(f, shot.start), shot.stop - 1) for f in shown_frames(chunk, length, picking.after_end)]
+    first, last = shown[0], shown[-1]
+    # A draw depends on the seed and the chunk only: any chunk can be made again alone.
+    draw = random.Random(picking.seed * 1_000_003 + chunk.index)
+    match picking.policy:
+        case Policy.STILL:
+            return Pick((0,))
+        case Policy.SAME_CHUNK:
+            return Pick((draw.choice(shown),))
+        case Policy.CHUNK_EDGE:
+            return Pick((draw.choice((first, last)),))
+        case Policy.FIRST_LAST:
+            return Pick((first,), last=last)
+        case Policy.PREVIOUS_OUTPUT:
+            return Pick((first,), previous=True)
+        case Policy.DISTANT:
+            return Pick((_distant(shot, shown, draw),))
+        case Policy.NEIGHBOUR:
+            return Pick((draw.choice(_neighbours(picking, shot, shown)),))
+        case Policy.ADAPTIVE:
+            near = _neighbours(picking, shot, shown)
+            return Pick(tuple(sorted(draw.sample(near, min(CANDIDATES, len(near))))))
+    return Pick((first,))
+
+
+def _neighbours(picking: Picking, shot: range, shown: Sequence[int]) -> list[int]:
+    """Frames of the shot that the chunk does not show, near one that it does; else the chunk's own borders."""
+    radius = max(round(picking.radius_seconds * FRAMES_PER_SECOND), 1)
+    seen = set(shown)
+    near = {f for low, high in _runs(seen) for f in (*range(low - radius, low), *range(high + 1, high + radius + 1))}
+    return sorted(f for f in near - seen if f in shot) or sorted({shown[0], shown[-1]})
+
+
+def _distant(shot: range, shown: Sequence[int], draw: random.Random) -> int:
+    """A frame of the shot more than 5 s from all that the chunk shows; where there is none, the farthest."""
+    margin = DISTANT_SECONDS * FRAMES_PER_SECOND
+    edges = [shot.start, *(edge for low, high in _runs(set(shown)) for edge in (low - margin, high + margin + 1))]
+    starts, ends = edges[::2], [*edges[1::2], shot.stop]
+    pieces = [range(max(a, shot.start), min(b, shot.stop)) for a, b in zip(starts, ends, strict=True)]
+    far = sum(len(piece) for piece in pieces)
+    if far == 0:
+        return max((shot.start, shot.stop - 1), key=lambda f: min(abs(f - s) for s in shown))
+    place = draw.randrange(far)
+    for piece in pieces:
+        if place < len(piece):
+            return piece[place]
+        place -= len(piece)
+    raise AssertionError("the pieces hold all far frames")
+
+
+def _runs(frames: set[int]) -> list[tuple[int, int]]:
+    """The unbroken runs (first, last) in a set of frames: two where a source starts again."""
+    runs: list[tuple[int, int]] = []
+    for frame in sorted(frames):
+        if runs and frame == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], frame)
+        else:
+            runs.append((frame, frame))
+    return runs
+
+
+def _by_hand(chunks: int, picking: Picking, length: int) -> list[int]:
+    times = picking.times_seconds
+    if len(times) < chunks:
+        raise InputError(
+            f"{len(times)} reference times are given, but the speech needs {chunks} chunks: give one for each"
+        )
+    end = length / FRAMES_PER_SECOND
+    for number, seconds in enumerate(times[:chunks], start=1):
+        if not 0 <= seconds <= end:
+            raise InputError(
+                f"reference time {number} is {seconds:g} s, outside the source, which lasts {end:g} s from 0"
+            )
+    # A little past the frame's beginning, so that 0.08 s is frame 2 and not 1.
+    return [min(int(t * FRAMES_PER_SECOND + 1e-6), length - 1) for t in times[:chunks]]
+
+
+def parse_times(text: str) -> tuple[float, ...]:
+    """Times as people write them: seconds or minutes:seconds, between commas, spaces or lines."""
+    times = []
+    for word in text.replace(",", " ").split():
+        minutes, _, seconds = word.rpartition(":")
+        try:
+            times.append((int(minutes) * 60 if minutes else 0) + float(seconds))
+        except ValueError as error:
+            raise InputError(
+                f"{word!r} is not a time; write seconds or minutes:seconds, such as 2.5 or 1:07"
+            ) from error
+    return tuple(times)

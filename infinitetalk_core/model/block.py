@@ -41,6 +41,7 @@ class BlockCalls:
     self_attention: Callable[[Tensor, bool], tuple[Tensor, Tensor | None, Tensor | None]]
     cross_attention: Callable[[Tensor], Tensor]
     attention: Attention
+    after_cross_attention: Callable[[Tensor], Tensor] = lambda x: x  # what a host's other patches do there
 
 
 def audio_conditioned_block(
@@ -65,10 +66,13 @@ def audio_conditioned_block(
     y = torch.addcmul(shift1, block.norm1(x), 1 + scale1)
     y, q, k = calls.self_attention(y, two_speakers)
     x = torch.addcmul(x, y, gate1)
-    x = x + calls.cross_attention(block.norm3(x))
+    del y  # large, and the feed-forward is the block's peak
+    x = calls.after_cross_attention(x + calls.cross_attention(block.norm3(x)))
     if audio_scale != 0:
         heard = hear(audio, audio.norm_x(x), q, k, speech, calls.attention)
         x = torch.add(x, heard, alpha=audio_scale)
+        del heard
+    del q, k
     y = block.ffn(torch.addcmul(shift2, block.norm2(x), 1 + scale2))
     return torch.addcmul(x, y, gate2)
 

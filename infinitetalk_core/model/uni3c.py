@@ -235,6 +235,15 @@ class Uni3C(nn.Module):
         x (B, 20, T, h, w): the first 20 channels of Wan's input; render_latents (B or 1, 16, T, h, w) in the same
         scale; temb (B, time): Wan's time embedding before its projection; view: of `view_tokens`.
         """
+        hidden, grid = self._embed(x, render_latents, view)
+        rotate = video_rotation(grid, self.config.dim // self.config.heads, x.device)
+        for block in self.controlnet_blocks:
+            hidden = block(hidden, temb.to(x), rotate, attention)
+            yield hidden
+
+    def _embed(self, x: Tensor, render_latents: Tensor, view: Tensor | None) -> tuple[Tensor, tuple[int, int, int]]:
+        """Tokens (B, tokens, dim) and their grid. On its own, so that the large float32 patches end here and do not
+        stay as long as `states` is being read."""
         inputs = torch.cat([x, render_latents.to(x).expand(len(x), -1, -1, -1, -1)], dim=1)
         patches = self.controlnet_patch_embedding(inputs.float())
         grid: tuple[int, int, int] = tuple(patches.shape[2:])  # type: ignore[assignment]
@@ -242,11 +251,7 @@ class Uni3C(nn.Module):
         if view is not None:
             self._check_tokens(view, x, tokens.shape[1])
             tokens = tokens + view.to(tokens)
-        hidden = self.proj_in(tokens.to(x.dtype))
-        rotate = video_rotation(grid, self.config.dim // self.config.heads, x.device)
-        for block in self.controlnet_blocks:
-            hidden = block(hidden, temb.to(x), rotate, attention)
-            yield hidden
+        return self.proj_in(tokens.to(x.dtype)), grid
 
     def residual(self, index: int, state: Tensor) -> Tensor:
         """What Wan adds after block `index`: (B, tokens, dim) → (B, tokens, out_dim)."""

@@ -48,6 +48,15 @@ PRESETS = {
 }
 
 
+# Between the areas of the two classes of buckets, about 640 x 640 and 960 x 960.
+_LARGE_PIXELS = 640 * 960
+
+
+def preset_for(height: int, width: int) -> SamplingSettings:
+    """The preset of full quality for a video of this size: a larger one needs more shift."""
+    return PRESETS["quality 720p (40 steps)" if height * width > _LARGE_PIXELS else "quality 480p (40 steps)"]
+
+
 def customised(settings: SamplingSettings, use_apg: bool, momentum: float, norm_threshold: float) -> SamplingSettings:
     """`settings` with adaptive projected guidance, if it is wanted."""
     return replace(settings, apg=Apg(momentum, norm_threshold)) if use_apg else settings

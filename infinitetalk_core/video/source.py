@@ -77,7 +77,7 @@ class PictureBatch:
         """(H, W, 3) float32: the picture shown at index / 25 seconds."""
         _check_index(index, self.length)
         shown = math.floor(index * self._fps / FRAMES_A_SECOND)
-        return self._images[min(shown, len(self._images) - 1)].float()
+        return self._images[min(shown, len(self._images) - 1)].float().cpu()
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.ldm.wan.model
-import comfy.model_management
-import comfy.model_patcher
-import comfy.ops
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -20,23 +17,24 @@ from ...infinitetalk_core.checkpoints.infinitetalk import load_infinitetalk, rea
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter, SpeechTokens
 from ...infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
+from .patchers import Patcher, load_strictly, model_patcher
+from .uni3c import CameraStep
 
 KEY = "infinitetalk"
 WHERE = "load Wan 2.1 I2V 14B (480p or 720p) with Load Diffusion Model or the GGUF loader and connect it here"
-
-Patcher = comfy.model_patcher.ModelPatcher
 
 
 @dataclass(frozen=True)
 class SpeechCall:
     """What the blocks need during one prediction; travels in transformer_options.
 
-    speech: by index of the conditioning (ComfyUI's `cond_or_uncond`).
+    speech: by index of the conditioning (ComfyUI's `cond_or_uncond`). camera: Uni3C's share of this step, or None.
     """
 
     adapter: AudioAdapter
     speech: Sequence[SpeechTokens]
     strength: float
+    camera: CameraStep | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> SpeechCall:
         """ComfyUI moves what travels in transformer_options; the blocks cast where they use it."""
@@ -53,9 +51,8 @@ def put_on_model(model: Patcher, path: Path, strength: float) -> Patcher:
             f"{path.name} is made for a model of {config.blocks} blocks of width {config.dim}, but the MODEL has "
             f"{len(backbone.blocks)} blocks of width {backbone.dim}; {WHERE}"
         )
-    # Without memory of its own: the file's tensors become the parameters.
-    adapter = AudioAdapter(config, comfy.ops.manual_cast, device="meta")
-    load_strictly(adapter, load_infinitetalk(path, header), path.name)
+    make = partial(AudioAdapter, config, device="meta")
+    adapter = load_strictly(make, load_infinitetalk(path, header), path.name)
     patched = model.clone()
     patched.set_additional_models(KEY, [model_patcher(adapter)])
     patched.set_attachments(KEY, strength)
@@ -86,29 +83,6 @@ def adapter_of(model: Patcher) -> AudioAdapter:
     return patchers[0].model
 
 
-def load_strictly(module: Any, weights: dict[str, Tensor], name: str) -> None:
-    """Load all of `weights` into `module`; a missing or a superfluous tensor is an error that names it."""
-    expected = set(module.state_dict())
-    if missing := sorted(expected - set(weights)):
-        raise InputError(f"{name} lacks {len(missing)} tensors, first {missing[0]}; download it again")
-    if extra := sorted(set(weights) - expected):
-        raise InputError(f"{name} has {len(extra)} tensors too many, first {extra[0]}; it is another model's file")
-    try:
-        module.load_state_dict(weights, strict=True, assign=True)
-    except RuntimeError as error:
-        raise InputError(f"{name} does not fit: {str(error).splitlines()[-1].strip()}") from error
-
-
-def model_patcher(module: Any) -> Patcher:
-    """`module` as a model that ComfyUI loads, moves and frees. Looked up late: dynamic VRAM replaces the class."""
-    make = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-    return make(
-        module,
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-
-
 def listen(
     executor: Any,
     x: Tensor,
@@ -124,6 +98,8 @@ def listen(
     call = options.get(KEY)
     if call is not None:
         picture_tokens = None if clip_fea is None else clip_fea.shape[-2]
+        if call.camera is not None:
+            call.camera.begin(executor.class_obj, x, timestep, options)
         options = _with_listening_blocks(options, executor.class_obj, call, picture_tokens)
     return executor(x, timestep, context, clip_fea, time_dim_concat, options, **kwargs)
 
@@ -134,7 +110,7 @@ def _with_listening_blocks(
     replacements = options.get("patches_replace", {})
     blocks = dict(replacements.get("dit", {}))
     for i, (block, audio) in enumerate(zip(backbone.blocks, call.adapter.blocks, strict=True)):
-        hears = partial(_listening_block, block, audio, call, picture_tokens)
+        hears = partial(_listening_block, i, block, audio, call, picture_tokens)
         other = blocks.get(("double_block", i))
         blocks[("double_block", i)] = hears if other is None else _inside(other, hears)
     return {**options, "patches_replace": {**replacements, "dit": blocks}}
@@ -146,6 +122,7 @@ def _inside(other: Callable, block: Callable) -> Callable:
 
 
 def _listening_block(
+    index: int,
     block: Any,
     audio: Any,
     call: SpeechCall,
@@ -163,11 +140,25 @@ def _listening_block(
     calls = BlockCalls(
         self_attention=partial(_self_attention, block.self_attn, args["pe"], options),
         cross_attention=cross_attention,
-        attention=lambda q, k, v, heads: optimized_attention(q, k, v, heads, transformer_options=options),
+        attention=partial(_audio_attention, options),
+        after_cross_attention=partial(_other_patches, options),
     )
     speech = [call.speech[i] for i in options["cond_or_uncond"]]
     x = audio_conditioned_block(block, audio, args["img"].contiguous(), e, speech, call.strength, calls)
-    return {"img": x}
+    return {"img": x if call.camera is None else call.camera.after_block(index, x)}
+
+
+def _audio_attention(options: dict[str, Any], q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """The host's attention. With some dozens of keys low precision gains nothing, and SageAttention can give NaN:
+    the host says the same of its attention to the picture."""
+    return optimized_attention(q, k, v, heads, transformer_options=options, low_precision_attention=False)
+
+
+def _other_patches(options: dict[str, Any], x: Tensor) -> Tensor:
+    """What other nodes put after the cross-attention (newer ComfyUI)."""
+    for patch in options.get("patches", {}).get("attn2_patch", []):
+        x = patch({"x": x, "transformer_options": options})
+    return x
 
 
 def _self_attention(

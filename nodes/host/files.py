@@ -11,6 +11,7 @@ from ...infinitetalk_core.errors import InputError
 
 AUDIO_ENCODER_FOLDERS = ("audio_encoders", "wav2vec2", "transformers")
 WEIGHT_FOLDERS = ("model_patches", "diffusion_models", "multitalk")
+UNI3C_FOLDERS = ("controlnet", "model_patches")
 AUDIO_ENCODER_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf")
 ENCODER_FOLDER_MARK = "config.json"
@@ -40,14 +41,25 @@ def infinitetalk_weights() -> list[str]:
     return sorted(files, key=lambda f: (not _sounds_like_infinitetalk(f), f.lower()))
 
 
+def uni3c_files() -> list[str]:
+    """Files that may be Uni3C, as choices: those whose name says so first."""
+    files = _files(UNI3C_FOLDERS, WEIGHT_SUFFIXES)
+    return sorted(files, key=lambda f: ("uni3c" not in f.lower(), f.lower()))
+
+
+def uni3c_path(name: str) -> Path:
+    """The file behind a choice of `uni3c_files`."""
+    return _path(name, UNI3C_FOLDERS, uni3c_files())
+
+
 def audio_encoder_path(name: str) -> Path:
     """The file or folder behind a choice of `audio_encoders`."""
-    return _path(name, AUDIO_ENCODER_FOLDERS)
+    return _path(name, AUDIO_ENCODER_FOLDERS, audio_encoders())
 
 
 def infinitetalk_path(name: str) -> Path:
     """The file behind a choice of `infinitetalk_weights`."""
-    return _path(name, WEIGHT_FOLDERS)
+    return _path(name, WEIGHT_FOLDERS, infinitetalk_weights())
 
 
 def _sounds_like_infinitetalk(name: str) -> bool:
@@ -64,18 +76,11 @@ def _files(folders: tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
     return sorted(f for f in found if f.lower().endswith(suffixes))
 
 
-def _path(name: str, folders: tuple[str, ...]) -> Path:
-    roots = _roots(folders)
-    for root in roots:
-        path = root / name
-        # Only what lies in a model folder: the name may come from an API client.
-        if (path.exists() and path.resolve().is_relative_to(root.resolve())) or _is_listed(path, name, folders):
-            return path
-    raise InputError(
-        f"there is no {name!r} in models/{', models/'.join(folders)}; put the file there and press R to refresh"
-    )
-
-
-def _is_listed(path: Path, name: str, folders: tuple[str, ...]) -> bool:
-    """A file behind a symbolic link is fine if ComfyUI itself lists it."""
-    return path.exists() and name in _files(folders, (path.suffix.lower() or "/",))
+def _path(name: str, folders: tuple[str, ...], offered: list[str]) -> Path:
+    """Where `name` lies; only what is offered, since the name may come from an API client."""
+    found = [root / name for root in _roots(folders) if (root / name).exists()]
+    if name not in offered or not found:
+        raise InputError(
+            f"there is no {name!r} in models/{', models/'.join(folders)}; put the file there and press R to refresh"
+        )
+    return found[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,17 +12,22 @@ import comfy.samplers
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...infinitetalk_core.chunks.camera import FilmedGuide
 from ...infinitetalk_core.chunks.conditioning import seeded_noise
 from ...infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
-from ...infinitetalk_core.chunks.plan import plan_chunks
+from ...infinitetalk_core.chunks.pinned import Pinned
 from ...infinitetalk_core.chunks.speaker_masks import speaker_masks, token_masks
 from ...infinitetalk_core.errors import InputError
+from ...infinitetalk_core.metrics.chunk import measure
 from ...infinitetalk_core.sampling.settings import SamplingSettings
 from ...infinitetalk_core.speech import Speech
 from ...infinitetalk_core.video.writer import VideoWriter
 from .adapter import adapter_of, check_backbone
 from .progress import JobProgress
+from .reference import plan_of
 from .studio import Studio, check_vae, no_text
+from .uni3c import KEY as CAMERA_KEY
+from .uni3c import CameraControl
 from .video import finished_video, output_path, workflow_metadata
 
 log = logging.getLogger("infinitetalk")
@@ -38,6 +44,9 @@ class RunSettings:
     chunk_frames: int
     context_frames: int
     colour: ColourHold
+    strengths: tuple[float, ...]
+    pinned: Pinned | None
+    camera: CameraControl | None
     filename_prefix: str
     crf: int
 
@@ -72,25 +81,65 @@ def run_dub(
         crf=settings.crf,
         metadata=workflow_metadata(hidden),
     )
-    progress.show(reference.picture(reference.frame(job.plan[0])))
-    with writer:
-        for finished in dub(job, studio, progress.after_step):
-            writer.write(finished.frames)
-            progress.show(finished.frames[-1])
-    return finished_video(path, subfolder)
+    progress.show(reference.picture(job.picks[0].frames[0]))
+    chunks: list[dict[str, Any]] = []
+    before: Tensor | None = None
+    try:
+        with writer:
+            for finished in dub(job, studio, progress.after_step):
+                writer.write(finished.frames)
+                progress.show(finished.frames[-1])
+                numbers = measure(job, finished, before)
+                log.info("InfiniteTalk: %s", numbers)
+                chunks.append({**numbers.to_json(), "reference_frames": finished.looked_at})
+                before = finished.frames[-1].clone()
+                del finished  # its memory is the next chunk's
+    finally:
+        # Also of a run that was stopped: what is finished is kept as a video too.
+        report = run_report(job, settings, chunks)
+        if chunks:
+            path.with_suffix(".json").write_text(report, encoding="utf-8")
+    return finished_video(path, subfolder, report)
+
+
+def run_report(job: Job, settings: RunSettings, chunks: list[dict[str, Any]]) -> str:
+    """What was made and how well it holds together, as JSON."""
+    reference, sampling = job.reference, settings.sampling
+    return json.dumps(
+        {
+            "frames": job.speech.frames,
+            "complete": len(chunks) == len(job.plan),
+            "width": reference.width,
+            "height": reference.height,
+            "seed": settings.seed,
+            "chunk_frames": settings.chunk_frames,
+            "context_frames": settings.context_frames,
+            "policy": reference.picking.policy.value,
+            "text_scale": sampling.text_scale,
+            "audio_scale": sampling.audio_scale,
+            "sdedit": settings.strengths,
+            "pinned": settings.pinned is not None,
+            "camera": None if settings.camera is None else settings.camera.strength,
+            "chunks": chunks,
+        },
+        indent=1,
+    )
 
 
 def _studio(models: tuple[Any, Any, Any, Any, Any], settings: RunSettings) -> Studio:
     model, vae, clip_vision, positive, negative = models
-    check_backbone(model)
+    backbone = check_backbone(model)
     adapter_of(model)
     check_vae(vae)
-    sigmas = settings.sampling.sigmas if settings.sigmas is None else settings.sigmas.float().cpu()
-    if sigmas.ndim != 1 or len(sigmas) < 2:
-        raise InputError(
-            f"the SIGMAS hold {sigmas.numel()} noise levels, and at least 2 are needed (one step); "
-            "set denoise above 0 in the scheduler"
-        )
+    check_guidance(model)
+    if settings.camera is not None:
+        settings.camera.check(backbone.dim)
+        # Loaded by ComfyUI together with the MODEL.
+        model = model.clone()
+        model.set_additional_models(CAMERA_KEY, [settings.camera.uni3c])
+    sigmas = settings.sampling.sigmas
+    if settings.sigmas is not None:
+        sigmas = check_sigmas(settings.sigmas.float().cpu(), from_source=bool(settings.strengths))
     return Studio(
         model=model,
         vae=vae,
@@ -101,7 +150,34 @@ def _studio(models: tuple[Any, Any, Any, Any, Any], settings: RunSettings) -> St
         sampler=settings.sampler or comfy.samplers.sampler_object("euler"),
         sigmas=sigmas,
         seed=settings.seed,
+        camera=settings.camera,
     )
+
+
+def check_sigmas(sigmas: Tensor, from_source: bool) -> Tensor:
+    """`sigmas` if a chunk can be made with them; from_source: SDEdit chooses where they begin."""
+    if sigmas.ndim != 1 or len(sigmas) < 2:
+        raise InputError(
+            f"the SIGMAS hold {sigmas.numel()} noise levels, and at least 2 are needed (one step); "
+            "set denoise above 0 in the scheduler"
+        )
+    if sigmas[-1] > 1e-3 or (sigmas[1:] > sigmas[:-1]).any():
+        raise InputError(f"the SIGMAS must fall and end at 0, these end at {sigmas[-1]:g}; connect a whole schedule")
+    if sigmas[0] < 0.98 and not from_source:
+        raise InputError(
+            f"the SIGMAS start at {sigmas[0]:g} and not at 1; to start from the source connect SDEdit Strength instead"
+        )
+    return sigmas
+
+
+def check_guidance(model: Any) -> None:
+    """Refuse a MODEL on which another node has put a guidance rule of its own."""
+    for name in ("sampler_cfg_function", "sampler_pre_cfg_function"):
+        if model.model_options.get(name):
+            raise InputError(
+                "another node has changed the guidance of this MODEL (such as RescaleCFG), which InfiniteTalk's own "
+                "guidance by text and speech would replace; take that node out"
+            )
 
 
 def _job(speech: Speech, reference: Reference, settings: RunSettings) -> Job:
@@ -110,8 +186,15 @@ def _job(speech: Speech, reference: Reference, settings: RunSettings) -> Job:
         source = (reference.source.height, reference.source.width)
         size = (reference.height, reference.width)
         masks = token_masks(speaker_masks(len(speech.voices), speech.areas, source, size))
+    plan, picks = plan_of(reference, speech.frames, settings.chunk_frames, settings.context_frames)
+    if settings.pinned is not None:
+        settings.pinned.check((reference.source.height, reference.source.width), reference.source.length)
+    guide = None
+    if settings.camera is not None:
+        guide = settings.camera.guide or FilmedGuide(reference.source, reference.picking.after_end)
     return Job(
-        plan=plan_chunks(speech.frames, settings.chunk_frames, settings.context_frames),
+        plan=plan,
+        picks=picks,
         context_frames=settings.context_frames,
         speech=speech,
         reference=reference,
@@ -119,4 +202,7 @@ def _job(speech: Speech, reference: Reference, settings: RunSettings) -> Job:
         # Seconds a chunk on the CPU, nothing on a GPU.
         colour=replace(settings.colour, device=comfy.model_management.get_torch_device()),
         noise=seeded_noise(settings.seed),
+        strengths=settings.strengths,
+        pinned=settings.pinned,
+        camera=guide,
     )

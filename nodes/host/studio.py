@@ -12,14 +12,17 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ...infinitetalk_core.chunks.conditioning import ChunkConditioning, first_frame_mask
+from ...infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ...infinitetalk_core.chunks.dub import AfterStep
 from ...infinitetalk_core.clip_image import clip_pixels
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.sampling.euler import pin
 from ...infinitetalk_core.sampling.guidance import Guidance
-from .adapter import Patcher, check_backbone
+from ...infinitetalk_core.sampling.sdedit import start_at
+from .adapter import check_backbone
 from .guider import SpeechGuider
+from .patchers import Patcher
+from .uni3c import CameraControl
 
 CLIP_TOKENS = (257, 1280)
 
@@ -37,6 +40,7 @@ class Studio:
     sampler: Any
     sigmas: Tensor
     seed: int
+    camera: CameraControl | None = None
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (F, H, W, 3) → latents (1, 16, T, h, w)."""
@@ -73,13 +77,15 @@ class Studio:
 
     def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
         """The latents (1, 16, T, h, w) of one chunk."""
-        guider = SpeechGuider(self.model, self.guidance, conditioning)
+        guider = SpeechGuider(self.model, self.guidance, conditioning, self.camera)
         guider.set_branches(_on_reference(self.positive, conditioning), _on_reference(self.negative, conditioning))
+        source = conditioning.source
         latents = guider.sample(
             conditioning.noise,
-            torch.zeros_like(conditioning.noise),
+            torch.zeros_like(conditioning.noise) if source is None else source,
             self.sampler,
-            self.sigmas,
+            start_at(self.sigmas, conditioning.strength),
+            denoise_mask=conditioning.free,
             callback=lambda step, clean, x, steps: after_step(step, clean),
             disable_pbar=True,
             seed=(self.seed + conditioning.chunk.index) % 2**64,
@@ -115,7 +121,7 @@ def _on_reference(conditioning: list, chunk: ChunkConditioning) -> list:
     values: dict[str, Any] = {
         "concat_latent_image": chunk.reference,
         # ComfyUI's mask says what is to be made: the opposite of m.
-        "concat_mask": 1 - first_frame_mask(*chunk.reference.shape[2:]),
+        "concat_mask": 1 - chunk.mask,
     }
     if chunk.picture is not None:
         values["clip_vision_output"] = chunk.picture

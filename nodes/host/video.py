@@ -41,7 +41,7 @@ def output_path(prefix: str, width: int, height: int) -> tuple[Path, str]:
         prefix, folder_paths.get_output_directory(), width, height
     )
     path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
-    while path.exists():
+    while path.exists() or path.with_suffix(".json").exists():
         counter += 1
         path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
     return path, subfolder
@@ -55,7 +55,7 @@ def workflow_metadata(hidden: Any) -> dict[str, str]:
     return {key: json.dumps(value) for key, value in found.items() if value is not None}
 
 
-def finished_video(path: Path, subfolder: str) -> io.NodeOutput:
-    """The file as the node's VIDEO, shown on the node."""
+def finished_video(path: Path, subfolder: str, report: str) -> io.NodeOutput:
+    """The file as the node's VIDEO, shown on the node, and the report of the run."""
     shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
-    return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=shown)
+    return io.NodeOutput(InputImpl.VideoFromFile(str(path)), report, ui=shown)

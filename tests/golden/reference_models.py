@@ -90,7 +90,7 @@ class ReferenceModels:
         def predict(x: Tensor, sigma: Tensor, branch: Branch) -> Tensor:
             text = self.text if branch.reads else self.negative
             heard = speech if branch.hears else silence
-            z = model_input(x, c.reference)
+            z = model_input(x, c.mask, c.reference)
             t = (sigma * 1000).reshape(1)
             return self.backbone(z, t, text[None], c.picture, self.adapter, [heard])
 

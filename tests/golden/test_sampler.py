@@ -8,10 +8,10 @@ from reference_models import LinearCodec, ReferenceModels, build_dit
 from torch import Tensor
 
 from infinitetalk_core.audio.sound import Sound
-from infinitetalk_core.chunks.conditioning import first_frame_mask, reference_video
+from infinitetalk_core.chunks.conditioning import reference_mask, reference_video
 from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
 from infinitetalk_core.chunks.plan import Chunk, plan_chunks
-from infinitetalk_core.chunks.reference import Policy
+from infinitetalk_core.chunks.reference import Picking, Policy, pick_references
 from infinitetalk_core.chunks.sizes import fit_to
 from infinitetalk_core.chunks.speaker_masks import speaker_masks, token_masks
 from infinitetalk_core.sampling.guidance import Apg, Guidance
@@ -61,11 +61,14 @@ def run(golden, name: str) -> tuple[ReferenceModels, list, dict[str, Tensor], di
     masks = speaker_masks(2, None, (source.height, source.width), (height, width)) if two else None
     total = row["frames"][1]
     sound = Sound(torch.zeros(1, total * SAMPLES_A_FRAME), 25 * SAMPLES_A_FRAME)
+    plan = plan_chunks(total, row["frame_num"], row["motion_frame"])
+    picking = Picking(Policy.CHUNK_START if video else Policy.STILL)
     job = Job(
-        plan=plan_chunks(total, row["frame_num"], row["motion_frame"]),
+        plan=plan,
+        picks=pick_references(plan, picking, source.length),
         context_frames=row["motion_frame"],
         speech=Speech(voices, sound),
-        reference=Reference(source, height, width, Policy.CHUNK_START if video else Policy.STILL),
+        reference=Reference(source, height, width, picking),
         masks=None if masks is None else token_masks(masks),
         colour=ColourHold(row["color_correction_strength"], to_first=True),
         noise=noise,
@@ -86,8 +89,7 @@ def test_run_equals_the_reference(golden, assert_close, name):
         if f"{at}/audio" in want:
             assert torch.equal(conditioning.windows, want[f"{at}/audio"])
         if f"{at}/y" in want:
-            z2 = conditioning.reference
-            y = torch.cat([first_frame_mask(*z2.shape[2:]), z2], dim=1)
+            y = torch.cat([conditioning.mask, conditioning.reference], dim=1)
             torch.testing.assert_close(y, want[f"{at}/y"], atol=1e-5, rtol=0)
     frames = torch.cat([f.frames for f in finished]).permute(3, 0, 1, 2) * 2 - 1
     assert list(frames.shape) == row["frames"]
@@ -116,6 +118,6 @@ def test_z2_and_m_equal_the_reference(golden):
         _, _, latent_frames, height, width = row["y_shape"]
         picture = fit_to(case["inputs/source_image"].float() / 255, 8 * height, 8 * width)
         z2 = codec.encode(reference_video(picture, row["frame_num"]))
-        mask = first_frame_mask(latent_frames, height, width)
+        mask = reference_mask(latent_frames, height, width)
         assert torch.equal(mask, want["msk"])
         torch.testing.assert_close(torch.cat([mask, z2], dim=1), want["y"], atol=limit, rtol=0)

@@ -186,10 +186,8 @@ def test_sound_that_cannot_be_used(pack, waveform, sentence):
 
 
 def frames_of(server, result) -> int:
-    (node,) = [o for o in result.outputs.values() if "images" in o]
-    saved = node["images"][0]
-    path = server.base / "output" / saved["subfolder"] / saved["filename"]
-    with av.open(str(path)) as file:
+    (video,) = [file for file in result.files() if file["filename"].endswith(".mp4")]
+    with av.open(str(server.path_of(video))) as file:
         return sum(1 for _ in file.decode(video=0))
 
 

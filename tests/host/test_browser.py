@@ -19,7 +19,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 
 REPO = Path(__file__).resolve().parents[2]
 SHOTS = REPO / ".test-output"
-NAMES = ("talking_portrait", "two_speakers", "video_dubbing")
+NAMES = sorted(path.stem for path in (REPO / "workflows").glob("*.json"))
 SIZE = {"width": 1920, "height": 1080}
 READY = "body[data-infinitetalk=ready]"
 # Not ours: what the frontend asks the internet for, and a help page by language before the one for all.
@@ -143,7 +143,8 @@ def test_the_nodes_are_there_with_their_names(window: Window) -> None:
         """() => Object.values(LiteGraph.registered_node_types)
             .filter(type => type.comfyClass?.startsWith('InfiniteTalk')).map(type => type.title)"""
     )
-    assert len(titles) == 7 and all(title.startswith("InfiniteTalk ") for title in titles)
+    nodes = list((REPO / "js" / "docs").glob("*.md"))
+    assert len(titles) == len(nodes) and all(title.startswith("InfiniteTalk ") for title in titles)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -201,22 +202,60 @@ def test_nodes_are_found_by_search_and_connected_by_drag(window: Window) -> None
     assert links == [True, False], "the encoder is connected, the audio is not"
 
 
+POLICY_NUMBERS = {"radius_seconds", "control", "times", "pick_seed"}
+APG_NUMBERS = {"apg_momentum", "apg_norm_threshold"}
+
+
+def grey(window: Window, nodes: str) -> set[str]:
+    """The widgets that are greyed on the nodes whose type matches."""
+    names = """nodes => app.graph._nodes.filter(n => RegExp(nodes).test(n.comfyClass))
+        .flatMap(n => n.widgets).filter(w => w.disabled).map(w => w.name)"""
+    return set(window.run(names, nodes))
+
+
+def choose(window: Window, widget: str, value: str) -> None:
+    """Choose `value` wherever a node has that widget."""
+    script = """([name, value]) => { for (const widget of app.graph._nodes.flatMap(n => n.widgets ?? []))
+        if (widget.name === name) { widget.value = value; widget.callback(value) } }"""
+    window.run(script, [widget, value])
+
+
 def test_numbers_without_effect_are_grey(window: Window) -> None:
     window.load("talking_portrait")
-    disabled = """() => Object.fromEntries(app.graph._nodes.filter(n => /Picker|Guidance/.test(n.comfyClass))
-        .flatMap(n => n.widgets.map(w => [w.name, Boolean(w.disabled)])))"""
-    numbers = ("width", "height", "steps", "text_scale", "audio_scale", "shift", "apg_momentum", "apg_norm_threshold")
-    before = window.run(disabled)
-    assert {name for name, grey in before.items() if grey} == set(numbers)
-    window.run(
-        """() => { for (const widget of app.graph._nodes.flatMap(n => n.widgets ?? []))
-            if (['size', 'preset'].includes(widget.name)) { widget.value = 'custom'; widget.callback('custom') } }"""
-    )
-    after = window.run(disabled)
-    assert {name for name, grey in after.items() if grey} == {"apg_momentum", "apg_norm_threshold"}
+    preset = {"steps", "text_scale", "audio_scale", "shift"}
+    assert grey(window, "Picker|Guidance") == {"width", "height", *preset, *APG_NUMBERS, *POLICY_NUMBERS}
+    choose(window, "size", "custom")
+    choose(window, "preset", "custom")
+    assert grey(window, "Picker|Guidance") == APG_NUMBERS | POLICY_NUMBERS
     copy = """() => { const node = app.graph._nodes.find(n => /Picker/.test(n.comfyClass)).clone();
-        app.graph.add(node); return node.widgets.filter(w => w.disabled).length }"""
-    assert window.run(copy) == 0, "a copy of the node is not greyed either"
+        app.graph.add(node); return node.widgets.filter(w => w.disabled).map(w => w.name) }"""
+    assert set(window.run(copy)) == POLICY_NUMBERS, "a copy of the node is greyed as the node is"
+
+
+def test_a_policy_and_a_camera_path_grey_what_they_do_not_read(window: Window) -> None:
+    window.load("camera_path_portrait")
+    choose(window, "size", "custom")
+    reads = {
+        "neighbour": {"radius_seconds", "pick_seed"},
+        "adaptive": {"radius_seconds", "control", "pick_seed"},
+        "by hand": {"times"},
+        "distant": {"pick_seed"},
+        "chunk start": set(),
+    }
+    for policy, numbers in reads.items():
+        choose(window, "policy", policy)
+        assert grey(window, "Picker") == POLICY_NUMBERS - numbers, policy
+    moves = {
+        "orbit": {"turn", "tilt"},
+        "pan": {"right", "down", "forward"},
+        "dolly": {"distance"},
+        "zoom": {"zoom"},
+        "swing1": set(),
+    }
+    every = set().union(*moves.values())
+    for kind, numbers in {**moves, "free": every}.items():
+        choose(window, "kind", kind)
+        assert grey(window, "CameraPath") == every - numbers, kind
 
 
 def test_run_makes_a_video_and_shows_it_on_the_node(window: Window) -> None:

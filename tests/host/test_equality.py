@@ -22,7 +22,9 @@ def core(pack):
     """The modules under test, from the pack as ComfyUI loads it."""
     names = {
         "adapter": "nodes.host.adapter",
+        "patchers": "nodes.host.patchers",
         "studio": "nodes.host.studio",
+        "run": "nodes.host.run",
         "audio": "infinitetalk_core.model.audio_adapter",
         "wan": "infinitetalk_core.model.wan",
         "conditioning": "infinitetalk_core.chunks.conditioning",
@@ -76,6 +78,7 @@ def make_conditioning(core, own, speakers: int = 1, context: int = 2):
         noise=torch.randn(1, 16, 4, 8, 12),
         context=torch.randn(1, 16, context, 8, 12),
         reference=torch.randn(1, 16, 4, 8, 12),
+        mask=core.conditioning.reference_mask(4, 8, 12),
         picture=None,
         windows=torch.randn(speakers, 13, config.window, 1, config.audio_width),
         masks=masks,
@@ -102,7 +105,7 @@ def predict_on_host(core, model, x, t, text, picture, items):
 def test_one_prediction(core, files, own, speakers):
     model = load_model(core, files)
     c = make_conditioning(core, own, speakers)
-    x = core.conditioning.model_input(c.noise, c.reference).expand(2, -1, -1, -1, -1)
+    x = core.conditioning.model_input(c.noise, c.mask, c.reference).expand(2, -1, -1, -1, -1)
     text, picture = torch.randn(2, 512, 4096), torch.randn(2, 257, 1280)
     t = torch.tensor([612.3, 612.3])
     heard = [own.adapter.speech_tokens(c.windows, c.masks), own.adapter.silence(c.windows)]
@@ -115,13 +118,36 @@ def test_one_prediction(core, files, own, speakers):
 
 def test_strength_zero_is_the_model_without_speech(core, files, own):
     c = make_conditioning(core, own)
-    x = core.conditioning.model_input(c.noise, c.reference)
+    x = core.conditioning.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
     heard = [own.adapter.speech_tokens(c.windows)]
     with torch.inference_mode():
         silenced = predict_on_host(core, load_model(core, files, 0.0), x, t, text, picture, heard)
         plain = load_model(core, files).model.diffusion_model(x, t, text, clip_fea=picture)
     torch.testing.assert_close(silenced, plain, atol=1e-6, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_with_dynamic_vram_the_same_weights_are_loaded(core, files, own, monkeypatch):
+    """Newer ComfyUI on NVIDIA: layers have no weights until they are loaded, and a missing one would be zeros."""
+    memory = pytest.importorskip("comfy.memory_management", reason="this ComfyUI has no dynamic VRAM")
+    if not hasattr(memory, "aimdo_enabled"):
+        pytest.skip("this ComfyUI has no dynamic VRAM")
+    c = make_conditioning(core, own)
+    x = core.conditioning.model_input(c.noise, c.mask, c.reference)
+    text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
+    heard = [own.adapter.speech_tokens(c.windows)]
+    want = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
+    base = comfy.sd.load_diffusion_model(str(files.wan), model_options={"dtype": torch.float32})
+    monkeypatch.setattr(memory, "aimdo_enabled", True)
+    model = core.adapter.put_on_model(base, files.infinitetalk, 1.0)
+    holed = {k: v for k, v in load_file(files.infinitetalk).items() if k != "blocks.1.audio_cross_attn.proj.weight"}
+    with pytest.raises(ValueError, match=r"lacks 1 tensors, first blocks\.1\.audio_cross_attn\.proj\.weight"):
+        core.patchers.load_strictly(
+            lambda ops: core.audio.AudioAdapter(own.adapter.config, ops, device="meta"), holed, "a file"
+        )
+    monkeypatch.setattr(memory, "aimdo_enabled", False)
+    assert torch.equal(predict_on_host(core, model, x, t, text, picture, heard), want)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +160,7 @@ def test_weights_in_other_types_stay_as_they_are_and_predict_nearly_the_same(cor
     model = load_model(core, replace_file(files, infinitetalk=tmp_path / "weights.safetensors"))
     assert {p.dtype for p in core.adapter.adapter_of(model).parameters()} == {dtype}
     c = make_conditioning(core, own)
-    x = core.conditioning.model_input(c.noise, c.reference)
+    x = core.conditioning.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
     heard = [own.adapter.speech_tokens(c.windows)]
     want = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
@@ -170,7 +196,7 @@ def sample_with_own_loop(core, own, made, model, c):
     def velocity(x, sigma):
         def branch(b):
             text = (made.positive if b.reads else made.negative)[0][0]
-            z = core.conditioning.model_input(x, z2)
+            z = core.conditioning.model_input(x, c.mask, z2)
             speech = heard if b.hears else silence
             # Without CLIP tokens ComfyUI gives the text to the image attention as well.
             return own.backbone(z, (sigma * 1000).reshape(1), text, None, own.adapter, [speech])
@@ -209,7 +235,10 @@ def test_host_sampling_equals_our_own_loop(core, files, own, speakers, text, aud
     torch.testing.assert_close(got[:, :, :held], c.context, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("sampler", ["dpmpp_2m", "uni_pc", "heun", "euler_ancestral"])
+@pytest.mark.parametrize(
+    "sampler",
+    ["dpmpp_2m", "uni_pc", "heun", "euler_ancestral", "euler_cfg_pp", "dpmpp_2m_cfg_pp", "gradient_estimation"],
+)
 @torch.inference_mode()
 def test_any_sampler_keeps_the_context(core, files, own, sampler):
     c = make_conditioning(core, own)
@@ -262,7 +291,7 @@ def test_a_lora_from_comfyui_acts_as_merged_weights_do(core, files, own, monkeyp
 def test_partly_loaded_models_predict_the_same(core, files, own):
     """What does not fit stays behind and is cast layer by layer: same numbers to the bit."""
     c = make_conditioning(core, own)
-    x = core.conditioning.model_input(c.noise, c.reference)
+    x = core.conditioning.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
     heard = [own.adapter.speech_tokens(c.windows)]
     whole = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
@@ -292,6 +321,38 @@ def test_attention_overrides_reach_the_audio_attention(core, files, own):
     latent_frames, tokens = c.noise.shape[2], own.adapter.config.tokens
     audio_calls = [s for s in shapes if s[:2] == (latent_frames, tokens)]
     assert len(audio_calls) == len(own.backbone.blocks)
+
+
+@torch.inference_mode()
+def test_what_other_nodes_do_after_guidance_is_done(core, files, own):
+    c = make_conditioning(core, own)
+    model = load_model(core, files)
+    calls = []
+    model.set_model_sampler_post_cfg_function(lambda args: calls.append(sorted(args)) or args["denoised"])
+    guidance = core.guidance.Guidance(5, 4)
+    got = studio(core, model, guidance).denoise(c, lambda s, x: None)
+    assert len(calls) == 3
+    assert {"denoised", "cond_denoised", "uncond_denoised", "input", "sigma"} <= set(calls[0])
+    torch.testing.assert_close(got, studio(core, load_model(core, files), guidance).denoise(c, lambda s, x: None))
+
+
+def test_a_model_with_another_guidance_rule_and_odd_sigmas_are_refused(core, files):
+    model = load_model(core, files)
+    core.run.check_guidance(model)
+    model.set_model_sampler_cfg_function(lambda args: args["cond"])
+    with pytest.raises(ValueError, match="another node has changed the guidance"):
+        core.run.check_guidance(model)
+    good = torch.tensor([1.0, 0.5, 0.0])
+    assert core.run.check_sigmas(good, False) is good
+    for bad, words in (
+        (good[:2], "end at 0"),
+        (good[:1], "at least 2"),
+        (good.flip(0), "must fall"),
+        (good[1:], "start"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            core.run.check_sigmas(bad, False)
+    core.run.check_sigmas(good[1:], True)
 
 
 @torch.inference_mode()

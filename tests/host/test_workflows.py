@@ -15,13 +15,17 @@ np = pytest.importorskip("numpy")
 
 REPO = Path(__file__).resolve().parents[2]
 WORKFLOWS = REPO / "workflows"
-NAMES = ("talking_portrait", "two_speakers", "video_dubbing")
+NAMES = (
+    "talking_portrait",
+    "two_speakers",
+    "video_dubbing",
+    "dub_keep_camera_uni3c",
+    "dub_keep_camera_sdedit",
+    "dub_face_only",
+    "camera_path_portrait",
+)
 # What each says, one recording after the other; the video is as long as all of them.
-VOICES = {
-    "talking_portrait": ["voice.wav"],
-    "video_dubbing": ["voice.wav"],
-    "two_speakers": ["voice.wav", "voice_2.wav"],
-}
+VOICES = {**{name: ["voice.wav"] for name in NAMES}, "two_speakers": ["voice.wav", "voice_2.wav"]}
 FPS = 25
 SIZE = 64
 THUMBNAIL_BYTES = 60_000

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infinitetalk_core.camera.embedding import camera_embedding, camera_rays, controlnet_extra, normalise_cameras
+from infinitetalk_core.camera.embedding import camera_embedding, camera_rays, normalise_cameras
 from infinitetalk_core.camera.path import (
     PRESETS,
     Cameras,
@@ -155,16 +155,6 @@ def test_a_camera_that_stands_still_has_no_moment():
     cameras = camera_path(orbit(-30.0), 5, 2.0, LENS)
     rays = camera_embedding(cameras, slice(50, 55), (48, 64), (48, 64))
     assert torch.equal(rays[:, 3:].abs().max(), torch.tensor(0.0))
-
-
-def test_the_controlnet_gets_the_holes_first_then_the_rays():
-    holes = torch.rand(5, 6, 8)
-    rays = torch.rand(5, 6, 6, 8)
-    extra = controlnet_extra(holes, rays)
-    assert extra.shape == (1, 7, 5, 6, 8)
-    assert torch.equal(extra[0, 0], holes) and torch.equal(extra[0, 4, 2], rays[2, 3])
-    with pytest.raises(InputError, match="same frames and size"):
-        controlnet_extra(holes[:4], rays)
 
 
 @pytest.mark.parametrize(

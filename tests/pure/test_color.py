@@ -78,4 +78,12 @@ def test_a_strength_out_of_range_is_refused(strength):
 
 def test_wrong_shapes_are_refused():
     with pytest.raises(InputError, match="anchor"):
-        hold_colour(_mild(1), _mild(1), 1.0)
+        hold_colour(_mild(1), _mild(1)[0, 0], 1.0)
+    with pytest.raises(InputError, match="3 frames need 1 anchor picture or 3 of them, got 2"):
+        hold_colour(_mild(3), _mild(2), 1.0)
+
+
+def test_an_anchor_for_each_frame():
+    frames, anchors = _mild(6), _mild(6).flip(0) * 0.8
+    each = torch.cat([hold_colour(frames[i : i + 1], anchors[i], 0.7) for i in range(6)])
+    torch.testing.assert_close(hold_colour(frames, anchors, 0.7), each)

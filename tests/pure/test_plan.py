@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from infinitetalk_core.audio.windows import mirror, window_indices
 from infinitetalk_core.chunks.plan import plan_chunks
-from infinitetalk_core.chunks.reference import AfterEnd, Policy, reference_frame, source_frame
 from infinitetalk_core.errors import InputError
 
 lengths = st.integers(1, 30).map(lambda n: 4 * n + 1)
@@ -66,23 +65,3 @@ def test_windows_are_the_frame_and_its_neighbours(start, length, available):
 def test_mirror_moves_by_one_step_at_most(index, length):
     assert 0 <= mirror(index, length) < length
     assert abs(mirror(index + 1, length) - mirror(index, length)) <= 1
-
-
-@given(frame=st.integers(0, 2000), length=st.integers(1, 300))
-def test_after_the_end_of_the_source(frame, length):
-    shown = {after: source_frame(frame, length, after) for after in AfterEnd}
-    assert all(0 <= f < length for f in shown.values())
-    if frame < length:
-        assert set(shown.values()) == {frame}
-    else:
-        assert shown[AfterEnd.HOLD] == length - 1
-        assert shown[AfterEnd.LOOP] == frame % length
-        assert shown[AfterEnd.PING_PONG] == [*range(length), *reversed(range(length))][frame % (2 * length)]
-
-
-def test_policies():
-    plan = plan_chunks(300)
-    still = [reference_frame(Policy.STILL, c, 1000, AfterEnd.HOLD) for c in plan]
-    start = [reference_frame(Policy.CHUNK_START, c, 1000, AfterEnd.HOLD) for c in plan]
-    assert still == [0] * len(plan)
-    assert start == [0, 72, 144, 216, 288][: len(plan)]

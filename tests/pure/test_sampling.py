@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infinitetalk_core.chunks.conditioning import first_frame_mask, model_input, reference_video, seeded_noise
+from infinitetalk_core.chunks.conditioning import model_input, reference_mask, reference_video, seeded_noise
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.sampling.euler import euler, pin
@@ -58,9 +58,9 @@ def test_pin_keeps_the_rest():
 
 def test_conditioning_has_the_papers_shapes():
     z = torch.randn(2, 16, 21, 6, 8)
-    x = model_input(z, torch.randn(1, 16, 21, 6, 8))
+    mask = reference_mask(21, 6, 8)
+    x = model_input(z, mask, torch.randn(1, 16, 21, 6, 8))
     assert x.shape == (2, 36, 21, 6, 8)
-    mask = first_frame_mask(21, 6, 8)
     assert torch.equal(x[:1, 16:20], mask)
     assert mask.sum() == 4 * 6 * 8
     frames = reference_video(torch.rand(16, 16, 3), 81)

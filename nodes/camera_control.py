@@ -1,0 +1,63 @@
+"""Camera control: Uni3C follows the source's camera, another video's, or a rendered path."""
+
+from comfy_api.latest import io
+
+from ..infinitetalk_core.errors import InputError
+from .host.camera import filmed_guide
+from .host.uni3c import CameraControl
+from .types import CATEGORY, CameraPathType, CameraType, Uni3CType
+
+
+class CameraControlNode(io.ComfyNode):
+    """Uni3C + guidance → camera."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The form."""
+        return io.Schema(
+            node_id="InfiniteTalkUni3CCamera",
+            display_name="InfiniteTalk Uni3C Camera",
+            category=CATEGORY,
+            description="Makes the video follow a camera. Without a guidance video and a path it is the source's own. "
+            "Connect it to the Chunk Sampler.",
+            inputs=[
+                Uni3CType.Input("uni3c", tooltip="From the InfiniteTalk Uni3C Loader."),
+                CameraPathType.Input(
+                    "path", optional=True, tooltip="From Camera Path: a camera of your own around a picture."
+                ),
+                io.Video.Input(
+                    "guidance_video",
+                    optional=True,
+                    tooltip="A video whose camera is followed, any size, length and rate; read by time. It holds its "
+                    "last frame when the speech is longer.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="How strongly the camera is followed. Lower it when the background is distorted.",
+                ),
+                *(
+                    io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+                    for name, default, tooltip in (
+                        ("start", 0.0, "Share of the steps after which it begins to act."),
+                        (
+                            "end",
+                            1.0,
+                            "Share of the steps after which it stops. The camera is settled early: 0.3 helps.",
+                        ),
+                    )
+                ),
+            ],
+            outputs=[CameraType.Output("camera", display_name="camera")],
+        )
+
+    @classmethod
+    def execute(cls, uni3c, strength: float, start: float, end: float, path=None, guidance_video=None) -> io.NodeOutput:
+        """Take it together."""
+        if path is not None and guidance_video is not None:
+            raise InputError("connect a camera path or a guidance video, not both")
+        guide = path if guidance_video is None else filmed_guide(guidance_video)
+        return io.NodeOutput(CameraControl(uni3c, guide, strength, start, end))

@@ -1,0 +1,48 @@
+"""Models of our own as ComfyUI's ModelPatchers: loaded, moved and freed by the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import torch
+from torch import Tensor
+
+from ...infinitetalk_core.errors import InputError
+
+Patcher = comfy.model_patcher.ModelPatcher
+
+
+def load_strictly(make: Callable[[Any], torch.nn.Module], weights: dict[str, Tensor], name: str) -> torch.nn.Module:
+    """The module that `make` builds on the meta device from layers of a namespace, on ComfyUI's own layers and with
+    `weights` as its parameters; a missing, superfluous or misshapen tensor is an error that names it.
+
+    What is expected is read from plain layers: with dynamic VRAM, ComfyUI's have no weights before they are loaded,
+    and would put zeros in the place of missing ones.
+    """
+    expected = {key: tuple(tensor.shape) for key, tensor in make(torch.nn).state_dict().items()}
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise InputError(f"{name} lacks {len(missing)} tensors, first {missing[0]}; download it again")
+    if extra := sorted(weights.keys() - expected.keys()):
+        raise InputError(f"{name} has {len(extra)} tensors too many, first {extra[0]}; it is another model's file")
+    for key, shape in expected.items():
+        if tuple(weights[key].shape) != shape:
+            raise InputError(
+                f"{key} in {name} is {tuple(weights[key].shape)} where {shape} is expected; it is another model's file"
+            )
+    module = make(comfy.ops.manual_cast)
+    module.load_state_dict(weights, strict=True, assign=True)
+    return module
+
+
+def model_patcher(module: Any) -> Patcher:
+    """`module` as a model that ComfyUI loads, moves and frees. Looked up late: dynamic VRAM replaces the class."""
+    make = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return make(
+        module,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )

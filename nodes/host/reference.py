@@ -1,0 +1,94 @@
+"""The picks as a contact sheet, and the search for scene cuts with ComfyUI's progress bar."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import comfy.utils
+import numpy as np
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy_api.latest import ui
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ...infinitetalk_core.chunks.dub import Reference
+from ...infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES, FRAMES_PER_SECOND, Chunk, plan_chunks
+from ...infinitetalk_core.chunks.reference import AfterEnd, Pick, Picking, Policy, output_cuts, pick_references
+from ...infinitetalk_core.speech import Speech
+from ...infinitetalk_core.video.cuts import find_cuts
+from ...infinitetalk_core.video.source import FrameSource
+
+COLUMNS, CELL, LABEL, MOST = 6, 160, 18, 36
+PROGRESS_STEPS = 100
+
+
+def cuts_of(source: FrameSource, picking: Picking, speech: Speech | None) -> tuple[int, ...]:
+    """The scene cuts of as much of the source as is seen, found with a progress bar that can be interrupted."""
+    if source.length == 1 or picking.policy is Policy.STILL:
+        return ()
+    seen = source.length
+    if speech is not None and picking.after_end is AfterEnd.HOLD:
+        seen = min(seen, speech.frames)
+    bar = comfy.utils.ProgressBar(PROGRESS_STEPS)
+
+    def report(done: float) -> None:
+        throw_exception_if_processing_interrupted()
+        bar.update_absolute(round(done * PROGRESS_STEPS), PROGRESS_STEPS)
+
+    return tuple(find_cuts(source, seen, report))
+
+
+def plan_of(
+    reference: Reference, frames: int, chunk_frames: int = CHUNK_FRAMES, context_frames: int = CONTEXT_FRAMES
+) -> tuple[list[Chunk], list[Pick]]:
+    """The chunks of a video of `frames`, and what each looks at."""
+    length, picking = reference.source.length, reference.picking
+    # A still does not move on through its source, so it meets no cuts.
+    cuts = () if picking.policy is Policy.STILL else reference.cuts
+    plan = plan_chunks(frames, chunk_frames, context_frames, output_cuts(frames, cuts, length, picking.after_end))
+    return plan, pick_references(plan, picking, length, cuts)
+
+
+def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
+    """The picks with their times, (1, H, W, 3): up to 36 chunks of the speech, or of the source's own length.
+
+    For chunks of 81 frames with 9 context frames, which the sampler may change.
+    """
+    frames = reference.source.length if speech is None else speech.frames
+    times = reference.picking.times_seconds
+    if reference.picking.policy is Policy.BY_HAND:
+        # As far as times are given: whether they are enough, the sampler knows.
+        frames = min(frames, max(len(times), 1) * (CHUNK_FRAMES - CONTEXT_FRAMES))
+    plan, picks = plan_of(reference, frames)
+    shown_cells = (
+        _cell(reference, chunk, pick, frame)
+        for chunk, pick in zip(plan, picks, strict=True)
+        for frame in (*pick.frames[:1], *([] if pick.last is None else [pick.last]))
+    )
+    cells = list(islice(shown_cells, MOST))
+    rows = -(-len(cells) // COLUMNS)
+    width = CELL * min(len(cells), COLUMNS)
+    height = cells[0].height
+    sheet = Image.new("RGB", (width, rows * height), (24, 24, 24))
+    for number, cell in enumerate(cells):
+        sheet.paste(cell, (number % COLUMNS * CELL, number // COLUMNS * height))
+    return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255
+
+
+def _cell(reference: Reference, chunk: Chunk, pick: Pick, frame: int) -> Image.Image:
+    picture = (reference.picture(frame) * 255).round().to(torch.uint8).cpu().numpy()
+    small = Image.fromarray(picture)
+    small.thumbnail((CELL - 4, CELL - 4))
+    cell = Image.new("RGB", (CELL, small.height + LABEL + 4), (24, 24, 24))
+    cell.paste(small, ((CELL - small.width) // 2, LABEL))
+    what = "made" if pick.previous and chunk.index else f"{frame / FRAMES_PER_SECOND:.2f} s"
+    more = f" of {len(pick.frames)}" if len(pick.frames) > 1 else ""
+    ImageDraw.Draw(cell).text((4, 3), f"{chunk.start / FRAMES_PER_SECOND:.2f} s: {what}{more}", (230, 230, 230))
+    return cell
+
+
+def shown(sheet: Tensor, node: Any) -> Any:
+    """The contact sheet on the node."""
+    return ui.PreviewImage(sheet, cls=node)

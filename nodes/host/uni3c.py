@@ -1,0 +1,138 @@
+"""Uni3C beside the user's MODEL: a ModelPatcher of its own, whose states are shared by the guidance branches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.wan.model import sinusoidal_embedding_1d
+from torch import Tensor
+
+from ...infinitetalk_core.checkpoints.uni3c import load_uni3c, read_uni3c_header
+from ...infinitetalk_core.chunks.camera import CameraConditioning, CameraGuide
+from ...infinitetalk_core.errors import InputError
+from ...infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig
+from .patchers import Patcher, load_strictly, model_patcher
+
+KEY = "infinitetalk_uni3c"
+WAN_CHANNELS = 20  # of the DiT's input: noisy latents and their mask
+
+
+@dataclass(frozen=True)
+class CameraControl:
+    """What the camera control node asks for. guide: None for the source itself."""
+
+    uni3c: Patcher
+    guide: CameraGuide | None
+    strength: float
+    start: float  # share of the schedule, 0 … 1
+    end: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end <= 1:
+            raise InputError(
+                f"start and end must be between 0 and 1 and in this order, got {self.start:g} and {self.end:g}"
+            )
+
+    def acts_at(self, sigma: float, sigmas: Tensor) -> bool:
+        """Whether the noise level `sigma` lies in the asked part of the schedule `sigmas` (steps + 1,).
+
+        From the start and to the end are without a bound: samplers that add noise go above the schedule.
+        """
+        low = 0.0 if self.end == 1 else level_at(sigmas, self.end) - 1e-6
+        high = float("inf") if self.start == 0 else level_at(sigmas, self.start) + 1e-6
+        return low <= sigma <= high
+
+    def check(self, dim: int) -> None:
+        """Refuse a ControlNet made for another width of Wan."""
+        config = self.uni3c.model.config
+        if (config.time_dim, config.out_dim) != (dim, dim):
+            raise InputError(
+                f"this Uni3C ControlNet is made for a model of width {config.out_dim}, but the MODEL's is {dim}; "
+                "use Wan21_Uni3C_controlnet_fp16.safetensors with Wan 2.1 I2V 14B"
+            )
+
+
+def level_at(sigmas: Tensor, share: float) -> float:
+    """The noise level after `share` of the steps, between steps in proportion."""
+    place = share * (len(sigmas) - 1)
+    low = min(int(place), len(sigmas) - 2)
+    return float(sigmas[low] + (sigmas[low + 1] - sigmas[low]) * (place - low))
+
+
+def load_uni3c_patcher(path: Path) -> Patcher:
+    """The Uni3C ControlNet of a file, loaded and moved by ComfyUI."""
+    header = read_uni3c_header(path)
+    make = partial(Uni3C, Uni3CConfig.from_shapes(header.shapes), device="meta")
+    return model_patcher(load_strictly(make, load_uni3c(path, header), path.name))
+
+
+@dataclass
+class CameraStep:
+    """Uni3C during one step: its states are computed once, block by block, and shared by all branches.
+
+    States are kept only where the branches do not come in one batch: 20 of them are more than a gigabyte.
+    """
+
+    network: Uni3C
+    latents: Tensor  # (1, 16, T, h, w), in the model's scale
+    view: Tensor | None
+    strength: float
+    branches: int
+    keep: bool = False
+    states: list[Tensor] = field(default_factory=list)
+    coming: Iterator[Tensor] | None = None
+
+    def begin(self, backbone: Any, x: Tensor, timestep: Tensor, options: dict[str, Any]) -> None:
+        """Take the DiT's input x (B, 36, T, h, w); the items of a batch differ in their conditions only."""
+        if self.coming is not None:
+            return
+        self.keep = len(options["cond_or_uncond"]) < self.branches
+        first = x[:1]
+        embedded = sinusoidal_embedding_1d(backbone.freq_dim, timestep[:1].flatten()).to(x.dtype)
+        attention = partial(_attention, options)
+        self.coming = self.network.states(
+            first[:, :WAN_CHANNELS], self.latents, backbone.time_embedding(embedded), self.view, attention
+        )
+
+    def after_block(self, index: int, x: Tensor) -> Tensor:
+        """x (B, L, C) after Wan's block `index`, with the camera's share."""
+        if index >= self.network.config.blocks:
+            return x
+        if index < len(self.states):
+            state = self.states[index]
+        else:
+            assert self.coming is not None
+            state = next(self.coming)
+            if self.keep:
+                self.states.append(state)
+        return torch.add(x, self.network.residual(index, state), alpha=self.strength)
+
+
+def _attention(options: dict[str, Any], q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    return optimized_attention(q, k, v, heads, transformer_options=options)
+
+
+def camera_steps(
+    control: CameraControl,
+    network: Uni3C,
+    camera: CameraConditioning,
+    model: Any,
+    device: Any,
+    branches: int,
+) -> Callable[[], CameraStep]:
+    """What gives each step of a chunk its `CameraStep`; what stays the same in every step is computed here.
+
+    model: ComfyUI's BaseModel, for the scale of its latents and the type it computes in.
+    """
+    view = None
+    if camera.mask is not None:
+        dtype = model.manual_cast_dtype or model.get_dtype()
+        view = network.view_tokens(camera.mask, camera.rays, device).to(dtype)
+    latents = model.process_latent_in(camera.latents.to(device))
+    return partial(CameraStep, network, latents, view, control.strength, branches)

@@ -1,0 +1,42 @@
+"""Pinned region: outside a mask the source stays."""
+
+from comfy_api.latest import io
+
+from ..infinitetalk_core.chunks.pinned import Pinned
+from .types import CATEGORY, PinnedType
+
+
+class PinnedRegion(io.ComfyNode):
+    """A MASK → where the video may change."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The form."""
+        return io.Schema(
+            node_id="InfiniteTalkPinnedRegion",
+            display_name="InfiniteTalk Pinned Region",
+            category=CATEGORY,
+            description="Only what the mask covers may change, such as the face; everything else stays the source, "
+            "pixel by pixel. Connect it to the Chunk Sampler.",
+            inputs=[
+                io.Mask.Input(
+                    "mask",
+                    tooltip="White where the video may change: the head with some room around it. One mask for the "
+                    "whole video, or one for each frame of the source at 25 a second. Same size as the source.",
+                ),
+                io.Float.Input(
+                    "feather",
+                    default=16.0,
+                    min=0.0,
+                    max=256.0,
+                    step=1.0,
+                    tooltip="Pixels outside the mask over which the video fades into the source.",
+                ),
+            ],
+            outputs=[PinnedType.Output("pinned", display_name="pinned")],
+        )
+
+    @classmethod
+    def execute(cls, mask, feather: float) -> io.NodeOutput:
+        """Take it."""
+        return io.NodeOutput(Pinned(mask, feather))

@@ -1,0 +1,50 @@
+"""The numbers of a chunk mean what their paragraph says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from infinitetalk_core.chunks.color import rgb_to_lab
+from infinitetalk_core.chunks.reference import Picking, Policy
+from infinitetalk_core.metrics.chunk import colour_distance, seam, sharpness
+from infinitetalk_core.video.source import PictureBatch
+from tests.support.models import PlainModels, make_job, run_and_measure
+
+
+def ramp(steps: list[float]) -> torch.Tensor:
+    return torch.tensor(steps).cumsum(0)[:, None, None, None].expand(-1, 8, 8, 3)
+
+
+def test_seam_is_the_join_in_usual_steps():
+    frames = ramp([0.0, 0.01, 0.01, 0.01])
+    assert seam(frames[0] - 0.01, frames) == pytest.approx(1.0, abs=1e-3)
+    assert seam(frames[0] - 0.05, frames) == pytest.approx(5.0, abs=1e-3)
+    assert seam(frames[0], frames[:1]) == 0.0
+
+
+def test_colour_distance_is_in_lab():
+    dark, light = (rgb_to_lab(torch.full((8, 8, 3), grey)) for grey in (0.4663, 0.5682))
+    assert colour_distance(dark, dark) == 0
+    assert colour_distance(dark, light) == pytest.approx(10.0, abs=0.2), "L 50 and L 60"
+
+
+def test_sharpness_falls_with_blur():
+    torch.manual_seed(0)
+    sharp = torch.rand(16, 16, 3)
+    soft = torch.nn.functional.avg_pool2d(sharp.permute(2, 0, 1)[None], 3, 1, 1)[0].permute(1, 2, 0)
+    assert sharpness(rgb_to_lab(soft)) < 0.5 * sharpness(rgb_to_lab(sharp))
+
+
+def test_a_run_reports_each_chunk():
+    torch.manual_seed(0)
+    source = PictureBatch(torch.full((40, 32, 48, 3), 0.5))
+    job = make_job(source, 40, Picking(Policy.CHUNK_START), output_cuts=[20])
+    _, numbers = run_and_measure(job, PlainModels(level=0.25))
+    assert [m.chunk for m in numbers] == list(range(1, len(job.plan) + 1))
+    assert [m.seam is None for m in numbers] == [c.context == 0 for c in job.plan]
+    assert all(m.outside_drift is None for m in numbers)
+    assert numbers[1].colour_drift > 20
+    assert "seam" in str(numbers[1])
+    assert "a new shot" in str(numbers[0])
+    assert numbers[1].to_json()["chunk"] == 2

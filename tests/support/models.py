@@ -1,0 +1,79 @@
+"""Stand-ins for the models of a run, simple enough to know what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange, reduce, repeat
+from torch import Tensor
+
+from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.chunks.conditioning import ChunkConditioning, seeded_noise
+from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
+from infinitetalk_core.chunks.plan import plan_chunks
+from infinitetalk_core.chunks.reference import Picking, pick_references
+from infinitetalk_core.metrics.chunk import ChunkMetrics, measure
+from infinitetalk_core.sampling.euler import pin
+from infinitetalk_core.speech import Speech
+
+
+@dataclass
+class PlainModels:
+    """A codec that averages blocks of 8 x 8 pixels and four frames, and a sampler that gives one level of grey."""
+
+    level: float = 0.25
+    seen: list[ChunkConditioning] = field(default_factory=list)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """(F, H, W, 3) → (1, 16, T, h, w): the colour in three channels, the others zero."""
+        small = reduce(frames, "f (h p) (w q) c -> c f h w", "mean", p=8, q=8)
+        latents = torch.cat([small[:, :1], reduce(small[:, 1:], "c (t n) h w -> c t h w", "mean", n=4)], dim=1)
+        return torch.cat([latents, torch.zeros(13, *latents.shape[1:])])[None]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The opposite: blocks of one colour."""
+        large = repeat(latents[0, :3], "c t h w -> c t (h p) (w q)", p=8, q=8)
+        frames = torch.cat([large[:, :1], repeat(large[:, 1:], "c t h w -> c (t n) h w", n=4)], dim=1)
+        return rearrange(frames, "c f h w -> f h w c")
+
+    def see(self, picture: Tensor) -> Tensor:
+        """The picture's mean colour."""
+        return picture.mean(dim=(0, 1))
+
+    def denoise(self, conditioning: ChunkConditioning, after_step) -> Tensor:
+        """Grey, with the context and what is pinned held."""
+        self.seen.append(conditioning)
+        latents = torch.full_like(conditioning.noise, self.level)
+        if conditioning.free is not None and conditioning.source is not None:
+            latents = torch.where(conditioning.free > 0, latents, conditioning.source)
+        after_step(0, latents)
+        return pin(latents, conditioning.context)
+
+
+def make_job(source, total: int, picking: Picking | None = None, cuts: tuple[int, ...] = (), **options) -> Job:
+    """A run of `total` frames of 32 x 48 in chunks of 13 with 5 context frames, silent, colours not held."""
+    picking = picking or Picking()
+    plan = plan_chunks(total, 13, 5, options.pop("output_cuts", ()))
+    reference = Reference(source, 32, 48, picking, cuts)
+    return Job(
+        plan=plan,
+        picks=pick_references(plan, picking, source.length, cuts),
+        context_frames=5,
+        speech=Speech((torch.zeros(total, 1, 2),), Sound(torch.zeros(1, total * 640), 16000)),
+        reference=reference,
+        masks=None,
+        colour=options.pop("colour", ColourHold(0.0)),
+        noise=seeded_noise(0),
+        **options,
+    )
+
+
+def run_and_measure(job: Job, models: PlainModels) -> tuple[Tensor, list[ChunkMetrics]]:
+    """All frames of a run and the numbers of its chunks, as the host's loop takes them."""
+    frames: list[Tensor] = []
+    numbers: list[ChunkMetrics] = []
+    for finished in dub(job, models):
+        numbers.append(measure(job, finished, frames[-1][-1] if frames else None))
+        frames.append(finished.frames)
+    return torch.cat(frames), numbers
