@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 REPO = Path(__file__).resolve().parents[2]
 sys.path.append(str(REPO / "tools"))
@@ -123,3 +125,63 @@ def new_server(models_dir: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
     yield start
     for server in started:
         server.stop()
+
+
+TINY_HEADS = 2
+MODULES = {
+    "adapter": "nodes.host.adapter",
+    "patchers": "nodes.host.patchers",
+    "studio": "nodes.host.studio",
+    "run": "nodes.host.run",
+    "uni3c": "nodes.host.uni3c",
+    "audio": "infinitetalk_core.model.audio_adapter",
+    "wan": "infinitetalk_core.model.wan",
+    "network": "infinitetalk_core.model.uni3c",
+    "camera": "infinitetalk_core.chunks.camera",
+    "conditioning": "infinitetalk_core.chunks.conditioning",
+    "plan": "infinitetalk_core.chunks.plan",
+    "euler": "infinitetalk_core.sampling.euler",
+    "guidance": "infinitetalk_core.sampling.guidance",
+    "schedule": "infinitetalk_core.sampling.schedule",
+}
+
+
+@pytest.fixture(scope="session")
+def core(pack: ModuleType) -> SimpleNamespace:
+    """Modules of the pack, from the package that ComfyUI loads."""
+    return SimpleNamespace(**{k: import_module(f"{pack.__name__}.{v}") for k, v in MODULES.items()})
+
+
+@pytest.fixture(scope="session")
+def files(models_dir: Path) -> SimpleNamespace:
+    """Where the small models are."""
+    return SimpleNamespace(
+        wan=models_dir / "diffusion_models" / "tiny_wan2.1_i2v.safetensors",
+        infinitetalk=models_dir / "model_patches" / "tiny_infinitetalk_single.safetensors",
+        uni3c=models_dir / "controlnet" / "tiny_uni3c.safetensors",
+        lora=models_dir / "loras" / "tiny_lora.safetensors",
+    )
+
+
+@pytest.fixture(scope="session")
+def own(core: SimpleNamespace, files: SimpleNamespace) -> SimpleNamespace:
+    """The engine's own backbone and adapter with the same weights."""
+    weights = {k: v.float() for k, v in load_file(files.wan).items()}
+    backbone = core.wan.WanBackbone(core.wan.WanConfig.from_state_dict(weights, TINY_HEADS)).eval()
+    backbone.load_state_dict(weights)
+    audio = {k: v.float() for k, v in load_file(files.infinitetalk).items()}
+    config = core.audio.AdapterConfig.from_shapes({k: v.shape for k, v in audio.items()}, TINY_HEADS)
+    adapter = core.audio.AudioAdapter(config).eval()
+    adapter.load_state_dict(audio)
+    return SimpleNamespace(backbone=backbone, adapter=adapter)
+
+
+@pytest.fixture
+def text_attention_as_in_comfyui(core: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without CLIP vision, ComfyUI's image attention attends to the text; ours is told to do the same here."""
+    attend = core.wan.CrossAttention.attend
+
+    def like_comfyui(self, x, text, picture):
+        return attend(self, x, text, text if picture is None else picture)
+
+    monkeypatch.setattr(core.wan.CrossAttention, "attend", like_comfyui)

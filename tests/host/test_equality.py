@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from importlib import import_module
 from types import SimpleNamespace
 
 import comfy.samplers
@@ -12,56 +11,14 @@ import comfy.sd
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from comparing import relative
 from safetensors.torch import load_file, save_file
-
-HEADS = 2
-
-
-@pytest.fixture(scope="module")
-def core(pack):
-    """The modules under test, from the pack as ComfyUI loads it."""
-    names = {
-        "adapter": "nodes.host.adapter",
-        "patchers": "nodes.host.patchers",
-        "studio": "nodes.host.studio",
-        "run": "nodes.host.run",
-        "audio": "infinitetalk_core.model.audio_adapter",
-        "wan": "infinitetalk_core.model.wan",
-        "conditioning": "infinitetalk_core.chunks.conditioning",
-        "plan": "infinitetalk_core.chunks.plan",
-        "euler": "infinitetalk_core.sampling.euler",
-        "guidance": "infinitetalk_core.sampling.guidance",
-        "schedule": "infinitetalk_core.sampling.schedule",
-    }
-    return SimpleNamespace(**{k: import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
-
-
-@pytest.fixture(scope="module")
-def files(models_dir):
-    return SimpleNamespace(
-        wan=models_dir / "diffusion_models" / "tiny_wan2.1_i2v.safetensors",
-        infinitetalk=models_dir / "model_patches" / "tiny_infinitetalk_single.safetensors",
-        lora=models_dir / "loras" / "tiny_lora.safetensors",
-    )
 
 
 def load_model(core, files, strength: float = 1.0):
     """A MODEL as the two loader nodes make it."""
     base = comfy.sd.load_diffusion_model(str(files.wan), model_options={"dtype": torch.float32})
     return core.adapter.put_on_model(base, files.infinitetalk, strength)
-
-
-@pytest.fixture(scope="module")
-def own(core, files):
-    """The engine's own backbone and adapter with the same weights."""
-    weights = {k: v.float() for k, v in load_file(files.wan).items()}
-    backbone = core.wan.WanBackbone(core.wan.WanConfig.from_state_dict(weights, HEADS)).eval()
-    backbone.load_state_dict(weights)
-    audio = {k: v.float() for k, v in load_file(files.infinitetalk).items()}
-    config = core.audio.AdapterConfig.from_shapes({k: v.shape for k, v in audio.items()}, HEADS)
-    adapter = core.audio.AudioAdapter(config).eval()
-    adapter.load_state_dict(audio)
-    return SimpleNamespace(backbone=backbone, adapter=adapter)
 
 
 def make_conditioning(core, own, speakers: int = 1, context: int = 2):
@@ -83,10 +40,6 @@ def make_conditioning(core, own, speakers: int = 1, context: int = 2):
         windows=torch.randn(speakers, 13, config.window, 1, config.audio_width),
         masks=masks,
     )
-
-
-def relative(got, want) -> float:
-    return ((got - want).norm() / want.norm()).item()
 
 
 def predict_on_host(core, model, x, t, text, picture, items):
@@ -204,17 +157,6 @@ def sample_with_own_loop(core, own, made, model, c):
         return combine({b: branch(b) for b in made.guidance.branches})
 
     return scale_out(core.euler.euler(velocity, c.noise, made.sigmas, scale_in(c.context)))
-
-
-@pytest.fixture
-def text_attention_as_in_comfyui(core, monkeypatch):
-    """Without CLIP vision, ComfyUI's image attention attends to the text; ours is told to do the same here."""
-    attend = core.wan.CrossAttention.attend
-
-    def like_comfyui(self, x, text, picture):
-        return attend(self, x, text, text if picture is None else picture)
-
-    monkeypatch.setattr(core.wan.CrossAttention, "attend", like_comfyui)
 
 
 @pytest.mark.usefixtures("text_attention_as_in_comfyui")

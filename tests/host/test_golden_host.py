@@ -14,6 +14,7 @@ import comfy.ops
 import pytest
 import torch
 from comfy.ldm.wan.vae import WanVAE
+from comparing import relative
 from safetensors.torch import load_file
 
 
@@ -24,11 +25,6 @@ def load_case(folder, name):
     limit = float(re.findall(r"\d(?:\.\d+)?e-\d+", words)[-1])
     config = json.loads((folder / f"{name}.json").read_text())["config"]
     return config, load_file(folder / f"{name}.safetensors"), limit
-
-
-def relative(got, want) -> float:
-    assert got.shape == want.shape
-    return ((got - want).norm() / want.norm()).item()
 
 
 @torch.inference_mode()

@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from types import SimpleNamespace
 
 import comfy.samplers
 import comfy.sd
 import pytest
 import torch
+from comparing import relative
 from safetensors.torch import load_file
 
 
 @pytest.fixture(scope="module")
-def core(pack):
-    names = {
-        "adapter": "nodes.host.adapter",
-        "uni3c": "nodes.host.uni3c",
-        "studio": "nodes.host.studio",
-        "audio": "infinitetalk_core.model.audio_adapter",
-        "wan": "infinitetalk_core.model.wan",
-        "network": "infinitetalk_core.model.uni3c",
-        "camera": "infinitetalk_core.chunks.camera",
-        "conditioning": "infinitetalk_core.chunks.conditioning",
-        "plan": "infinitetalk_core.chunks.plan",
-        "euler": "infinitetalk_core.sampling.euler",
-        "guidance": "infinitetalk_core.sampling.guidance",
-        "schedule": "infinitetalk_core.sampling.schedule",
-    }
-    return SimpleNamespace(**{k: import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
-
-
-@pytest.fixture(scope="module")
-def loaded(core, models_dir):
+def loaded(core, files, own):
     """A MODEL with speech, the Uni3C patcher, and the engine's own models with the same weights."""
-    wan_file = models_dir / "diffusion_models" / "tiny_wan2.1_i2v.safetensors"
-    talk_file = models_dir / "model_patches" / "tiny_infinitetalk_single.safetensors"
-    uni3c_file = models_dir / "controlnet" / "tiny_uni3c.safetensors"
-    base = comfy.sd.load_diffusion_model(str(wan_file), model_options={"dtype": torch.float32})
-    model = core.adapter.put_on_model(base, talk_file, 1.0)
-    weights = {k: v.float() for k, v in load_file(wan_file).items()}
-    backbone = core.wan.WanBackbone(core.wan.WanConfig.from_state_dict(weights, 2)).eval()
-    backbone.load_state_dict(weights)
-    audio = {k: v.float() for k, v in load_file(talk_file).items()}
-    adapter = core.audio.AudioAdapter(core.audio.AdapterConfig.from_shapes({k: v.shape for k, v in audio.items()}, 2))
-    adapter.load_state_dict(audio)
-    control = {k: v.float() for k, v in load_file(uni3c_file).items()}
+    base = comfy.sd.load_diffusion_model(str(files.wan), model_options={"dtype": torch.float32})
+    control = {k: v.float() for k, v in load_file(files.uni3c).items()}
     network = core.network.Uni3C(core.network.Uni3CConfig.from_shapes({k: v.shape for k, v in control.items()}))
     network.load_state_dict(control)
-    patcher = core.uni3c.load_uni3c_patcher(uni3c_file)
     return SimpleNamespace(
-        model=model, patcher=patcher, backbone=backbone, adapter=adapter.eval(), network=network.eval()
+        model=core.adapter.put_on_model(base, files.infinitetalk, 1.0),
+        patcher=core.uni3c.load_uni3c_patcher(files.uni3c),
+        network=network.eval(),
+        **vars(own),
     )
 
 
@@ -97,15 +70,8 @@ def studio(core, loaded, text: float, audio: float, **camera):
     )
 
 
-def own_loop(core, loaded, made, c, monkeypatch):
+def own_loop(core, loaded, made, c):
     """The engine's Euler loop with the ControlNet's residuals after its own blocks."""
-    attend = core.wan.CrossAttention.attend
-    # Without CLIP vision, ComfyUI's image attention attends to the text.
-
-    def like_comfyui(self, x, text, picture):
-        return attend(self, x, text, text if picture is None else picture)
-
-    monkeypatch.setattr(core.wan.CrossAttention, "attend", like_comfyui)
     scale_in, scale_out = loaded.model.model.process_latent_in, loaded.model.model.process_latent_out
     speech, silence = loaded.adapter.speech_tokens(c.windows), loaded.adapter.silence(c.windows)
     combine, control, z2 = core.guidance.guided(made.guidance), made.camera, scale_in(c.reference)
@@ -131,18 +97,15 @@ def own_loop(core, loaded, made, c, monkeypatch):
     return scale_out(core.euler.euler(velocity, c.noise, made.sigmas, scale_in(c.context)))
 
 
-def relative(got, want) -> float:
-    return ((got - want).norm() / want.norm()).item()
-
-
+@pytest.mark.usefixtures("text_attention_as_in_comfyui")
 @pytest.mark.parametrize("view", [False, True])
 @pytest.mark.parametrize(("text", "audio"), [(1, 1), (5, 4)])
 @torch.inference_mode()
-def test_sampling_with_a_camera_equals_our_own_loop(core, loaded, view, text, audio, monkeypatch):
+def test_sampling_with_a_camera_equals_our_own_loop(core, loaded, view, text, audio):
     c = conditioning(core, loaded, view)
     made = studio(core, loaded, text, audio, strength=0.8, start=0.0, end=0.6)
     got = made.denoise(c, lambda s, x: None)
-    want = own_loop(core, loaded, made, c, monkeypatch)
+    want = own_loop(core, loaded, made, c)
     assert relative(got, want) < 5e-5
     without = studio(core, loaded, text, audio).denoise(c, lambda s, x: None)
     assert relative(without, want) > 1e-3, "the camera must matter, or the test shows nothing"

@@ -9,6 +9,7 @@ import comfy.ops
 import folder_paths
 import pytest
 import torch
+from comparing import relative
 
 native = pytest.importorskip("comfy.ldm.wan.uni3c", reason="this ComfyUI has no Uni3C of its own")
 
@@ -64,11 +65,6 @@ def native_residuals(theirs, x, render, temb, mask=None, camera=None):
         hidden, residual = theirs.forward_block(i, hidden, temb, freqs)
         residuals.append(residual)
     return residuals
-
-
-def relative(got, want) -> float:
-    assert got.shape == want.shape
-    return ((got.float() - want.float()).norm() / want.float().norm()).item()
 
 
 @pytest.mark.parametrize("with_view", [False, True], ids=["no mask", "mask and camera"])
