@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .host.audio import load_audio_encoder
-from .host.files import audio_encoder_path, audio_encoders
+from .host.files import audio_encoder_path, audio_encoders, file_stamp
 from .types import CATEGORY, AudioEncoder
 
 
@@ -33,8 +33,7 @@ class AudioEncoderLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, audio_encoder: str) -> str:
         """A file that was replaced on disk is loaded again."""
-        stat = audio_encoder_path(audio_encoder).stat()
-        return f"{stat.st_mtime_ns}:{stat.st_size}"
+        return file_stamp(audio_encoder_path(audio_encoder))
 
     @classmethod
     def execute(cls, audio_encoder: str) -> io.NodeOutput:

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .host.adapter import put_on_model
-from .host.files import infinitetalk_path, infinitetalk_weights
+from .host.files import file_stamp, infinitetalk_path, infinitetalk_weights
 from .types import CATEGORY, advanced
 
 
@@ -49,8 +49,7 @@ class ModelLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model, infinitetalk: str, strength: float = 1.0) -> str:
         """A file that was replaced on disk is loaded again."""
-        stat = infinitetalk_path(infinitetalk).stat()
-        return f"{stat.st_mtime_ns}:{stat.st_size}"
+        return file_stamp(infinitetalk_path(infinitetalk))
 
     @classmethod
     def execute(cls, model, infinitetalk: str, strength: float = 1.0) -> io.NodeOutput:

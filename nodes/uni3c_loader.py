@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .host.files import uni3c_files, uni3c_path
+from .host.files import file_stamp, uni3c_files, uni3c_path
 from .host.uni3c import load_uni3c_patcher
 from .types import CATEGORY, Uni3CType
 
@@ -31,8 +31,7 @@ class Uni3CLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, uni3c: str) -> str:
         """A file that was replaced on disk is loaded again."""
-        stat = uni3c_path(uni3c).stat()
-        return f"{stat.st_mtime_ns}:{stat.st_size}"
+        return file_stamp(uni3c_path(uni3c))
 
     @classmethod
     def execute(cls, uni3c: str) -> io.NodeOutput:

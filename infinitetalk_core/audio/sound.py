@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import InputError
-
-VIDEO_FPS = 25
+from ..rate import FRAMES_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Sound:
 
         Whole-number arithmetic on the samples, so that no length is off by one through rounding.
         """
-        doubled = 2 * VIDEO_FPS * self.samples + self.sample_rate_hz
+        doubled = 2 * FRAMES_PER_SECOND * self.samples + self.sample_rate_hz
         return max(1, doubled // (2 * self.sample_rate_hz))
 
 

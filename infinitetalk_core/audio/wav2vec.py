@@ -24,8 +24,9 @@ from torch.nn.functional import batch_norm
 from transformers import Wav2Vec2Model
 
 from ..errors import InputError
+from ..rate import FRAMES_PER_SECOND
 from .loudness import Samples
-from .sound import VIDEO_FPS, Sound, resample, to_mono
+from .sound import Sound, resample, to_mono
 from .voice import SAMPLE_RATE_HZ, prepare_voice
 
 CHUNK_SAMPLES = 1 << 20
@@ -57,7 +58,7 @@ def frames_of(samples: int) -> int:
     It is the reference's own floating-point expression: some lengths lose a frame to rounding (29 · 640
     samples give 28), and the interpolation spreads the clip over the frames that are left.
     """
-    return max(1, int(samples / SAMPLE_RATE_HZ * VIDEO_FPS))
+    return max(1, int(samples / SAMPLE_RATE_HZ * FRAMES_PER_SECOND))
 
 
 def interpolation(start: int, stop: int, frames: int, features: int) -> tuple[Tensor, Tensor, Tensor]:

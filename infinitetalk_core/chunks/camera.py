@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -61,8 +61,3 @@ def source_window(source: FrameSource, chunk: Chunk, after_end: AfterEnd, height
     # Each frame once and in order: a file is read forwards, and a held frame is fitted once.
     pictures = {n: fit_to(source.frame(n), height, width) for n in sorted(set(shown))}
     return torch.stack([pictures[n] for n in shown])
-
-
-def encode_view(view: View, encode: Any) -> CameraConditioning:
-    """The view with its frames through the VAE."""
-    return CameraConditioning(encode(view.frames), view.mask, view.rays)

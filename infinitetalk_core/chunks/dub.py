@@ -15,7 +15,7 @@ from ..audio.windows import speech_windows
 from ..sampling.euler import pin
 from ..speech import Speech
 from ..video.source import FrameSource
-from .camera import CameraConditioning, CameraGuide, FilmedGuide, encode_view, source_window
+from .camera import CameraConditioning, CameraGuide, FilmedGuide, source_window
 from .color import hold_colour
 from .conditioning import (
     LATENT_CHANNELS,
@@ -274,4 +274,5 @@ def _camera(job: Job, chunk: Chunk, models: Models, source: _Source | None) -> C
         return None
     if source is not None and isinstance(guide, FilmedGuide) and guide.source is reference.source:
         return CameraConditioning(source.latents, None, None)  # encoded already
-    return encode_view(guide.view(chunk, reference.height, reference.width), models.encode)
+    view = guide.view(chunk, reference.height, reference.width)
+    return CameraConditioning(models.encode(view.frames), view.mask, view.rays)

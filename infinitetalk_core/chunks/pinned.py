@@ -45,11 +45,6 @@ class Pinned:
                 "give one mask for the whole video or one for each frame"
             )
 
-    @property
-    def everything_is_free(self) -> bool:
-        """Whether nothing is pinned."""
-        return bool((self.masks >= 1).all())
-
     def window(self, frames: Sequence[int], size: tuple[int, int]) -> Tensor:
         """The masks of source `frames` at the video's `size`, soft edge included: (frames or 1, height, width)."""
         chosen = self.masks if len(self.masks) == 1 else self.masks[list(frames)]

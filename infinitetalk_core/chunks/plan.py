@@ -8,7 +8,6 @@ from itertools import pairwise
 
 from ..errors import InputError
 
-FRAMES_PER_SECOND = 25
 CHUNK_FRAMES = 81
 CONTEXT_FRAMES = 9
 

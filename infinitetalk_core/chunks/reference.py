@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from ..audio.windows import mirror
 from ..errors import InputError
-from .plan import FRAMES_PER_SECOND, Chunk
+from ..rate import FRAMES_PER_SECOND
+from .plan import Chunk
 
 DISTANT_SECONDS = 5
 CANDIDATES = 8

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from ..chunks.color import rgb_to_lab
 from ..chunks.dub import Finished, Job
-from ..chunks.plan import FRAMES_PER_SECOND
 from ..chunks.reference import shown_frames
+from ..rate import FRAMES_PER_SECOND
 
 EVERY = 8  # frames; colours and sharpness are measured on each 8th
 

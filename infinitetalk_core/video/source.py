@@ -16,10 +16,10 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from ..errors import InputError
+from ..rate import FRAMES_PER_SECOND
 from .decoder import Decoder
 from .pixels import to_rgb
 
-FRAMES_A_SECOND = 25
 KEPT_FRAMES = 10  # 8-bit pictures: enough to read a chunk's nine context frames again without seeking
 READ_ON_SECONDS = 3  # a gap that is decoded through instead of sought
 _LENGTH_SLACK = Fraction(1, 20)  # of a frame; containers that count milliseconds round the end down
@@ -47,7 +47,7 @@ class FrameSource(Protocol):
 
 
 def _frames_in(seconds: Fraction) -> int:
-    return max(math.floor(seconds * FRAMES_A_SECOND + _LENGTH_SLACK), 1)
+    return max(math.floor(seconds * FRAMES_PER_SECOND + _LENGTH_SLACK), 1)
 
 
 def _check_index(index: int, length: int) -> None:
@@ -61,7 +61,7 @@ class PictureBatch:
     One picture is a still of length 1. Raises InputError for a wrong shape or rate.
     """
 
-    def __init__(self, images: Tensor, fps: float | Fraction = FRAMES_A_SECOND) -> None:
+    def __init__(self, images: Tensor, fps: float | Fraction = FRAMES_PER_SECOND) -> None:
         if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
             raise InputError(
                 f"pictures must be (count, height, width, 3 colours) with at least one, got {tuple(images.shape)}"
@@ -76,7 +76,7 @@ class PictureBatch:
     def frame(self, index: int) -> Tensor:
         """(H, W, 3) float32: the picture shown at index / 25 seconds."""
         _check_index(index, self.length)
-        shown = math.floor(index * self._fps / FRAMES_A_SECOND)
+        shown = math.floor(index * self._fps / FRAMES_PER_SECOND)
         return self._images[min(shown, len(self._images) - 1)].float().cpu()
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ class VideoFile:
 
     def _time_of(self, index: int) -> int:
         """Latest time, in the stream's ticks, at which a frame can start and still be on at index / 25 s."""
-        return self._decoder.first_time + math.floor(Fraction(index, FRAMES_A_SECOND) / self._decoder.time_base)
+        return self._decoder.first_time + math.floor(Fraction(index, FRAMES_PER_SECOND) / self._decoder.time_base)
 
     def _start(self, frames: Iterator[tuple[int, av.VideoFrame]]) -> bool:
         """Begin to read from these frames; False, and nothing changed but the iterator, if there are none."""

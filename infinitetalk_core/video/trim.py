@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import InputError
-from .source import FRAMES_A_SECOND, FrameSource
+from ..rate import FRAMES_PER_SECOND
+from .source import FrameSource
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class Cut:
 
 def cut(source: FrameSource, start_seconds: float, seconds: float) -> Cut:
     """The part of `source` from `start_seconds` on, `seconds` long; 0 seconds means up to its end."""
-    first = round(start_seconds * FRAMES_A_SECOND)
+    first = round(start_seconds * FRAMES_PER_SECOND)
     if not 0 <= first < source.length:
         raise InputError(
-            f"the cut starts at {start_seconds:g} s, but the video has {source.length / FRAMES_A_SECOND:g} s"
+            f"the cut starts at {start_seconds:g} s, but the video has {source.length / FRAMES_PER_SECOND:g} s"
         )
     left = source.length - first
-    wanted = max(round(seconds * FRAMES_A_SECOND), 1) if seconds else left
+    wanted = max(round(seconds * FRAMES_PER_SECOND), 1) if seconds else left
     return Cut(source, first, min(wanted, left))

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ..audio.sound import Sound
 from ..errors import InputError
+from ..rate import FRAMES_PER_SECOND
 from .partfile import PartFile
 from .soundtrack import Soundtrack
 
-FRAMES_A_SECOND = 25
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 _BT709, _LIMITED = 1, 1  # AVCOL_{PRI,TRC,SPC}_BT709 and AVCOL_RANGE_MPEG
 # While it grows the file is a row of fragments, one for each key frame (between key frames, FFmpeg 8 can lose the
@@ -139,9 +139,9 @@ class VideoWriter:
         container = av.open(self._file, "w", format=kind, options=options)
         self._container = container
         container.metadata.update(self._metadata)
-        stream = container.add_stream("libx264", rate=FRAMES_A_SECOND, options={**_ENCODER, "crf": str(self.crf)})
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={**_ENCODER, "crf": str(self.crf)})
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
-        stream.time_base = Fraction(1, FRAMES_A_SECOND)
+        stream.time_base = Fraction(1, FRAMES_PER_SECOND)
         context = stream.codec_context
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         context.color_range = _LIMITED
@@ -163,7 +163,7 @@ class VideoWriter:
             self._container.mux(self._stream.encode(self._encodable(frame)))
             self.frames_written += 1
         if self._soundtrack is not None:
-            self._soundtrack.write_until(Fraction(self.frames_written, FRAMES_A_SECOND))
+            self._soundtrack.write_until(Fraction(self.frames_written, FRAMES_PER_SECOND))
 
     def _encodable(self, frame: Tensor) -> av.VideoFrame:
         """(height, width, 3) in [0, 1] → a frame of the encoder's format, at its time."""
@@ -177,7 +177,7 @@ class VideoWriter:
             interpolation=Interpolation.AREA,  # exact means of 2 x 2 pixels; the default aliases colour
         )
         picture.pts = self.frames_written
-        picture.time_base = Fraction(1, FRAMES_A_SECOND)
+        picture.time_base = Fraction(1, FRAMES_PER_SECOND)
         return picture
 
     def __exit__(
@@ -216,7 +216,7 @@ class VideoWriter:
                 if whole_sound:
                     self._soundtrack.write_rest()
                 else:
-                    self._soundtrack.write_until(Fraction(self.frames_written, FRAMES_A_SECOND))
+                    self._soundtrack.write_until(Fraction(self.frames_written, FRAMES_PER_SECOND))
                 self._soundtrack.finish()
         finally:
             try:

@@ -11,7 +11,8 @@ from torch import Tensor
 from ...infinitetalk_core.camera.guide import PathGuide
 from ...infinitetalk_core.camera.path import Move, Swing
 from ...infinitetalk_core.chunks.camera import FilmedGuide
-from ...infinitetalk_core.chunks.plan import FRAMES_PER_SECOND, Chunk
+from ...infinitetalk_core.chunks.plan import Chunk
+from ...infinitetalk_core.rate import FRAMES_PER_SECOND
 from .video import source_of
 
 PREVIEW_FRAMES, PREVIEW_SIDE = 8, 256

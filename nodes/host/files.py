@@ -62,6 +62,12 @@ def infinitetalk_path(name: str) -> Path:
     return _path(name, WEIGHT_FOLDERS, infinitetalk_weights())
 
 
+def file_stamp(path: Path) -> str:
+    """Changes when the file is replaced on disk, so that it is loaded again."""
+    stat = path.stat()
+    return f"{stat.st_mtime_ns}:{stat.st_size}"
+
+
 def _sounds_like_infinitetalk(name: str) -> bool:
     return any(word in name.lower() for word in ("infinitetalk", "infinitalk", "multitalk"))
 

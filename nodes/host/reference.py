@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...infinitetalk_core.chunks.dub import Reference
-from ...infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES, FRAMES_PER_SECOND, Chunk, plan_chunks
+from ...infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES, Chunk, plan_chunks
 from ...infinitetalk_core.chunks.reference import AfterEnd, Pick, Picking, Policy, output_cuts, pick_references
+from ...infinitetalk_core.rate import FRAMES_PER_SECOND
 from ...infinitetalk_core.speech import Speech
 from ...infinitetalk_core.video.cuts import find_cuts
 from ...infinitetalk_core.video.source import FrameSource
