@@ -143,6 +143,7 @@ MODULES = {
     "euler": "infinitetalk_core.sampling.euler",
     "guidance": "infinitetalk_core.sampling.guidance",
     "schedule": "infinitetalk_core.sampling.schedule",
+    "sdedit": "infinitetalk_core.sampling.sdedit",
 }
 
 

@@ -177,6 +177,22 @@ def test_host_sampling_equals_our_own_loop(core, files, own, speakers, text, aud
     torch.testing.assert_close(got[:, :, :held], c.context, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("text_attention_as_in_comfyui")
+@torch.inference_mode()
+def test_sdedit_starts_from_the_noised_source_at_exactly_its_strength(core, files, own):
+    """ComfyUI's sampler does the noising: the same as the formula and our own loop from there."""
+    c = make_conditioning(core, own)
+    c = replace(c, source=torch.randn_like(c.noise), strength=0.6)
+    model = load_model(core, files)
+    made = studio(core, model, core.guidance.Guidance(1, 2))
+    got = made.denoise(c, lambda s, x: None)
+    begun = core.sdedit.noised(model.model.process_latent_in(c.source), c.noise, 0.6)
+    from_there = replace(made, sigmas=core.sdedit.start_at(made.sigmas, 0.6))
+    want = sample_with_own_loop(core, own, from_there, model, replace(c, noise=begun))
+    assert from_there.sigmas[0] == torch.tensor(0.6)
+    assert relative(got, want) < 5e-5
+
+
 @pytest.mark.parametrize(
     "sampler",
     ["dpmpp_2m", "uni_pc", "heun", "euler_ancestral", "euler_cfg_pp", "dpmpp_2m_cfg_pp", "gradient_estimation"],
