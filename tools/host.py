@@ -35,7 +35,9 @@ TORCH_COMPANIONS = ("torchvision==0.28.0", "torchaudio==2.11.0")
 TORCH_NAMES = ("torch", "torchvision", "torchaudio")
 # ComfyUI 0.3.75 imports requests without asking for it.
 HOST_EXTRAS = ("requests",)
-TEST_TOOLS = ("pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "playwright>=1.50")
+# The training code's own (pyproject.toml, `training`); the demo does without them.
+TRAINING = ("opencv-python-headless>=4.9", "matplotlib>=3.8", "espeakng_loader>=0.2")
+TEST_TOOLS = ("pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "playwright>=1.50", *TRAINING)
 RECIPE = "2"  # raise it when the steps below change, so that old environments are made again
 
 
