@@ -164,6 +164,11 @@ def visit_states(encoder: Any, x: Tensor, use: Callable[[int, Tensor], None]) ->
         use(len(inner), _first(encoder(x)))
 
 
+def transform(network: Wav2Vec2Model, hidden: Tensor, use: Callable[[int, Tensor], None]) -> None:
+    """Features at 25 a second (B, F, conv channels) → `use(layer, (B, F, channels))` after every layer, in order."""
+    visit_states(network.encoder, _first(network.feature_projection(hidden)), use)
+
+
 def _first(found: Any) -> Tensor:
     """The result of a part of transformers: alone in some versions, the first of several in others."""
     return found if isinstance(found, Tensor) else found[0]
@@ -294,8 +299,7 @@ class SpeechEncoder(nn.Module):
             features[:, layer] += found * weights
             report((layer + 1) / self.layers)
 
-        x = _first(self.network.feature_projection(hidden[None].to(device=device, dtype=self.dtype)))
-        visit_states(self.network.encoder, x, add)
+        transform(self.network, hidden[None].to(device=device, dtype=self.dtype), add)
 
 
 def _report_part(report: Report, index: int, parts: int, done: float) -> None:
