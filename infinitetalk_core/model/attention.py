@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
@@ -15,4 +16,13 @@ Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """PyTorch's own scaled dot product attention over `heads` heads."""
     q, k, v = (rearrange(t, "b l (h d) -> b h l d", h=heads) for t in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> b l (h d)")
+    # In bfloat16 on a processor the fused kernel is slower than its parts, in training most of all.
+    attend = (
+        _in_parts if q.device.type == "cpu" and torch.is_autocast_enabled("cpu") else F.scaled_dot_product_attention
+    )
+    return rearrange(attend(q, k, v), "b h l d -> b l (h d)")
+
+
+def _in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(dim=-1)
+    return weights @ v

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import sdpa
 from .audio_adapter import AudioAdapter, AudioBlock, SpeechTokens
@@ -177,11 +178,13 @@ class WanBackbone(nn.Module):
         speech: Sequence[SpeechTokens],
         audio_scale: float = 1.0,
         after_block: Callable[[int, Tensor], Tensor] | None = None,
+        recompute: bool = False,
     ) -> Tensor:
         """Predict the velocity.
 
         x (B, 36, T, h, w); timesteps (B,) on 0…1000; text (B, M ≤ text_len, text_dim); picture (B, 257, clip_dim)
-        or None; speech: one per item; after_block(i, tokens (B, L, C)) → tokens may change what block i gives.
+        or None; speech: one per item; after_block(i, tokens (B, L, C)) → tokens may change what block i gives;
+        recompute: keep no activations inside the blocks for the backward pass.
         Returns (B, 16, T, h, w).
         """
         x = self.patch_embedding(x)
@@ -200,7 +203,12 @@ class WanBackbone(nn.Module):
                 cross_attention=partial(block.cross_attn.attend, text=text, picture=picture),
                 attention=sdpa,
             )
-            x = audio_conditioned_block(block, cast(AudioBlock, audio), x, e6, speech, audio_scale, calls)
+            run = (
+                partial(checkpoint, audio_conditioned_block, use_reentrant=False)
+                if recompute
+                else audio_conditioned_block
+            )
+            x = run(block, cast(AudioBlock, audio), x, e6, speech, audio_scale, calls)
             x = x if after_block is None else after_block(i, x)
         t, h, w = grid
         return rearrange(

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 
 
-def noised(source: Tensor, noise: Tensor, sigma: float) -> Tensor:
+def noised(source: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
     """sigma · noise + (1 − sigma) · source: the flow's point between the video and noise."""
     return sigma * noise + (1 - sigma) * source
 

@@ -1,0 +1,66 @@
+"""A drawn speaker as a video that is rendered frame by frame when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .articulation import Articulation
+from .characters import Character, make_character
+from .performance import CameraMove, Performance, move_camera, perform, silent_performance, still_camera
+from .render import render
+
+
+@dataclass(frozen=True)
+class DrawnVideo:
+    """A `FrameSource` (video/source.py) with exact ground truth: who is seen, doing what, from where."""
+
+    character: Character
+    performance: Performance
+    camera: CameraMove
+    size: int = 96
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.size
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.size
+
+    @property
+    def length(self) -> int:
+        """Frames at 25 fps."""
+        return len(self.performance)
+
+    def frame(self, index: int) -> Tensor:
+        """The frame (H, W, 3) at index/25 s."""
+        return self.frames(index, index + 1)[0]
+
+    def frames(self, start: int, stop: int) -> Tensor:
+        """Frames start … stop−1: (F, H, W, 3) in [0, 1]."""
+        pixels = render(
+            self.character, self.performance.window(start, stop), self.camera.window(start, stop), self.size
+        )
+        return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def speaking(articulation: Articulation, seed: int, *, moving_camera: bool, size: int = 96) -> DrawnVideo:
+    """The character `seed` saying what `articulation` is of."""
+    performance = perform(articulation, seed)
+    camera = move_camera(seed, len(performance)) if moving_camera else still_camera(len(performance))
+    return DrawnVideo(make_character(seed), performance, camera, size)
+
+
+def listening(frames: int, seed: int, *, moving_camera: bool, size: int = 96) -> DrawnVideo:
+    """The character `seed` silent, moving and blinking: a source to dub."""
+    camera = move_camera(seed, frames) if moving_camera else still_camera(frames)
+    return DrawnVideo(make_character(seed), silent_performance(frames, seed), camera, size)

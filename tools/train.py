@@ -1,0 +1,138 @@
+"""Train the small models from nothing, or one of them.
+
+    python3 tools/train.py all                 speech, vae, samples, dubber, camera, one after the other
+    python3 tools/train.py dubber --steps 800  one stage, with another number of steps
+
+Needs the packages of the tests (python3 tools/host.py --tests) and about 2 GB of disk in --folder. Every stage
+keeps checkpoints there: an interrupted command goes on where it was. The recipe is in the stages' configuration
+classes (infinitetalk_core/training/), the method in docs/training.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+
+from run_comfyui import cure_torchvision  # noqa: E402
+
+cure_torchvision()  # transformers imports torchvision, which need not fit
+
+from infinitetalk_core.audio.encoder_files import load_speech_encoder  # noqa: E402
+from infinitetalk_core.training import own_models  # noqa: E402
+from infinitetalk_core.training.curves import draw_curves  # noqa: E402
+from infinitetalk_core.training.dataset import DatasetConfig, Samples, make_samples  # noqa: E402
+from infinitetalk_core.training.speech_pretraining import SpeechPretraining, train_speech_encoder  # noqa: E402
+from infinitetalk_core.training.stages import CAMERA_TRAINING, train_camera, train_dubber  # noqa: E402
+from infinitetalk_core.training.trainer import TrainingConfig  # noqa: E402
+from infinitetalk_core.training.vae import fast  # noqa: E402
+from infinitetalk_core.training.vae_training import VaeTraining, train_vae  # noqa: E402
+
+LOGS = {
+    "speech encoder": "speech/speech_log.jsonl",
+    "VAE": "vae/vae_training.jsonl",
+    "speaking model": "dubber/log.jsonl",
+    "camera control": "camera/log.jsonl",
+}
+CAMERA_SAMPLES = DatasetConfig(samples=400, first_seed=200_000, still_share=0.0, guides=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where things are and how long to train."""
+
+    folder: Path  # checkpoints, samples, logs
+    models: Path  # the finished files
+    steps: int | None
+    samples: int | None
+    device: torch.device
+
+
+def speech(run: Run) -> None:
+    """The speech encoder."""
+    train_speech_encoder(SpeechPretraining(), run.folder / "speech").replace(_place(run, own_models.SPEECH))
+
+
+def vae(run: Run) -> None:
+    """The VAE."""
+    train_vae(VaeTraining(), run.folder / "vae").replace(_place(run, own_models.VAE))
+
+
+def samples(run: Run) -> Samples:
+    """What the speaking model learns from; needs the speech encoder and the VAE."""
+    config = DatasetConfig() if run.samples is None else DatasetConfig(samples=run.samples)
+    return _samples(run, config, run.folder / "samples")
+
+
+def dubber(run: Run) -> None:
+    """The speaking model: Wan backbone and InfiniteTalk weights."""
+    config = TrainingConfig() if run.steps is None else TrainingConfig(steps=run.steps)
+    model = own_models.new_dubber(own_models.SmallSizes())
+    model.backbone.to(run.device), model.adapter.to(run.device)
+    train_dubber(config, model, samples(run), run.folder / "dubber", run.models, say)
+
+
+def camera(run: Run) -> None:
+    """Uni3C, on top of the finished speaking model."""
+    config = CAMERA_TRAINING if run.steps is None else replace(CAMERA_TRAINING, steps=run.steps)
+    learnt = _samples(run, CAMERA_SAMPLES, run.folder / "camera_samples")
+    train_camera(config, own_models.load_dubber(run.models), learnt, run.folder / "camera", run.models, say)
+
+
+STAGES: dict[str, Callable[[Run], object]] = {
+    "speech": speech,
+    "vae": vae,
+    "samples": samples,
+    "dubber": dubber,
+    "camera": camera,
+}
+
+
+def _samples(run: Run, config: DatasetConfig, folder: Path) -> Samples:
+    codec = fast(own_models.load_own_vae(run.models)).to(run.device)
+    encoder = load_speech_encoder(run.models / own_models.SPEECH)
+    return make_samples(config, folder, codec, encoder.encode, say)
+
+
+def _place(run: Run, name: str) -> Path:
+    path = run.models / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def say(line: str) -> None:
+    """One line of progress, at once."""
+    print(f"[train] {time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("stage", choices=["all", *STAGES], help="what to train")
+    parser.add_argument("--folder", type=Path, default=REPO / ".training", help="checkpoints, samples and logs")
+    parser.add_argument("--models", type=Path, default=REPO / "small_models", help="where finished models go")
+    parser.add_argument("--steps", type=int, help="of dubber or camera; default: the recipe's")
+    parser.add_argument("--samples", type=int, help="number of training samples; default: the recipe's")
+    parser.add_argument("--threads", type=int, help="processor threads; default: all")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    run = Run(options.folder, options.models, options.steps, options.samples, torch.device(options.device))
+    for name in STAGES if options.stage == "all" else [options.stage]:
+        started = time.monotonic()
+        say(f"{name}: {(STAGES[name].__doc__ or '').splitlines()[0]}")
+        STAGES[name](run)
+        say(f"{name}: done in {time.monotonic() - started:.0f} s")
+        draw_curves({title: run.folder / log for title, log in LOGS.items()}, run.folder / "curves.png")
+
+
+if __name__ == "__main__":
+    main()
