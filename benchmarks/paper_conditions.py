@@ -1,0 +1,176 @@
+"""What is compared: every row of the paper's table as data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from infinitetalk_core.chunks.plan import Chunk, plan_chunks
+from infinitetalk_core.chunks.reference import Policy
+from infinitetalk_core.training.captions import LIVELY
+
+CHUNK_FRAMES = 33
+SHIFT = 3.0  # of the noise schedule, as in training
+UNSEEN = 1_000_000  # characters, voices and sentences from this seed on are never trained on
+LONG = 20  # chunks: about 20 s
+CODEC = "codec"  # the kind of voice of a row that is no run but the VAE alone
+
+# The paper's names of the strategies, and the baselines.
+STRATEGIES = {
+    "I2V": Policy.PREVIOUS_OUTPUT,
+    "FL2V": Policy.FIRST_LAST,
+    "M0": Policy.SAME_CHUNK,
+    "M1": Policy.CHUNK_EDGE,
+    "M2": Policy.DISTANT,
+    "M3": Policy.NEIGHBOUR,
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How a run is made. The defaults are the pack's way with the small models; a row changes one of them."""
+
+    name: str
+    chunks: int = 8
+    policy: Policy = Policy.NEIGHBOUR
+    variant: str = ""  # fine-tuned with this strategy; empty: the model as shipped
+    context: int = 9
+    steps: int = 8
+    audio: float = 2.0
+    text: float = 1.0
+    words: str = ""
+    colour_hold: float = 0.0
+    moving_camera: bool = False
+    sdedit: float = 1.0
+    uni3c: bool = False
+    portrait: bool = False  # a picture instead of a talking person's video
+    voice: str = ""  # empty: espeak-ng; else "flite VOICE", a sound file, or CODEC
+
+    @property
+    def plan(self) -> list[Chunk]:
+        """Whole chunks, so that no frame of the last one is thrown away."""
+        total = CHUNK_FRAMES + (self.chunks - 1) * (CHUNK_FRAMES - self.context)
+        return plan_chunks(total, CHUNK_FRAMES, self.context)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the video."""
+        last = self.plan[-1]
+        return last.start + last.length
+
+    @property
+    def branches(self) -> int:
+        """Predictions a step."""
+        return 1 + (self.audio != 1) + (self.text != 1)
+
+    def to_json(self) -> str:
+        """For the row: with another setting it is another row."""
+        named = {"policy": self.policy.value, "voice": Path(self.voice).name}  # a row tells no folder of a machine
+        return json.dumps({**asdict(self), **named}, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Conditions that are compared on the same unseen characters, voices and sentences."""
+
+    name: str
+    title: str
+    conditions: tuple[Condition, ...]
+    columns: tuple[str, ...]  # numbers of a row that the table shows
+    seeds: int = 6
+    first_seed: int = UNSEEN
+    reference: str = ""  # the condition that the others are compared with, on the same seeds
+
+
+DRIFT = ("colour_end", "colour_slope", "identity_slope", "background_end", "background_slope")
+POLICY_COLUMNS = ("sync", "lag", "pose_own_time", "pose_copied", "mouth_copied", *DRIFT, "seam", "sharpness")
+
+
+def experiments(recordings: Sequence[str] = (), flite: bool = False) -> tuple[Experiment, ...]:
+    """All of them. recordings: sound files of real voices; flite: whether that synthesiser is there."""
+    return (
+        Experiment("policies", "Reference policies, each trained", _trained(), POLICY_COLUMNS, 5, reference="M3"),
+        Experiment("shipped", "Reference policies, the one shipped model", _shipped(), POLICY_COLUMNS, 3),
+        Experiment(
+            "camera",
+            "Camera of the source",
+            _camera(),
+            ("camera_shift", "camera_scale", "background_difference", "colour_mean", "sync", "mouth_copied"),
+            reference="none",
+        ),
+        Experiment("guidance", "Guidance", _guidance(), ("sync", "best", "lag", "colour_mean", "sharpness", "motion")),
+        Experiment(
+            "context", "Context frames", _context(), ("seam", "seam_worst", "sync", "colour_end"), reference="9"
+        ),
+        Experiment("steps", "Steps", _steps(), ("sync", "sharpness", "seam", "colour_mean"), reference="40"),
+        Experiment(
+            "voices",
+            "Unseen characters and voices",
+            _voices(recordings, flite),
+            ("sync", "sync_sound", "lag", "shuffled", "mouth_copied", "seam", "sharpness"),
+            12,
+        ),
+        Experiment(
+            "codec", "The VAE alone", (Condition("VAE", voice=CODEC, chunks=2),), ("psnr", "sync", "colour_mean"), 20
+        ),
+    )
+
+
+def _trained() -> tuple[Condition, ...]:
+    return tuple(Condition(name, LONG, policy, variant=name) for name, policy in STRATEGIES.items())
+
+
+def _shipped() -> tuple[Condition, ...]:
+    policies = {**STRATEGIES, "chunk start": Policy.CHUNK_START}
+    rows = [Condition(name, LONG, policy) for name, policy in policies.items()]
+    return (*rows, Condition("M3, colours held", LONG, colour_hold=1.0))
+
+
+def _camera() -> tuple[Condition, ...]:
+    plain = Condition("none", 6, moving_camera=True)
+    edits = [replace(plain, name=f"SDEdit {t:g}", sdedit=t) for t in (0.95, 0.9, 0.8, 0.7, 0.6)]
+    return (plain, *edits, replace(plain, name="Uni3C", uni3c=True))
+
+
+def _guidance() -> tuple[Condition, ...]:
+    audio = [Condition(f"audio {scale}", 5, audio=float(scale)) for scale in range(1, 7)]
+    text = [Condition(f"text {scale}, {LIVELY}", 5, text=float(scale), words=LIVELY) for scale in (1, 2, 3)]
+    return (*audio, *text)
+
+
+def _context() -> tuple[Condition, ...]:
+    # About as many frames with each.
+    return tuple(Condition(f"{n}", chunks, context=n) for n, chunks in ((1, 6), (5, 7), (9, 8), (13, 9)))
+
+
+def _steps() -> tuple[Condition, ...]:
+    return tuple(Condition(f"{n}", 4, steps=n) for n in (4, 6, 8, 12, 20, 40))
+
+
+def _voices(recordings: Sequence[str], flite: bool) -> tuple[Condition, ...]:
+    rows = [Condition("video, espeak-ng", 8), Condition("picture, espeak-ng", 8, Policy.STILL, portrait=True)]
+    if flite:
+        rows += [Condition(f"video, flite {v}", 8, voice=f"flite {v}") for v in ("slt", "rms")]
+    return (*rows, *(Condition(f"video, recording {n}", 8, voice=f) for n, f in enumerate(recordings, 1)))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done: samples and steps of the fine-tuning, and what a quick run leaves out."""
+
+    samples: int = 400
+    steps: int = 200
+    batch: int = 16
+    most_seeds: int = 1000
+    most_chunks: int = 1000
+
+    def cut(self, experiment: Experiment) -> Experiment:
+        """`experiment` with fewer seeds and shorter videos."""
+        short = tuple(replace(c, chunks=min(c.chunks, self.most_chunks)) for c in experiment.conditions)
+        return replace(experiment, conditions=short, seeds=min(experiment.seeds, self.most_seeds))
+
+
+FULL = Scale()
+QUICK = Scale(samples=20, steps=10, batch=4, most_seeds=2, most_chunks=3)

@@ -1,0 +1,72 @@
+"""How long the table will take on this machine: a few calls timed, the rest counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from infinitetalk_core.training.own_models import load_dubber
+
+from .paper_conditions import CHUNK_FRAMES, CODEC, STRATEGIES, Condition, Scale
+from .paper_takes import load_vae_and_ears
+
+FRAME = 96  # pixels
+MEASURING = 0.006  # seconds a frame: drawing, metrics
+TRAINING = 2.0  # a step of training in predictions: forward and backward, but of a large batch, which runs better
+SAMPLE_FRAMES = 33 + 13 + 33 + 5 * (len(STRATEGIES) - 1)  # that are encoded for a sample: target, drift, references
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on one thread."""
+
+    encode: float  # a frame
+    decode: float
+    predict: float  # a prediction of the backbone for one chunk
+
+    def row(self, condition: Condition) -> float:
+        """One row."""
+        chunks = condition.chunks
+        if condition.voice == CODEC:
+            return chunks * CHUNK_FRAMES * (self.encode + self.decode + MEASURING)
+        encoded = condition.context + CHUNK_FRAMES * (1 + (condition.sdedit < 1 or condition.uni3c))
+        predictions = condition.steps * (condition.branches + 0.5 * condition.uni3c)
+        each = encoded * self.encode + CHUNK_FRAMES * self.decode + predictions * self.predict
+        return chunks * each + condition.frames * MEASURING
+
+    def fine_tuning(self, scale: Scale, models: int) -> float:
+        """The samples, and `models` trainings."""
+        samples = scale.samples * (SAMPLE_FRAMES * self.encode + CHUNK_FRAMES * MEASURING)
+        return samples + models * scale.steps * scale.batch * TRAINING * self.predict
+
+
+def measure_cost(models: Path) -> Cost:
+    """Time the models, after a call that warms them up."""
+    vae, _ = load_vae_and_ears(models)
+    dubber = load_dubber(models)
+    frames = torch.rand(1, CHUNK_FRAMES, FRAME, FRAME, 3)
+    adapter = dubber.adapter
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        latents = vae.encode(frames).float()
+        config = adapter.config
+        speech = adapter.speech_tokens(torch.zeros(1, CHUNK_FRAMES, 5, 1, config.audio_width), None)
+        mask = torch.zeros(1, 4, *latents.shape[2:])
+        text = torch.zeros(1, 2, 4096)
+        encode = _seconds(lambda: vae.encode(frames)) / CHUNK_FRAMES
+        decode = _seconds(lambda: vae.decode(latents)) / CHUNK_FRAMES
+        predict = _seconds(lambda: dubber.predict(latents, torch.ones(1), text, [speech], latents, mask))
+    return Cost(encode, decode, predict)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of processor time, whatever else the machine does: the fastest of three calls on one thread."""
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return min(times)

@@ -1,0 +1,304 @@
+"""One row of the table: a run of the engine on drawn people whose truth is known, and its numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from statistics import fmean
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from infinitetalk_core.audio.encoder_files import load_speech_encoder
+from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.audio.voice import SAMPLE_RATE_HZ
+from infinitetalk_core.chunks.camera import FilmedGuide
+from infinitetalk_core.chunks.conditioning import seeded_noise
+from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
+from infinitetalk_core.chunks.reference import Picking, Policy, pick_references
+from infinitetalk_core.metrics.camera_motion import camera_error, measure_camera
+from infinitetalk_core.metrics.chunk import ChunkMetrics, measure
+from infinitetalk_core.metrics.copying import copying
+from infinitetalk_core.metrics.drift import DriftCurve, drift, drift_curve, still_pixels
+from infinitetalk_core.metrics.sync import correlation, mouth_opening, shuffled, sync
+from infinitetalk_core.rate import FRAMES_PER_SECOND
+from infinitetalk_core.sampling.settings import SamplingSettings
+from infinitetalk_core.speech import Encode, Speech, encode_speech
+from infinitetalk_core.training import own_models
+from infinitetalk_core.training.articulation import Articulation, articulate, articulate_sound
+from infinitetalk_core.training.drawn_video import DrawnVideo, listening, speaking
+from infinitetalk_core.training.own_models import OwnModels
+from infinitetalk_core.training.sentences import unseen_sentence
+from infinitetalk_core.training.vae import WanVae, fast
+from infinitetalk_core.training.voices import Utterance, join, on_whole_frames, silence, speak
+from infinitetalk_core.video.source import PictureBatch
+
+from .paper_conditions import CODEC, SHIFT, Condition
+
+OWN_WORDS = 500_000  # added to a seed: what the person in the source says
+SHUFFLES = 5
+END = 4  # chunks whose mean is the drift at the end of a video
+_BORDER = (0.18, 0.55)  # left and right of it, and above it, there is background whatever the person does
+WEIGHTS = (own_models.DIFFUSION, own_models.TALK, own_models.VAE, own_models.SPEECH)
+
+Numbers = dict[str, float | None]
+Curve = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is dubbed, and the truth about it; F frames."""
+
+    source: Tensor  # (F, H, W, 3), of a portrait (1, H, W, 3)
+    own_mouth: Curve  # (F,) what the person in the source says
+    speech: Speech
+    truth: Curve  # (F,) how far the voice opens the mouth: from the sounds that are spoken, where they are known
+    heard: Curve  # (F,) the same guessed from loudness, for any voice
+
+
+@dataclass(frozen=True)
+class Take:
+    """A video that was made."""
+
+    frames: Tensor  # (F, H, W, 3)
+    chunks: list[ChunkMetrics]
+    looked_at: list[int | None]  # the source frame behind each chunk
+
+
+@lru_cache(maxsize=1)
+def load_vae_and_ears(models: Path) -> tuple[WanVae, Encode]:
+    """The VAE and the speech encoder, once a process."""
+    encoder = load_speech_encoder(models / own_models.SPEECH)
+    return fast(own_models.load_own_vae(models)), partial(encoder.encode, levelled=True)
+
+
+def fingerprint(models: Path) -> str:
+    """Tells models apart: rows of one belong together."""
+    digest = hashlib.sha256()
+    files = [models / name for name in (*WEIGHTS, own_models.CAMERA)]
+    for file in files:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def utterance_of(voice: str, seed: int, seconds: float) -> Utterance:
+    """Something unseen that is said by `voice` (see Condition) for at least `seconds`. Phonemes only of espeak-ng."""
+    if not voice:
+        return speak(seed, seconds, unseen=True)
+    if voice.startswith("flite "):
+        return _flite(voice.removeprefix("flite "), seed, seconds)
+    return on_whole_frames(Utterance(_recording(voice), ()))
+
+
+def _flite(voice: str, seed: int, seconds: float) -> Utterance:
+    """The other synthesiser, a program on the PATH."""
+    program = shutil.which("flite")
+    if program is None:
+        raise FileNotFoundError("flite is not installed")
+    parts = [silence(0.3)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "said.wav"
+        number = 0
+        while sum(part.sound.seconds for part in parts) < seconds:
+            text = unseen_sentence(seed * 1000 + number)
+            subprocess.run([program, "-voice", voice, "-t", text, "-o", str(file)], check=True, capture_output=True)
+            parts += [Utterance(_recording(str(file)), ()), silence(0.3)]
+            number += 1
+    return on_whole_frames(join(parts))
+
+
+def _recording(file: str) -> Sound:
+    """A sound file, mono, 16 kHz."""
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
+    with av.open(file) as container:
+        pieces = [p.to_ndarray() for frame in container.decode(audio=0) for p in resampler.resample(frame)]
+        pieces += [p.to_ndarray() for p in resampler.resample(None)]
+    return Sound(torch.from_numpy(np.concatenate(pieces, axis=1)), SAMPLE_RATE_HZ)
+
+
+def make_scene(condition: Condition, seed: int, encode: Encode) -> Scene:
+    """The character `seed` saying its own words, and what it is to say instead."""
+    frames = condition.frames
+    said = utterance_of(condition.voice, seed, frames / FRAMES_PER_SECOND + 0.1)
+    if said.sound.frames < frames:
+        raise ValueError(f"the voice {condition.voice!r} lasts {said.sound.frames} frames, {frames} are needed")
+    heard = articulate_sound(said.sound).opening[:frames]
+    truth = articulate(said).opening[:frames] if said.phonemes and not condition.voice else heard
+    source, mouth = _source(condition, seed)
+    return Scene(source, mouth, encode_speech(encode, said.sound), truth, heard)
+
+
+def _source(condition: Condition, seed: int) -> tuple[Tensor, Curve]:
+    frames = condition.frames
+    if condition.portrait:
+        return listening(1, seed, moving_camera=False).frames(0, 1), np.zeros(frames, np.float32)
+    words = articulate(utterance_of("", seed + OWN_WORDS, frames / FRAMES_PER_SECOND + 0.1))
+    cut = Articulation(words.opening[:frames], words.width[:frames], words.energy[:frames])
+    video: DrawnVideo = speaking(cut, seed, moving_camera=condition.moving_camera)
+    return video.frames(0, frames), cut.opening
+
+
+def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
+    """The run, as the nodes put it together."""
+    picking = Picking(condition.policy, seed=seed)
+    source = PictureBatch(scene.source)
+    plan = condition.plan
+    return Job(
+        plan=plan,
+        picks=pick_references(plan, picking, source.length),
+        context_frames=condition.context,
+        speech=scene.speech,
+        reference=Reference(source, source.height, source.width, picking),
+        masks=None,
+        colour=ColourHold(condition.colour_hold),
+        noise=seeded_noise(seed),
+        strengths=(condition.sdedit,) if condition.sdedit < 1 else (),
+        camera=FilmedGuide(source) if condition.uni3c else None,
+    )
+
+
+def make_models(condition: Condition, models: Path, variant: Path) -> OwnModels:
+    """`models` with the talking part from `variant`, which is the same folder for the shipped model."""
+    vae, _ = load_vae_and_ears(models)
+    sampling = SamplingSettings(condition.steps, condition.text, condition.audio, SHIFT)
+    return OwnModels(
+        dubber=own_models.load_dubber(variant),
+        vae=vae,
+        sigmas=sampling.sigmas,
+        guidance=sampling.guidance,
+        words=condition.words,
+        camera=own_models.load_camera(models) if condition.uni3c else None,
+    )
+
+
+def film(job: Job, models: OwnModels) -> Take:
+    """Run it."""
+    frames: list[Tensor] = []
+    chunks: list[ChunkMetrics] = []
+    looked_at: list[int | None] = []
+    for finished in dub(job, models):
+        chunks.append(measure(job, finished, frames[-1][-1] if frames else None))
+        frames.append(finished.frames)
+        # Of a first and a last frame the last: it lies in what the chunk writes.
+        looked_at.append(finished.looked_at[-1] if finished.looked_at else None)
+    return Take(torch.cat(frames), chunks, looked_at)
+
+
+def make_row(condition: Condition, seed: int, models: Path, variant: Path) -> tuple[Numbers, dict[str, list[float]]]:
+    """The numbers of one run, and curves chunk by chunk."""
+    vae, encode = load_vae_and_ears(models)
+    if condition.voice == CODEC:
+        return codec_numbers(condition, seed, vae), {}
+    scene = make_scene(condition, seed, encode)
+    job = make_job(condition, scene, seed)
+    take = film(job, make_models(condition, models, variant))
+    numbers = {**mouth_numbers(take.frames, scene), **chunk_numbers(take)}
+    if condition.portrait:
+        return numbers, {}
+    more, curves = source_numbers(condition, take, scene, job)
+    return {**numbers, **more}, curves
+
+
+def mouth_numbers(frames: Tensor, scene: Scene) -> Numbers:
+    """How the mouth follows the voice, another voice, and what is said in the source."""
+    opening = mouth_opening(frames)
+    found = sync(opening, scene.truth)
+    others = [correlation(opening, shuffled(scene.truth, seed)) for seed in range(SHUFFLES)]
+    return {
+        "sync": found.correlation,
+        "lag": float(found.lag),
+        "best": found.best,
+        "shuffled": fmean(others),
+        "sync_sound": correlation(opening, scene.heard),
+        "mouth_copied": beyond(opening, scene.own_mouth, scene.truth),
+    }
+
+
+def beyond(opening: Curve, source: Curve, voice: Curve) -> float:
+    """The correlation of a mouth with the source's own that the voice does not explain (a partial correlation).
+
+    Two voices pause at the same time now and then: even a perfect dub correlates a little with the source's mouth.
+    """
+    own, heard, chance = correlation(opening, source), correlation(opening, voice), correlation(source, voice)
+    return (own - heard * chance) / math.sqrt(max((1 - heard**2) * (1 - chance**2), 1e-3))
+
+
+def chunk_numbers(take: Take) -> Numbers:
+    """Seams and sharpness; how much moves from frame to frame (0 … 255)."""
+    seams = [chunk.seam for chunk in take.chunks if chunk.seam is not None]
+    return {
+        "seam": fmean(seams) if seams else None,
+        "seam_worst": max(seams) if seams else None,
+        "sharpness": fmean(chunk.sharpness for chunk in take.chunks),
+        "motion": 255 * (take.frames[1:] - take.frames[:-1]).abs().mean().item(),
+    }
+
+
+def source_numbers(condition: Condition, take: Take, scene: Scene, job: Job) -> tuple[Numbers, dict[str, list[float]]]:
+    """Everything that compares with the source at the same time."""
+    background = border(scene.source) if condition.moving_camera else still_pixels(scene.source)
+    curve = drift_curve(take.frames, scene.source, job.plan, background)
+    numbers = drift_numbers(curve)
+    numbers["background_difference"] = curve.mean("background_difference")
+    if condition.moving_camera:
+        error = camera_error(measure_camera(take.frames), measure_camera(scene.source))
+        numbers |= {"camera_shift": error.shift, "camera_scale": error.scale}
+    if condition.policy is not Policy.PREVIOUS_OUTPUT:  # which looks at no frame of the source
+        mouths = (scene.truth, scene.own_mouth)
+        copied = copying(take.frames, scene.source, job.plan, take.looked_at, mouths)
+        numbers |= {"pose_own_time": copied.own_time, "pose_copied": copied.copied}
+    names = ("colour", "identity", "background")
+    curves = {name: [getattr(chunk, name) for chunk in curve.chunks] for name in names}
+    return numbers, {name: values for name, values in curves.items() if None not in values}
+
+
+def drift_numbers(curve: DriftCurve) -> Numbers:
+    """Of colour, identity and background: mean, end (of the last chunks), and change from chunk to chunk."""
+    numbers: Numbers = {}
+    for name in ("colour", "identity", "background"):
+        last = DriftCurve(curve.chunks[-END:])
+        numbers |= {
+            f"{name}_mean": curve.mean(name),
+            f"{name}_end": last.mean(name),
+            f"{name}_slope": curve.slope(name),
+        }
+    return numbers
+
+
+def border(source: Tensor) -> Tensor:
+    """(H, W): the strips left and right of a person, where a moving camera shows background."""
+    height, width = source.shape[1:3]
+    aside, down = round(_BORDER[0] * width), round(_BORDER[1] * height)
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[:down, :aside] = True
+    mask[:down, -aside:] = True
+    return mask
+
+
+def codec_numbers(condition: Condition, seed: int, vae: WanVae) -> Numbers:
+    """A talking person through the VAE and back, chunk by chunk; every other one with a moving camera."""
+    words = articulate(utterance_of("", seed, condition.frames / FRAMES_PER_SECOND + 0.1))
+    video = speaking(words, seed, moving_camera=bool(seed % 2))
+    frames = torch.cat([video.frames(c.start, c.start + c.length) for c in condition.plan])
+    again = torch.cat([vae.decode(vae.encode(part[None]))[0] for part in frames.split(condition.plan[0].length)])
+    opening = np.concatenate([words.opening[c.start : c.start + c.length] for c in condition.plan])
+    return {
+        "psnr": psnr(again, frames),
+        "sync": correlation(mouth_opening(again), opening),
+        "colour_mean": drift(again, frames).colour,
+    }
+
+
+def psnr(made: Tensor, wanted: Tensor) -> float:
+    """Of frames in [0, 1], in dB."""
+    return -10 * math.log10(max((made - wanted).square().mean().item(), 1e-10))
