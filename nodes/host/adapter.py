@@ -13,7 +13,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...infinitetalk_core.checkpoints.infinitetalk import load_infinitetalk, read_infinitetalk_header
+from ...infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter, SpeechTokens
 from ...infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
@@ -44,15 +44,15 @@ class SpeechCall:
 def put_on_model(model: Patcher, path: Path, strength: float) -> Patcher:
     """A clone of `model` with the weights of `path` as an additional model, loaded and moved by ComfyUI with it."""
     backbone = check_backbone(model)
-    header = read_infinitetalk_header(path)
-    config = AdapterConfig.from_shapes(header.shapes, backbone.num_heads)
+    file = open_infinitetalk(path)
+    config = AdapterConfig.from_shapes(file.shapes, backbone.num_heads)
     if (config.dim, config.blocks) != (backbone.dim, len(backbone.blocks)):
         raise InputError(
             f"{path.name} is made for a model of {config.blocks} blocks of width {config.dim}, but the MODEL has "
             f"{len(backbone.blocks)} blocks of width {backbone.dim}; {WHERE}"
         )
     make = partial(AudioAdapter, config, device="meta")
-    adapter = load_strictly(make, load_infinitetalk(path, header), path.name)
+    adapter = load_strictly(make, file.read(), path.name)
     patched = model.clone()
     patched.set_additional_models(KEY, [model_patcher(adapter)])
     patched.set_attachments(KEY, strength)
