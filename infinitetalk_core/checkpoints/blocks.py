@@ -108,12 +108,12 @@ def _q6_k(blocks: Tensor) -> Tensor:
 
 
 BLOCKS = {
-    "Q4_0": BlockLayout(32, 18, _q4_0),
-    "Q4_1": BlockLayout(32, 20, _q4_1),
-    "Q5_0": BlockLayout(32, 22, _q5_0),
-    "Q5_1": BlockLayout(32, 24, _q5_1),
     "Q8_0": BlockLayout(32, 34, _q8_0),
-    "Q4_K": BlockLayout(256, 144, _q4_k),
-    "Q5_K": BlockLayout(256, 176, _q5_k),
     "Q6_K": BlockLayout(256, 210, _q6_k),
+    "Q5_K": BlockLayout(256, 176, _q5_k),
+    "Q5_1": BlockLayout(32, 24, _q5_1),
+    "Q5_0": BlockLayout(32, 22, _q5_0),
+    "Q4_K": BlockLayout(256, 144, _q4_k),
+    "Q4_1": BlockLayout(32, 20, _q4_1),
+    "Q4_0": BlockLayout(32, 18, _q4_0),
 }

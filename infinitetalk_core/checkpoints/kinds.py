@@ -33,7 +33,7 @@ class Kind(enum.Enum):
     DATA2VEC = ("a data2vec audio encoder", NOT_HERE)
     CONFORMER = ("a wav2vec 2.0 conformer", NOT_HERE)
     WHISPER = ("a Whisper audio encoder", NOT_HERE)
-    FANTASYTALKING = ("FantasyTalking weights", NOT_HERE)
+    FANTASYTALKING = ("a file of FantasyTalking weights", NOT_HERE)
     QUANTO = ("a whole model in the optimum-quanto layout", "ComfyUI has no loader for it")
     LORA = ("a LoRA", "LoraLoaderModelOnly takes it from models/loras")
     VAE = ("a VAE", "Load VAE takes it from models/vae")
@@ -86,6 +86,12 @@ WANT_INFINITETALK = Wanted(
     "wan2.1_infiniteTalk_single_fp16.safetensors",
     "huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged",
     "models/model_patches",
+)
+WANT_BASE = Wanted(
+    Kind.WAN_I2V,
+    "wan2.1_i2v_480p_14B_fp8_scaled.safetensors",
+    "huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged",
+    "models/diffusion_models",
 )
 WANT_UNI3C = Wanted(
     Kind.UNI3C,

@@ -37,7 +37,7 @@ BESIDE = (".scale_input", ".input_scale", ".comfy_quant")
 MARKER = "scaled_fp8"
 NOTE = ".comfy_quant"
 READABLE_NOTES = ("float8_e4m3fn", "float8_e5m2")
-READS = "the fp32, fp16, bf16 or fp8 (with or without scales) safetensors file, or GGUF in " + ", ".join(BLOCKS)
+READS = f"a safetensors file in fp32, fp16, bf16 or fp8 (with or without scales), or GGUF in F16, {', '.join(BLOCKS)}"
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,6 @@ def _format_of(note: Tensor) -> str:
 
 def _refuse_layout(path: Path, layout: str, wanted: Wanted) -> None:
     raise InputError(
-        f"{path.name} is {wanted.kind.words} stored as {layout}, which cannot be read; use {READS}, "
+        f"{path.name} holds {wanted.kind.words} stored as {layout}, which cannot be read; use {READS}, "
         f"for example {wanted.file} from {wanted.source}"
     )

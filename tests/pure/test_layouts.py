@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -140,7 +144,9 @@ def test_uni3c_in_quantised_layouts(tmp_path):
 @pytest.mark.parametrize("in_header", [False, True])
 def test_formats_that_cannot_be_read_are_named(weights, form, in_header, tmp_path):
     layouts.write_scaled_new(tmp_path / "x.safetensors", weights, in_header, form=form)
-    with pytest.raises(InputError, match=rf"InfiniteTalk weights stored as {form}, which cannot be read; use the fp32"):
+    with pytest.raises(
+        InputError, match=rf"InfiniteTalk weights stored as {form}, which cannot be read; use a safetensors"
+    ):
         open_infinitetalk(tmp_path / "x.safetensors")
 
 
@@ -168,8 +174,15 @@ def test_integers_blocks_of_scales_and_other_gguf_types_are_refused(weights, tmp
     with pytest.raises(InputError, match=r"scales its weights by blocks \(2048 scales for audio_proj.proj2\)"):
         open_infinitetalk(path)
     layouts.write_gguf(tmp_path / "x.gguf", weights, "TQ2_0")
-    with pytest.raises(InputError, match=r"stored as TQ2_0, .* or GGUF in Q4_0, "):
+    with pytest.raises(InputError, match=r"stored as TQ2_0, .* or GGUF in F16, Q8_0, "):
         open_infinitetalk(tmp_path / "x.gguf")
+
+
+def test_the_page_of_files_is_current():
+    """Every number measured again, every sentence said again."""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "tools/file_table.py", "--check"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_scales_beside_unquantised_weights_count_too():

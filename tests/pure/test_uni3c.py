@@ -103,7 +103,9 @@ def test_other_files_are_refused_in_one_sentence(uni3c, tmp_path):
     lora = {"diffusion_model.blocks.0.self_attn.q.lora_down.weight": torch.zeros(4, 8)}
     cases = {
         r"is a LoRA .*, not a Uni3C ControlNet; get a Uni3C .*Wan21_Uni3C": save(tmp_path / "lora.safetensors", lora),
-        "stored as I8, which cannot be read; use the fp32": save(tmp_path / "int8.safetensors", weights, torch.int8),
+        "stored as I8, which cannot be read; use a safetensors": save(
+            tmp_path / "int8.safetensors", weights, torch.int8
+        ),
     }
     for words, path in cases.items():
         with pytest.raises(InputError, match=words):
