@@ -18,6 +18,8 @@ from ...infinitetalk_core.checkpoints.kinds import WANT_BASE, Kind, kind_of_wan
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter, SpeechTokens
 from ...infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
+from ...infinitetalk_core.model.kernels import Choice
+from .attention import choose_attention
 from .patchers import Patcher, load_strictly, model_patcher
 from .uni3c import CameraStep
 
@@ -50,7 +52,7 @@ class SpeechCall:
         return self
 
 
-def put_on_model(model: Patcher, path: Path, strength: float) -> Patcher:
+def put_on_model(model: Patcher, path: Path, strength: float, attention: Choice = Choice.AUTO) -> Patcher:
     """A clone of `model` with the weights of `path` as an additional model, loaded and moved by ComfyUI with it."""
     backbone = check_backbone(model)
     file = open_infinitetalk(path)
@@ -66,6 +68,7 @@ def put_on_model(model: Patcher, path: Path, strength: float) -> Patcher:
     patched.set_additional_models(KEY, [model_patcher(adapter)])
     patched.set_attachments(KEY, strength)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, listen)
+    choose_attention(patched, attention)
     return patched
 
 
