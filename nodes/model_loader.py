@@ -2,9 +2,12 @@
 
 from comfy_api.latest import io
 
+from ..infinitetalk_core.model.kernels import Choice
 from .host.adapter import put_on_model
 from .host.files import file_stamp, infinitetalk_path, infinitetalk_weights
-from .types import CATEGORY, advanced
+from .types import CATEGORY, advanced, choice
+
+ATTENTION = [kind.value for kind in Choice]
 
 
 class ModelLoader(io.ComfyNode):
@@ -42,16 +45,28 @@ class ModelLoader(io.ComfyNode):
                         "raise the audio guidance instead.",
                     )
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "attention",
+                        options=ATTENTION,
+                        default=ATTENTION[0],
+                        tooltip="What computes the attention. auto: as ComfyUI was started, and what attention nodes "
+                        "ask for; a chunk that comes out black or broken is made again with PyTorch's own. sage, "
+                        "flash: SageAttention, FlashAttention. sdpa: PyTorch's own. Those must be installed and fit "
+                        "the GPU.",
+                    )
+                ),
             ],
             outputs=[io.Model.Output("patched", display_name="model")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model, infinitetalk: str, strength: float = 1.0) -> str:
+    def fingerprint_inputs(cls, model, infinitetalk: str, strength: float = 1.0, attention: str = ATTENTION[0]) -> str:
         """A file that was replaced on disk is loaded again."""
         return file_stamp(infinitetalk_path(infinitetalk))
 
     @classmethod
-    def execute(cls, model, infinitetalk: str, strength: float = 1.0) -> io.NodeOutput:
+    def execute(cls, model, infinitetalk: str, strength: float = 1.0, attention: str = ATTENTION[0]) -> io.NodeOutput:
         """Patch it."""
-        return io.NodeOutput(put_on_model(model, infinitetalk_path(infinitetalk), strength))
+        chosen = Choice(choice(attention, ATTENTION, "attention"))
+        return io.NodeOutput(put_on_model(model, infinitetalk_path(infinitetalk), strength, chosen))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import pickle
 import struct
-from collections.abc import Callable, Iterable
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,12 @@ from torch import Tensor
 from torch.nn.utils.parametrize import remove_parametrizations
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from ..checkpoints.files import read_header, without_prefix
+from ..checkpoints.kinds import WANT_WAV2VEC, check_kind
 from ..errors import InputError
 from .wav2vec import SpeechEncoder
 
-ADVICE = (
-    "wav2vec 2.0 is expected: get TencentGameMate/chinese-wav2vec2-base (model.safetensors) and put it into "
-    "the folder audio_encoders"
-)
+ADVICE = WANT_WAV2VEC.advice
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 POSITION = "encoder.pos_conv_embed.conv."
@@ -34,27 +34,21 @@ WEIGHT_NORM = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 )
-# What other speech models have and wav2vec 2.0 has not: (part of a key, what the file is).
-OTHERS = (
-    ("gru_rel_pos_linear", "WavLM"),
-    ("hubert.", "HuBERT"),
-    ("pos_conv_embed.layers.", "data2vec audio"),
-    ("self_attn.linear_q.", "a wav2vec 2.0 conformer"),
-    ("encoder.embed_positions", "Whisper"),
-    ("lora_", "a LoRA"),
-    ("audio_proj.proj1", "InfiniteTalk's own weights"),
-    ("head.modulation", "a Wan diffusion model"),
-)
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Names in a weights file, and a way to read one tensor; `prefix` was taken off the names."""
+    """Tensors in a weights file by their shapes, and a way to read one; `prefix` was taken off the names."""
 
     path: Path
-    names: frozenset[str]
+    shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], Tensor]
     prefix: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the tensors."""
+        return frozenset(self.shapes)
 
     def tensor(self, name: str) -> Tensor:
         """A float32 copy of a tensor: a view would keep the file mapped, and locked on Windows."""
@@ -121,31 +115,33 @@ def _open(path: Path) -> TensorFile:
     with path.open("rb") as stream:
         head = stream.read(64)
     if head[8:9] == b"{":
-        return _open_safetensors(path, head)
+        return _open_safetensors(path)
     if head[:2] == b"PK" or head[:1] == b"\x80":
         return _open_pickle(path)
     if head[:4] == b"GGUF":
+        check_kind(path.name, read_header(path).shapes, WANT_WAV2VEC)
         raise InputError(f"{path} is a GGUF file, which is not read as a speech encoder; {ADVICE}")
     if head.startswith(b"version https://git-lfs"):
         raise InputError(f"{path} is only a Git LFS pointer, not the file it stands for; download the file itself")
     raise InputError(f"{path} is neither a safetensors file nor a PyTorch file (it begins with {head[:8]!r}); {ADVICE}")
 
 
-def _open_safetensors(path: Path, head: bytes) -> TensorFile:
+def _open_safetensors(path: Path) -> TensorFile:
+    # The header first: mapping a file of something else may need more memory than there is.
+    header = read_header(path)
+    check_kind(path.name, header.shapes, WANT_WAV2VEC)
     try:
         opened = safe_open(path, framework="pt", device="cpu")
-        return TensorFile(path, frozenset(opened.keys()), opened.get_tensor)
     except SafetensorError as error:
-        stated, actual = 8 + int.from_bytes(head[:8], "little"), path.stat().st_size
-        reason = "its header alone is longer" if stated > actual else str(error)
-        raise InputError(
-            f"{path} ({actual} bytes) is a damaged or incomplete safetensors file ({reason}); download it again"
-        ) from error
+        raise InputError(f"{path} is a damaged safetensors file ({error}); download it again") from error
+    shapes = {theirs: header.shapes[name] for name, theirs in header.names.items()}
+    return TensorFile(path, shapes, opened.get_tensor)
 
 
 def _open_pickle(path: Path) -> TensorFile:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, so that a large file of something else is told from the names and shapes in it.
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds more than tensors, and what else is in it would be run as a program; "
@@ -161,7 +157,12 @@ def _open_pickle(path: Path) -> TensorFile:
     if not isinstance(found, dict):
         raise InputError(f"{path} holds a {type(found).__name__} where named tensors are expected; {ADVICE}")
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    return TensorFile(path, frozenset(tensors), tensors.__getitem__)
+    return TensorFile(path, {k: tuple(v.shape) for k, v in tensors.items()}, tensors.__getitem__)
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Files of torch before 1.6 cannot."""
+    return zipfile.is_zipfile(path)
 
 
 def _first_line(error: Exception) -> str:
@@ -170,14 +171,13 @@ def _first_line(error: Exception) -> str:
 
 def _wav2vec_tensors(file: TensorFile) -> TensorFile:
     """The file with the prefix `wav2vec2.` taken off, or a sentence that says what the file is."""
+    check_kind(file.path.name, without_prefix(file.shapes), WANT_WAV2VEC)
     prefix = "wav2vec2." if any(name.startswith("wav2vec2.") for name in file.names) else ""
-    names = frozenset(name[len(prefix) :] for name in file.names if name.startswith(prefix))
-    kind = next((kind for part, kind in OTHERS if any(part in name for name in names)), None)
+    shapes = {name.removeprefix(prefix): shape for name, shape in file.shapes.items() if name.startswith(prefix)}
     needed = ("feature_extractor.conv_layers.0.conv.weight", "encoder.layers.0.attention.q_proj.weight")
-    if kind is None and all(name in names for name in needed):
-        return replace(file, names=names, prefix=prefix)
-    first = ", ".join(sorted(file.names)[:3]) or "no tensor at all"
-    raise InputError(f"{file.path} is {kind or 'not wav2vec 2.0'} (it holds {first} …); {ADVICE}")
+    if missing := [name for name in needed if name not in shapes]:
+        raise InputError(f"{file.path} lacks the tensor {missing[0]}, so it is incomplete; {ADVICE}")
+    return replace(file, shapes=shapes, prefix=prefix)
 
 
 def _count(names: Iterable[str], start: str) -> int:

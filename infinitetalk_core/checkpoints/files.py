@@ -1,10 +1,10 @@
-"""Reading a safetensors file's header: names, shapes and types of its tensors, without their data."""
+"""Reading the header of a weights file: names, shapes and types of its tensors, without their data."""
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,66 +13,114 @@ from ..errors import InputError
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 # What people's files put before the names of a Wan model.
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
+# Tensors that stand for the whole file, which some programs write without the prefix.
+MARKERS = ("scaled_fp8",)
+GGUF_MAGIC = b"GGUF"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its tensors. Names are without the prefix that all of them share."""
+    """What a file says of its tensors. Names are without the prefix that all of them share, and renamed."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    dtypes: Mapping[str, str]  # safetensors' names: F16, BF16, F8_E4M3 …
+    dtypes: Mapping[str, str]  # the format's names: F16, BF16, F8_E4M3, Q4_K …
     metadata: Mapping[str, str]
-    prefix: str
+    names: Mapping[str, str]  # what each tensor is called in the file
+    # Where each tensor's data begins, in bytes from the start of the file.
+    starts: Mapping[str, int]
+    gguf: bool = False
 
 
-def read_header(path: Path) -> Header:
-    """The header of the safetensors file at `path`; InputError where it is none or is cut off."""
+@dataclass(frozen=True)
+class Entry:
+    """One tensor in a file, under its name in the file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    start: int
+
+
+def read_header(path: Path, rename: Callable[[str], str] = str) -> Header:
+    """The header of the safetensors or GGUF file at `path`; InputError where it is neither or is cut off.
+
+    rename: from the file's names, without their common prefix, to the model's.
+    """
     if not path.is_file():
         raise InputError(f"there is no file {path.name} in {path.parent}; choose another one")
-    size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(9)
-        if start[8:] != b"{":
-            _refuse_other_formats(path, start)
-        length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise InputError(f"{path.name} ({size} bytes) is not a complete safetensors file; download it again")
-        try:
-            entries = json.loads(start[8:] + file.read(length - 1))
-        except ValueError as error:
-            raise InputError(
-                f"{path.name} is not a safetensors file: its header cannot be read; download it again"
-            ) from error
-    metadata = entries.pop("__metadata__", {})
-    end = max((e["data_offsets"][1] for e in entries.values()), default=0)
-    if 8 + length + end != size:
-        raise InputError(
-            f"{path.name} is incomplete: it has {size} bytes and should have {8 + length + end}; download it again"
-        )
+        start = file.read(64)
+    if start[:4] == GGUF_MAGIC:
+        from .gguf_file import read_gguf  # imports the gguf package, which few files need
+
+        entries, metadata = read_gguf(path)
+        return _make_header(entries, metadata, rename, gguf=True)
+    if start[8:9] != b"{":
+        _refuse_other_formats(path, start)
+    entries, metadata = _read_safetensors(path)
+    return _make_header(entries, metadata, rename, gguf=False)
+
+
+def _make_header(
+    entries: Mapping[str, Entry], metadata: Mapping[str, str], rename: Callable[[str], str], gguf: bool
+) -> Header:
     prefix = _common_prefix(entries)
-    named = {k[len(prefix) :]: e for k, e in entries.items()}
+    names = {rename(name.removeprefix(prefix)): name for name in entries}
     return Header(
-        shapes={k: tuple(e["shape"]) for k, e in named.items()},
-        dtypes={k: e["dtype"] for k, e in named.items()},
+        shapes={k: entries[name].shape for k, name in names.items()},
+        dtypes={k: entries[name].dtype for k, name in names.items()},
         metadata=metadata,
-        prefix=prefix,
+        names=names,
+        starts={k: entries[name].start for k, name in names.items()},
+        gguf=gguf,
     )
 
 
+def _read_safetensors(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+            raise InputError(f"{path.name} ({size} bytes) is not a complete safetensors file; download it again")
+        try:
+            found = json.loads(file.read(length))
+            metadata = found.pop("__metadata__", {})
+            entries = {
+                k: Entry(tuple(e["shape"]), e["dtype"], 8 + length + e["data_offsets"][0]) for k, e in found.items()
+            }
+            end = 8 + length + max((e["data_offsets"][1] for e in found.values()), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise InputError(
+                f"{path.name} is not a safetensors file: its header cannot be read; download it again"
+            ) from error
+    if end != size:
+        raise InputError(f"{path.name} is incomplete: it has {size} bytes and should have {end}; download it again")
+    return entries, metadata
+
+
 def _refuse_other_formats(path: Path, start: bytes) -> None:
-    if start[:4] == b"GGUF":
-        raise InputError(
-            f"{path.name} is a GGUF file, which this loader does not read; use the safetensors file of the same "
-            "weights (a GGUF base model is fine: load it with the GGUF loader and connect its MODEL)"
-        )
     if start[:2] == b"PK" or start[:1] == b"\x80":
         raise InputError(
             f"{path.name} is a pickle, which can run code when it is opened; use the safetensors file of the same "
             "weights"
         )
+    if start.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path.name} is only a Git LFS pointer, not the file it stands for; download the file itself")
+    if start.lstrip()[:1] == b"<":
+        raise InputError(
+            f"{path.name} is a web page, not a weights file: the download failed, often because a login was needed; "
+            "download it again in the browser"
+        )
 
 
-def _common_prefix(names: Mapping[str, object]) -> str:
+def without_prefix(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of tensors by their names without the prefix that all of them share."""
+    prefix = _common_prefix(shapes)
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items()}
+
+
+def _common_prefix(tensors: Iterable[str]) -> str:
+    names = [name for name in tensors if name not in MARKERS]
     for prefix in PREFIXES:
         if names and all(name.startswith(prefix) for name in names):
             return prefix

@@ -3,33 +3,120 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]
+Tells = Callable[[set[str]], bool]
+
+LOAD_DIFFUSION = "Load Diffusion Model or a GGUF loader takes it from models/diffusion_models"
+NOT_HERE = "it does not work with InfiniteTalk"
 
 
 class Kind(enum.Enum):
-    """Kinds of files that people have next to each other on disk; the value is how a sentence names them."""
+    """Kinds of files that people have next to each other on disk: how a sentence names them, and what they are for."""
 
-    INFINITETALK = "InfiniteTalk weights"
-    QUANTO = "a whole model in the optimum-quanto layout"
-    LORA = "a LoRA"
-    UNI3C = "a Uni3C ControlNet"
-    WAV2VEC = "a wav2vec 2.0 audio encoder"
-    WHISPER = "a Whisper audio encoder"
-    VAE = "a VAE"
-    TEXT_ENCODER = "a text encoder"
-    CLIP_VISION = "a CLIP vision model"
-    WAN_INFINITETALK = "a whole Wan model with InfiniteTalk weights merged in"
-    WAN_VACE = "a Wan VACE model"
-    WAN_S2V = "a Wan 2.2 S2V model"
-    WAN_FLF2V = "a Wan 2.1 first-last-frame model"
-    WAN_I2V = "a Wan 2.1 I2V model"
-    WAN_I2V_22 = "a Wan 2.2 I2V model"
-    WAN_5B = "a Wan 2.2 5B model"
-    WAN_T2V = "a Wan T2V model"
-    WAN_OTHER = "another Wan model"
-    UNKNOWN = "a file of an unknown kind"
+    words: str
+    use: str
+
+    INFINITETALK = ("InfiniteTalk weights", "the InfiniteTalk Model Loader takes it from models/model_patches")
+    UNI3C = ("a Uni3C ControlNet", "the InfiniteTalk Uni3C Loader takes it from models/controlnet")
+    WAV2VEC = (
+        "a wav2vec 2.0 audio encoder",
+        "the InfiniteTalk Audio Encoder Loader takes it from models/audio_encoders",
+    )
+    WAV2VEC_FAIRSEQ = ("a wav2vec 2.0 checkpoint in fairseq's own layout", "transformers cannot read it")
+    WAVLM = ("a WavLM audio encoder", NOT_HERE)
+    HUBERT = ("a HuBERT audio encoder", NOT_HERE)
+    DATA2VEC = ("a data2vec audio encoder", NOT_HERE)
+    CONFORMER = ("a wav2vec 2.0 conformer", NOT_HERE)
+    WHISPER = ("a Whisper audio encoder", NOT_HERE)
+    FANTASYTALKING = ("a file of FantasyTalking weights", NOT_HERE)
+    QUANTO = ("a whole model in the optimum-quanto layout", "ComfyUI has no loader for it")
+    LORA = ("a LoRA", "LoraLoaderModelOnly takes it from models/loras")
+    VAE = ("a VAE", "Load VAE takes it from models/vae")
+    TEXT_ENCODER = ("a text encoder", "Load CLIP takes it from models/text_encoders")
+    CLIP_VISION = ("a CLIP vision model", "Load CLIP Vision takes it from models/clip_vision")
+    WAN_INFINITETALK = ("a whole Wan model with InfiniteTalk weights merged in", "ComfyUI has no loader for it")
+    WAN_VACE_PART = ("the VACE part of a Wan model, without the model", NOT_HERE)
+    WAN_VACE = ("a Wan VACE model", NOT_HERE)
+    WAN_FUN_CAMERA = ("a Wan Fun camera model", NOT_HERE)
+    WAN_FUN_CONTROL = ("a Wan Fun control model", NOT_HERE)
+    WAN_S2V = ("a Wan 2.2 S2V model", NOT_HERE)
+    WAN_HUMO = ("a HuMo model", NOT_HERE)
+    WAN_ANIMATE = ("a Wan 2.2 Animate model", NOT_HERE)
+    WAN_FLF2V = ("a Wan 2.1 first-last-frame model", NOT_HERE)
+    WAN_I2V = ("a Wan 2.1 I2V model", LOAD_DIFFUSION)
+    WAN_I2V_SMALL = ("a Wan 2.1 I2V model of 1.3B", "InfiniteTalk needs the 14B one")
+    WAN_I2V_22 = ("a Wan 2.2 I2V model, high or low noise", NOT_HERE)
+    WAN_5B = ("a Wan 2.2 5B model", NOT_HERE)
+    WAN_T2V = ("a Wan 2.1 or 2.2 T2V model of 14B", NOT_HERE)
+    WAN_T2V_SMALL = ("a Wan 2.1 T2V model of 1.3B", NOT_HERE)
+    WAN_OTHER = ("another Wan model", NOT_HERE)
+    WAN_SHARD = ("a part of a Wan model that is split into several files", "the file in one piece is needed")
+    WAN_DIFFUSERS = ("a Wan model in the diffusers layout", "ComfyUI's own layout is needed")
+    OTHER_DIFFUSION = ("a diffusion model that is not Wan", NOT_HERE)
+    LANGUAGE_MODEL = ("a language model", NOT_HERE)
+    UNKNOWN = ("a file of an unknown kind", "")
+
+    def __init__(self, words: str, use: str):
+        self.words = words
+        self.use = use
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a loader expects, and what to get where it got something else."""
+
+    kind: Kind
+    file: str
+    source: str
+    folder: str
+
+    @property
+    def advice(self) -> str:
+        """What to do, as the end of a sentence."""
+        return f"get {self.kind.words}, for example {self.file} from {self.source}, into {self.folder}"
+
+
+WANT_INFINITETALK = Wanted(
+    Kind.INFINITETALK,
+    "wan2.1_infiniteTalk_single_fp16.safetensors",
+    "huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged",
+    "models/model_patches",
+)
+WANT_BASE = Wanted(
+    Kind.WAN_I2V,
+    "wan2.1_i2v_480p_14B_fp8_scaled.safetensors",
+    "huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged",
+    "models/diffusion_models",
+)
+WANT_UNI3C = Wanted(
+    Kind.UNI3C,
+    "Wan21_Uni3C_controlnet_fp16.safetensors",
+    "huggingface.co/Kijai/WanVideo_comfy",
+    "models/controlnet",
+)
+WANT_WAV2VEC = Wanted(
+    Kind.WAV2VEC,
+    "wav2vec2-chinese-base_fp16.safetensors",
+    "huggingface.co/Kijai/wav2vec2_safetensors",
+    "models/audio_encoders",
+)
+
+
+def check_kind(name: str, shapes: Shapes, wanted: Wanted) -> None:
+    """Refuse the file `name` with tensors of these names (without a common prefix) where something else is wanted."""
+    kind = kind_of(shapes)
+    if kind is wanted.kind:
+        return
+    if kind is Kind.UNKNOWN:
+        use = f" (it holds {', '.join(sorted(shapes)[:3])} …)" if shapes else " (it holds no tensors)"
+    else:
+        use = f" ({kind.use})"
+    raise InputError(f"{name} is {kind.words}{use}, not {wanted.kind.words}; {wanted.advice}")
 
 
 def kind_of(shapes: Shapes) -> Kind:
@@ -39,44 +126,92 @@ def kind_of(shapes: Shapes) -> Kind:
         if tells(names):
             return kind
     if "head.modulation" in names and "patch_embedding.weight" in names:
-        return _kind_of_wan(shapes)
+        dim, channels = shapes["patch_embedding.weight"][:2]
+        return kind_of_wan(
+            dim, channels, sees="img_emb.proj.0.bias" in names, first_and_last="img_emb.emb_pos" in names
+        )
+    for kind, tells in _LESS_SURE:
+        if tells(names):
+            return kind
     return Kind.UNKNOWN
 
 
-def _has(*parts: str):
+def kind_of_wan(dim: int, channels: int, sees: bool, first_and_last: bool) -> Kind:
+    """A plain Wan model by its width, its input channels, whether it takes a CLIP picture, and one or two of them."""
+    small = dim == 1536
+    if first_and_last:
+        return Kind.WAN_FLF2V
+    if channels == 36:
+        return (Kind.WAN_I2V_SMALL if small else Kind.WAN_I2V) if sees else Kind.WAN_I2V_22
+    if channels == 16:
+        return Kind.WAN_T2V_SMALL if small else Kind.WAN_T2V
+    if channels == 48:
+        return Kind.WAN_5B if dim == 3072 else Kind.WAN_FUN_CONTROL
+    return Kind.WAN_OTHER
+
+
+def _has(*parts: str) -> Tells:
     return lambda names: any(all(p in n for p in parts) for n in names)
 
 
-def _is_infinitetalk(names: set[str]) -> bool:
-    return "audio_proj.proj1_vf.weight" in names and "blocks.0.audio_cross_attn.q_linear.weight" in names
+def _named(*wanted: str) -> Tells:
+    return lambda names: names.issuperset(wanted)
 
+
+def _ends(*ends: str) -> Tells:
+    return lambda names: any(n.endswith(ends) for n in names)
+
+
+_is_infinitetalk = _named("audio_proj.proj1_vf.weight", "blocks.0.audio_cross_attn.q_linear.weight")
+_is_wan = _named("head.modulation", "patch_embedding.weight")
+_LORA_ENDS = (
+    *(".lora_down.weight", ".lora_up.weight", ".lora_A.weight", ".lora_A.default.weight", ".lora_A"),
+    *(".hada_w1_a", ".lokr_w1", ".lokr_w1_a"),
+)
 
 # In order: the first that fits.
-_TELLS = (
-    (Kind.QUANTO, _has("weight._data")),
-    (Kind.LORA, lambda n: any(k.endswith((".lora_down.weight", ".lora_A.weight", ".lora_up.weight")) for k in n)),
+_TELLS: tuple[tuple[Kind, Tells], ...] = (
+    (Kind.QUANTO, _ends(".weight._data")),
+    (Kind.LORA, _ends(*_LORA_ENDS)),
     (Kind.LORA, lambda n: bool(n) and all(k.endswith((".diff", ".diff_b", ".alpha")) for k in n)),
     (Kind.UNI3C, _has("controlnet_patch_embedding")),
     (Kind.WAN_INFINITETALK, lambda n: _is_infinitetalk(n) and "patch_embedding.weight" in n),
     (Kind.INFINITETALK, _is_infinitetalk),
+    (Kind.FANTASYTALKING, _named("proj_model.proj.weight")),
+    (Kind.WAN_VACE, lambda n: _is_wan(n) and "vace_blocks.0.after_proj.weight" in n),
+    (Kind.WAN_VACE_PART, _named("vace_blocks.0.after_proj.weight")),
+    (Kind.WAN_FUN_CAMERA, lambda n: _is_wan(n) and "control_adapter.conv.weight" in n),
+    (Kind.WAN_S2V, lambda n: _is_wan(n) and _has("casual_audio_encoder.")(n)),
+    (Kind.WAN_HUMO, lambda n: _is_wan(n) and _has("audio_proj.audio_proj_glob_1.")(n)),
+    (Kind.WAN_ANIMATE, lambda n: _is_wan(n) and _has("face_adapter.fuser_blocks.")(n)),
+    (Kind.WAN_FUN_CONTROL, lambda n: _is_wan(n) and "ref_conv.weight" in n),
+    (Kind.WAVLM, _has("gru_rel_pos_linear")),
+    (Kind.HUBERT, lambda n: any(k.startswith("hubert.") for k in n)),
+    (Kind.DATA2VEC, _has("pos_conv_embed.layers.")),
+    (Kind.CONFORMER, _has("self_attn.linear_q.")),
+    (Kind.WAV2VEC_FAIRSEQ, _has("feature_extractor.conv_layers.0.0.weight")),
     (Kind.WAV2VEC, _has("feature_extractor.conv_layers.")),
-    (Kind.WHISPER, _has("encoder.conv1.weight")),
-    (Kind.CLIP_VISION, _has("vision_model.embeddings")),
+    (
+        Kind.WHISPER,
+        lambda n: _has("encoder.embed_positions")(n) or _named("encoder.conv1.weight", "encoder.conv2.weight")(n),
+    ),
+    (Kind.CLIP_VISION, lambda n: _has("vision_model.embeddings")(n) or _has("visual.patch_embedding")(n)),
+    (Kind.CLIP_VISION, _named("visual.conv1.weight")),
     (Kind.TEXT_ENCODER, _has("SelfAttention.relative_attention_bias")),
+    (Kind.TEXT_ENCODER, _has("pos_embedding.embedding.weight")),
     (Kind.TEXT_ENCODER, _has("text_model.encoder.layers")),
+    (Kind.TEXT_ENCODER, _has("enc.blk.0.attn_q.weight")),
     (Kind.VAE, _has("decoder.middle.0.residual.0.gamma")),
+    (Kind.VAE, lambda n: _has("decoder.conv_in.")(n) and _has("decoder.mid")(n)),
     (Kind.VAE, _has("decoder.conv_in.weight")),
 )
-
-
-def _kind_of_wan(shapes: Shapes) -> Kind:
-    channels = shapes["patch_embedding.weight"][1]
-    if any(k.startswith("vace_blocks.") for k in shapes):
-        return Kind.WAN_VACE
-    if "casual_audio_encoder.weights" in shapes:
-        return Kind.WAN_S2V
-    if "img_emb.emb_pos" in shapes:
-        return Kind.WAN_FLF2V
-    if channels == 36:
-        return Kind.WAN_I2V if "img_emb.proj.0.bias" in shapes else Kind.WAN_I2V_22
-    return {16: Kind.WAN_T2V, 48: Kind.WAN_5B}.get(channels, Kind.WAN_OTHER)
+# What could be a part of one of the above: only where nothing above fits.
+_LESS_SURE: tuple[tuple[Kind, Tells], ...] = (
+    (Kind.WAN_DIFFUSERS, _has("condition_embedder.time_embedder")),
+    (Kind.WAN_SHARD, lambda n: "head.modulation" in n or "patch_embedding.weight" in n),
+    (Kind.WAN_SHARD, lambda n: _has("self_attn.norm_q.")(n) and _has("cross_attn.norm_k")(n)),
+    (Kind.OTHER_DIFFUSION, _has("double_blocks.0.")),
+    (Kind.OTHER_DIFFUSION, _has("transformer_blocks.0.")),
+    (Kind.OTHER_DIFFUSION, _has("input_blocks.0.0.weight")),
+    (Kind.LANGUAGE_MODEL, lambda n: _has("token_embd.weight")(n) or _has("embed_tokens.weight")(n)),
+)

@@ -13,15 +13,26 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...infinitetalk_core.checkpoints.infinitetalk import load_infinitetalk, read_infinitetalk_header
+from ...infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
+from ...infinitetalk_core.checkpoints.kinds import WANT_BASE, Kind, kind_of_wan
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter, SpeechTokens
 from ...infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
+from ...infinitetalk_core.model.kernels import Choice
+from .attention import choose_attention
 from .patchers import Patcher, load_strictly, model_patcher
 from .uni3c import CameraStep
 
 KEY = "infinitetalk"
-WHERE = "load Wan 2.1 I2V 14B (480p or 720p) with Load Diffusion Model or the GGUF loader and connect it here"
+WHERE = f"{WANT_BASE.advice}, load it with Load Diffusion Model or the GGUF loader and connect it here"
+# ComfyUI's classes for models that have more than Wan's own layers.
+CLASSES = {
+    "VaceWanModel": Kind.WAN_VACE,
+    "CameraWanModel": Kind.WAN_FUN_CAMERA,
+    "WanModel_S2V": Kind.WAN_S2V,
+    "HumoWanModel": Kind.WAN_HUMO,
+    "AnimateWanModel": Kind.WAN_ANIMATE,
+}
 
 
 @dataclass(frozen=True)
@@ -41,36 +52,50 @@ class SpeechCall:
         return self
 
 
-def put_on_model(model: Patcher, path: Path, strength: float) -> Patcher:
+def put_on_model(model: Patcher, path: Path, strength: float, attention: Choice = Choice.AUTO) -> Patcher:
     """A clone of `model` with the weights of `path` as an additional model, loaded and moved by ComfyUI with it."""
     backbone = check_backbone(model)
-    header = read_infinitetalk_header(path)
-    config = AdapterConfig.from_shapes(header.shapes, backbone.num_heads)
+    file = open_infinitetalk(path)
+    config = AdapterConfig.from_shapes(file.shapes, backbone.num_heads)
     if (config.dim, config.blocks) != (backbone.dim, len(backbone.blocks)):
         raise InputError(
             f"{path.name} is made for a model of {config.blocks} blocks of width {config.dim}, but the MODEL has "
             f"{len(backbone.blocks)} blocks of width {backbone.dim}; {WHERE}"
         )
     make = partial(AudioAdapter, config, device="meta")
-    adapter = load_strictly(make, load_infinitetalk(path, header), path.name)
+    adapter = load_strictly(make, file.read(), path.name)
     patched = model.clone()
     patched.set_additional_models(KEY, [model_patcher(adapter)])
     patched.set_attachments(KEY, strength)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, listen)
+    choose_attention(patched, attention)
     return patched
 
 
 def check_backbone(model: Patcher) -> Any:
     """The Wan 2.1 I2V backbone inside `model`, or a sentence on what it is instead."""
     backbone = getattr(model.model, "diffusion_model", None)
-    if type(backbone) is not comfy.ldm.wan.model.WanModel:
-        raise InputError(f"the MODEL is a {type(model.model).__name__}, not Wan 2.1 I2V; {WHERE}")
-    if backbone.in_dim != 36 or backbone.img_emb is None:
-        what = {16: "Wan T2V (16 input channels)", 36: "Wan 2.2 I2V (it has no image embedding)"}.get(
-            backbone.in_dim, f"a Wan model with {backbone.in_dim} input channels"
-        )
-        raise InputError(f"the MODEL is {what}, and InfiniteTalk needs Wan 2.1 I2V; {WHERE}")
-    return backbone
+    name = type(backbone).__name__
+    if type(backbone) is comfy.ldm.wan.model.WanModel:
+        kind = _kind_of_backbone(backbone)
+        if kind is WANT_BASE.kind:
+            return backbone
+        what = kind.words
+    elif name in CLASSES:
+        what = CLASSES[name].words
+    elif isinstance(backbone, comfy.ldm.wan.model.WanModel):
+        what = f"{Kind.WAN_OTHER.words} ({name})"
+    else:
+        what = f"a {type(model.model).__name__}"
+    raise InputError(f"the MODEL is {what}, not {WANT_BASE.kind.words}; {WHERE}")
+
+
+def _kind_of_backbone(backbone: Any) -> Kind:
+    if getattr(backbone, "ref_conv", None) is not None:
+        return Kind.WAN_FUN_CONTROL
+    sees = backbone.img_emb is not None
+    both_ends = sees and getattr(backbone.img_emb, "emb_pos", None) is not None
+    return kind_of_wan(backbone.dim, backbone.in_dim, sees, both_ends)
 
 
 def adapter_of(model: Patcher) -> AudioAdapter:

@@ -13,7 +13,8 @@ AUDIO_ENCODER_FOLDERS = ("audio_encoders", "wav2vec2", "transformers")
 WEIGHT_FOLDERS = ("model_patches", "diffusion_models", "multitalk")
 UNI3C_FOLDERS = ("controlnet", "model_patches")
 AUDIO_ENCODER_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf")
+GGUF_SUFFIX = ".gguf"
+WEIGHT_SUFFIXES = (".safetensors", ".sft", GGUF_SUFFIX)
 ENCODER_FOLDER_MARK = "config.json"
 
 
@@ -78,8 +79,11 @@ def _roots(folders: tuple[str, ...]) -> list[Path]:
 
 
 def _files(folders: tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
-    found = {f.replace(os.sep, "/") for name in folders for f in folder_paths.get_filename_list(name)}
-    return sorted(f for f in found if f.lower().endswith(suffixes))
+    found = {f for name in folders for f in folder_paths.get_filename_list(name)}
+    if GGUF_SUFFIX in suffixes:
+        # ComfyUI leaves out of its lists what its own loaders do not read.
+        found |= {f for root in _roots(folders) for f in folder_paths.recursive_search(str(root), [".git"])[0]}
+    return sorted(f.replace(os.sep, "/") for f in found if f.lower().endswith(suffixes))
 
 
 def _path(name: str, folders: tuple[str, ...], offered: list[str]) -> Path:

@@ -9,16 +9,18 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import torch
-from torch import Tensor
 
+from ...infinitetalk_core.checkpoints.weights_file import Weights
 from ...infinitetalk_core.errors import InputError
+from .quantised import put_quantised_layers
 
 Patcher = comfy.model_patcher.ModelPatcher
 
 
-def load_strictly(make: Callable[[Any], torch.nn.Module], weights: dict[str, Tensor], name: str) -> torch.nn.Module:
+def load_strictly(make: Callable[[Any], torch.nn.Module], weights: Weights, name: str) -> torch.nn.Module:
     """The module that `make` builds on the meta device from layers of a namespace, on ComfyUI's own layers and with
-    `weights` as its parameters; a missing, superfluous or misshapen tensor is an error that names it.
+    `weights` as its parameters, quantised ones as they are stored; a missing, superfluous or misshapen tensor is an
+    error that names it.
 
     What is expected is read from plain layers: with dynamic VRAM, ComfyUI's have no weights before they are loaded,
     and would put zeros in the place of missing ones.
@@ -34,7 +36,7 @@ def load_strictly(make: Callable[[Any], torch.nn.Module], weights: dict[str, Ten
                 f"{key} in {name} is {tuple(weights[key].shape)} where {shape} is expected; it is another model's file"
             )
     module = make(comfy.ops.manual_cast)
-    module.load_state_dict(weights, strict=True, assign=True)
+    module.load_state_dict(put_quantised_layers(module, weights), strict=True, assign=True)
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,17 @@ from ...infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ...infinitetalk_core.chunks.dub import AfterStep
 from ...infinitetalk_core.clip_image import clip_pixels
 from ...infinitetalk_core.errors import InputError
+from ...infinitetalk_core.model.kernels import is_broken
 from ...infinitetalk_core.sampling.euler import pin
 from ...infinitetalk_core.sampling.guidance import Guidance
 from ...infinitetalk_core.sampling.sdedit import start_at
 from .adapter import check_backbone
+from .attention import attention_in_use, can_be_replaced, with_plain_attention
 from .guider import SpeechGuider
 from .patchers import Patcher
 from .uni3c import CameraControl
 
+log = logging.getLogger("infinitetalk")
 CLIP_TOKENS = (257, 1280)
 
 
@@ -76,8 +80,34 @@ class Studio:
         return seen
 
     def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
-        """The latents (1, 16, T, h, w) of one chunk."""
-        guider = SpeechGuider(self.model, self.guidance, conditioning, self.camera)
+        """The latents (1, 16, T, h, w) of one chunk.
+
+        Where a low-precision attention that nobody chose here spoils it, it is made again with PyTorch's own: seen
+        after the first step, so little is lost.
+        """
+        try:
+            latents = self._sample(self.model, conditioning, after_step, can_be_replaced(self.model))
+        except SpoiledError as spoiled:
+            log.warning(
+                "InfiniteTalk: %s; making the chunk again with PyTorch's own attention. Choose attention 'sdpa' in the "
+                "InfiniteTalk Model Loader to save the time",
+                spoiled,
+            )
+            latents = self._sample(with_plain_attention(self.model), conditioning, after_step, False)
+        # Not every sampler ends exactly on its last estimate.
+        return pin(latents, conditioning.context)
+
+    def _sample(self, model: Patcher, conditioning: ChunkConditioning, after_step: AfterStep, guarded: bool) -> Tensor:
+        """One pass of the sampler; guarded: SpoiledError as soon as it is seen that nothing will come of it."""
+        guider = SpeechGuider(model, self.guidance, conditioning, self.camera)
+        held = conditioning.context.shape[2]
+        what = f"chunk {conditioning.chunk.index + 1} came out black or as not-a-number with {attention_in_use(model)}"
+
+        def watch(step: int, clean: Tensor, x: Tensor, steps: int) -> None:
+            if step == 0:
+                _judge(clean, held, guarded, what)
+            after_step(step, clean)
+
         guider.set_branches(_on_reference(self.positive, conditioning), _on_reference(self.negative, conditioning))
         source = conditioning.source
         latents = guider.sample(
@@ -86,18 +116,31 @@ class Studio:
             self.sampler,
             start_at(self.sigmas, conditioning.strength),
             denoise_mask=conditioning.free,
-            callback=lambda step, clean, x, steps: after_step(step, clean),
+            callback=watch,
             disable_pbar=True,
             seed=(self.seed + conditioning.chunk.index) % 2**64,
         )
-        if not torch.isfinite(latents).all():
-            raise RuntimeError(
-                f"chunk {conditioning.chunk.index + 1} came out as not-a-number. Usual reasons are an attention "
-                "backend in low precision (start ComfyUI without --use-sage-attention and without --fast) or a "
-                "damaged model file"
-            )
-        # Not every sampler ends exactly on its last estimate.
-        return pin(latents, conditioning.context)
+        _judge(latents, held, guarded, what)
+        return latents
+
+
+def _judge(latents: Tensor, held: int, guarded: bool, what: str) -> None:
+    """Say so if the latents are spoiled; `what` is that sentence. A flat picture may be meant, so it is kept unless
+    it can be made again."""
+    if not is_broken(latents, held):
+        return
+    if guarded:
+        raise SpoiledError(what)
+    if not torch.isfinite(latents).all():
+        raise RuntimeError(
+            f"{what}; choose another attention in the InfiniteTalk Model Loader (sdpa is the safest), start ComfyUI "
+            "without --fast, or download the model again, which may be damaged"
+        )
+    log.warning("InfiniteTalk: %s; if the video should not be black there, choose attention 'sdpa'", what)
+
+
+class SpoiledError(Exception):
+    """The attention of a pass has broken the picture."""
 
 
 def no_text(model: Patcher) -> list:

@@ -13,7 +13,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.wan.model import sinusoidal_embedding_1d
 from torch import Tensor
 
-from ...infinitetalk_core.checkpoints.uni3c import load_uni3c, read_uni3c_header
+from ...infinitetalk_core.checkpoints.uni3c import open_uni3c
 from ...infinitetalk_core.chunks.camera import CameraConditioning, CameraGuide
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig
@@ -67,9 +67,9 @@ def level_at(sigmas: Tensor, share: float) -> float:
 
 def load_uni3c_patcher(path: Path) -> Patcher:
     """The Uni3C ControlNet of a file, loaded and moved by ComfyUI."""
-    header = read_uni3c_header(path)
-    make = partial(Uni3C, Uni3CConfig.from_shapes(header.shapes), device="meta")
-    return model_patcher(load_strictly(make, load_uni3c(path, header), path.name))
+    file = open_uni3c(path)
+    make = partial(Uni3C, Uni3CConfig.from_shapes(file.shapes), device="meta")
+    return model_patcher(load_strictly(make, file.read(), path.name))
 
 
 @dataclass

@@ -111,14 +111,20 @@ PICKER = "InfiniteTalkReferencePicker"
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ([(TALK, {"infinitetalk": "lora.safetensors"})], "lora.safetensors is a LoRA, not InfiniteTalk weights"),
-        ([(TALK, {"infinitetalk": "tiny_wan2.1_i2v.safetensors"})], "is a Wan 2.1 I2V model, not InfiniteTalk"),
+        (
+            [(TALK, {"infinitetalk": "lora.safetensors"})],
+            "lora.safetensors is a LoRA (LoraLoaderModelOnly takes it from models/loras), not InfiniteTalk weights",
+        ),
+        ([(TALK, {"infinitetalk": "tiny_wan2.1_i2v.safetensors"})], "is a Wan 2.1 I2V model (Load Diffusion Model"),
         ([(TALK, {"infinitetalk": "cut.safetensors"})], "cut.safetensors is incomplete"),
         ([(TALK, {"infinitetalk": "two_blocks.safetensors"})], "made for a model of 2 blocks"),
         ([(TALK, {"infinitetalk": "holed.safetensors"})], "lacks 1 tensors, first blocks.1.norm_x.bias"),
         ([(TALK, {"infinitetalk": "../../secret.safetensors"})], ""),
-        ([("UNETLoader", {"unet_name": "wan_t2v.safetensors"})], "the MODEL is Wan T2V"),
-        ([("UNETLoader", {"unet_name": "wan22_i2v.safetensors"})], "the MODEL is Wan 2.2 I2V"),
+        (
+            [("UNETLoader", {"unet_name": "wan_t2v.safetensors"})],
+            "the MODEL is a Wan 2.1 or 2.2 T2V model of 14B, not a Wan 2.1 I2V model; get a",
+        ),
+        ([("UNETLoader", {"unet_name": "wan22_i2v.safetensors"})], "the MODEL is a Wan 2.2 I2V model"),
         ([(ENCODER, {"audio_encoder": "code.bin"})], "code.bin"),
         ([(ENCODER, {"audio_encoder": "one_layer.safetensors"})], "the audio encoder gives 1 layers of"),
         ([(SAMPLER, {"chunk_frames": 6})], "chunk length must be 4n+1 frames"),

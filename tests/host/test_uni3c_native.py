@@ -42,9 +42,9 @@ def theirs(path, monkeypatch):
 @pytest.fixture
 def ours(core, path):
     """The file in ComfyUI's casting layers."""
-    header = core.files.read_uni3c_header(path)
-    model = core.model.Uni3C(core.model.Uni3CConfig.from_shapes(header.shapes), comfy.ops.manual_cast, device="meta")
-    model.load_state_dict(core.files.load_uni3c(path, header), assign=True)
+    file = core.files.open_uni3c(path)
+    model = core.model.Uni3C(core.model.Uni3CConfig.from_shapes(file.shapes), comfy.ops.manual_cast, device="meta")
+    model.load_state_dict(file.read(), assign=True)
     return model
 
 

@@ -5,80 +5,120 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import time
+from math import prod
 
+import numpy as np
 import pytest
 import torch
+from gguf import GGUFWriter
 from safetensors.torch import save_file
 
+from infinitetalk_core.audio.encoder_files import load_speech_encoder
 from infinitetalk_core.checkpoints.files import read_header
-from infinitetalk_core.checkpoints.infinitetalk import load_infinitetalk, read_infinitetalk_header
+from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
 from infinitetalk_core.checkpoints.kinds import Kind, kind_of
+from infinitetalk_core.checkpoints.uni3c import open_uni3c
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
+from infinitetalk_core.model.audio_adapter import AdapterConfig
+from tools.near_misses import NEAR_MISSES, wan
 
 CONFIG = AdapterConfig(dim=32, heads=2, blocks=2, audio_width=24, hidden=8, tokens=4, token_dim=16)
-
-
-def wan(channels: int, *more: str) -> dict[str, tuple[int, ...]]:
-    return {
-        "head.modulation": (1, 2, 8),
-        "patch_embedding.weight": (8, channels, 1, 2, 2),
-        "blocks.0.self_attn.q.weight": (8, 8),
-    } | dict.fromkeys(more, (1,))
-
-
-NEAR_MISSES = {
-    Kind.WAN_I2V: wan(36, "img_emb.proj.0.bias"),
-    Kind.WAN_I2V_22: wan(36),
-    Kind.WAN_FLF2V: wan(36, "img_emb.proj.0.bias", "img_emb.emb_pos"),
-    Kind.WAN_T2V: wan(16),
-    Kind.WAN_5B: wan(48),
-    Kind.WAN_OTHER: wan(32),
-    Kind.WAN_VACE: wan(16, "vace_blocks.0.after_proj.weight"),
-    Kind.WAN_S2V: wan(16, "casual_audio_encoder.weights"),
-    Kind.WAN_INFINITETALK: wan(36, "audio_proj.proj1_vf.weight", "blocks.0.audio_cross_attn.q_linear.weight"),
-    Kind.LORA: {"diffusion_model.blocks.0.self_attn.q.lora_down.weight": (4, 8)},
-    Kind.UNI3C: {"controlnet_patch_embedding.weight": (8, 36, 1, 2, 2)},
-    Kind.QUANTO: {"blocks.0.audio_cross_attn.q_linear.weight._data": (8, 8)},
-    Kind.WAV2VEC: {"wav2vec2.feature_extractor.conv_layers.0.conv.weight": (8, 1, 10)},
-    Kind.WHISPER: {"encoder.conv1.weight": (8, 80, 3)},
-    Kind.VAE: {"decoder.middle.0.residual.0.gamma": (8, 1, 1, 1)},
-    Kind.TEXT_ENCODER: {"encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": (32, 64)},
-    Kind.CLIP_VISION: {"vision_model.embeddings.class_embedding": (8,)},
-    Kind.UNKNOWN: {"something": (1,)},
+LOADERS = {
+    Kind.INFINITETALK: (open_infinitetalk, "models/model_patches"),
+    Kind.UNI3C: (open_uni3c, "models/controlnet"),
+    Kind.WAV2VEC: (load_speech_encoder, "models/audio_encoders"),
 }
 
 
-@pytest.mark.parametrize("kind", NEAR_MISSES, ids=lambda k: k.name)
-def test_near_misses_are_named(kind, tmp_path):
-    assert kind_of(NEAR_MISSES[kind]) is kind
+def sparse(path, shapes):
+    """A safetensors file that says it has these tensors in float16, its data a hole in the disk."""
+    entries, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * prod(shape)
+        entries[name] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}
+    header = json.dumps(entries).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + end)
+    return path
+
+
+@pytest.mark.parametrize("what", NEAR_MISSES)
+def test_every_loader_says_what_the_file_is_and_what_to_get_where(what, tmp_path):
+    kind, shapes = NEAR_MISSES[what]
+    assert kind_of(shapes) is kind
     path = tmp_path / "infinitetalk_really.safetensors"
-    save_file({k: torch.zeros(s) for k, s in NEAR_MISSES[kind].items()}, path)
-    with pytest.raises(InputError, match=r"is .*not InfiniteTalk weights; get InfiniteTalk weights") as refused:
-        read_infinitetalk_header(path)
-    assert kind.value in str(refused.value)
+    save_file({k: torch.zeros(4) for k in shapes} | {k: torch.zeros(s) for k, s in shapes.items() if len(s) < 5}, path)
+    if any(len(s) == 5 for s in shapes.values()):
+        save_file({k: torch.zeros(s, dtype=torch.uint8) for k, s in shapes.items()}, path)
+    for wanted, (load, folder) in LOADERS.items():
+        if kind is wanted:
+            continue
+        with pytest.raises(InputError) as refused:
+            load(path)
+        said = str(refused.value)
+        for part in (f"{path.name} is {kind.words}", f"not {wanted.words}; get", "huggingface.co/", folder):
+            assert part in said
+        assert said.count(". ") == 0, "one sentence"
 
 
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model.", "model."])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
-def test_weights_load_from_every_plain_layout(prefix, dtype, tmp_path):
-    torch.manual_seed(0)
-    adapter = AudioAdapter(CONFIG)
-    path = tmp_path / "weights.safetensors"
-    save_file({prefix + k: v.to(dtype) for k, v in adapter.state_dict().items()}, path)
-    header = read_infinitetalk_header(path)
-    assert AdapterConfig.from_shapes(header.shapes, heads=2) == CONFIG
-    loaded = load_infinitetalk(path, header)
-    for name, tensor in adapter.state_dict().items():
-        torch.testing.assert_close(loaded[name].float(), tensor.to(dtype).float(), atol=0, rtol=0)
+def test_no_two_kinds_have_the_same_words():
+    assert len({kind.words for kind in Kind}) == len(Kind)
 
 
-def test_fp8_with_scales_is_refused_until_it_can_be_read(tmp_path):
-    weights = {k: v.to(torch.float8_e4m3fn) for k, v in AudioAdapter(CONFIG).state_dict().items()}
-    path = tmp_path / "scaled.safetensors"
-    save_file(weights | {"scaled_fp8": torch.zeros(2)}, path)
-    with pytest.raises(InputError, match="fp8 with scales"):
-        read_infinitetalk_header(path)
+@pytest.mark.parametrize("wanted", LOADERS)
+def test_28_gb_of_something_else_are_refused_within_a_second(wanted, tmp_path):
+    blocks = {f"blocks.{i}.ffn.0.weight": (14_000_000,) for i in range(1000)}
+    path = sparse(tmp_path / "large.safetensors", wan(16) | blocks)
+    assert path.stat().st_size > 28e9
+    begin = time.process_time()
+    with pytest.raises(InputError, match="T2V model of 14B"):
+        LOADERS[wanted][0](path)
+    assert time.process_time() - begin < 1
+
+
+def test_a_large_gguf_of_something_else_is_refused_within_a_second(tmp_path):
+    """A text encoder with its whole vocabulary in the header, and 5 GB of tensors behind it."""
+    path = tmp_path / "umt5.gguf"
+    writer = GGUFWriter(path, "t5encoder")
+    writer.add_token_list([f"word{i}" for i in range(256_384)])
+    writer.add_token_scores([0.5] * 256_384)
+    writer.add_tensor_info("enc.blk.0.attn_q.weight", (50_000, 50_000), np.dtype(np.float16), 5_000_000_000)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    with path.open("ab") as file:
+        file.truncate(path.stat().st_size + 64 + 5_000_000_000)
+    for load, _ in LOADERS.values():
+        begin = time.process_time()
+        with pytest.raises(InputError, match="is a text encoder"):
+            load(path)
+        assert time.process_time() - begin < 1
+
+
+def test_a_gguf_of_a_whole_wan_is_refused_by_what_it_is(tmp_path):
+    path = tmp_path / "wan2.1-i2v-14b-Q4_K_M.gguf"
+    writer = GGUFWriter(path, "wan")
+    for name, shape in wan(36, "img_emb.proj.0.bias", dim=64).items():
+        value = np.zeros(shape, np.float32)
+        if value.ndim > 4:
+            writer.add_array(f"comfy.gguf.orig_shape.{name}", list(shape))
+            value = value.reshape(shape[0], -1)
+        writer.add_tensor(name, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match=r"is a Wan 2.1 I2V model \(Load Diffusion Model or a GGUF loader"):
+        open_infinitetalk(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="is incomplete: it has"):
+        open_infinitetalk(path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match="GGUF file whose header is cut off"):
+        open_infinitetalk(path)
 
 
 def write(path, data: bytes):
@@ -90,30 +130,23 @@ def test_files_that_are_no_safetensors(tmp_path):
     whole = tmp_path / "whole.safetensors"
     save_file({"a": torch.zeros(100)}, whole)
     data = whole.read_bytes()
+    broken = b'{"a": {"dtype": "F32"}}'
     cases = {
         "there is no file": tmp_path / "missing.safetensors",
         "incomplete": write(tmp_path / "cut.safetensors", data[:-10]),
         "not a complete safetensors": write(tmp_path / "tiny.safetensors", data[:20]),
-        "GGUF": write(tmp_path / "x.gguf", b"GGUF" + bytes(100)),
+        "GGUF file of version 0": write(tmp_path / "x.gguf", b"GGUF" + bytes(100)),
         "pickle, which can run code": write(tmp_path / "x.pt", pickle.dumps({"a": 1})),
-        "header cannot be read": write(tmp_path / "y.safetensors", struct.pack("<Q", 8) + b"notjson!" + bytes(8)),
+        "only a Git LFS pointer": write(tmp_path / "l.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
+        "is a web page": write(tmp_path / "w.safetensors", b"<!DOCTYPE html><html>Sign in</html>"),
+        "header cannot be read": write(tmp_path / "y.safetensors", struct.pack("<Q", 8) + b"{otjson!" + bytes(8)),
+        "its header cannot": write(tmp_path / "z.safetensors", struct.pack("<Q", len(broken)) + broken + bytes(8)),
     }
     for words, path in cases.items():
         with pytest.raises(InputError, match=words):
             read_header(path)
     with pytest.raises(InputError, match="not a complete safetensors"):
         read_header(write(tmp_path / "empty.safetensors", b""))
-
-
-def test_a_wrong_file_is_refused_without_reading_it(tmp_path):
-    """A sparse file of 100 GB: only its header can have been read."""
-    header = json.dumps({"a": {"dtype": "F32", "shape": [25_000_000_000], "data_offsets": [0, 100_000_000_000]}})
-    path = tmp_path / "huge.safetensors"
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(header)) + header.encode())
-        file.truncate(8 + len(header) + 100_000_000_000)
-    with pytest.raises(InputError, match="unknown kind"):
-        read_infinitetalk_header(path)
 
 
 def test_features_of_another_encoder_are_refused():

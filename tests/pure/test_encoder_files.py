@@ -186,19 +186,19 @@ def test_a_tensor_of_the_wrong_shape_is_named(tmp_path):
     ("name", "what"),
     [
         ("diffusion_model.blocks.0.self_attn.q.lora_down.weight", "a LoRA"),
-        ("head.modulation", "a Wan diffusion model"),
-        ("audio_proj.proj1.weight", "InfiniteTalk's own weights"),
+        ("head.modulation", "a part of a Wan model"),
         ("model.encoder.embed_positions.weight", "Whisper"),
         ("encoder.layers.0.attention.gru_rel_pos_linear.weight", "WavLM"),
         ("hubert.encoder.layers.0.attention.q_proj.weight", "HuBERT"),
-        ("some.other.weight", "not wav2vec 2.0"),
+        ("feature_extractor.conv_layers.0.0.weight", "fairseq's own layout"),
+        ("some.other.weight", "unknown kind (it holds some.other.weight …)"),
     ],
 )
 def test_another_model_is_refused_by_name_with_what_to_get_instead(tmp_path, name, what):
     path = tmp_path / "model.safetensors"
     save_file({name: torch.zeros(4, 4)}, path)
     said = refusal(path)
-    for part in (what, name, "TencentGameMate/chinese-wav2vec2-base", "audio_encoders"):
+    for part in (what, "not a wav2vec 2.0 audio encoder", "Kijai/wav2vec2_safetensors", "models/audio_encoders"):
         assert part in said
 
 
@@ -255,7 +255,7 @@ def test_a_truncated_pickle_is_refused(tmp_path, keep):
     [
         (b"", "neither"),
         (b"<!DOCTYPE html><html></html>", "neither"),
-        (b"GGUF" + bytes(60), "GGUF"),
+        (b"GGUF" + bytes(60), "GGUF"),  # of version 0
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
     ],
 )

@@ -1,0 +1,104 @@
+"""The user's choice of attention on a MODEL, and a way out where a backend spoils the picture."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.model_management
+from comfy.ldm.modules.attention import attention_pytorch
+from torch import Tensor
+
+from ...infinitetalk_core.model.kernels import Choice, Kernel, Machine, attend, find_kernel, takes
+from .patchers import Patcher
+
+log = logging.getLogger("infinitetalk")
+OVERRIDE = "optimized_attention_override"
+# Arguments of a host's attention that change what is computed; only PyTorch's knows them.
+SPECIAL = ("scale", "enable_gqa")
+
+
+@dataclass(frozen=True)
+class ChosenAttention:
+    """ComfyUI's attention override for an explicit choice. Where its kernel does not fit, PyTorch's own runs:
+    masks, full precision, and the audio's and the picture's few keys, where low precision gains nothing."""
+
+    choice: Choice
+    kernel: Kernel | None = None
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return "PyTorch's own attention" if self.kernel is None else self.kernel.title
+
+    def __call__(
+        self, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *rest: Any, **kw: Any
+    ) -> Tensor:
+        """As ComfyUI calls an override: `function` is what it would run."""
+        if self.kernel is None or rest or not self._fits(q, kw, heads):
+            return attention_pytorch(q, k, v, heads, *rest, **kw)
+        if kw.get("skip_reshape"):  # (B, H, L, D)
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        else:
+            q, k, v = (t.unflatten(-1, (heads, -1)) for t in (q, k, v))
+        out = attend(q.contiguous(), k.contiguous(), v.contiguous(), self.kernel.module, self.kernel.function)
+        return out.transpose(1, 2) if kw.get("skip_output_reshape") else out.flatten(2)
+
+    def _fits(self, q: Tensor, kw: dict[str, Any], heads: int) -> bool:
+        if kw.get("mask") is not None or any(kw.get(name) for name in SPECIAL):
+            return False
+        if self.choice is Choice.SAGE and kw.get("low_precision_attention") is False:
+            return False
+        return takes(self.choice, q if kw.get("skip_reshape") else q.unflatten(-1, (heads, -1)))
+
+
+def choose_attention(model: Patcher, choice: Choice) -> None:
+    """Put an explicit choice on `model` for all its attention, ours included; auto leaves it to ComfyUI.
+
+    A choice that cannot run here is refused in one sentence.
+    """
+    if choice is Choice.AUTO:
+        return
+    machine = Machine.here(comfy.model_management.get_torch_device())
+    chosen = ChosenAttention(choice, None if choice is Choice.SDPA else find_kernel(choice, machine))
+    log.info("InfiniteTalk: attention by %s, as chosen", chosen.title)
+    _set_override(model, chosen)
+
+
+def attention_in_use(model: Patcher) -> str:
+    """What runs the attention of `model`, for messages."""
+    override = _override(model)
+    if isinstance(override, ChosenAttention):
+        return override.title
+    if override is not None:
+        return f"another node's attention ({getattr(override, '__name__', type(override).__name__)})"
+    name = comfy.ldm.modules.attention.optimized_attention.__name__
+    return f"the attention that ComfyUI was started with ({name.removeprefix('attention_')})"
+
+
+def can_be_replaced(model: Patcher) -> bool:
+    """Whether the attention is nobody's choice at our node and not PyTorch's own: then a chunk may be made again."""
+    override = _override(model)
+    if isinstance(override, ChosenAttention):
+        return False
+    return override is not None or comfy.ldm.modules.attention.optimized_attention is not attention_pytorch
+
+
+def with_plain_attention(model: Patcher) -> Patcher:
+    """A clone of `model` on PyTorch's own attention."""
+    plain = model.clone()
+    _set_override(plain, ChosenAttention(Choice.SDPA))
+    return plain
+
+
+def _override(model: Patcher) -> Any:
+    return model.model_options.get("transformer_options", {}).get(OVERRIDE)
+
+
+def _set_override(model: Patcher, override: ChosenAttention) -> None:
+    # A dictionary of its own: clones share what is inside.
+    options = dict(model.model_options.get("transformer_options", {}))
+    model.model_options["transformer_options"] = {**options, OVERRIDE: override}
