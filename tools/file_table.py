@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from make_tiny_models import Sizes, state_dict
-from near_misses import NEAR_MISSES
 from run_comfyui import cure_torchvision
 from safetensors.torch import save_file
 from weight_layouts import Weights, write_gguf, write_plain, write_scaled_new, write_scaled_old
@@ -28,13 +27,15 @@ REPO = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPO))
 cure_torchvision()
 
+from near_misses import NEAR_MISSES  # noqa: E402
+
 from infinitetalk_core.audio.encoder_files import load_speech_encoder  # noqa: E402
 from infinitetalk_core.audio.sound import Sound  # noqa: E402
 from infinitetalk_core.checkpoints.blocks import BLOCKS  # noqa: E402
 from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk  # noqa: E402
 from infinitetalk_core.checkpoints.kinds import WANT_INFINITETALK  # noqa: E402
 from infinitetalk_core.checkpoints.uni3c import open_uni3c  # noqa: E402
-from infinitetalk_core.checkpoints.weights_file import READS, Quantised, WeightsFile  # noqa: E402
+from infinitetalk_core.checkpoints.weights_file import READS, WeightsFile, as_numbers  # noqa: E402
 from infinitetalk_core.errors import InputError  # noqa: E402
 from infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter  # noqa: E402
 from infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig  # noqa: E402
@@ -97,7 +98,7 @@ def weights_of(file: str, sizes: Sizes | None = None) -> Weights:
 
 def numbers(file: WeightsFile) -> dict[str, torch.Tensor]:
     """All weights of a file in float32."""
-    return {k: v.dequantise(torch.float32) if isinstance(v, Quantised) else v.float() for k, v in file.read().items()}
+    return as_numbers(file.read(), torch.float32)
 
 
 def relative(got: torch.Tensor, want: torch.Tensor) -> float:

@@ -60,6 +60,11 @@ class Quantised:
 Weights = Mapping[str, Tensor | Quantised]
 
 
+def as_numbers(weights: Weights, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All of `weights` in `dtype`, for modules that hold plain tensors."""
+    return {k: w.dequantise(dtype) if isinstance(w, Quantised) else w.to(dtype) for k, w in weights.items()}
+
+
 def dequantise(stored: Tensor, layout: str, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The numbers of a tensor stored in `layout` (see `Quantised`), on its device, in `dtype`."""
     if layout != SCALED:

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..checkpoints.infinitetalk import load_infinitetalk, read_infinitetalk_header
-from ..checkpoints.uni3c import load_uni3c, read_uni3c_header
+from ..checkpoints.infinitetalk import open_infinitetalk
+from ..checkpoints.uni3c import open_uni3c
+from ..checkpoints.weights_file import as_numbers
 from ..chunks.camera import CameraConditioning
 from ..chunks.conditioning import ChunkConditioning
 from ..model.audio_adapter import AdapterConfig, AudioAdapter
@@ -99,17 +100,17 @@ def load_dubber(models: Path) -> Dubber:
     heads = wan["patch_embedding.weight"].shape[0] // HEAD_SIZE
     backbone = WanBackbone(WanConfig.from_state_dict(wan, heads, text_len=TOKENS))
     backbone.load_state_dict(wan)
-    header = read_infinitetalk_header(models / TALK)
-    adapter = AudioAdapter(AdapterConfig.from_shapes(header.shapes, heads))
-    adapter.load_state_dict({k: v.float() for k, v in load_infinitetalk(models / TALK, header).items()})
+    file = open_infinitetalk(models / TALK)
+    adapter = AudioAdapter(AdapterConfig.from_shapes(file.shapes, heads))
+    adapter.load_state_dict(as_numbers(file.read(), torch.float32))
     return Dubber(backbone.eval(), adapter.eval())
 
 
 def load_camera(models: Path) -> Uni3C:
     """The small Uni3C."""
-    header = read_uni3c_header(models / CAMERA)
-    network = Uni3C(Uni3CConfig.from_shapes(header.shapes))
-    network.load_state_dict({k: v.float() for k, v in load_uni3c(models / CAMERA, header).items()})
+    file = open_uni3c(models / CAMERA)
+    network = Uni3C(Uni3CConfig.from_shapes(file.shapes))
+    network.load_state_dict(as_numbers(file.read(), torch.float32))
     return network.eval()
 
 
