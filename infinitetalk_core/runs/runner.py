@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -43,57 +44,56 @@ class Run:
     models: Models
     store: RunStore
     crf: int
-    source_changed: Callable[[], bool] = lambda: False
 
-    def carry_out(self, writer: VideoWriter, watcher: Watcher) -> list[dict[str, Any]]:
-        """Join every chunk to `writer`, making those that are missing. Returns the chunks' numbers."""
-        numbers: list[dict[str, Any]] = []
+    @property
+    def variant(self) -> str:
+        """Equal for runs of the same key that give the same video: those in which the same chunks are made again."""
+        return hashlib.sha256(" ".join(step.recipe for step in self.steps).encode()).hexdigest()[:10]
+
+    def carry_out(self, writer: VideoWriter, watcher: Watcher, numbers: list[dict[str, Any]]) -> None:
+        """Join every chunk to `writer`, making those that are missing; `numbers` gets one entry for each."""
         while len(numbers) < len(self.steps):
             step = self.steps[len(numbers)]
             segment = self.store.segment(step)
             if segment is None:
-                position = len(numbers)
-                numbers += self._make(missing(self.store, self.steps, position), position, writer, watcher)
+                self._make(missing(self.store, self.steps, len(numbers)), writer, watcher, numbers)
                 continue
             writer.append(segment)
-            numbers.append(self.store.record(step))
+            numbers.append({name: n for name, n in self.store.record(step).items() if name != "files"})
             watcher.chunk_joined(step.chunk, numbers[-1])
-        return numbers
 
     def _make(
-        self, steps: Sequence[Step], position: int, writer: VideoWriter, watcher: Watcher
-    ) -> list[dict[str, Any]]:
-        """Make `steps`, each continuing from the one before it, and join those from `position` of the video on."""
+        self, steps: Sequence[Step], writer: VideoWriter, watcher: Watcher, numbers: list[dict[str, Any]]
+    ) -> None:
+        """Make `steps`, each continuing from the one before it, and join those that come next in the video."""
         tail = None if steps[0].before is None else self.store.tail(steps[0].before)
         before = None if tail is None else tail.frames[-1].clone()
         takes = {step.chunk.index: step.take for step in steps if step.take is not None}
         job = with_takes(self.job, takes, [step.chunk for step in steps])
         coming = iter(steps)
-        made: list[dict[str, Any]] = []
         began = time.monotonic()
         for finished in dub(job, self.models, watcher.after_step, tail):
             step = next(coming)
-            if self.source_changed():
+            if self.job.reference.source.changed():
                 raise InputError(
                     "the source file was changed while the video was being made from it; run again, which starts a new "
                     "video from the changed file"
                 )
-            numbers = {
+            entry = {
                 **measure(job, finished, before).to_json(),
                 "reference_frames": list(finished.looked_at),
                 "frames": len(finished.frames),
             }
             segment = encode_segment(finished.frames, self.crf)
-            numbers["seconds_taken"] = round(time.monotonic() - began, 3)
-            self.store.commit(step, segment, finished.tail if self._goes_on(step) else None, numbers)
-            if step == self.steps[position + len(made)]:
+            entry["seconds_taken"] = round(time.monotonic() - began, 3)
+            self.store.commit(step, segment, finished.tail if self._goes_on(step) else None, entry)
+            if step == self.steps[len(numbers)]:
                 writer.append(segment)
-                made.append(numbers)
-                watcher.chunk_made(finished, numbers)
+                numbers.append(entry)
+                watcher.chunk_made(finished, entry)
             before = finished.frames[-1].clone()
             began = time.monotonic()
             del finished  # its memory is the next chunk's
-        return made
 
     def _goes_on(self, step: Step) -> bool:
         """Whether another chunk continues from this one."""

@@ -16,8 +16,8 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from ..errors import InputError
+from ..identity import file_identity, stream_identity, tensor_identity
 from ..rate import FRAMES_PER_SECOND
-from ..runs.identity import file_identity, stream_identity, tensor_identity
 from .decoder import Decoder
 from .pixels import to_rgb
 

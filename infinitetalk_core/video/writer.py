@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -73,11 +73,11 @@ class VideoWriter:
     crash, up to some second before the last frame written. Leaving normally renames it to `path`. Leaving by an
     exception keeps what was written, sound cut at that time, as `<stem>_interrupted<suffix>`, or nothing if no frame
     was written. No existing file is overwritten: a part file of an earlier crash is kept as
-    `<stem>_interrupted<suffix>` too, unless `replace` names it.
+    `<stem>_interrupted<suffix>` too.
 
     path: .mp4, .m4v or .mov, in an existing folder. sound: what `encode_sound` gave, or a file of it, or None.
-    metadata: written as tags, where ComfyUI looks for "prompt" and "workflow". replace: an unfinished video of the
-    same run, which this one goes beyond and removes.
+    metadata: written as tags, where ComfyUI looks for "prompt" and "workflow". on_closed: called with the finished
+    part file just before it gets its name.
     Raises InputError for what cannot work, OSError naming the path where the disk fails.
     """
 
@@ -87,21 +87,27 @@ class VideoWriter:
         sound: bytes | Path | None,
         *,
         metadata: Mapping[str, str] | None = None,
-        replace: Path | None = None,
+        on_closed: Callable[[Path], None] = lambda part: None,
     ) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in CONTAINERS:
             raise InputError(f"a video can be written as .mp4, .m4v or .mov, not as {self.path.name}")
         if not self.path.parent.is_dir():
             raise InputError(f"there is no folder {self.path.parent} to write {self.path.name} to")
-        self.part = self.path.with_name(f"{self.path.stem}.part{self.path.suffix}")
+        self.part = self.part_of(self.path)
         self.frames_written = 0
         self.kept: Path | None = None  # where an unfinished video went
-        self._sound, self._metadata, self._replace = sound, dict(metadata or {}), replace
+        self.on_closed = on_closed
+        self._sound, self._metadata = sound, dict(metadata or {})
         self._container: av.container.OutputContainer | None = None
         self._file: PartFile | None = None
         self._stream: av.VideoStream | None = None
         self._soundtrack: Soundtrack | None = None
+
+    @staticmethod
+    def part_of(path: Path) -> Path:
+        """What `path` is called while it grows."""
+        return path.with_name(f"{path.stem}.part{path.suffix}")
 
     @property
     def interrupted(self) -> Path:
@@ -111,8 +117,6 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         if self.path.exists():
             raise InputError(f"{self.path} exists already: choose another name or move it away")
-        if self._replace is not None:
-            self._replace.unlink(missing_ok=True)
         if self.part.exists():
             self.part.rename(free_path(self.interrupted))
         self._file = PartFile(self.part)
@@ -168,6 +172,7 @@ class VideoWriter:
             raise InputError(f"no frame was written to {self.path}: there is no video")
         try:
             self._close(whole_sound=True)
+            self.on_closed(self.part)
         except BaseException:
             self._keep_what_is_there()
             raise

@@ -236,16 +236,6 @@ def test_a_segment_begins_with_a_key_frame_and_refers_to_nothing_outside():
     assert all(p.dts <= p.pts for p in packets)
 
 
-def test_the_unfinished_video_of_the_same_run_is_replaced(tmp_path):
-    with pytest.raises(KeyboardInterrupt), _writer(tmp_path / "v.mp4", None) as writer:
-        _append(writer, _grey(5))
-        raise KeyboardInterrupt
-    assert writer.kept == tmp_path / "v_interrupted.mp4"
-    with _writer(tmp_path / "v.mp4", None, replace=writer.kept) as writer:
-        _append(writer, _grey(9))
-    assert [p.name for p in tmp_path.iterdir()] == ["v.mp4"]
-
-
 def test_an_interruption_before_the_first_frame_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), _writer(tmp_path / "v.mp4", _clicks(1)):
         raise KeyboardInterrupt

@@ -1,0 +1,2 @@
+def survived(*a):
+    pass
