@@ -61,8 +61,8 @@ class Outcome:
 class Sitting(Watcher, Protocol):
     """Who is told what a sitting finds, besides how it goes on."""
 
-    def found(self, done: int, store: RunStore) -> None:
-        """`done` chunks are finished before the first that is missing."""
+    def found(self, done: int, missing: int, store: RunStore) -> None:
+        """`done` chunks are finished before the first that is missing; `missing` are to be made in all."""
 
     def between(self) -> None:
         """Called during longer work; what it raises stops the run."""
@@ -97,7 +97,8 @@ def sit(
                 result=None,
             )
             done = first_missing(store, run.steps)
-            watcher.found(done, store)
+            missing = sum(not store.done(step) for step in run.steps)
+            watcher.found(done, missing, store)
             sound = store.sound() or store.put_sound(encode_sound(wanted.sound, watcher.between))
             report = _make(store, wanted, run, VideoWriter(path, sound, metadata=wanted.metadata), watcher, done)
             outcome = Outcome(path, report, done)

@@ -196,6 +196,8 @@ class VideoWriter:
                 container.close()
             finally:
                 self._file.close()
+        if self._file.failed:
+            raise OSError(f"{self.part} is incomplete: the disk failed while it was written")
 
     def _keep_what_is_there(self) -> None:
         """After a failure: close the file as well as the disk allows, and keep what of it can be played."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ...infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ...infinitetalk_core.chunks.dub import AfterStep
+from ...infinitetalk_core.chunks.plan import Chunk
 from ...infinitetalk_core.clip_image import clip_pixels
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.sampling.euler import pin
@@ -39,7 +41,7 @@ class Studio:
     guidance: Guidance
     sampler: Any
     sigmas: Tensor
-    seed: int
+    seed_of: Callable[[Chunk], int]
     camera: CameraControl | None = None
 
     def encode(self, frames: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ class Studio:
             denoise_mask=conditioning.free,
             callback=lambda step, clean, x, steps: after_step(step, clean),
             disable_pbar=True,
-            seed=(self.seed + conditioning.chunk.index) % 2**64,
+            seed=self.seed_of(conditioning.chunk) % 2**64,
         )
         if not torch.isfinite(latents).all():
             raise RuntimeError(

@@ -100,7 +100,7 @@ class Notes:
     joined: list[int] = field(default_factory=list)
     on_chunk: Callable[[int], None] = lambda chunk: None
 
-    def found(self, done: int, store: RunStore) -> None:
+    def found(self, done: int, missing: int, store: RunStore) -> None:
         self.found_done = done
 
     def between(self) -> None:
