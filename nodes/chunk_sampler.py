@@ -145,6 +145,7 @@ class ChunkSampler(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "start_over",
+                    optional=True,
                     default=False,
                     tooltip="Makes everything anew. Off: the same job goes on where it stopped, after an interrupt, a "
                     "crash or a restart.",

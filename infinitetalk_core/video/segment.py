@@ -20,7 +20,16 @@ from ..rate import FRAMES_PER_SECOND
 
 _BT709, _LIMITED = 1, 1  # AVCOL_{PRI,TRC,SPC}_BT709 and AVCOL_RANGE_MPEG
 # Key frames every second for seeking. The number of threads changes what comes out, so it is the same everywhere.
-_ENCODER = {"preset": "medium", "g": "25", "bf": "2", "rc-lookahead": "20", "threads": "4", "x264-params": "open-gop=0"}
+# Without mbtree: with it x264 gives, in one of some dozens of attempts, other bytes for the same pictures (seen at 64 x 64
+# with its vector code, not without; the library of PyAV 18.1).
+_ENCODER = {
+    "preset": "medium",
+    "g": "25",
+    "bf": "2",
+    "rc-lookahead": "20",
+    "threads": "4",
+    "x264-params": "open-gop=0:mbtree=0",
+}
 REORDERED = 2  # frames by which decoding may run ahead of showing: the most that bf=2 needs
 
 

@@ -14,7 +14,7 @@ from infinitetalk_core.chunks.takes import Following
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.runs.disk import SCRATCH
 from infinitetalk_core.video.partfile import PartFile
-from tests.support.faults import survived
+from tests.support.fault_table import survived
 from tests.support.runs import Notes, Place, UnluckyDisk, no_space, power_cut, small_job
 
 

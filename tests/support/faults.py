@@ -1,2 +1,0 @@
-def survived(*a):
-    pass
