@@ -186,7 +186,8 @@ def test_killed_again_and_again(bench, undisturbed):
 def test_interrupted(bench, undisturbed, chunk):
     bench.faults(slow=0.5)
     prompt = bench.queue()
-    bench.when(lambda: len(bench.records()) >= chunk, bench.server.interrupt).join()
+    runs = bench.base / "output" / "infinitetalk_runs"
+    bench.when(lambda: runs.exists() and len(bench.records()) >= chunk, bench.server.interrupt).join()
     assert bench.server.follow(prompt, timeout=60).status == "interrupted"
     if chunk:
         assert bench.videos() == ["InfiniteTalk_00001__interrupted.mp4"]
