@@ -64,13 +64,17 @@ def _check_index(index: int, length: int) -> None:
         raise IndexError(f"the source has frames 0 to {length - 1}, not {index}")
 
 
-def _stamp(file: Path | BinaryIO) -> tuple[int, int, int] | None:
+def _content(file: Path | BinaryIO) -> str:
+    return file_identity(file) if isinstance(file, Path) else stream_identity(file)
+
+
+def _stamp(file: Path | BinaryIO) -> tuple[int, int] | None:
     """What changes when a file is written to; None where there is none."""
     try:
         stat = file.stat() if isinstance(file, Path) else None
     except OSError:
         return None
-    return None if stat is None else (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return None if stat is None else (stat.st_size, stat.st_mtime_ns)
 
 
 class PictureBatch:
@@ -125,6 +129,7 @@ class VideoFile:
             if not file.is_file():
                 raise InputError(f"there is no video file {file}: check the name")
         self._file, self._stamp = file, _stamp(file)
+        self._identity: str | None = None
         name = str(file) if isinstance(file, Path) else str(getattr(file, "name", "the video"))
         self._decoder = Decoder(file, name)
         self.height, self.width = self._decoder.pose.shown_size
@@ -144,12 +149,20 @@ class VideoFile:
         self.close()
 
     def identity(self) -> str:
-        """Of the file's content."""
-        return file_identity(self._file) if isinstance(self._file, Path) else stream_identity(self._file)
+        """Of the file's content when this was first asked."""
+        if self._identity is None:
+            self._identity = _content(self._file)
+        return self._identity
 
     def changed(self) -> bool:
-        """Whether the file was written to or replaced. One that was deleted stays readable while it is open."""
-        return _stamp(self._file) not in (None, self._stamp)
+        """Whether the file has another content now. One that was deleted stays readable while it is open."""
+        now = _stamp(self._file)
+        if now in (None, self._stamp):
+            return False
+        if self._identity != _content(self._file):
+            return True
+        self._stamp = now  # the same was written once more
+        return False
 
     def close(self) -> None:
         """Close the file and drop all frames."""
