@@ -117,7 +117,7 @@ def start(models_dir, samples) -> Iterator[Callable[..., Any]]:
         if not (base / "models").exists():
             (base / "models").symlink_to(models_dir, target_is_directory=True)
             place_samples(samples, base / "input")
-        server = ComfyServer(Path(sys.executable), COMFYUI, base, pack=REPO, extra=extra)
+        server = ComfyServer(Path(sys.executable), COMFYUI, base, pack=REPO, extra=extra, start_timeout=600)
         servers.append(server)
         server.start()
         return server
@@ -188,7 +188,7 @@ def test_interrupted(bench, undisturbed, chunk):
     prompt = bench.queue()
     runs = bench.base / "output" / "infinitetalk_runs"
     bench.when(lambda: runs.exists() and len(bench.records()) >= chunk, bench.server.interrupt).join()
-    assert bench.server.follow(prompt, timeout=60).status == "interrupted"
+    assert bench.server.follow(prompt, timeout=300).status == "interrupted"
     if chunk:
         assert bench.videos() == ["InfiniteTalk_00001__interrupted.mp4"]
     bench.faults()
@@ -244,14 +244,14 @@ def test_a_source_that_is_changed_or_deleted_while_it_is_read(bench, undisturbed
         bench.faults(slow=0.3)
         prompt = bench.queue()
         bench.when(bench.records, lambda: source.write_bytes(content + b"\0" * 8)).join()
-        result = bench.server.follow(prompt, timeout=60)
+        result = bench.server.follow(prompt, timeout=300)
         assert result.status == "error"
         assert "the source file was changed while the video was being made" in str(result.error)
         source.write_bytes(content)
         survived("source changed in mid-run", "after the first chunk", "a sentence; the changed file is a new run")
         prompt = bench.queue()
         bench.when(lambda: len(bench.records()) >= 2, source.unlink).join()
-        result = bench.server.follow(prompt, timeout=60)
+        result = bench.server.follow(prompt, timeout=300)
         assert result.status == "success", result.error
         assert bench.server.path_of(result.files()[0]).read_bytes() == undisturbed
         survived("source deleted in mid-run", "after the second chunk", "the run goes on: the file stays open")
@@ -269,7 +269,7 @@ def test_a_clock_that_goes_backwards(bench, undisturbed):
 
 def test_two_clients_with_the_same_job(bench, undisturbed):
     first, second = bench.queue(), bench.queue()
-    results = [bench.server.follow(prompt, timeout=120) for prompt in (first, second)]
+    results = [bench.server.follow(prompt, timeout=300) for prompt in (first, second)]
     assert [r.status for r in results] == ["success", "success"]
     assert bench.videos() == ["InfiniteTalk_00001_.mp4"]
     assert (bench.base / "output" / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
@@ -281,10 +281,10 @@ def test_two_servers_with_the_same_job(bench, undisturbed, start, tmp_path):
     bench.faults(slow=1.0)
     mine = bench.queue()
     bench.when(bench.records, lambda: None).join()
-    result = other.follow(other.queue(bench.workflow), timeout=120)
+    result = other.follow(other.queue(bench.workflow), timeout=300)
     assert result.status == "error"
     assert f"this very video is being made by another ComfyUI (process {bench.server.pid}" in str(result.error)
-    assert bench.server.follow(mine, timeout=120).status == "success"
+    assert bench.server.follow(mine, timeout=300).status == "success"
     assert (bench.base / "output" / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
     other.stop()
     survived("two servers, the same job", "in one output folder", "the second is told who makes it")

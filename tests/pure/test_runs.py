@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +54,22 @@ def test_a_run_leaves_a_video_its_report_and_a_note_of_itself(tmp_path):
     assert left == {"run.json", "lock"}, "a finished run gives up its intermediates"
     manifest = json.loads((place.folder / "run.json").read_text())
     assert manifest["state"] == "finished" and len(manifest["report"]["chunks"]) == 3
+
+
+def test_the_manifest_is_what_its_schema_says(tmp_path):
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "run.schema.json").read_text())
+    place = Place(tmp_path)
+    for stop in (2, None):
+        if stop:
+            interrupted_at(place, stop)
+        else:
+            place.dub()
+        manifest = json.loads((place.folder / "run.json").read_text())
+        assert set(schema["required"]) <= set(manifest) <= set(schema["properties"])
+        assert manifest["state"] == ("unfinished" if stop else "finished")
+        assert manifest["version"] == schema["properties"]["version"]["const"]
+        if importlib.util.find_spec("jsonschema"):
+            importlib.import_module("jsonschema").validate(manifest, schema)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
