@@ -59,7 +59,7 @@ class Run:
                 self._make(missing(self.store, self.steps, len(numbers)), writer, watcher, numbers)
                 continue
             writer.append(segment)
-            numbers.append({name: n for name, n in self.store.record(step).items() if name != "files"})
+            numbers.append(self.store.record(step))
             watcher.chunk_joined(step.chunk, numbers[-1])
 
     def _make(

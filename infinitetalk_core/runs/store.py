@@ -91,7 +91,7 @@ class RunStore:
 
     def done(self, step: Step) -> bool:
         """Whether the pictures of a step seem to be there: their record, and a file of the right size."""
-        entry = self.record(step).get("files", {}).get(f"{step.stem}.mp4", {})
+        entry = self._files(step.stem).get(f"{step.stem}.mp4", {})
         try:
             return (self.folder / f"{step.stem}.mp4").stat().st_size == entry.get("bytes")
         except OSError:
@@ -99,7 +99,7 @@ class RunStore:
 
     def record(self, step: Step) -> dict[str, Any]:
         """The numbers of a finished step; empty if it is not finished."""
-        return _read_json(self.folder / f"{step.stem}.json")
+        return _read_record(self.folder / f"{step.stem}.json").get("numbers", {})
 
     def segment(self, step: Step) -> bytes | None:
         """The pictures of a step (what `encode_segment` gave); None if they are not there or damaged."""
@@ -132,7 +132,13 @@ class RunStore:
         for name, data in files.items():
             self._write(self.folder / name, data)
         sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-        self._write(self.folder / f"{stem}.json", json.dumps({**numbers, "files": sums}, indent=1).encode())
+        record = {"numbers": dict(numbers), "files": sums}
+        text = json.dumps({"record": record, "sha256": _sum_of(record)}, indent=1)
+        self._write(self.folder / f"{stem}.json", text.encode())
+
+    def _files(self, stem: str) -> dict[str, Any]:
+        """Sizes and checksums by name, from a record."""
+        return _read_record(self.folder / f"{stem}.json").get("files", {})
 
     def _write(self, path: Path, data: bytes) -> None:
         before = path.stat().st_size if path.exists() else 0
@@ -147,7 +153,7 @@ class RunStore:
 
     def _whole(self, stem: str, path: Path) -> bytes | None:
         """The content of a file if it is what its record says."""
-        entry = _read_json(self.folder / f"{stem}.json").get("files", {}).get(path.name)
+        entry = self._files(stem).get(path.name)
         if entry is None or not path.exists():
             return None
         data = path.read_bytes()
@@ -164,3 +170,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """What a record says; empty if there is none or a bit of it is wrong."""
+    found = _read_json(path)
+    record = found.get("record", {})
+    return record if found.get("sha256") == _sum_of(record) else {}
+
+
+def _sum_of(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
