@@ -55,10 +55,16 @@ def output_path(prefix: str, width: int, height: int) -> Path:
 
 
 def workflow_metadata(hidden: Any) -> dict[str, str]:
-    """The prompt and the workflow for the file, unless ComfyUI was started with --disable-metadata."""
+    """The prompt and the workflow for the file, unless ComfyUI was started with --disable-metadata.
+
+    Without what ComfyUI notes there about files and times (`is_changed`): the same job gives the same file.
+    """
     if args.disable_metadata:
         return {}
-    found = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
+    prompt = hidden.prompt
+    if prompt is not None:
+        prompt = {i: {k: v for k, v in node.items() if k != "is_changed"} for i, node in prompt.items()}
+    found = {"prompt": prompt, **(hidden.extra_pnginfo or {})}
     return {key: json.dumps(value) for key, value in found.items() if value is not None}
 
 
