@@ -20,8 +20,8 @@ from ..rate import FRAMES_PER_SECOND
 
 _BT709, _LIMITED = 1, 1  # AVCOL_{PRI,TRC,SPC}_BT709 and AVCOL_RANGE_MPEG
 # Key frames every second for seeking. The number of threads changes what comes out, so it is the same everywhere.
-# Without mbtree: with it x264's vector code reads memory that nobody wrote, and the same pictures give other bytes now and
-# then (the x264 in PyAV 18.1; MALLOC_PERTURB_ shows it).
+# Without mbtree: with it x264's vector code reads memory that nobody wrote, and the same pictures give other bytes
+# now and then (the x264 in PyAV 18.1; MALLOC_PERTURB_ shows it).
 _ENCODER = {
     "preset": "medium",
     "g": "25",
