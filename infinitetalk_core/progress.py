@@ -1,11 +1,50 @@
-"""Progress in words."""
+"""Progress in words and numbers, over the whole job."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
 
-def describe_progress(chunk: int, chunks: int, step: int, steps: int, seconds_left: float) -> str:
-    """For example `chunk 3/12, step 7/40, 4 min 10 s left`; chunk and step count from 1."""
-    return f"chunk {chunk}/{chunks}, step {step}/{steps}, {describe_seconds(seconds_left)} left"
+LATEST = 5  # chunks from whose pace the rest is told
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a job is; chunk and step count from 1. Sizes in bytes; gpu is None where there is no GPU."""
+
+    chunk: int
+    chunks: int
+    step: int
+    steps: int
+    seconds_done: float  # of video that is finished
+    seconds_left: float
+    memory: int
+    gpu: int | None
+    disk: int  # of the run's folder and the video
+
+    def __str__(self) -> str:
+        """For example `chunk 3/12, step 7/40, 5.8 s of video, memory 3.1 GB, disk 41 MB, 4 min 10 s left`."""
+        parts = [
+            f"chunk {self.chunk}/{self.chunks}",
+            f"step {self.step}/{self.steps}",
+            f"{self.seconds_done:.1f} s of video",
+            f"memory {describe_bytes(self.memory)}",
+            *([] if self.gpu is None else [f"GPU {describe_bytes(self.gpu)}"]),
+            f"disk {describe_bytes(self.disk)}",
+            f"{describe_seconds(self.seconds_left)} left",
+        ]
+        return ", ".join(parts)
+
+
+def seconds_left(measured: Sequence[float], chunks_left: int, elapsed: float, share: float) -> float:
+    """How long a job still takes.
+
+    measured: seconds of the chunks made so far; chunks_left: to make after the present one; elapsed: seconds since the
+    present one began; share: of its steps that is done, above 0, from which alone is told while none is measured.
+    """
+    chunk = median(measured[-LATEST:]) if measured else elapsed / share
+    return max(chunk - elapsed, 0.0) + chunk * chunks_left
 
 
 def describe_seconds(seconds: float) -> str:
@@ -16,3 +55,8 @@ def describe_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def describe_bytes(count: int) -> str:
+    """In MB below a gigabyte, else in GB with one digit; powers of 1000, as disks are sold."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -4,6 +4,8 @@ from comfy_api.latest import io
 
 from ..infinitetalk_core.chunks.dub import ColourHold
 from ..infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES
+from ..infinitetalk_core.chunks.takes import Following
+from ..infinitetalk_core.runs.session import Switches
 from ..infinitetalk_core.sampling.settings import preset_for
 from .host.run import RunSettings, run_dub
 from .types import (
@@ -19,6 +21,7 @@ from .types import (
 )
 
 COLOUR_ANCHORS = ["chunk's reference", "first reference"]
+AFTER_REDO = [following.value for following in Following]
 
 
 class ChunkSampler(io.ComfyNode):
@@ -32,7 +35,7 @@ class ChunkSampler(io.ComfyNode):
             display_name="InfiniteTalk Chunk Sampler",
             category=CATEGORY,
             description="Makes the video chunk by chunk and writes each to the file before the next one starts, so "
-            "memory does not grow with length. Interrupting keeps the finished chunks.",
+            "memory does not grow with length. After an interrupt or a crash the same job goes on where it stopped.",
             inputs=[
                 io.Model.Input("model", tooltip="From the InfiniteTalk Model Loader (LoRAs may come after it)."),
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE (wan_2.1_vae.safetensors)."),
@@ -140,12 +143,44 @@ class ChunkSampler(io.ComfyNode):
                         tooltip="H.264 quality: 18 looks like the original, 23 is half the size, 0 is lossless.",
                     )
                 ),
+                io.Boolean.Input(
+                    "start_over",
+                    optional=True,
+                    default=False,
+                    tooltip="Makes everything anew. Off: the same job goes on where it stopped, after an interrupt, a "
+                    "crash or a restart.",
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "keep_intermediates",
+                        default=False,
+                        tooltip="Leaves the chunks of the finished video in output/infinitetalk_runs, so that some can "
+                        "be made again. About 43 MB a chunk at 832 x 480.",
+                    )
+                ),
+                advanced(
+                    io.String.Input(
+                        "redo_chunks",
+                        default="",
+                        tooltip="Chunks to make again: 4=77 is chunk 4 with seed 77, 4@2.5 with the source at 2.5 s "
+                        "as its reference, 4=77@2.5 both; several between commas. Quick if intermediates were kept.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "after_redo",
+                        options=AFTER_REDO,
+                        default=AFTER_REDO[0],
+                        tooltip="What becomes of the chunks after such a one. continue: made again from its last "
+                        "frames. keep: they stay, and the join may show.",
+                    )
+                ),
             ],
             outputs=[
                 io.Video.Output("video", display_name="video"),
                 io.String.Output("report", display_name="report"),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id, io.Hidden.dynprompt],
             is_output_node=True,
         )
 
@@ -163,6 +198,10 @@ class ChunkSampler(io.ComfyNode):
         colour_anchor: str = COLOUR_ANCHORS[0],
         filename_prefix: str = "video/InfiniteTalk",
         crf: int = 18,
+        start_over: bool = False,
+        keep_intermediates: bool = False,
+        redo_chunks: str = "",
+        after_redo: str = AFTER_REDO[0],
         guidance=None,
         clip_vision=None,
         positive=None,
@@ -188,6 +227,9 @@ class ChunkSampler(io.ComfyNode):
             camera=camera,
             filename_prefix=filename_prefix,
             crf=crf,
+            redo=redo_chunks,
+            following=Following(choice(after_redo, AFTER_REDO, "after_redo")),
+            switches=Switches(start_over, keep_intermediates),
         )
         models = (model, vae, clip_vision, positive, negative)
         return run_dub(models, speech, reference, settings, cls.hidden)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
+import os
 from pathlib import Path
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from ..errors import disk_error
 
 
 class PartFile:
@@ -21,7 +21,7 @@ class PartFile:
         try:
             self.raw = open(path, "xb", buffering=0)  # noqa: SIM115
         except OSError as error:
-            raise self._explained(error) from error
+            raise disk_error(self.path, error) from error
 
     def write(self, data: bytes) -> int:
         """All of `data`; pretends to, once a write has failed."""
@@ -31,7 +31,7 @@ class PartFile:
                 view = view[self.raw.write(view) :]  # a nearly full disk takes a part of it
             except OSError as error:
                 self.failed = True
-                raise self._explained(error) from error
+                raise disk_error(self.path, error) from error
             except BaseException:
                 self.failed = True
                 raise
@@ -46,17 +46,17 @@ class PartFile:
         return self.raw.tell()
 
     def close(self) -> None:
-        """As a file's."""
-        self.raw.close()
+        """As a file's. What was written is on the disk then, so that what it was made from may go."""
+        try:
+            if not self.raw.closed and not self.failed:
+                os.fsync(self.raw.fileno())
+        finally:
+            self.raw.close()
 
     def cut_to_whole_fragments(self) -> None:
         """Cut away, after a failure, what was written of a fragment that did not get finished."""
         with open(self.path, "r+b") as file:
             file.truncate(whole_fragments_end(self.path))
-
-    def _explained(self, error: OSError) -> OSError:
-        what_next = "free some space there" if error.errno in _NO_SPACE else "check that disk and folder"
-        return OSError(error.errno, f"{self.path} could not be written ({error.strerror}): {what_next}, then run again")
 
 
 def whole_fragments_end(path: Path) -> int:

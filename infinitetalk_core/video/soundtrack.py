@@ -1,8 +1,11 @@
-"""The sound of a video file, encoded piece by piece as the pictures go on."""
+"""The sound of a video file: encoded once, then put beside the pictures piece by piece."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -34,45 +37,64 @@ def to_mono_or_stereo(waveform: Tensor) -> Tensor:
     return (front + _MINUS_3_DB * (centre + sides)) / loudest
 
 
-class Soundtrack:
-    """AAC in one stream of `container`, from a Sound whose first sample is at the first picture's start."""
+def encode_sound(sound: Sound, between: Callable[[], None] = lambda: None) -> bytes:
+    """`sound` as AAC in MP4. `between` is called about once a second of work; what it raises ends the encoding.
 
-    def __init__(self, container: av.container.OutputContainer, sound: Sound) -> None:
-        self._container, self._sound = container, sound
-        self._taken = 0  # samples of the sound given to the encoder
-        rate = sound.sample_rate_hz if sound.sample_rate_hz in AAC_RATES_HZ else 48000
-        self._layout = "mono" if to_mono_or_stereo(sound.waveform[:, :1]).shape[0] == 1 else "stereo"
-        self._stream = container.add_stream("aac", rate=rate, layout=self._layout)
-        self._stream.bit_rate = BIT_RATE
-        self._stream.time_base = Fraction(1, rate)
-        self._resampler = AudioResampler(format="fltp", layout=self._layout, rate=rate)
+    Once and as a whole: like a picture encoder, AAC's cannot be taken up again in the middle to the bit.
+    """
+    file = io.BytesIO()
+    rate = sound.sample_rate_hz if sound.sample_rate_hz in AAC_RATES_HZ else 48000
+    layout = "mono" if to_mono_or_stereo(sound.waveform[:, :1]).shape[0] == 1 else "stereo"
+    resampler = AudioResampler(format="fltp", layout=layout, rate=rate)
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=rate, layout=layout)
+        stream.bit_rate = BIT_RATE
+        stream.time_base = Fraction(1, rate)
+        for block in _blocks(sound, layout):
+            between()
+            for frame in resampler.resample(block):
+                container.mux(stream.encode(frame))
+        for frame in resampler.resample(None):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
 
-    def write_until(self, seconds: Fraction) -> None:
-        """Encode the sound up to this time, or to its end if that comes first."""
-        goal = min(int(seconds * self._sound.sample_rate_hz), self._sound.waveform.shape[1])
-        while self._taken < goal:
-            self._encode(self._next_block(min(goal - self._taken, _BLOCK_SAMPLES)))
 
-    def write_rest(self) -> None:
-        """Encode the sound to its end."""
-        self.write_until(Fraction(self._sound.waveform.shape[1], self._sound.sample_rate_hz))
-
-    def finish(self) -> None:
-        """Encode what resampler and encoder still hold. Nothing can be written afterwards."""
-        if self._taken:
-            self._encode(None)
-        self._container.mux(self._stream.encode(None))
-
-    def _next_block(self, samples: int) -> av.AudioFrame:
-        block = self._sound.waveform[:, self._taken : self._taken + samples]
+def _blocks(sound: Sound, layout: str) -> Iterator[av.AudioFrame]:
+    """The sound in frames of a second or so."""
+    for start in range(0, sound.waveform.shape[1], _BLOCK_SAMPLES):
+        block = sound.waveform[:, start : start + _BLOCK_SAMPLES]
         planes = to_mono_or_stereo(block).float().contiguous().numpy()
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes), format="fltp", layout=self._layout)
-        frame.sample_rate = self._sound.sample_rate_hz
-        frame.time_base = Fraction(1, self._sound.sample_rate_hz)
-        frame.pts = self._taken
-        self._taken += samples
-        return frame
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes), format="fltp", layout=layout)
+        frame.sample_rate = sound.sample_rate_hz
+        frame.time_base = Fraction(1, sound.sample_rate_hz)
+        frame.pts = start
+        yield frame
 
-    def _encode(self, block: av.AudioFrame | None) -> None:
-        for frame in self._resampler.resample(block):
-            self._container.mux(self._stream.encode(frame))
+
+class Soundtrack:
+    """The sound of `encoded` (what `encode_sound` gave, or a file of it) as one stream of `container`."""
+
+    def __init__(self, container: av.container.OutputContainer, encoded: bytes | Path) -> None:
+        self._container = container
+        self._file = av.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else str(encoded.resolve()), "r")
+        source = self._file.streams.audio[0]
+        self._stream = container.add_stream_from_template(source)
+        assert source.time_base is not None
+        self._seconds_a_tick = source.time_base
+        self._packets = (packet for packet in self._file.demux(source) if packet.pts is not None)
+        self._next: av.Packet | None = next(self._packets, None)
+
+    def write_until(self, seconds: Fraction | None) -> None:
+        """Put in the sound up to this time, or to its end if that comes first; None: to its end."""
+        while (packet := self._next) is not None:
+            if seconds is not None and (packet.pts or 0) * self._seconds_a_tick >= seconds:
+                break
+            packet.stream = self._stream
+            self._container.mux(packet)
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._next = None
+        self._file.close()

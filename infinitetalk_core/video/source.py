@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from ..errors import InputError
+from ..identity import file_identity, stream_identity, tensor_identity
 from ..rate import FRAMES_PER_SECOND
 from .decoder import Decoder
 from .pixels import to_rgb
@@ -41,6 +42,14 @@ class FrameSource(Protocol):
         """(H, W, 3) float32 in [0, 1]: the picture shown at index / 25 seconds, 0 <= index < length."""
         ...
 
+    def identity(self) -> str:
+        """Equal for sources that show the same pictures."""
+        ...
+
+    def changed(self) -> bool:
+        """Whether the file was changed since it was opened, so that frames read from now on may be others."""
+        ...
+
     def close(self) -> None:
         """Let go of the file. The source cannot be read afterwards."""
         ...
@@ -53,6 +62,19 @@ def _frames_in(seconds: Fraction) -> int:
 def _check_index(index: int, length: int) -> None:
     if not 0 <= index < length:
         raise IndexError(f"the source has frames 0 to {length - 1}, not {index}")
+
+
+def _content(file: Path | BinaryIO) -> str:
+    return file_identity(file) if isinstance(file, Path) else stream_identity(file)
+
+
+def _stamp(file: Path | BinaryIO) -> tuple[int, int] | None:
+    """What changes when a file is written to; None where there is none."""
+    try:
+        stat = file.stat() if isinstance(file, Path) else None
+    except OSError:
+        return None
+    return None if stat is None else (stat.st_size, stat.st_mtime_ns)
 
 
 class PictureBatch:
@@ -79,6 +101,14 @@ class PictureBatch:
         shown = math.floor(index * self._fps / FRAMES_PER_SECOND)
         return self._images[min(shown, len(self._images) - 1)].float().cpu()
 
+    def identity(self) -> str:
+        """Of the pictures and their rate."""
+        return f"{tensor_identity(self._images)} at {self._fps}"
+
+    def changed(self) -> bool:
+        """Never: the pictures are in memory."""
+        return False
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -98,6 +128,8 @@ class VideoFile:
             file = Path(file)
             if not file.is_file():
                 raise InputError(f"there is no video file {file}: check the name")
+        self._file, self._stamp = file, _stamp(file)
+        self._identity: str | None = None
         name = str(file) if isinstance(file, Path) else str(getattr(file, "name", "the video"))
         self._decoder = Decoder(file, name)
         self.height, self.width = self._decoder.pose.shown_size
@@ -115,6 +147,22 @@ class VideoFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def identity(self) -> str:
+        """Of the file's content when this was first asked."""
+        if self._identity is None:
+            self._identity = _content(self._file)
+        return self._identity
+
+    def changed(self) -> bool:
+        """Whether the file has another content now. One that was deleted stays readable while it is open."""
+        now = _stamp(self._file)
+        if now in (None, self._stamp):
+            return False
+        if self._identity != _content(self._file):
+            return True
+        self._stamp = now  # the same was written once more
+        return False
 
     def close(self) -> None:
         """Close the file and drop all frames."""

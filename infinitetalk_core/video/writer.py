@@ -1,28 +1,24 @@
-"""A video file that grows chunk by chunk, readable all the while, with its sound beside the pictures."""
+"""A video file that grows by joining segments, readable all the while, with its sound beside the pictures."""
 
 from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
 import numpy as np
-import torch
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
-from torch import Tensor
 
-from ..audio.sound import Sound
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
 from .partfile import PartFile
+from .segment import Segment
 from .soundtrack import Soundtrack
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
-_BT709, _LIMITED = 1, 1  # AVCOL_{PRI,TRC,SPC}_BT709 and AVCOL_RANGE_MPEG
 # While it grows the file is a row of fragments, one for each key frame (between key frames, FFmpeg 8 can lose the
 # last picture on closing). delay_moov lets the index say how much delay of the encoders a player has to skip, in
 # picture and in sound. On closing, the best way makes an ordinary file with one index of it; FFmpeg before 7.1
@@ -30,8 +26,6 @@ _BT709, _LIMITED = 1, 1  # AVCOL_{PRI,TRC,SPC}_BT709 and AVCOL_RANGE_MPEG
 _PLAIN = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
 _BEST = "hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
 _MUXER = {"flush_packets": "1", "max_interleave_delta": "1000000"}
-# Key frames every second, a short look-ahead, few threads: what is not in a fragment yet is lost in a crash.
-_ENCODER = {"preset": "medium", "g": "25", "bf": "2", "rc-lookahead": "20", "threads": "4"}
 
 log = logging.getLogger(__name__)
 
@@ -72,45 +66,48 @@ def free_path(path: Path) -> Path:
 
 
 class VideoWriter:
-    """Writes H.264 (yuv420p, BT.709, 25 fps) and AAC to `path`; a context manager.
+    """Joins segments (H.264, 25 fps) and an encoded sound into `path`, packet by packet; a context manager.
 
-    Frames are encoded as they come and none is kept; the sound follows up to the time written, its rest at the
-    end. Until then the file is `<stem>.part<suffix>`, which can be played, also after a crash, up to some two
-    seconds before the last frame written. Leaving normally renames it to `path`. Leaving by an exception keeps
-    what was written, sound cut at that time, as `<stem>_interrupted<suffix>`, or nothing if no frame was written.
-    No existing file is overwritten: a part file of an earlier crash is kept as `<stem>_interrupted<suffix>` too.
+    The same segments give the same file, whether they were made in one go or not. The sound follows up to the time
+    written, its rest at the end. Until then the file is `<stem>.part<suffix>`, which can be played, also after a
+    crash, up to some second before the last frame written. Leaving normally renames it to `path`. Leaving by an
+    exception keeps what was written, sound cut at that time, as `<stem>_interrupted<suffix>`, or nothing if no frame
+    was written. No existing file is overwritten: a part file of an earlier crash is kept as
+    `<stem>_interrupted<suffix>` too.
 
-    path: .mp4, .m4v or .mov, in an existing folder. width, height: even. sound: from the first frame on, or
-    None. crf: 0 (lossless) to 51; 18 looks like the original. metadata: written as tags, where ComfyUI looks for
-    "prompt" and "workflow". Raises InputError for what cannot work, OSError naming the path where the disk fails.
+    path: .mp4, .m4v or .mov, in an existing folder. sound: what `encode_sound` gave, or a file of it, or None.
+    metadata: written as tags, where ComfyUI looks for "prompt" and "workflow". on_closed: called with the finished
+    part file just before it gets its name.
+    Raises InputError for what cannot work, OSError naming the path where the disk fails.
     """
 
     def __init__(
         self,
         path: Path,
-        width: int,
-        height: int,
-        sound: Sound | None,
+        sound: bytes | Path | None,
         *,
-        crf: int = 18,
         metadata: Mapping[str, str] | None = None,
+        on_closed: Callable[[Path], None] = lambda part: None,
     ) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in CONTAINERS:
             raise InputError(f"a video can be written as .mp4, .m4v or .mov, not as {self.path.name}")
-        if width < 2 or height < 2 or width % 2 or height % 2:
-            raise InputError(f"a video's width and height must be even, got {width} x {height}")
-        if not 0 <= crf <= 51:
-            raise InputError(f"crf must be between 0 (lossless) and 51 (worst), got {crf}")
         if not self.path.parent.is_dir():
             raise InputError(f"there is no folder {self.path.parent} to write {self.path.name} to")
-        self.width, self.height, self.crf = width, height, crf
-        self.part = self.path.with_name(f"{self.path.stem}.part{self.path.suffix}")
+        self.part = self.part_of(self.path)
         self.frames_written = 0
+        self.kept: Path | None = None  # where an unfinished video went
+        self.on_closed = on_closed
         self._sound, self._metadata = sound, dict(metadata or {})
         self._container: av.container.OutputContainer | None = None
         self._file: PartFile | None = None
-        self._reformatter = VideoReformatter()
+        self._stream: av.VideoStream | None = None
+        self._soundtrack: Soundtrack | None = None
+
+    @staticmethod
+    def part_of(path: Path) -> Path:
+        """What `path` is called while it grows."""
+        return path.with_name(f"{path.stem}.part{path.suffix}")
 
     @property
     def interrupted(self) -> Path:
@@ -118,67 +115,45 @@ class VideoWriter:
         return self.path.with_name(f"{self.path.stem}_interrupted{self.path.suffix}")
 
     def __enter__(self) -> VideoWriter:
-        self._check_target()
-        if self.part.exists():
-            self.part.rename(free_path(self.interrupted))
-        try:
-            self._open()
-        except BaseException:
-            self._give_up()
-            raise
-        return self
-
-    def _check_target(self) -> None:
         if self.path.exists():
             raise InputError(f"{self.path} exists already: choose another name or move it away")
-
-    def _open(self) -> None:
-        options = {**_MUXER, "movflags": _growing_flags()}
-        kind = CONTAINERS[self.path.suffix.lower()]
+        if self.part.exists():
+            self.part.rename(free_path(self.interrupted))
         self._file = PartFile(self.part)
-        container = av.open(self._file, "w", format=kind, options=options)
+        return self
+
+    def _open(self, segment: Segment) -> av.VideoStream:
+        """Begin the file with the first segment: its encoder's settings are those of all."""
+        options = {**_MUXER, "movflags": _growing_flags()}
+        container = av.open(self._file, "w", format=CONTAINERS[self.path.suffix.lower()], options=options)
         self._container = container
         container.metadata.update(self._metadata)
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={**_ENCODER, "crf": str(self.crf)})
-        stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
+        stream = container.add_stream_from_template(segment.stream)
         stream.time_base = Fraction(1, FRAMES_PER_SECOND)
-        context = stream.codec_context
-        context.color_primaries = context.color_trc = context.colorspace = _BT709
-        context.color_range = _LIMITED
-        self._stream = stream
         self._soundtrack = None if self._sound is None else Soundtrack(container, self._sound)
+        return stream
 
-    def write(self, frames: Tensor) -> None:
-        """Append frames (F, height, width, 3) in [0, 1], any device, and the sound that goes with them.
+    def append(self, data: bytes) -> None:
+        """Join a segment (what `encode_segment` gave) to the end, and the sound that goes with it.
 
-        Raises InputError for another size, OSError naming the path when the disk is full or gone.
+        Raises InputError for one of another size, OSError naming the path when the disk is full or gone.
         """
-        if frames.ndim != 4 or frames.shape[1:] != (self.height, self.width, 3):
-            raise InputError(
-                f"the video takes frames of (count, {self.height}, {self.width}, 3), got {tuple(frames.shape)}"
-            )
-        if self._container is None:
-            raise RuntimeError("a VideoWriter takes frames inside its with block only")
-        for frame in frames:
-            self._container.mux(self._stream.encode(self._encodable(frame)))
-            self.frames_written += 1
+        if self._file is None:
+            raise RuntimeError("a VideoWriter takes segments inside its with block only")
+        with Segment(data) as segment:
+            if self._stream is None:
+                self._stream = self._open(segment)
+                self._size = segment.size
+            if segment.size != self._size:
+                raise InputError(f"a segment is {segment.size}, and the video's (height, width) is {self._size}")
+            assert self._container is not None
+            first = self.frames_written
+            for packet in segment.packets(first):
+                packet.stream = self._stream
+                self._container.mux(packet)
+                self.frames_written += 1
         if self._soundtrack is not None:
             self._soundtrack.write_until(Fraction(self.frames_written, FRAMES_PER_SECOND))
-
-    def _encodable(self, frame: Tensor) -> av.VideoFrame:
-        """(height, width, 3) in [0, 1] → a frame of the encoder's format, at its time."""
-        pixels = (frame.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-        picture = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(pixels, format="rgb24"),
-            format="yuv420p",
-            src_color_range=ColorRange.JPEG,
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=Interpolation.AREA,  # exact means of 2 x 2 pixels; the default aliases colour
-        )
-        picture.pts = self.frames_written
-        picture.time_base = Fraction(1, FRAMES_PER_SECOND)
-        return picture
 
     def __exit__(
         self,
@@ -197,32 +172,32 @@ class VideoWriter:
             raise InputError(f"no frame was written to {self.path}: there is no video")
         try:
             self._close(whole_sound=True)
+            self.on_closed(self.part)
         except BaseException:
             self._keep_what_is_there()
             raise
         if self.path.exists():
-            kept = self.part.rename(free_path(self.interrupted))
+            self.kept = kept = self.part.rename(free_path(self.interrupted))
             raise InputError(f"{self.path} appeared while the video was made, which is now {kept}")
         self.part.rename(self.path)
 
     def _close(self, *, whole_sound: bool) -> None:
-        """Drain the encoders and close the file properly. The container is closed also if that fails."""
+        """Close the file properly. The container is closed also if that fails."""
         container, self._container = self._container, None
         if container is None or self._file is None:
             return
         try:
-            container.mux(self._stream.encode(None))
             if self._soundtrack is not None:
                 if whole_sound:
-                    self._soundtrack.write_rest()
-                else:
-                    self._soundtrack.write_until(Fraction(self.frames_written, FRAMES_PER_SECOND))
-                self._soundtrack.finish()
+                    self._soundtrack.write_until(None)
+                self._soundtrack.close()
         finally:
             try:
                 container.close()
             finally:
                 self._file.close()
+        if self._file.failed:
+            raise OSError(f"{self.part} is incomplete: the disk failed while it was written")
 
     def _keep_what_is_there(self) -> None:
         """After a failure: close the file as well as the disk allows, and keep what of it can be played."""
@@ -236,8 +211,8 @@ class VideoWriter:
         if self._file is not None and self._file.failed:
             self._file.cut_to_whole_fragments()
         if _can_be_played(self.part):
-            kept = self.part.rename(free_path(self.interrupted))
-            log.warning("the unfinished video of %d frames is kept as %s", self.frames_written, kept)
+            self.kept = self.part.rename(free_path(self.interrupted))
+            log.warning("the unfinished video of %d frames is kept as %s", self.frames_written, self.kept)
         else:
             self.part.unlink(missing_ok=True)
 

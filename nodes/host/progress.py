@@ -8,6 +8,7 @@ from typing import Any
 
 import comfy.utils
 import latent_preview
+import psutil
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_execution.utils import get_executing_context
@@ -15,8 +16,11 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
+from ...infinitetalk_core.chunks.dub import Finished
 from ...infinitetalk_core.chunks.plan import Chunk
-from ...infinitetalk_core.progress import describe_progress
+from ...infinitetalk_core.progress import Progress, seconds_left
+from ...infinitetalk_core.rate import FRAMES_PER_SECOND
+from ...infinitetalk_core.runs.store import RunStore
 
 log = logging.getLogger("infinitetalk")
 
@@ -32,8 +36,43 @@ class JobProgress:
         self.chunks, self.steps = chunks, steps
         self.bar = comfy.utils.ProgressBar(chunks * steps)
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self.done = 0  # steps
+        self.frames = 0  # of finished video
+        self.missing = chunks
+        self.measured: list[float] = []
+        self.store: RunStore | None = None
         self.began = time.monotonic()
-        self.done = 0
+
+    def found(self, done: int, missing: int, store: RunStore) -> None:
+        """The run goes on after `done` chunks; `missing` are to be made."""
+        self.store, self.missing = store, missing
+        if missing == self.chunks:
+            return
+        going_on = f"continuing at chunk {done + 1} of {self.chunks}" if missing else "joining the finished chunks"
+        self._say(f"{going_on} ({self.chunks - missing} of {self.chunks} chunks are there from before)")
+
+    def between(self) -> None:
+        """During longer work."""
+        throw_exception_if_processing_interrupted()
+
+    def chunk_joined(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
+        """A chunk from before is in the video."""
+        throw_exception_if_processing_interrupted()
+        self._count(chunk, numbers)
+
+    def chunk_made(self, finished: Finished, numbers: dict[str, Any]) -> None:
+        """A new chunk is in the video."""
+        self.measured.append(numbers["seconds_taken"])
+        self.missing -= 1
+        self._count(finished.chunk, numbers)
+        self.show(finished.frames[-1])
+        log.info("InfiniteTalk: %s", self._progress(finished.chunk, self.steps))
+
+    def _count(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
+        self.frames += numbers["frames"]
+        self.done = (chunk.index + 1) * self.steps
+        self.began = time.monotonic()
+        self.bar.update_absolute(self.done, self.chunks * self.steps)
 
     def after_step(self, chunk: Chunk, step: int, clean: Tensor) -> None:
         """A step (from 0) of `chunk` is done; `clean` (1, 16, T, h, w) is its estimate."""
@@ -45,7 +84,7 @@ class JobProgress:
             middle = clean[:, :, clean.shape[2] // 2 :]
             preview = self.previewer.decode_latent_to_preview_image("JPEG", middle)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
-        self._say(chunk.index, step + 1)
+        self._write(str(self._progress(chunk, step + 1)))
 
     def show(self, frame: Tensor) -> None:
         """A finished frame (H, W, 3), or the reference before there is one, as the preview."""
@@ -53,12 +92,26 @@ class JobProgress:
         preview = ("JPEG", picture, latent_preview.MAX_PREVIEW_RESOLUTION)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
 
-    def _say(self, chunk: int, step: int) -> None:
+    def _progress(self, chunk: Chunk, step: int) -> Progress:
         elapsed = time.monotonic() - self.began
-        left = elapsed / self.done * (self.chunks * self.steps - self.done)
-        text = describe_progress(chunk + 1, self.chunks, step, self.steps, left)
-        if step == self.steps:
-            log.info("InfiniteTalk: %s", text)
+        return Progress(
+            chunk=chunk.index + 1,
+            chunks=self.chunks,
+            step=step,
+            steps=self.steps,
+            seconds_done=self.frames / FRAMES_PER_SECOND,
+            seconds_left=seconds_left(self.measured, max(self.missing - 1, 0), elapsed, step / self.steps),
+            memory=psutil.Process().memory_info().rss,
+            gpu=torch.cuda.memory_reserved() if torch.cuda.is_available() else None,
+            disk=0 if self.store is None else self.store.bytes_used,
+        )
+
+    def _say(self, text: str) -> None:
+        log.info("InfiniteTalk: %s", text)
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        """On the node."""
         context = get_executing_context()
         if context is not None and PromptServer.instance is not None:
             PromptServer.instance.send_progress_text(text, context.node_id)

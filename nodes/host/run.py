@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -14,21 +16,26 @@ from torch import Tensor
 
 from ...infinitetalk_core.chunks.camera import FilmedGuide
 from ...infinitetalk_core.chunks.conditioning import seeded_noise
-from ...infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
+from ...infinitetalk_core.chunks.dub import ColourHold, Job, Reference
 from ...infinitetalk_core.chunks.pinned import Pinned
 from ...infinitetalk_core.chunks.speaker_masks import speaker_masks, token_masks
+from ...infinitetalk_core.chunks.takes import Following, Take, parse_takes, take_seed
 from ...infinitetalk_core.errors import InputError
-from ...infinitetalk_core.metrics.chunk import measure
+from ...infinitetalk_core.identity import run_key, tensor_identity
+from ...infinitetalk_core.runs.runner import Run
+from ...infinitetalk_core.runs.session import Switches, Wanted, sit
+from ...infinitetalk_core.runs.steps import plan_steps
 from ...infinitetalk_core.sampling.settings import SamplingSettings
 from ...infinitetalk_core.speech import Speech
-from ...infinitetalk_core.video.writer import VideoWriter
+from ...infinitetalk_core.video.segment import check_crf
 from .adapter import adapter_of, check_backbone
+from .identity import Graph, versions
 from .progress import JobProgress
 from .reference import plan_of
 from .studio import Studio, check_vae, no_text
 from .uni3c import KEY as CAMERA_KEY
 from .uni3c import CameraControl
-from .video import finished_video, output_path, workflow_metadata
+from .video import RUNS_FOLDER, finished_video, output_folder, output_path, workflow_metadata
 
 log = logging.getLogger("infinitetalk")
 
@@ -49,6 +56,9 @@ class RunSettings:
     camera: CameraControl | None
     filename_prefix: str
     crf: int
+    redo: str = ""
+    following: Following = Following.CONTINUE
+    switches: Switches = field(default_factory=Switches)
 
 
 def run_dub(
@@ -59,56 +69,49 @@ def run_dub(
     hidden: Any,
 ) -> io.NodeOutput:
     """Dub `reference` to `speech`. models: MODEL, VAE, CLIP vision, positive, negative (the last three or None)."""
-    studio = _studio(models, settings)
-    adapter_of(studio.model).config.check_features(*speech.voices[0].shape[1:])
+    check_crf(settings.crf)
     job = _job(speech, reference, settings)
+    takes = parse_takes(settings.redo, len(job.plan), reference.source.length)
+    studio = _studio(models, settings, takes)
+    adapter_of(studio.model).config.check_features(*speech.voices[0].shape[1:])
     progress = JobProgress(studio.model, len(job.plan), len(studio.sigmas) - 1)
-    path, subfolder = output_path(settings.filename_prefix, reference.width, reference.height)
+    made_of = described(job, studio, settings, hidden)
+    steps = plan_steps(job.plan, takes, settings.following)
     log.info(
-        "InfiniteTalk: %d frames of %d x %d in %d chunks of %d steps to %s",
+        "InfiniteTalk: %d frames of %d x %d in %d chunks of %d steps",
         speech.frames,
         reference.width,
         reference.height,
         len(job.plan),
         len(studio.sigmas) - 1,
-        path.name,
-    )
-    writer = VideoWriter(
-        path,
-        reference.width,
-        reference.height,
-        speech.sound,
-        crf=settings.crf,
-        metadata=workflow_metadata(hidden),
     )
     progress.show(reference.picture(job.picks[0].frames[0]))
-    chunks: list[dict[str, Any]] = []
-    before: Tensor | None = None
-    try:
-        with writer:
-            for finished in dub(job, studio, progress.after_step):
-                writer.write(finished.frames)
-                progress.show(finished.frames[-1])
-                numbers = measure(job, finished, before)
-                log.info("InfiniteTalk: %s", numbers)
-                chunks.append({**numbers.to_json(), "reference_frames": finished.looked_at})
-                before = finished.frames[-1].clone()
-                del finished  # its memory is the next chunk's
-    finally:
-        # Also of a run that was stopped: what is finished is kept as a video too.
-        report = run_report(job, settings, chunks)
-        if chunks:
-            path.with_suffix(".json").write_text(report, encoding="utf-8")
-    return finished_video(path, subfolder, report)
+    wanted = Wanted(
+        made_of=made_of,
+        place=settings.filename_prefix,
+        root=output_folder(),
+        new_path=partial(output_path, settings.filename_prefix, reference.width, reference.height),
+        metadata=workflow_metadata(hidden),
+        sound=speech.sound,
+        report=partial(run_report, job, settings),
+    )
+    outcome = sit(
+        output_folder() / RUNS_FOLDER / run_key(made_of),
+        wanted,
+        lambda store: Run(job, steps, studio, store, settings.crf),
+        progress,
+        replace(settings.switches, keep=settings.switches.keep or bool(takes)),
+    )
+    return finished_video(outcome.path, outcome.report)
 
 
-def run_report(job: Job, settings: RunSettings, chunks: list[dict[str, Any]]) -> str:
-    """What was made and how well it holds together, as JSON."""
+def run_report(job: Job, settings: RunSettings, chunks: list[dict[str, Any]], complete: bool, continued_at: int) -> str:
+    """What was made and how well it holds together, as JSON. continued_at: the first chunk (from 0) made now."""
     reference, sampling = job.reference, settings.sampling
     return json.dumps(
         {
             "frames": job.speech.frames,
-            "complete": len(chunks) == len(job.plan),
+            "complete": complete,
             "width": reference.width,
             "height": reference.height,
             "seed": settings.seed,
@@ -120,13 +123,42 @@ def run_report(job: Job, settings: RunSettings, chunks: list[dict[str, Any]]) ->
             "sdedit": settings.strengths,
             "pinned": settings.pinned is not None,
             "camera": None if settings.camera is None else settings.camera.strength,
+            "redo": settings.redo,
+            "continued_at_chunk": continued_at + 1 if continued_at else None,
             "chunks": chunks,
         },
         indent=1,
     )
 
 
-def _studio(models: tuple[Any, Any, Any, Any, Any], settings: RunSettings) -> Studio:
+def described(job: Job, studio: Studio, settings: RunSettings, hidden: Any) -> dict[str, Any]:
+    """Everything that changes the video, as JSON: what a run is known by."""
+    reference, pinned, camera = job.reference, settings.pinned, settings.camera
+    graph = Graph(hidden)
+    return {
+        "versions": versions(),
+        "plan": [list(vars(chunk).values()) for chunk in job.plan],
+        "picks": [[list(pick.frames), pick.last, pick.previous] for pick in job.picks],
+        "picking": [reference.picking.policy.value, reference.picking.after_end.value, reference.picking.control],
+        "size": [reference.height, reference.width],
+        "context_frames": settings.context_frames,
+        "source": reference.source.identity(),
+        "sound": [tensor_identity(job.speech.sound.waveform), job.speech.sound.sample_rate_hz],
+        "speakers": None if job.masks is None else tensor_identity(job.masks),
+        "pinned": None if pinned is None else [tensor_identity(pinned.masks), pinned.feather],
+        "camera": None if camera is None else [camera.strength, camera.start, camera.end],
+        "guidance": asdict(settings.sampling.guidance),
+        "sigmas": studio.sigmas.tolist(),
+        "seed": settings.seed,
+        "colour": [job.colour.strength, job.colour.to_first],
+        "sdedit": list(settings.strengths),
+        "crf": settings.crf,
+        # How the speech was encoded, too: features may differ in their last bits from one time to the next.
+        "graph": graph.behind("model", "vae", "clip_vision", "positive", "negative", "speech", "sampler", "camera"),
+    }
+
+
+def _studio(models: tuple[Any, Any, Any, Any, Any], settings: RunSettings, takes: Mapping[int, Take]) -> Studio:
     model, vae, clip_vision, positive, negative = models
     backbone = check_backbone(model)
     adapter_of(model)
@@ -149,7 +181,7 @@ def _studio(models: tuple[Any, Any, Any, Any, Any], settings: RunSettings) -> St
         guidance=settings.sampling.guidance,
         sampler=settings.sampler or comfy.samplers.sampler_object("euler"),
         sigmas=sigmas,
-        seed=settings.seed,
+        seed_of=lambda chunk: take_seed(settings.seed, takes.get(chunk.index)) + chunk.index,
         camera=settings.camera,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ...infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ...infinitetalk_core.chunks.dub import AfterStep
+from ...infinitetalk_core.chunks.plan import Chunk
 from ...infinitetalk_core.clip_image import clip_pixels
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.model.kernels import is_broken
@@ -43,7 +45,7 @@ class Studio:
     guidance: Guidance
     sampler: Any
     sigmas: Tensor
-    seed: int
+    seed_of: Callable[[Chunk], int]
     camera: CameraControl | None = None
 
     def encode(self, frames: Tensor) -> Tensor:
@@ -118,7 +120,7 @@ class Studio:
             denoise_mask=conditioning.free,
             callback=watch,
             disable_pbar=True,
-            seed=(self.seed + conditioning.chunk.index) % 2**64,
+            seed=self.seed_of(conditioning.chunk) % 2**64,
         )
         _judge(latents, held, guarded, what)
         return latents

@@ -11,11 +11,12 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
-from ...infinitetalk_core.errors import InputError
+from ...infinitetalk_core.errors import InputError, disk_error
 from ...infinitetalk_core.video.source import FrameSource, PictureBatch, VideoFile
 from ...infinitetalk_core.video.trim import cut
 
 SUFFIX = ".mp4"
+RUNS_FOLDER = "infinitetalk_runs"
 
 
 def source_of(image: Tensor | None, video: Any | None) -> FrameSource:
@@ -35,27 +36,40 @@ def source_of(image: Tensor | None, video: Any | None) -> FrameSource:
     return cut(source, start, seconds) if start or seconds else source
 
 
-def output_path(prefix: str, width: int, height: int) -> tuple[Path, str]:
-    """A free file name under ComfyUI's output folder, and its subfolder there."""
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        prefix, folder_paths.get_output_directory(), width, height
-    )
+def output_folder() -> Path:
+    """Where ComfyUI puts what it makes."""
+    return Path(folder_paths.get_output_directory()).resolve()
+
+
+def output_path(prefix: str, width: int, height: int) -> Path:
+    """A free file name under ComfyUI's output folder."""
+    try:
+        folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, str(output_folder()), width, height)
+    except OSError as error:
+        raise disk_error(output_folder() / prefix, error) from error
     path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
     while path.exists() or path.with_suffix(".json").exists():
         counter += 1
         path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
-    return path, subfolder
+    return path
 
 
 def workflow_metadata(hidden: Any) -> dict[str, str]:
-    """The prompt and the workflow for the file, unless ComfyUI was started with --disable-metadata."""
+    """The prompt and the workflow for the file, unless ComfyUI was started with --disable-metadata.
+
+    Without what ComfyUI notes there about files and times (`is_changed`): the same job gives the same file.
+    """
     if args.disable_metadata:
         return {}
-    found = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
+    prompt = hidden.prompt
+    if prompt is not None:
+        prompt = {i: {k: v for k, v in node.items() if k != "is_changed"} for i, node in prompt.items()}
+    found = {"prompt": prompt, **(hidden.extra_pnginfo or {})}
     return {key: json.dumps(value) for key, value in found.items() if value is not None}
 
 
-def finished_video(path: Path, subfolder: str, report: str) -> io.NodeOutput:
+def finished_video(path: Path, report: str) -> io.NodeOutput:
     """The file as the node's VIDEO, shown on the node, and the report of the run."""
-    shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+    subfolder = path.parent.relative_to(output_folder()).as_posix()
+    shown = ui.PreviewVideo([ui.SavedResult(path.name, "" if subfolder == "." else subfolder, io.FolderType.output)])
     return io.NodeOutput(InputImpl.VideoFromFile(str(path)), report, ui=shown)

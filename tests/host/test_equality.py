@@ -135,7 +135,7 @@ def studio(core, model, guidance, sampler: str = "euler", steps: int = 3):
         guidance=guidance,
         sampler=comfy.samplers.sampler_object(sampler),
         sigmas=core.schedule.shifted_sigmas(steps, 7.0),
-        seed=0,
+        seed_of=lambda chunk: chunk.index,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 from itertools import pairwise
 
@@ -55,8 +56,10 @@ def test_words_say_chunk_step_and_time_left(job):
             lines.append(message[8 + length :].decode())
     assert len(lines) == 3 * STEPS
     assert lines[0].startswith("chunk 1/3, step 1/3, ")
-    assert lines[-1] == "chunk 3/3, step 3/3, 0 s left"
     assert all(line.endswith(" left") for line in lines)
+    match = re.fullmatch(r"chunk 3/3, step 3/3, (.+) s of video, memory .+ [MG]B, disk (\d+) MB, \d+ s left", lines[-1])
+    assert match, lines[-1]
+    assert float(match[1]) == pytest.approx((61 + 56) / 25, abs=0.05), "two chunks are finished"
 
 
 def test_previews_are_pictures_of_this_node(job):

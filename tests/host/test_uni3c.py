@@ -65,7 +65,7 @@ def studio(core, loaded, text: float, audio: float, **camera):
         guidance=core.guidance.Guidance(text, audio),
         sampler=comfy.samplers.sampler_object("euler"),
         sigmas=core.schedule.shifted_sigmas(4, 7.0),
-        seed=0,
+        seed_of=lambda chunk: chunk.index,
         camera=control,
     )
 

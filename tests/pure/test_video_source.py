@@ -387,3 +387,22 @@ def test_one_picture_is_a_still():
 def test_pictures_that_cannot_be_used_are_refused(shape, fps, words):
     with pytest.raises(InputError, match=words):
         PictureBatch(torch.zeros(shape), fps)
+
+
+def test_a_file_that_gets_another_content_is_noticed_and_a_copy_of_itself_is_not(tmp_path):
+    path = tmp_path / "v.mp4"
+    _make(path, [Fraction(n, 25) for n in range(5)])
+    content = path.read_bytes()
+    with VideoFile(path) as video:
+        before = video.identity()
+        assert not video.changed()
+        path.write_bytes(content)
+        assert not video.changed(), "the same once more"
+        path.write_bytes(content + b"\0")
+        assert video.changed()
+        path.unlink()
+        assert not video.changed() and _number(video.frame(3)) == 3, "deleted: it stays open"
+    (tmp_path / "copy.mp4").write_bytes(content)
+    with VideoFile(tmp_path / "copy.mp4") as copy, VideoFile(io.BytesIO(content)) as stream:
+        assert copy.identity() == before == stream.identity()
+        assert _number(stream.frame(2)) == 2, "reading goes on after it was asked what it is"

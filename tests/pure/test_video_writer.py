@@ -18,7 +18,8 @@ from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.video import writer as writer_module
 from infinitetalk_core.video.partfile import PartFile, whole_fragments_end
-from infinitetalk_core.video.soundtrack import to_mono_or_stereo
+from infinitetalk_core.video.segment import Segment, check_crf, encode_segment
+from infinitetalk_core.video.soundtrack import encode_sound, to_mono_or_stereo
 from infinitetalk_core.video.writer import VideoWriter, free_path
 
 ROOT = Path(__file__).parents[2]
@@ -45,10 +46,19 @@ def _clicks(seconds: float, rate: int = 48000, channels: int = 1) -> Sound:
 
 
 def _write(path: Path, video: torch.Tensor, sound: Sound | None, chunk: int = 36, **options: object) -> None:
-    with VideoWriter(path, WIDTH, HEIGHT, sound, **options) as writer:  # type: ignore[arg-type]
+    crf = options.pop("crf", 18)
+    with _writer(path, sound, **options) as writer:
         for start in range(0, len(video), chunk):
-            writer.write(video[start : start + chunk])
+            _append(writer, video[start : start + chunk], crf)
         assert writer.frames_written == len(video)
+
+
+def _writer(path: Path, sound: Sound | None, **options: object) -> VideoWriter:
+    return VideoWriter(path, None if sound is None else encode_sound(sound), **options)  # type: ignore[arg-type]
+
+
+def _append(writer: VideoWriter, video: torch.Tensor, crf: int = 18) -> None:
+    writer.append(encode_segment(video, crf))
 
 
 def _pictures(path: Path) -> list[tuple[float, np.ndarray]]:
@@ -172,9 +182,9 @@ def test_any_name_and_every_container(tmp_path, name):
 
 def test_the_part_file_can_be_played_while_it_grows(tmp_path):
     path = tmp_path / "v.mp4"
-    with VideoWriter(path, WIDTH, HEIGHT, _clicks(12)) as writer:
+    with _writer(path, _clicks(12)) as writer:
         for chunk in range(1, 5):
-            writer.write(_flashes(72))
+            _append(writer, _flashes(72))
             seen = len(_pictures(writer.part))
             assert seen >= 72 * chunk - 60, f"{seen} frames to see after {72 * chunk} written"
             assert not path.exists()
@@ -183,8 +193,8 @@ def test_the_part_file_can_be_played_while_it_grows(tmp_path):
 
 def test_an_interrupted_video_is_kept_with_its_sound_cut_there(tmp_path):
     path = tmp_path / "v.mp4"
-    with pytest.raises(KeyboardInterrupt), VideoWriter(path, WIDTH, HEIGHT, _clicks(60)) as writer:
-        writer.write(_flashes(60))
+    with pytest.raises(KeyboardInterrupt), _writer(path, _clicks(60)) as writer:
+        _append(writer, _flashes(60))
         raise KeyboardInterrupt
     assert [p.name for p in tmp_path.iterdir()] == ["v_interrupted.mp4"]
     kept = tmp_path / "v_interrupted.mp4"
@@ -193,36 +203,49 @@ def test_an_interrupted_video_is_kept_with_its_sound_cut_there(tmp_path):
     assert _click_times(kept) == pytest.approx([1, 2], abs=0.001)
 
 
-def test_an_interruption_in_the_middle_of_a_chunk_keeps_sound_and_pictures_even(tmp_path, monkeypatch):
-    seen = []
+@pytest.mark.parametrize("lengths", [(75,), (1, 1, 2, 3, 68), (36, 39), (25, 50), (40, 1, 34)])
+def test_however_it_is_cut_into_chunks_every_frame_has_its_time(tmp_path, lengths):
+    """A chunk of a single frame too, where one shot follows the other."""
+    video = torch.linspace(0, 1, 75)[:, None, None, None].expand(-1, HEIGHT, WIDTH, 3)
+    with _writer(tmp_path / "v.mp4", _clicks(3)) as writer:
+        for part in video.split(list(lengths)):
+            _append(writer, part, 4)
+    pictures = _pictures(tmp_path / "v.mp4")
+    assert [time for time, _ in pictures] == pytest.approx([n / 25 for n in range(75)])
+    levels = [picture.mean() / 255 for _, picture in pictures]
+    assert np.abs(np.subtract(levels, video[:, 0, 0, 0].numpy())).max() < 0.02, "the right picture at each time"
 
-    def stop_at_the_40th(self, frame, encodable=VideoWriter._encodable):
-        seen.append(frame)
-        if len(seen) == 40:
-            raise KeyboardInterrupt
-        return encodable(self, frame)
 
-    monkeypatch.setattr(VideoWriter, "_encodable", stop_at_the_40th)
-    with (
-        pytest.raises(KeyboardInterrupt),
-        VideoWriter(tmp_path / "v.mp4", WIDTH, HEIGHT, _clicks(9)) as writer,
-    ):
-        writer.write(_flashes(75))
-    assert len(_pictures(writer.interrupted)) == 39
-    assert _declared_seconds(writer.interrupted, "audio") == pytest.approx(39 / 25, abs=0.025)
-    assert _click_times(writer.interrupted) == pytest.approx([1], abs=0.001)
+def test_the_same_pictures_give_the_same_file_to_the_bit(tmp_path):
+    """Also the parts, and also where the sound comes from a file."""
+    torch.manual_seed(3)
+    parts = torch.rand(50, HEIGHT, WIDTH, 3).split(20)
+    (tmp_path / "sound").write_bytes(encode_sound(_clicks(2.5)))
+    for name, sound in (("a.mp4", encode_sound(_clicks(2.5))), ("b.mp4", tmp_path / "sound")):
+        with VideoWriter(tmp_path / name, sound) as writer:
+            for part in parts:
+                writer.append(encode_segment(part, 18))
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_a_segment_begins_with_a_key_frame_and_refers_to_nothing_outside():
+    with Segment(encode_segment(_flashes(30), 18)) as segment:
+        packets = list(segment.packets(100))
+    assert packets[0].is_keyframe and packets[0].pts == 100
+    assert sorted(p.pts for p in packets) == list(range(100, 130))
+    assert all(p.dts <= p.pts for p in packets)
 
 
 def test_an_interruption_before_the_first_frame_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "v.mp4", WIDTH, HEIGHT, _clicks(1)):
+    with pytest.raises(KeyboardInterrupt), _writer(tmp_path / "v.mp4", _clicks(1)):
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
 
 
 def test_a_second_interruption_does_not_replace_the_first(tmp_path):
     for _ in range(3):
-        with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "v.mp4", WIDTH, HEIGHT, None) as writer:
-            writer.write(_grey(3))
+        with pytest.raises(KeyboardInterrupt), _writer(tmp_path / "v.mp4", None) as writer:
+            _append(writer, _grey(3))
             raise KeyboardInterrupt
     assert {p.name for p in tmp_path.iterdir()} == {
         "v_interrupted.mp4",
@@ -235,7 +258,7 @@ def test_a_second_interruption_does_not_replace_the_first(tmp_path):
 def test_no_frame_is_no_video(tmp_path):
     with (
         pytest.raises(InputError, match="no frame was written"),
-        VideoWriter(tmp_path / "v.mp4", WIDTH, HEIGHT, _clicks(1)),
+        _writer(tmp_path / "v.mp4", _clicks(1)),
     ):
         pass
     assert not list(tmp_path.iterdir())
@@ -244,14 +267,14 @@ def test_no_frame_is_no_video(tmp_path):
 def test_an_existing_file_is_never_overwritten(tmp_path):
     path = tmp_path / "v.mp4"
     path.write_text("mine")
-    with pytest.raises(InputError, match="exists already"), VideoWriter(path, WIDTH, HEIGHT, None):
+    with pytest.raises(InputError, match="exists already"), _writer(path, None):
         pass
     path.unlink()
     with (
         pytest.raises(InputError, match="appeared while"),
-        VideoWriter(path, WIDTH, HEIGHT, None) as writer,
+        _writer(path, None) as writer,
     ):
-        writer.write(_grey(2))
+        _append(writer, _grey(2))
         path.write_text("mine")
     assert path.read_text() == "mine" and len(_pictures(writer.interrupted)) == 2
 
@@ -259,26 +282,25 @@ def test_an_existing_file_is_never_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"width": 97}, "even, got 97 x 64"),
-        ({"height": 0}, "even, got 96 x 0"),
-        ({"crf": 52}, "crf must be between 0"),
         ({"name": "v.avi"}, "not as v.avi"),
         ({"name": "nowhere/v.mp4"}, "no folder .*nowhere"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, change, words):
-    wanted = {"name": "v.mp4", "width": WIDTH, "height": HEIGHT, "crf": 18, **change}
     with pytest.raises(InputError, match=words):
-        VideoWriter(tmp_path / wanted["name"], wanted["width"], wanted["height"], None, crf=wanted["crf"])
+        VideoWriter(tmp_path / change["name"], None)
+    with pytest.raises(InputError, match="crf must be between 0"):
+        check_crf(52)
     assert not list(tmp_path.iterdir())
 
 
 def test_frames_of_another_size_are_refused(tmp_path):
     with (
-        pytest.raises(InputError, match=r"\(count, 64, 96, 3\), got \(1, 64, 98, 3\)"),
-        VideoWriter(tmp_path / "v.mp4", WIDTH, HEIGHT, None) as writer,
+        pytest.raises(InputError, match=r"a segment is \(64, 98\), and the video's"),
+        _writer(tmp_path / "v.mp4", None) as writer,
     ):
-        writer.write(torch.zeros(1, 64, 98, 3))
+        _append(writer, _grey(2))
+        _append(writer, torch.zeros(1, 64, 98, 3))
 
 
 CHILD = """
@@ -287,6 +309,8 @@ sys.path.insert(0, {root!r})
 import torch
 from pathlib import Path
 from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.video.segment import encode_segment
+from infinitetalk_core.video.soundtrack import encode_sound
 from infinitetalk_core.video.writer import VideoWriter
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -294,9 +318,9 @@ limit = {limit}
 if limit:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-with VideoWriter(Path({path!r}), 96, 64, Sound(torch.zeros(1, 16000 * 60), 16000)) as writer:
+with VideoWriter(Path({path!r}), encode_sound(Sound(torch.zeros(1, 16000 * 60), 16000))) as writer:
     for _ in range(20):
-        writer.write(torch.rand(36, 64, 96, 3) if limit else torch.full((36, 64, 96, 3), 0.2))
+        writer.append(encode_segment(torch.rand(36, 64, 96, 3) if limit else torch.full((36, 64, 96, 3), 0.2), 18))
         print(writer.frames_written, flush=True)
         if not limit and writer.frames_written >= 180:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -338,8 +362,8 @@ def test_a_full_disk_is_named_and_leaves_nothing_broken(tmp_path, limit):
 
 def test_a_file_cut_anywhere_is_cut_back_to_what_decodes(tmp_path):
     """Whatever the byte at which the disk was full."""
-    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "v.mp4", WIDTH, HEIGHT, _clicks(9)) as writer:
-        writer.write(_flashes(150))
+    with pytest.raises(KeyboardInterrupt), _writer(tmp_path / "v.mp4", _clicks(9)) as writer:
+        _append(writer, _flashes(150))
         grown = writer.part.read_bytes()
         raise KeyboardInterrupt
     for size in range(1000, len(grown), len(grown) // 12):
@@ -383,10 +407,10 @@ def test_both_ways_of_growing_are_tried_for_real():
 
 def test_frames_are_not_held(tmp_path):
     """What is alive after 40 chunks is what was alive after 4."""
-    with VideoWriter(tmp_path / "v.mp4", WIDTH, HEIGHT, _clicks(60)) as writer:
+    with _writer(tmp_path / "v.mp4", _clicks(60)) as writer:
         counts = []
         for chunk in range(40):
-            writer.write(_grey(25))
+            _append(writer, _grey(25))
             if chunk in (3, 39):
                 gc.collect()
                 alive = (o for o in gc.get_objects() if type(o) in (torch.Tensor, np.ndarray))

@@ -1,0 +1,181 @@
+"""One sitting at a run: open its folder, go on where it stopped, and finish it or leave it so that the next one can."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..audio.sound import Sound
+from ..identity import file_identity
+from ..video.soundtrack import encode_sound
+from ..video.writer import VideoWriter
+from .disk import Disk
+from .lock import RunLock
+from .runner import Run, Watcher, first_missing
+from .store import RunStore
+
+LOCK = "lock"
+
+log = logging.getLogger("infinitetalk")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The video that a run is to become.
+
+    made_of: everything that changes it, as JSON; place: what a person chose for its name, with which `new_path` finds a
+    path that is free; root: the folder that the run's notes name files relative to. report: (numbers of the chunks,
+    whether they are all, at which chunk this sitting began) → the text beside the video.
+    """
+
+    made_of: Mapping[str, Any]
+    place: str
+    root: Path
+    new_path: Callable[[], Path]
+    metadata: Mapping[str, str]
+    sound: Sound
+    report: Callable[[list[dict[str, Any]], bool, int], str]
+
+
+@dataclass(frozen=True)
+class Switches:
+    """start_over: make everything anew; keep: leave the chunks of a finished run, so that some can be made again."""
+
+    start_over: bool = False
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished video and the report on it. continued_at: position of the first chunk that was made now."""
+
+    path: Path
+    report: str
+    continued_at: int
+
+
+class Sitting(Watcher, Protocol):
+    """Who is told what a sitting finds, besides how it goes on."""
+
+    def found(self, done: int, missing: int, store: RunStore) -> None:
+        """`done` chunks are finished before the first that is missing; `missing` are to be made in all."""
+
+    def between(self) -> None:
+        """Called during longer work; what it raises stops the run."""
+
+
+def sit(
+    folder: Path,
+    wanted: Wanted,
+    run_in: Callable[[RunStore], Run],
+    watcher: Sitting,
+    switches: Switches,
+    disk: Disk | None = None,
+) -> Outcome:
+    """Carry the run in `folder` out to its end, from wherever it is.
+
+    Whatever ends it early leaves it to be continued, and the video up to there as `…_interrupted.mp4`.
+    """
+    disk = disk or Disk()
+    disk.make_folder(folder)
+    with RunLock(folder / LOCK) as lock:
+        store = RunStore(folder, lock, disk=disk, keep_all=switches.keep, start_over=switches.start_over)
+        run = run_in(store)
+        outcome = _finished_earlier(store, wanted, run)
+        if outcome is None:
+            path = _path(store, wanted, run)
+            store.describe(
+                made_of=wanted.made_of,
+                place=wanted.place,
+                variant=run.variant,
+                state="unfinished",
+                video=_name(path, wanted),
+                result=None,
+            )
+            done = first_missing(store, run.steps)
+            missing = sum(not store.done(step) for step in run.steps)
+            watcher.found(done, missing, store)
+            sound = store.sound() or store.put_sound(encode_sound(wanted.sound, watcher.between))
+            report = _make(store, wanted, run, VideoWriter(path, sound, metadata=wanted.metadata), watcher, done)
+            outcome = Outcome(path, report, done)
+        store.describe(state="finished", report=json.loads(outcome.report))
+        if not switches.keep:
+            store.give_up_intermediates()
+        return outcome
+
+
+def _make(store: RunStore, wanted: Wanted, run: Run, writer: VideoWriter, watcher: Sitting, done: int) -> str:
+    """Make the file; its report lies beside it before it gets its name."""
+    numbers: list[dict[str, Any]] = []
+
+    def closed(part: Path) -> None:
+        report = wanted.report(numbers, True, done).encode()
+        store.disk.write(writer.path.with_suffix(".json"), report)
+        store.describe(result={"identity": file_identity(part)})
+
+    writer.on_closed = closed
+    try:
+        with writer:
+            run.carry_out(writer, watcher, numbers)
+    except BaseException:
+        if writer.kept is not None:
+            _note_unfinished(store, wanted, writer, numbers, done)
+        raise
+    return wanted.report(numbers, True, done)
+
+
+def _note_unfinished(
+    store: RunStore, wanted: Wanted, writer: VideoWriter, numbers: list[dict[str, Any]], done: int
+) -> None:
+    """Write beside the unfinished video what it holds. A second failure must not hide the first one."""
+    assert writer.kept is not None
+    try:
+        store.disk.write(writer.path.with_suffix(".json"), wanted.report(numbers, False, done).encode())
+        kept = {"video": _name(writer.kept, wanted), "bytes": writer.kept.stat().st_size}
+        store.describe(interrupted=[*store.manifest.get("interrupted", []), kept])
+    except OSError as error:
+        log.warning("InfiniteTalk: %s", error)
+
+
+def _same_file(store: RunStore, wanted: Wanted, run: Run) -> bool:
+    """Whether the notes speak of the video that is wanted: of one name, and with the same chunks made again."""
+    notes = store.manifest
+    return bool(notes.get("video")) and (notes.get("place"), notes.get("variant")) == (wanted.place, run.variant)
+
+
+def _path(store: RunStore, wanted: Wanted, run: Run) -> Path:
+    """Where the video goes: where it was going already, and the unfinished ones of this run make room for it."""
+    notes = store.manifest
+    for old in notes.get("interrupted", []):
+        path = wanted.root / old["video"]
+        if path.is_file() and path.stat().st_size == old["bytes"]:
+            store.disk.remove(path)
+    if notes.get("interrupted"):
+        store.describe(interrupted=[])
+    if not _same_file(store, wanted, run):
+        return wanted.new_path()
+    path = wanted.root / notes["video"]
+    store.disk.remove(VideoWriter.part_of(path))
+    return wanted.new_path() if path.exists() or not path.parent.is_dir() else path
+
+
+def _finished_earlier(store: RunStore, wanted: Wanted, run: Run) -> Outcome | None:
+    """The video that this very run has become already, if it is still there and still the same."""
+    notes = store.manifest
+    if not notes.get("result") or not _same_file(store, wanted, run):
+        return None
+    path = wanted.root / notes["video"]
+    if not path.is_file() or file_identity(path) != notes["result"]["identity"]:
+        return None
+    report = path.with_suffix(".json")
+    text = report.read_text(encoding="utf-8") if report.is_file() else json.dumps(notes.get("report", {}))
+    log.info("InfiniteTalk: this video was made before and is taken as it is (start_over makes it anew): %s", path)
+    return Outcome(path, text, len(run.steps))
+
+
+def _name(path: Path, wanted: Wanted) -> str:
+    return path.relative_to(wanted.root).as_posix()

@@ -1,0 +1,183 @@
+"""A run on the disk: what it is, what of it is finished, and what the next chunk continues from.
+
+A folder a run, named by its key:
+
+    run.json            what the run is made of, and how far it came; written at its beginning and its end
+    sound.mp4, .json    the sound as it goes into the video
+    00004-5f….mp4       the pictures of a chunk
+    00004-5f….tail      its last frames, as the floats they are
+    00004-5f….json      its record: sizes and checksums of the two above, and its numbers
+    lock                who writes it
+
+A chunk counts from the moment its record is there, which is written last. Everything else is checked against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from ..chunks.dub import Tail
+from ..errors import InputError
+from .disk import SCRATCH, Disk
+from .lock import RunLock
+from .steps import Step
+
+FORMAT, VERSION = "infinitetalk run", 1
+MANIFEST, SOUND = "run.json", "sound"
+TAIL_EVERY = 8  # of the tails of earlier chunks, each so many-th stays: a damaged file costs no more than these
+
+log = logging.getLogger("infinitetalk")
+
+
+class RunStore:
+    """The folder of one run, under a lock that its opener holds. Every change to it is whole or not there.
+
+    Raises InputError where another process or a newer version of the pack has the run, OSError where the disk fails.
+    """
+
+    def __init__(
+        self, folder: Path, lock: RunLock, *, disk: Disk | None = None, keep_all: bool = False, start_over: bool = False
+    ) -> None:
+        """keep_all: tails of all chunks, so that any of them can be made again; start_over: forget what is there."""
+        self.folder, self.lock, self.disk, self.keep_all = folder, lock, disk or Disk(), keep_all
+        self.bytes_used = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        # Of a crash: half written.
+        self._remove(folder.glob("*" + SCRATCH))
+        if start_over:
+            self._remove(path for path in folder.iterdir() if path.name != lock.path.name)
+        self.manifest = self._read_manifest()
+
+    def _read_manifest(self) -> dict[str, Any]:
+        """What run.json says; empty if there is none, or if it is damaged: it only repeats what the key stands for."""
+        found = _read_json(self.folder / MANIFEST)
+        if found.get("format") == FORMAT and found.get("version", 0) > VERSION:
+            raise InputError(
+                f"the unfinished run in {self.folder} was begun by a newer version of this pack (format "
+                f"{found['version']}, this one knows {VERSION}); update the pack, or switch start_over on"
+            )
+        return found if found.get("format") == FORMAT else {}
+
+    def describe(self, **changes: Any) -> None:
+        """Write run.json anew with these entries."""
+        self.manifest = {"format": FORMAT, "version": VERSION, **self.manifest, **changes}
+        self._write(self.folder / MANIFEST, json.dumps(self.manifest, indent=1, ensure_ascii=False).encode())
+
+    def give_up_intermediates(self) -> None:
+        """Keep run.json only."""
+        self._remove(p for p in self.folder.iterdir() if p.name not in (self.lock.path.name, MANIFEST))
+
+    # -- the sound
+
+    def sound(self) -> Path | None:
+        """The encoded sound, if it is there and whole."""
+        path = self.folder / f"{SOUND}.mp4"
+        return path if self._whole(SOUND, path) is not None else None
+
+    def put_sound(self, encoded: bytes) -> Path:
+        """Keep the encoded sound."""
+        path = self.folder / f"{SOUND}.mp4"
+        self._put(SOUND, {path.name: encoded}, {})
+        return path
+
+    # -- the chunks
+
+    def done(self, step: Step) -> bool:
+        """Whether the pictures of a step seem to be there: their record, and a file of the right size."""
+        entry = self._files(step.stem).get(f"{step.stem}.mp4", {})
+        try:
+            return (self.folder / f"{step.stem}.mp4").stat().st_size == entry.get("bytes")
+        except OSError:
+            return False
+
+    def record(self, step: Step) -> dict[str, Any]:
+        """The numbers of a finished step; empty if it is not finished."""
+        return _read_record(self.folder / f"{step.stem}.json").get("numbers", {})
+
+    def segment(self, step: Step) -> bytes | None:
+        """The pictures of a step (what `encode_segment` gave); None if they are not there or damaged."""
+        return self._whole(step.stem, self.folder / f"{step.stem}.mp4")
+
+    def tail(self, step: Step) -> Tail | None:
+        """What the next chunk continues from, bit by bit; None if it is not there or damaged."""
+        data = self._whole(step.stem, self.folder / f"{step.stem}.tail")
+        if data is None:
+            return None
+        chunk = step.chunk
+        frames = load_tensors(data)["frames"]
+        return Tail(frames, chunk.start + chunk.length - len(frames))
+
+    def commit(self, step: Step, segment: bytes, tail: Tail | None, numbers: Mapping[str, Any]) -> None:
+        """Keep a finished step; tail: None if nothing continues from it. Tails that are not needed any more go."""
+        self.lock.check()
+        files = {f"{step.stem}.mp4": segment}
+        if tail is not None:
+            files[f"{step.stem}.tail"] = save_tensors({"frames": tail.frames.cpu().contiguous()})
+        self._put(step.stem, files, numbers)
+        if not self.keep_all:
+            older = ((int(path.name[:5]), path) for path in self.folder.glob("*.tail"))
+            self._remove(path for number, path in older if number < step.chunk.index and number % TAIL_EVERY)
+
+    # -- files
+
+    def _put(self, stem: str, files: Mapping[str, bytes], numbers: Mapping[str, Any]) -> None:
+        """Write files, and then the record that makes them count."""
+        for name, data in files.items():
+            self._write(self.folder / name, data)
+        sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+        record = {"numbers": dict(numbers), "files": sums}
+        text = json.dumps({"record": record, "sha256": _sum_of(record)}, indent=1)
+        self._write(self.folder / f"{stem}.json", text.encode())
+
+    def _files(self, stem: str) -> dict[str, Any]:
+        """Sizes and checksums by name, from a record."""
+        return _read_record(self.folder / f"{stem}.json").get("files", {})
+
+    def _write(self, path: Path, data: bytes) -> None:
+        before = path.stat().st_size if path.exists() else 0
+        self.disk.write(path, data)
+        self.bytes_used += len(data) - before
+
+    def _remove(self, paths: Any) -> None:
+        for path in list(paths):
+            if path.exists():
+                self.bytes_used -= path.stat().st_size
+                self.disk.remove(path)
+
+    def _whole(self, stem: str, path: Path) -> bytes | None:
+        """The content of a file if it is what its record says."""
+        entry = self._files(stem).get(path.name)
+        if entry is None or not path.exists():
+            return None
+        data = path.read_bytes()
+        if len(data) == entry["bytes"] and hashlib.sha256(data).hexdigest() == entry["sha256"]:
+            return data
+        log.warning("InfiniteTalk: %s is damaged and is made again", path)
+        return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty if there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """What a record says; empty if there is none or a bit of it is wrong."""
+    found = _read_json(path)
+    record = found.get("record", {})
+    return record if found.get("sha256") == _sum_of(record) else {}
+
+
+def _sum_of(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,300 @@
+"""Press Run again after any accident: the video is the same, to the bit, and at most one chunk was lost."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from infinitetalk_core.chunks.takes import Following
+from infinitetalk_core.errors import InputError
+from infinitetalk_core.runs.disk import SCRATCH
+from infinitetalk_core.video.partfile import PartFile
+from tests.support.fault_table import survived
+from tests.support.runs import Notes, Place, UnluckyDisk, no_space, power_cut, small_job
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The video of a run to which nothing happens."""
+    return Place(tmp_path_factory.mktemp("calm")).dub().path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def operations(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """How many things such a run does to the disk."""
+    disk = UnluckyDisk()
+    Place(tmp_path_factory.mktemp("counted")).dub(disk)
+    return disk.count
+
+
+def die_at(place: Place, operation: int) -> bool:
+    """A process of its own makes the video and is gone at this operation of the disk; whether it got that far."""
+    child = os.fork()
+    if child == 0:
+        place.dub(UnluckyDisk(operation, power_cut))
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 137
+
+
+def test_a_run_leaves_a_video_its_report_and_a_note_of_itself(tmp_path):
+    place = Place(tmp_path)
+    notes = Notes()
+    outcome = place.dub(notes=notes)
+    assert place.videos() == ["v.mp4"] and outcome.path == tmp_path / "v.mp4"
+    assert json.loads((tmp_path / "v.json").read_text())["complete"]
+    assert (notes.found_done, notes.made, notes.joined) == (0, [1, 2, 3], [])
+    left = {path.name for path in place.folder.iterdir()}
+    assert left == {"run.json", "lock"}, "a finished run gives up its intermediates"
+    manifest = json.loads((place.folder / "run.json").read_text())
+    assert manifest["state"] == "finished" and len(manifest["report"]["chunks"]) == 3
+
+
+def test_the_manifest_is_what_its_schema_says(tmp_path):
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "run.schema.json").read_text())
+    place = Place(tmp_path)
+    for stop in (2, None):
+        if stop:
+            interrupted_at(place, stop)
+        else:
+            place.dub()
+        manifest = json.loads((place.folder / "run.json").read_text())
+        assert set(schema["required"]) <= set(manifest) <= set(schema["properties"])
+        assert manifest["state"] == ("unfinished" if stop else "finished")
+        assert manifest["version"] == schema["properties"]["version"]["const"]
+        if importlib.util.find_spec("jsonschema"):
+            importlib.import_module("jsonschema").validate(manifest, schema)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_power_cut_at_any_moment_changes_nothing(tmp_path, undisturbed, operations):
+    assert operations > 80
+    for operation in range(1, operations + 1):
+        place = Place(tmp_path / str(operation))
+        place.root.mkdir()
+        assert die_at(place, operation)
+        done = len(list(place.folder.glob("0*.json"))) if place.folder.exists() else 0
+        notes = Notes()
+        outcome = place.dub(notes=notes)
+        assert outcome.path.read_bytes() == undisturbed, f"operation {operation}"
+        assert len(notes.made) <= 3 - done, "a chunk that was finished is not made again"
+        assert place.videos() == ["v.mp4"]
+        assert not list(place.folder.glob("*" + SCRATCH))
+    survived("power cut", f"at each of the {operations} operations of a run on the disk", "the same video to the bit")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moments=st.lists(st.integers(1, 60), min_size=2, max_size=6))
+def test_many_power_cuts_over_one_run(tmp_path_factory, undisturbed, moments):
+    place = Place(tmp_path_factory.mktemp("cuts"))
+    for moment in moments:
+        die_at(place, moment)
+    assert place.dub().path.read_bytes() == undisturbed
+    assert place.videos() == ["v.mp4"]
+
+
+def test_a_full_disk_at_any_moment_is_named_and_costs_nothing(tmp_path, undisturbed, operations):
+    for operation in range(1, operations + 1):
+        place = Place(tmp_path / str(operation))
+        place.root.mkdir()
+        try:
+            place.dub(UnluckyDisk(operation, no_space))
+        except OSError as error:
+            assert "free some space there, then run again" in str(error) or "No space" in str(error)
+        outcome = place.dub()
+        assert outcome.path.read_bytes() == undisturbed, f"operation {operation}"
+        assert place.videos() == ["v.mp4"], "what was kept of the unfinished video made room for the whole one"
+    survived("disk full", f"at each of the {operations} operations of a run on the disk", "the same video to the bit")
+
+
+@pytest.mark.parametrize("write", [1, 3, 6, 9])
+def test_a_full_disk_while_the_video_grows(tmp_path, undisturbed, monkeypatch, write):
+    count = iter(range(1, 10_000))
+
+    def failing(self, data, plain=PartFile.write):
+        if next(count) == write:
+            self.failed = True
+            no_space()
+        return plain(self, data)
+
+    monkeypatch.setattr(PartFile, "write", failing)
+    place = Place(tmp_path)
+    with pytest.raises(OSError):
+        place.dub()
+    monkeypatch.undo()
+    assert place.dub().path.read_bytes() == undisturbed
+    assert place.videos() == ["v.mp4"]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, torch.OutOfMemoryError])
+def test_what_happens_inside_a_chunk_costs_that_chunk(tmp_path, undisturbed, chunk, error):
+    def strike(now: int) -> None:
+        if now == chunk:
+            raise error("in the middle")
+
+    place = Place(tmp_path)
+    with pytest.raises(error):
+        place.dub(notes=Notes(on_chunk=strike))
+    assert place.videos() == (["v_interrupted.mp4"] if chunk > 1 else []), "what is finished stays as a video"
+    notes = Notes()
+    assert place.dub(notes=notes).path.read_bytes() == undisturbed
+    assert notes.found_done == chunk - 1 and notes.made == list(range(chunk, 4))
+    assert place.videos() == ["v.mp4"], "the unfinished one made room"
+
+
+def interrupted_at(place: Place, chunk: int) -> None:
+    def strike(now: int) -> None:
+        if now == chunk:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place.dub(notes=Notes(on_chunk=strike))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "empty"])
+@pytest.mark.parametrize("kind", ["mp4", "tail", "json"])
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_a_damaged_file_is_found_and_made_again(tmp_path, undisturbed, damage, kind, chunk):
+    place = Place(tmp_path)
+    interrupted_at(place, 3)
+    (path,) = place.folder.glob(f"0000{chunk}-*.{kind}")
+    data = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        path.write_bytes({"cut": data[:middle], "flipped": flipped, "empty": b""}[damage])
+    assert place.dub().path.read_bytes() == undisturbed
+
+
+def test_a_damaged_manifest_and_a_damaged_sound_are_made_again(tmp_path, undisturbed):
+    place = Place(tmp_path)
+    interrupted_at(place, 3)
+    for name in ("run.json", "sound.mp4"):
+        (place.folder / name).write_bytes(b"{")
+    notes = Notes()
+    assert place.dub(notes=notes).path.read_bytes() == undisturbed
+    assert notes.made == [3]
+
+
+def test_a_run_of_a_newer_version_is_left_alone(tmp_path, undisturbed):
+    place = Place(tmp_path)
+    interrupted_at(place, 2)
+    path = place.folder / "run.json"
+    newer = {**json.loads(path.read_text()), "version": 2}
+    path.write_text(json.dumps(newer))
+    before = {p.name: p.read_bytes() for p in place.folder.iterdir() if p.name != "lock"}
+    with pytest.raises(InputError, match=r"begun by a newer version .*\(format 2, this one knows 1\); update"):
+        place.dub()
+    assert {p.name: p.read_bytes() for p in place.folder.iterdir() if p.name != "lock"} == before
+    notes = Notes()
+    assert place.dub(notes=notes, start_over=True).path.read_bytes() == undisturbed
+    assert notes.made == [1, 2, 3]
+
+
+def test_a_finished_video_is_taken_as_it_is_while_it_is_whole(tmp_path, undisturbed):
+    place = Place(tmp_path)
+    first = place.dub()
+    notes = Notes()
+    assert place.dub(notes=notes).path == first.path and notes.made == []
+    first.path.write_bytes(first.path.read_bytes()[:-1])
+    again = place.dub()
+    assert again.path.name == "v_2.mp4" and again.path.read_bytes() == undisturbed
+    again.path.unlink()
+    assert place.dub().path.read_bytes() == undisturbed
+    assert place.dub(start_over=True).path.name != again.path.name
+
+
+def test_another_name_is_another_file_of_the_same_chunks(tmp_path, undisturbed):
+    place = Place(tmp_path)
+    interrupted_at(place, 3)
+    place.name = "w.mp4"
+    notes = Notes()
+    outcome = place.dub(notes=notes)
+    assert outcome.path.name == "w.mp4" and outcome.path.read_bytes() == undisturbed and notes.made == [3]
+
+
+def test_a_chunk_made_again_changes_it_and_what_follows(tmp_path):
+    place = Place(tmp_path, job=small_job(40), keep=True)
+    first = place.dub()
+    notes = Notes()
+    again = place.dub(notes=notes, redo="3=77")
+    assert (notes.joined, notes.made) == ([1, 2], [3, 4, 5]) and again.path != first.path
+    assert again.path.read_bytes() != first.path.read_bytes()
+    # Undone, nothing is made again.
+    notes = Notes()
+    assert place.dub(notes=notes).path.read_bytes() == first.path.read_bytes() and notes.made == []
+    # And a fresh run with the same wish comes to the same video.
+    other = Place(tmp_path / "other", job=small_job(40))
+    other.root.mkdir()
+    assert other.dub(redo="3=77").path.read_bytes() == again.path.read_bytes()
+
+
+def test_a_chunk_made_again_with_the_following_ones_kept(tmp_path):
+    place = Place(tmp_path, job=small_job(40), keep=True)
+    first = json.loads(place.dub().report)["chunks"]
+    notes = Notes()
+    redone = json.loads(place.dub(notes=notes, redo="3@0.5", following=Following.KEEP).report)["chunks"]
+    assert (notes.joined, notes.made) == ([1, 2, 4, 5], [3])
+    assert redone[2]["reference_frames"] == [12] and first[2]["reference_frames"] == [0]
+    assert redone[4] == first[4]
+    other = Place(tmp_path / "other", job=small_job(40))
+    other.root.mkdir()
+    fresh = other.dub(redo="3@0.5", following=Following.KEEP).path.read_bytes()
+    assert fresh == place.dub(redo="3@0.5", following=Following.KEEP).path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("redo", "sentence"),
+    [
+        ("four", "'four' is no chunk to redo; write chunk=seed or chunk@seconds"),
+        ("9=1", "there is no chunk 9 to redo: this video has chunks 1 to 3"),
+        ("2@50", "chunk 2 cannot look at 50 s: the source lasts 1.2 s from 0"),
+        ("2=-1", "the seed of chunk 2 must be between 0 and"),
+        ("2", "chunk 2 would come out as it is: give another seed, such as 2=77"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_refused(tmp_path, redo, sentence):
+    with pytest.raises(InputError, match=sentence.replace("(", r"\(")):
+        Place(tmp_path).dub(redo=redo)
+
+
+def test_tails_do_not_fill_the_disk(tmp_path):
+    place = Place(tmp_path, job=small_job(13 + 8 * 12))
+    most: list[int] = []
+
+    def count(now: int) -> None:
+        most.append(len(list(place.folder.glob("*.tail"))))
+
+    place.dub(notes=Notes(on_chunk=count))
+    assert max(most) <= 3, "the last two and every eighth"
+
+
+def test_shots_begin_afresh_after_a_crash_too(tmp_path):
+    def job():
+        return small_job(40, output_cuts=(14, 30))
+
+    calm = Place(tmp_path / "a", job=job())
+    calm.root.mkdir()
+    whole = calm.dub().path.read_bytes()
+    for chunk in range(1, len(job().plan) + 1):
+        place = Place(tmp_path / f"b{chunk}", job=job())
+        place.root.mkdir()
+        interrupted_at(place, chunk)
+        assert place.dub().path.read_bytes() == whole
+
+
+def test_a_source_that_changes_stops_the_run(tmp_path, monkeypatch):
+    place = Place(tmp_path)
+    monkeypatch.setattr(type(place.job.reference.source), "changed", lambda self: True)
+    with pytest.raises(InputError, match="the source file was changed while the video was being made"):
+        place.dub()

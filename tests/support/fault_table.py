@@ -1,0 +1,30 @@
+"""docs/faults.md, written by the tests that ran the faults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
+HEAD = """# What can go wrong
+
+Written by the tests that make it happen (`tests/host/test_faults.py` in a real ComfyUI server,
+`tests/pure/test_runs.py` in the engine), each line when its test passed. To write it anew:
+`INFINITETALK_FAULT_TABLE=1 python3 tools/test.py`.
+
+| Accident | When | What Run does afterwards |
+| --- | --- | --- |
+"""
+
+
+def survived(accident: str, when: str, outcome: str) -> None:
+    """Note that this was tried just now and ended well; only where INFINITETALK_FAULT_TABLE is set."""
+    if not os.environ.get("INFINITETALK_FAULT_TABLE"):
+        return
+    rows = set()
+    if TABLE.exists():
+        text = TABLE.read_text(encoding="utf-8")
+        rows = {line for line in text.splitlines() if line.startswith("| ") and line not in HEAD}
+    rows = {row for row in rows if not row.startswith(f"| {accident} | {when.split(',')[0]}")}
+    rows.add(f"| {accident} | {when} | {outcome} |")
+    TABLE.write_text(HEAD + "".join(f"{row}\n" for row in sorted(rows)), encoding="utf-8")

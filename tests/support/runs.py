@@ -1,0 +1,171 @@
+"""A run of small pictures, carried out as the host does it, on a disk that can fail."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.chunks.conditioning import ChunkConditioning
+from infinitetalk_core.chunks.dub import ColourHold, Job
+from infinitetalk_core.chunks.takes import Following, parse_takes
+from infinitetalk_core.runs.disk import Disk
+from infinitetalk_core.runs.runner import Run
+from infinitetalk_core.runs.session import Outcome, Switches, Wanted, sit
+from infinitetalk_core.runs.steps import plan_steps
+from infinitetalk_core.runs.store import RunStore
+from infinitetalk_core.sampling.euler import pin
+from infinitetalk_core.video.source import PictureBatch
+from infinitetalk_core.video.writer import free_path
+
+from .models import PlainModels, make_job
+
+TOTAL = 25  # frames: 13 + 8 + 4 new ones in three chunks
+KEY = "0123456789abcdef"
+
+
+class DreamingModels(PlainModels):
+    """Every chunk is made from its noise, its reference and the chunk before it, so that a mistake in any shows."""
+
+    def denoise(self, conditioning: ChunkConditioning, after_step: Callable[[int, Tensor], None]) -> Tensor:
+        """A mixture of everything."""
+        self.seen.append(conditioning)
+        dream = 0.4 + 0.2 * conditioning.noise + 0.3 * conditioning.context.mean() + 0.1 * conditioning.reference
+        after_step(0, dream)
+        return pin(dream, conditioning.context)
+
+
+class UnluckyDisk(Disk):
+    """Counts everything that is done to it; at number `fails_at` something happens, `how` to choose."""
+
+    def __init__(self, fails_at: int | None = None, how: Callable[[], None] | None = None) -> None:
+        self.count, self.fails_at, self.how = 0, fails_at, how or no_space
+
+    def _tick(self) -> None:
+        self.count += 1
+        if self.count == self.fails_at:
+            self.how()
+
+    def make_folder(self, path: Path) -> None:
+        self._tick()
+        super().make_folder(path)
+
+    def remove(self, path: Path) -> None:
+        self._tick()
+        super().remove(path)
+
+    def _open(self, path):
+        self._tick()
+        return super()._open(path)
+
+    def _put(self, file, data):
+        self._tick()
+        super()._put(file, data[: len(data) // 2])
+        self._tick()
+        super()._put(file, data[len(data) // 2 :])
+
+    def _sync(self, file):
+        self._tick()
+        super()._sync(file)
+
+    def _move(self, scratch, path):
+        self._tick()
+        super()._move(scratch, path)
+        self._tick()
+
+
+def no_space() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def power_cut() -> None:
+    """Nothing is tidied up, no file is closed."""
+    os._exit(137)
+
+
+@dataclass
+class Notes:
+    """What a sitting told."""
+
+    found_done: int | None = None
+    made: list[int] = field(default_factory=list)
+    joined: list[int] = field(default_factory=list)
+    on_chunk: Callable[[int], None] = lambda chunk: None
+
+    def found(self, done: int, missing: int, store: RunStore) -> None:
+        self.found_done = done
+
+    def between(self) -> None:
+        pass
+
+    def after_step(self, chunk, step, clean) -> None:
+        self.on_chunk(chunk.index + 1)
+
+    def chunk_made(self, finished, numbers) -> None:
+        self.made.append(finished.chunk.index + 1)
+
+    def chunk_joined(self, chunk, numbers) -> None:
+        self.joined.append(chunk.index + 1)
+
+
+def portrait() -> PictureBatch:
+    generator = torch.Generator().manual_seed(5)
+    return PictureBatch(torch.rand(30, 32, 48, 3, generator=generator))
+
+
+def small_job(total: int = TOTAL, **options: Any) -> Job:
+    """Colours held, as by default."""
+    job = make_job(options.pop("source", None) or portrait(), total, colour=ColourHold(0.7), **options)
+    sound = Sound(torch.sin(torch.arange(total * 640) * 0.05)[None] * 0.3, 16000)
+    return Job(**{**vars(job), "speech": type(job.speech)(job.speech.voices, sound)})
+
+
+@dataclass
+class Place:
+    """A folder with runs and videos, and `dub` as a person presses Run."""
+
+    root: Path
+    job: Job = field(default_factory=small_job)
+    name: str = "v.mp4"
+    keep: bool = False
+    models: PlainModels = field(default_factory=DreamingModels)
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "runs" / KEY
+
+    def dub(
+        self,
+        disk: Disk | None = None,
+        notes: Notes | None = None,
+        redo: str = "",
+        following: Following = Following.CONTINUE,
+        start_over: bool = False,
+    ) -> Outcome:
+        takes = parse_takes(redo, len(self.job.plan), self.job.reference.source.length)
+
+        def run(store: RunStore) -> Run:
+            return Run(self.job, plan_steps(self.job.plan, takes, following), self.models, store, crf=20)
+
+        wanted = Wanted(
+            made_of={"seed": 0},
+            place=self.name,
+            root=self.root,
+            new_path=lambda: free_path(self.root / self.name),
+            metadata={"prompt": "{}"},
+            sound=self.job.speech.sound,
+            report=lambda numbers, complete, began: json.dumps({"complete": complete, "chunks": numbers}),
+        )
+        switches = Switches(start_over, self.keep or bool(takes))
+        return sit(self.folder, wanted, run, notes or Notes(), switches, disk)
+
+    def videos(self) -> list[str]:
+        return sorted(path.name for path in self.root.glob("*.mp4"))
