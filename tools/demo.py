@@ -3,8 +3,9 @@
     python3 tools/demo.py           make the video and say where it is
     python3 tools/demo.py --ui      then keep ComfyUI running, to be opened in a browser
 
-Sets up its own environment, a ComfyUI and small models with random weights first (tools/host.py), so what one
-sees is noise in the rhythm of the voice: the whole pipeline works, only the knowledge is missing.
+Sets up its own environment and a ComfyUI first (tools/host.py). The models are the small ones of this repository
+(small_models/): they know drawn characters, 96 x 96 pixels, and make them speak. Every stage is that of the real
+models, so with those in ComfyUI's folders the same workflows dub real people.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import host
 
 WORKFLOWS = host.REPO / "workflows" / "api"
+LARGER = 5  # times: 96 pixels become 480
 INSIDE = "--inside"  # given to the second start, in the environment's Python
 
 
@@ -48,11 +50,11 @@ def main() -> int:
 def run_demo(options: argparse.Namespace) -> int:
     """Start the server, run the workflow, report; with --ui wait for Ctrl+C."""
     from comfy_server import ComfyServer, ServerError, cuda_available
-    from make_tiny_models import write_tiny_models
-    from small_models import place_samples, with_small_models
+
+    from small_models import place_samples, place_trained_models, with_small_models
 
     base = host.DEMO / "base"
-    write_tiny_models(base / "models")
+    place_trained_models(base / "models")
     place_samples(host.REPO / "samples", base / "input")
     workflow = with_small_models(json.loads((WORKFLOWS / f"{options.workflow}.json").read_text(encoding="utf-8")))
     python = Path(sys.executable)
@@ -87,6 +89,7 @@ def make_video(server: Any, workflow: dict[str, Any], options: argparse.Namespac
         return None
     print(f"[demo] done in {time.monotonic() - started:.1f} s")
     print(f"[demo] your video: {os.path.relpath(videos[-1])} ({describe(videos[-1])})")
+    print(f"[demo] enlarged for viewing: {os.path.relpath(enlarged(videos[-1]))}")
     return videos[-1]
 
 
@@ -125,15 +128,50 @@ def describe(video: Path) -> str:
         return f"{frames / rate:.2f} s, {frames} frames at {rate:g}/s, {size}, {sound}"
 
 
+def enlarged(video: Path) -> Path:
+    """A copy beside the video, pictures LARGER times as large, the sound as it is: players blur small ones."""
+    import av
+
+    copy = video.with_stem(f"{video.stem.rstrip('_')}_large")
+    with av.open(str(video)) as small, av.open(str(copy), "w") as large:
+        pictures, sounds = small.streams.video[0], small.streams.audio
+        stream = large.add_stream("libx264", rate=pictures.average_rate, options={"crf": "18"})
+        stream.width, stream.height = LARGER * pictures.width, LARGER * pictures.height
+        sound = large.add_stream_from_template(sounds[0]) if sounds else None
+        for packet in small.demux(pictures, *sounds[:1]):
+            if packet.stream is pictures:
+                for frame in packet.decode():
+                    shown = frame.reformat(stream.width, stream.height, "yuv420p", interpolation="LANCZOS")
+                    large.mux(stream.encode(shown))
+            elif packet.dts is not None:
+                packet.stream = sound
+                large.mux(packet)
+        large.mux(stream.encode(None))
+    return copy
+
+
 def keep_open(server: Any) -> None:
     """Wait for Ctrl+C, or for the server's end."""
     print(f"[demo] open {server.url} in a browser; the workflows are under Templates > infinitetalk")
-    print("[demo] in the loaders choose the files whose names begin with tiny_; Ctrl+C ends ComfyUI", flush=True)
+    print("[demo] in the loaders choose the files whose names begin with small_ and bypass the LoRA; then")
+    for node, values in settings_in_words().items():
+        print(f"[demo]   {node}: {values}")
+    print("[demo] Ctrl+C ends ComfyUI", flush=True)
     try:
         while server.alive():
             time.sleep(0.5)
     except KeyboardInterrupt:
         print()
+
+
+def settings_in_words() -> dict[str, str]:
+    """What the small models need, by node."""
+    from small_models import TRAINED
+
+    return {
+        node.removeprefix("InfiniteTalk"): ", ".join(f"{name} {value}" for name, value in values.items())
+        for node, values in TRAINED.settings.items()
+    }
 
 
 if __name__ == "__main__":

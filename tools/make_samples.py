@@ -1,83 +1,198 @@
-"""Make the sample media in samples/: drawn people, a short drawn video, their depth and mask, and two synthetic voices.
+"""Make the sample media in samples/: drawn people, a short video, depth and mask, two voices; and what is said when.
 
     python tools/make_samples.py [FOLDER]
 
-Needs Pillow, PyAV and the program espeak-ng. The results are in the repository; this says how they were made.
+Needs the packages of `training` in pyproject.toml. The results are in the repository; this says how they were made.
+Characters, voices and sentences are ones that the small models were not trained on. How far the mouth must be open in
+each frame of the voices goes to tests/data/mouth_openings.json, which the tests of lip-sync compare with.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import shutil
-import subprocess
+import json
 import sys
-from collections.abc import Iterator
+import wave
+from dataclasses import replace
 from pathlib import Path
 
 import av
-from sample_drawing import Pose, face_mask, pair, portrait, portrait_depth
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-FPS = 25
-VIDEO_SECONDS = 3
-VIDEO_SIZE = 384
-# (file, espeak-ng voice, pitch, words a minute, text)
-VOICES = (
-    ("voice.wav", "en-us+f3", 52, 150, "Hello! I was only a drawing, until this voice brought me to life."),
-    ("voice_2.wav", "en-gb+m3", 42, 148, "Nice to meet you. Shall we make a film together?"),
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+
+from infinitetalk_core.training.articulation import Articulation, articulate  # noqa: E402
+from infinitetalk_core.training.characters import Character, make_character  # noqa: E402
+from infinitetalk_core.training.performance import (  # noqa: E402
+    CameraMove,
+    Performance,
+    perform,
+    silent_performance,
+    still_camera,
 )
+from infinitetalk_core.training.render import render  # noqa: E402
+from infinitetalk_core.training.voices import Utterance, Voice, join, on_whole_frames, say, silence  # noqa: E402
+
+TRUTH = REPO / "tests" / "data" / "mouth_openings.json"
+FPS = 25
+PICTURE, VIDEO = 480, 384  # pixels, square
+HALF = 416  # pixels: how wide each of the two people's halves is
+VIDEO_FRAMES = 75
+WOMAN, MAN = 1_000_043, 1_000_036  # seeds of characters
+VOICES = {
+    "voice.wav": (
+        Voice("en-us-nyc+f3", rate=150, pitch=52),
+        "Hello! I was only a drawing, until this voice brought me to life.",
+    ),
+    "voice_2.wav": (
+        Voice("en-gb-scotland+m3", rate=148, pitch=42),
+        "Nice to meet you. Shall we make a film together?",
+    ),
+}
+# What she says in the silent video: other words in another rhythm, which dubbing has to overcome.
+ORIGINAL = Voice("en-gb-scotland+f5", rate=165), "Lemons and melons ripen slowly, even under a window."
+PAUSE_BEFORE, PAUSE_AFTER = 0.1, 0.2  # seconds
+
+# Depth as a depth node shows it: brighter is nearer, 0 … 255.
+WALL, BODY, HEAD, NOSE = 70, 165, 190, 60
+MARGIN = 0.04  # of the picture: how far the mask reaches beyond the head, which will move in another way
+
+Frames = NDArray[np.uint8]
+Mask = NDArray[np.float32]
 
 
-def poses() -> Iterator[Pose]:
-    """The source video: a head that sways and blinks, its mouth closed."""
-    for i in range(FPS * VIDEO_SECONDS):
-        t = i / FPS
-        turn = math.sin(2 * math.pi * t / VIDEO_SECONDS)
-        nod = math.sin(4 * math.pi * t / VIDEO_SECONDS)
-        blink = max(0.0, *(1 - abs(t - moment) / 0.1 for moment in (0.8, 2.1)))
-        yield Pose(sway=0.12 * turn, nod=0.03 * nod, tilt=3.5 * turn, blink=blink)
+def utterance(voice: Voice, text: str) -> Utterance:
+    """Somebody says something, after a breath."""
+    return on_whole_frames(join([silence(PAUSE_BEFORE), say(text, voice), silence(PAUSE_AFTER)]))
 
 
-def write_video(path: Path, size: int = VIDEO_SIZE) -> None:
-    """H.264 without sound, small."""
+def write_voices(folder: Path) -> dict[str, list[float]]:
+    """The recordings, mono, 16 bit; how far the mouth is open in each of their frames."""
+    openings = {}
+    for name, (voice, text) in VOICES.items():
+        spoken = utterance(voice, text)
+        samples = (spoken.sound.waveform[0].numpy() * 32767).round().clip(-32768, 32767).astype("<i2")
+        with wave.open(str(folder / name), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(spoken.sound.sample_rate_hz)
+            file.writeframes(samples.tobytes())
+        openings[name] = [round(float(value), 3) for value in articulate(spoken).opening]
+    return openings
+
+
+def calm(seed: int) -> Performance:
+    """One frame of somebody who looks into the camera, mouth and eyes at rest."""
+    still = silent_performance(1, seed)
+    level = {name: getattr(still, name) * 0 for name in ("blink", "gaze_x", "gaze_y", "hand", "pitch")}
+    return replace(still, **level, yaw=still.yaw * 0.5)
+
+
+def source_performance() -> Performance:
+    """What the woman does in the video."""
+    words = articulate(utterance(*ORIGINAL))
+    tracks = (getattr(words, name)[:VIDEO_FRAMES] for name in ("opening", "width", "energy"))
+    made = perform(Articulation(*tracks), WOMAN)
+    return replace(made, hand=made.hand * 0)
+
+
+def slow_push() -> CameraMove:
+    """The video's camera: a little nearer and to the side, and softly back."""
+    way = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(VIDEO_FRAMES) / VIDEO_FRAMES)).astype(np.float32)
+    return CameraMove(pan_x=0.03 * way, pan_y=0.01 * way, zoom=1 + 0.1 * way, roll=0 * way)
+
+
+def write_video(path: Path) -> None:
+    """H.264 without sound."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=FPS)
-        stream.width = stream.height = size
+        stream.width = stream.height = VIDEO
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "20", "preset": "veryslow"}
-        for pose in poses():
-            frame = av.VideoFrame.from_image(portrait(size, pose))
-            file.mux(stream.encode(frame))
+        for frame in render(make_character(WOMAN), source_performance(), slow_push(), VIDEO):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode(None))
 
 
-def write_voices(folder: Path) -> None:
-    """Mono, 22.05 kHz, 16 bit, as espeak-ng makes them."""
-    program = shutil.which("espeak-ng")
-    if program is None:
-        sys.exit("espeak-ng is needed for the voices; install it with the system's package manager")
-    for name, voice, pitch, speed, text in VOICES:
-        options = ["-v", voice, "-p", str(pitch), "-s", str(speed), "-w", str(folder / name)]
-        subprocess.run([program, *options, text], check=True)
+def unlike(first: Character, second: Character, performance: Performance, camera: CameraMove, size: int) -> Mask:
+    """Where two characters that differ in one thing look different, (F, size, size), 0 … 1: the shape of that thing."""
+    pictures = [render(character, performance, camera, size).astype(np.float32) for character in (first, second)]
+    return np.clip(np.abs(pictures[0] - pictures[1]).max(axis=-1) / 160, 0, 1)
+
+
+def shapes(seed: int, performance: Performance, camera: CameraMove, size: int) -> tuple[Mask, Mask]:
+    """The whole person, and the clothes: (F, size, size), 0 … 1."""
+    bare = replace(make_character(seed), props=())
+    dark, bright = (20, 20, 20), (250, 250, 250)
+    wall = [replace(bare, wall=(colour, colour)) for colour in (dark, bright)]
+    cloth = [replace(bare, shirt=colour, under=colour) for colour in (dark, bright)]
+    return 1 - unlike(*wall, performance, camera, size), unlike(*cloth, performance, camera, size)
+
+
+def depth(seed: int, performance: Performance, size: int) -> Image.Image:
+    """How near everything is: the head before the shoulders, both far before the wall."""
+    (person,), (clothes,) = shapes(seed, performance, still_camera(1), size)
+    y, x = np.mgrid[0:size, 0:size] / size
+    middle_x, middle_y = 0.5 + float(performance.shift_x[0]), 0.5 + float(performance.shift_y[0])
+    round_head = np.clip(1 - ((x - middle_x) / 0.3) ** 2 - ((y - middle_y) / 0.4) ** 2, 0, 1) ** 0.5
+    near = clothes * BODY + (1 - clothes) * (HEAD + NOSE * round_head)
+    picture = WALL + (near - WALL) * person
+    return Image.fromarray(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), size / 240).round().astype(np.uint8))
+
+
+def face_mask(seed: int, performance: Performance, camera: CameraMove, size: int) -> Image.Image:
+    """White wherever the head is at any time of the video, with a soft edge."""
+    person, clothes = shapes(seed, performance, camera, size)
+    head = ((person - clothes) > 0.5).any(axis=0).astype(np.uint8)
+    reach = round(MARGIN * size)
+    # Opening first: thin rims where clothes meet the wall are no head.
+    head = cv2.dilate(cv2.morphologyEx(head, cv2.MORPH_OPEN, _ball(reach // 2)), _ball(reach))
+    return Image.fromarray((cv2.GaussianBlur(head.astype(np.float32), (0, 0), reach / 3) * 255).astype(np.uint8))
+
+
+def _ball(reach: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)), np.uint8)
+
+
+def two_people() -> Image.Image:
+    """The woman and the man before one wall."""
+    woman, man = make_character(WOMAN), make_character(MAN)
+    # Things between the two would be cut in half where the pictures meet.
+    left, right = ([p for p in woman.props if p.x < 0.5], [p for p in man.props if p.x > 0.5])
+    woman = replace(woman, props=tuple(left))
+    man = replace(man, props=tuple(right), wall=woman.wall, light=woman.light)
+    cut = (PICTURE - HALF) // 2
+    halves = [render(who, calm(who.seed), still_camera(1), PICTURE)[0, :, cut : cut + HALF] for who in (woman, man)]
+    return Image.fromarray(np.concatenate(halves, axis=1))
 
 
 def write_pictures(folder: Path) -> None:
     """The portrait with its depth, the mask of the video's head, and the two people."""
-    portrait(512, Pose()).save(folder / "portrait.png", optimize=True)
-    portrait_depth(512).save(folder / "portrait_depth.png", optimize=True)
-    face_mask(VIDEO_SIZE).save(folder / "face_mask.png", optimize=True)
-    pair(768, 432).save(folder / "two_people.png", optimize=True)
+    portrait = render(make_character(WOMAN), calm(WOMAN), still_camera(1), PICTURE)[0]
+    pictures = {
+        "portrait": Image.fromarray(portrait),
+        "portrait_depth": depth(WOMAN, calm(WOMAN), PICTURE),
+        "face_mask": face_mask(WOMAN, source_performance(), slow_push(), VIDEO),
+        "two_people": two_people(),
+    }
+    for name, picture in pictures.items():
+        picture.save(folder / f"{name}.png", optimize=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the sample media.")
-    default = Path(__file__).resolve().parent.parent / "samples"
-    parser.add_argument("folder", type=Path, nargs="?", default=default)
+    parser.add_argument("folder", type=Path, nargs="?", default=REPO / "samples")
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     write_pictures(folder)
     write_video(folder / "portrait.mp4")
-    write_voices(folder)
+    openings = write_voices(folder)
+    TRUTH.parent.mkdir(parents=True, exist_ok=True)
+    TRUTH.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {v}" for k, v in openings.items()) + "\n}\n")
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size / 1e3:7.1f} kB  {path.name}")
 

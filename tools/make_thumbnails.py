@@ -89,7 +89,7 @@ def _film(canvas: Image.Image, video: Path, effect: Callable[[Image.Image, float
     width, height = (SIDE - 4 * gap) // 3, SIDE - WAVE - 2 * edge
     with av.open(str(video)) as file:
         shown = [frame.to_image() for frame in file.decode(video=0)]
-    for i, frame in enumerate(shown[:: len(shown) // 3][:3]):
+    for i, frame in enumerate(shown[len(shown) // 6 :: len(shown) // 3][:3]):
         canvas.paste(_cover(effect(frame, i / 2), width, height), (gap + i * (width + gap), edge))
     pen = ImageDraw.Draw(canvas)
     for x in range(gap, SIDE, 2 * hole):

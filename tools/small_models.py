@@ -1,47 +1,88 @@
-"""Workflows on the small models: put their file names in, take out what no small model exists for."""
+"""Workflows on small models: put their file names and settings in, take out what no small model exists for.
+
+There are two sets. The trained one (small_models/, made by infinitetalk_core/training) makes drawn characters speak;
+the random one (make_tiny_models.py) only has the formats, for tests that look at everything but the picture.
+"""
 
 from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Workflow = dict[str, dict[str, Any]]
+Settings = Mapping[str, Mapping[str, Any]]
 
-# The input that names a file, by node type, and the small file's name (see make_tiny_models.py).
-SMALL_FILES = {
-    "UNETLoader": {"unet_name": "tiny_wan2.1_i2v.safetensors", "weight_dtype": "default"},
-    "VAELoader": {"vae_name": "tiny_wan_vae.safetensors"},
-    "LoraLoaderModelOnly": {"lora_name": "tiny_lora.safetensors"},
-    "ModelPatchLoader": {"name": "tiny_infinitetalk_single.safetensors"},
-    "InfiniteTalkAudioEncoderLoader": "tiny_wav2vec2.safetensors",
-    "InfiniteTalkModelLoader": "tiny_infinitetalk_single.safetensors",
-    "InfiniteTalkUni3CLoader": "tiny_uni3c.safetensors",
-}
+TRAINED_MODELS = Path(__file__).resolve().parent.parent / "small_models"
 WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
 MEDIA_SUFFIXES = (".png", ".jpg", ".wav", ".flac", ".mp4")
+PICKER, GUIDANCE, SAMPLER = "InfiniteTalkReferencePicker", "InfiniteTalkGuidance", "InfiniteTalkChunkSampler"
 # ComfyUI's loaders of these accept the real sizes only, so there are no small ones: gigabytes or nothing.
 WITHOUT_SMALL_FILE = ("CLIPLoader", "CLIPVisionLoader")
-# What a machine without a graphics card does in half a minute: few steps, small pictures. Speech guidance stays on.
-QUICK_SETTINGS: dict[str, dict[str, Any]] = {
-    "InfiniteTalkReferencePicker": {"size": "custom", "width": 128, "height": 128},
-    "InfiniteTalkGuidance": {"preset": "custom", "steps": 4, "text_scale": 1.0, "audio_scale": 3.0, "shift": 7.0},
-}
+LORA_LOADER = "LoraLoaderModelOnly"
 
 
-def with_small_models(workflow: Workflow, *, quick: bool = True) -> Workflow:
-    """A copy of an API workflow that runs on the small models.
+@dataclass(frozen=True)
+class SmallModels:
+    """Files that stand for the real ones, and the settings they work with, by node type."""
 
-    File names are replaced; loaders without a small file go, and with them every node that cannot work
-    without what they gave. An input that was linked to a removed node goes too: the pack's nodes take it as
-    optional. With `quick` (see QUICK_SETTINGS) also few steps and a small size.
+    prefix: str  # of the file names
+    has_lora: bool  # if not, loaders of LoRAs are taken out
+    settings: Settings
+
+    @property
+    def files(self) -> dict[str, str | dict[str, str]]:
+        """By node type: the input that names a file and its value, or the name alone for the pack's own loaders."""
+        name = f"{self.prefix}_{{}}.safetensors".format
+        return {
+            "UNETLoader": {"unet_name": name("wan2.1_i2v"), "weight_dtype": "default"},
+            "VAELoader": {"vae_name": name("wan_vae")},
+            "ModelPatchLoader": {"name": name("infinitetalk_single")},
+            LORA_LOADER: {"lora_name": name("lora")},
+            "InfiniteTalkAudioEncoderLoader": name("wav2vec2"),
+            "InfiniteTalkModelLoader": name("infinitetalk_single"),
+            "InfiniteTalkUni3CLoader": name("uni3c"),
+        }
+
+
+TRAINED = SmallModels(
+    prefix="small",
+    has_lora=False,
+    # What they were trained for; see small_models/README.md.
+    settings={
+        PICKER: {"size": "custom", "width": 96, "height": 96},
+        GUIDANCE: {"preset": "custom", "steps": 8, "text_scale": 1.0, "audio_scale": 2.0, "shift": 3.0, "apg": False},
+        SAMPLER: {"chunk_frames": 33, "context_frames": 9},
+    },
+)
+RANDOM = SmallModels(
+    prefix="tiny",
+    has_lora=True,
+    # Few steps and small pictures; speech guidance stays on.
+    settings={
+        PICKER: {"size": "custom", "width": 128, "height": 128},
+        GUIDANCE: {"preset": "custom", "steps": 4, "text_scale": 1.0, "audio_scale": 3.0, "shift": 7.0},
+    },
+)
+
+
+def with_small_models(workflow: Workflow, models: SmallModels = TRAINED) -> Workflow:
+    """A copy of an API workflow that runs on small models.
+
+    File names and settings are replaced; loaders without a small file go, and with them every node that cannot work
+    without what they gave. An input that was linked to a removed node goes too: the pack's nodes take it as optional.
     """
     small = copy.deepcopy(workflow)
     for node in small.values():
-        _rename(node)
-        if quick:
-            node["inputs"].update(QUICK_SETTINGS.get(node["class_type"], {}))
+        _rename(node, models.files.get(node["class_type"], {}))
+        node["inputs"].update(models.settings.get(node["class_type"], {}))
+    if not models.has_lora:
+        _bypass_loras(small)
+    if any(node["class_type"] == "InfiniteTalkSpeakers" for node in small.values()):
+        _make_room_for_two(small)
     gone = {i for i, node in small.items() if node["class_type"] in WITHOUT_SMALL_FILE}
     while found := {i for i in small.keys() - gone if _cannot_do_without(small[i], gone)}:
         gone |= found
@@ -51,13 +92,27 @@ def with_small_models(workflow: Workflow, *, quick: bool = True) -> Workflow:
     return kept
 
 
-def _rename(node: dict[str, Any]) -> None:
-    files = SMALL_FILES.get(node["class_type"])
+def _rename(node: dict[str, Any], files: str | dict[str, str]) -> None:
     if isinstance(files, str):
-        # The pack's own loaders: the one input that names a weight file.
+        # The one input that names a weight file.
         names = [k for k, v in node["inputs"].items() if isinstance(v, str) and Path(v).suffix in WEIGHT_SUFFIXES]
         files = dict.fromkeys(names, files)
-    node["inputs"].update(files or {})
+    node["inputs"].update(files)
+
+
+def _bypass_loras(workflow: Workflow) -> None:
+    """What came from a LoRA loader comes from the model before it."""
+    for loader in [i for i, node in workflow.items() if node["class_type"] == LORA_LOADER]:
+        before = workflow.pop(loader)["inputs"]["model"]
+        for node in workflow.values():
+            node["inputs"] = {k: before if _links_to(v, {loader}) else v for k, v in node["inputs"].items()}
+
+
+def _make_room_for_two(workflow: Workflow) -> None:
+    """A square would show the gap between the two."""
+    for node in workflow.values():
+        if node["class_type"] == PICKER:
+            node["inputs"]["width"] = 2 * node["inputs"]["height"]
 
 
 def _cannot_do_without(node: dict[str, Any], gone: set[str]) -> bool:
@@ -69,6 +124,16 @@ def _cannot_do_without(node: dict[str, Any], gone: set[str]) -> bool:
 
 def _links_to(value: object, nodes: set[str]) -> bool:
     return isinstance(value, list) and len(value) == 2 and str(value[0]) in nodes
+
+
+def place_trained_models(folder: Path, trained: Path = TRAINED_MODELS) -> list[Path]:
+    """Copy the trained small models into ComfyUI's models folder; where they are."""
+    placed = []
+    for file in sorted(trained.glob("*/*.safetensors")):
+        placed.append(folder / file.relative_to(trained))
+        placed[-1].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, placed[-1])
+    return placed
 
 
 def place_samples(samples: Path, folder: Path) -> list[str]:

@@ -83,7 +83,8 @@ def dubber(run: Run) -> None:
 def camera(run: Run) -> None:
     """Uni3C, on top of the finished speaking model."""
     config = CAMERA_TRAINING if run.steps is None else replace(CAMERA_TRAINING, steps=run.steps)
-    learnt = _samples(run, CAMERA_SAMPLES, run.folder / "camera_samples")
+    recipe = CAMERA_SAMPLES if run.samples is None else replace(CAMERA_SAMPLES, samples=run.samples)
+    learnt = _samples(run, recipe, run.folder / "camera_samples")
     train_camera(config, own_models.load_dubber(run.models), learnt, run.folder / "camera", run.models, say)
 
 

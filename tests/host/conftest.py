@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import wave
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=REPO / "tests" / "golden" / "data",
         help="folder of golden cases (<case>.json + <case>.safetensors); every size is read from the JSON",
     )
+    parser.addoption("--seeds", type=int, default=1, help="how many seeds the demo's lip-sync is measured with")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,11 +68,14 @@ def pack(comfyui: Path) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ComfyUI models folder with the small models."""
+    """A ComfyUI models folder with the small models, random (tiny_…) and trained (small_…)."""
     from make_tiny_models import write_tiny_models
+
+    from small_models import place_trained_models
 
     folder = tmp_path_factory.mktemp("base") / "models"
     write_tiny_models(folder)
+    place_trained_models(folder)
     return folder
 
 
@@ -81,20 +86,38 @@ def samples() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small() -> Callable[[Any], dict[str, Any]]:
-    """`small(workflow)`: a workflow (a dict, or a name in workflows/api) on the small models."""
-    from small_models import with_small_models
+def voice_frames(samples: Path) -> int:
+    """How many frames samples/voice.wav lasts."""
+    with wave.open(str(samples / "voice.wav")) as file:
+        return round(25 * file.getnframes() / file.getframerate())
+
+
+def _on(models: str) -> Callable[[Any], dict[str, Any]]:
+    import small_models
 
     def make(workflow: dict[str, Any] | str) -> dict[str, Any]:
         if isinstance(workflow, str):
             workflow = json.loads((REPO / "workflows" / "api" / f"{workflow}.json").read_text())
-        return with_small_models(workflow)
+        return small_models.with_small_models(workflow, getattr(small_models, models))
 
     return make
 
 
+@pytest.fixture(scope="session")
+def small() -> Callable[[Any], dict[str, Any]]:
+    """`small(workflow)`: a workflow (a dict, or a name in workflows/api) on the small random models."""
+    return _on("RANDOM")
+
+
+@pytest.fixture(scope="session")
+def trained() -> Callable[[Any], dict[str, Any]]:
+    """`trained(workflow)`: the same on the small trained models, with their settings, as the demo runs it."""
+    return _on("TRAINED")
+
+
 def _make_server(base: Path, models: Path) -> Any:
     from comfy_server import ComfyServer
+
     from small_models import place_samples
 
     base.mkdir(parents=True, exist_ok=True)
@@ -144,6 +167,8 @@ MODULES = {
     "guidance": "infinitetalk_core.sampling.guidance",
     "schedule": "infinitetalk_core.sampling.schedule",
     "sdedit": "infinitetalk_core.sampling.sdedit",
+    "sync": "infinitetalk_core.metrics.sync",
+    "drift": "infinitetalk_core.metrics.drift",
 }
 
 

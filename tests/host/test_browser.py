@@ -258,8 +258,8 @@ def test_a_policy_and_a_camera_path_grey_what_they_do_not_read(window: Window) -
         assert grey(window, "CameraPath") == every - numbers, kind
 
 
-def test_run_makes_a_video_and_shows_it_on_the_node(window: Window) -> None:
-    from small_models import SMALL_FILES, WITHOUT_SMALL_FILE
+def test_run_makes_a_video_and_shows_it_on_the_node(window: Window, voice_frames: int) -> None:
+    from small_models import RANDOM, WITHOUT_SMALL_FILE
 
     window.load("talking_portrait")
     window.run(
@@ -278,7 +278,7 @@ def test_run_makes_a_video_and_shows_it_on_the_node(window: Window) -> None:
                 }
             }
         }""",
-        [SMALL_FILES, [*WITHOUT_SMALL_FILE, "CLIPTextEncode"]],
+        [RANDOM.files, [*WITHOUT_SMALL_FILE, "CLIPTextEncode"]],
     )
     page = window.page
     page.locator("[data-testid=queue-button]").first.click()
@@ -291,7 +291,7 @@ def test_run_makes_a_video_and_shows_it_on_the_node(window: Window) -> None:
     )
     shown = player.evaluate("v => ({ seconds: v.duration, width: v.videoWidth, height: v.videoHeight })")
     assert (shown["width"], shown["height"]) == (64, 64)
-    assert abs(shown["seconds"] - 121 / 25) < 0.1, "as long as voice.wav"
+    assert abs(shown["seconds"] - voice_frames / 25) < 0.1, "as long as voice.wav"
     page.wait_for_timeout(500)
     window.shot("after_run")
 

@@ -39,7 +39,7 @@ def test_one_bar_over_all_chunks(job):
     node, result, _ = job
     steps = [m for m in result.of_type("progress") if m["node"] == node]
     (total,) = {m["max"] for m in steps}
-    assert total == 3 * STEPS, "121 frames in chunks of 61 with 5 context frames are three chunks"
+    assert total == 3 * STEPS, "123 frames in chunks of 61 with 5 context frames are three chunks"
     values = [m["value"] for m in steps]
     assert values[-1] == total
     assert all(b >= a for a, b in pairwise(values))

@@ -1,0 +1,82 @@
+"""The trained small models speak without any host: unseen characters, unseen voices, unseen sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from infinitetalk_core.audio.encoder_files import load_speech_encoder
+from infinitetalk_core.chunks.conditioning import seeded_noise
+from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
+from infinitetalk_core.chunks.plan import plan_chunks
+from infinitetalk_core.chunks.reference import Picking, pick_references
+from infinitetalk_core.metrics.sync import mouth_opening, shuffled, sync
+from infinitetalk_core.sampling.guidance import Guidance
+from infinitetalk_core.sampling.schedule import shifted_sigmas
+from infinitetalk_core.speech import Speech, encode_speech
+from infinitetalk_core.training import own_models
+from infinitetalk_core.training.articulation import articulate
+from infinitetalk_core.training.drawn_video import listening
+from infinitetalk_core.training.own_models import OwnModels
+from infinitetalk_core.training.voices import speak
+from infinitetalk_core.video.source import PictureBatch
+from tools.small_models import GUIDANCE, PICKER, SAMPLER, TRAINED, TRAINED_MODELS
+
+UNSEEN = (1_000_043, 1_000_031)
+CHUNKS = 2
+# Bounds; see tests/host/test_speaking.py for the longer video.
+LEAST_SYNC = 0.6
+MOST_LAG = 1  # frames
+
+chunk_frames, context_frames = (TRAINED.settings[SAMPLER][name] for name in ("chunk_frames", "context_frames"))
+FRAMES = chunk_frames + (CHUNKS - 1) * (chunk_frames - context_frames)
+
+
+@pytest.fixture(scope="module")
+def models() -> OwnModels:
+    """The files of the repository with the demo's settings."""
+    chosen = TRAINED.settings[GUIDANCE]
+    return OwnModels(
+        own_models.load_dubber(TRAINED_MODELS),
+        own_models.load_own_vae(TRAINED_MODELS),
+        shifted_sigmas(chosen["steps"], chosen["shift"]),
+        Guidance(chosen["text_scale"], chosen["audio_scale"]),
+    )
+
+
+@pytest.fixture(scope="module", params=UNSEEN)
+def spoken(request: pytest.FixtureRequest, models: OwnModels) -> tuple[np.ndarray, np.ndarray]:
+    """A portrait of an unseen character says something: the mouth's opening as made, and as it should be."""
+    seed: int = request.param
+    utterance = speak(seed, FRAMES / 25 + 0.1, unseen=True)
+    encoder = load_speech_encoder(TRAINED_MODELS / own_models.SPEECH)
+    said = encode_speech(encoder.encode, utterance.sound)
+    size = TRAINED.settings[PICKER]["height"]
+    source = PictureBatch(listening(1, seed, moving_camera=False, size=size).frames(0, 1))
+    plan, picking = plan_chunks(FRAMES, chunk_frames, context_frames), Picking()
+    job = Job(
+        plan=plan,
+        picks=pick_references(plan, picking, source.length),
+        context_frames=context_frames,
+        speech=Speech((said.voices[0][:FRAMES],), said.sound),
+        reference=Reference(source, size, size, picking),
+        masks=None,
+        colour=ColourHold(),
+        noise=seeded_noise(0),
+    )
+    frames = torch.cat([finished.frames for finished in dub(job, models)])
+    return mouth_opening(frames), articulate(utterance).opening[:FRAMES]
+
+
+def test_the_mouth_follows_the_voice(spoken: tuple[np.ndarray, np.ndarray]) -> None:
+    found = sync(*spoken)
+    assert found.correlation >= LEAST_SYNC
+    assert abs(found.lag) <= MOST_LAG
+
+
+def test_and_not_the_voice_of_another_time(spoken: tuple[np.ndarray, np.ndarray]) -> None:
+    opening, truth = spoken
+    chance = [sync(opening, shuffled(truth, seed)).correlation for seed in range(4)]
+    assert max(chance) < LEAST_SYNC
+    assert np.mean(chance) < LEAST_SYNC / 2
