@@ -162,8 +162,8 @@ class ChunkSampler(io.ComfyNode):
                     io.String.Input(
                         "redo_chunks",
                         default="",
-                        tooltip="Chunks to make again: 4=77 is chunk 4 with seed 77, 4@2.5 with the source at 2.5 s "
-                        "as its reference, 4=77@2.5 both; several between commas. Quick if intermediates were kept.",
+                        tooltip="Chunks to make again: 4=77 is chunk 4 with seed 77; several between commas. The help "
+                        "page says how to give them another reference. Quick if intermediates were kept.",
                     )
                 ),
                 advanced(
