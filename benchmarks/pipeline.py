@@ -72,6 +72,7 @@ def make_job(options: argparse.Namespace, pack: str, models: Path):
         chunk_frames=81,
         context_frames=9,
         colour=module("infinitetalk_core.chunks.dub").ColourHold(),
+        seam_fade=0,
         strengths=(),
         pinned=None,
         camera=None,

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..infinitetalk_core.chunks.dub import ColourHold
 from ..infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES
+from ..infinitetalk_core.chunks.seam import SEAM_FADE, check_seam_fade
 from ..infinitetalk_core.chunks.takes import Following
 from ..infinitetalk_core.runs.session import Switches
 from ..infinitetalk_core.sampling.settings import preset_for
@@ -175,6 +176,17 @@ class ChunkSampler(io.ComfyNode):
                         "frames. keep: they stay, and the join may show.",
                     )
                 ),
+                advanced(
+                    io.Int.Input(
+                        "seam_fade",
+                        default=SEAM_FADE,
+                        min=0,
+                        max=64,
+                        tooltip="Frames over which a chunk leaves the look of the last frame before it, which the VAE "
+                        "changes a little: no jump at the join. 0 is off, as in the original.",
+                        optional=True,
+                    )
+                ),
             ],
             outputs=[
                 io.Video.Output("video", display_name="video"),
@@ -202,6 +214,7 @@ class ChunkSampler(io.ComfyNode):
         keep_intermediates: bool = False,
         redo_chunks: str = "",
         after_redo: str = AFTER_REDO[0],
+        seam_fade: int = SEAM_FADE,
         guidance=None,
         clip_vision=None,
         positive=None,
@@ -222,6 +235,7 @@ class ChunkSampler(io.ComfyNode):
             chunk_frames=chunk_frames,
             context_frames=context_frames,
             colour=ColourHold(colour_hold, to_first),
+            seam_fade=check_seam_fade(seam_fade),
             strengths=sdedit,
             pinned=pinned,
             camera=camera,

@@ -28,6 +28,7 @@ from .conditioning import (
 from .pinned import Pinned, latent_mask, paste
 from .plan import Chunk
 from .reference import Pick, Picking, Policy, shown_frames, source_frame
+from .seam import fade_seam
 from .sizes import fit_to
 
 # (step just done, its clean estimate (1, 16, T, h, w))
@@ -113,6 +114,7 @@ class Job:
     strengths: tuple[float, ...] = ()  # SDEdit's t₀ by chunk index, the last one goes on; empty: off
     pinned: Pinned | None = None
     camera: CameraGuide | None = None
+    seam_fade: int = 0  # new frames over which what the VAE changed in the context fades in
 
     def strength(self, chunk: Chunk) -> float:
         """SDEdit's t₀ of `chunk`."""
@@ -180,6 +182,8 @@ def _make(
         # Where the source is known at each moment, its colours are too: light may change within a chunk.
         held_to = anchor if source is None or job.colour.to_first else source.frames
         frames = hold_colour(frames, held_to, job.colour.strength, job.colour.device)
+        if tail is not None:
+            frames = fade_seam(frames, chunk, tail.frames[-1], job.seam_fade, job.context_frames)
     if source is not None and source.free is not None:
         frames = paste(frames, source.frames, source.free)
     index = chunk.start + chunk.length - job.context_frames

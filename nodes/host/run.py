@@ -51,6 +51,7 @@ class RunSettings:
     chunk_frames: int
     context_frames: int
     colour: ColourHold
+    seam_fade: int
     strengths: tuple[float, ...]
     pinned: Pinned | None
     camera: CameraControl | None
@@ -151,6 +152,7 @@ def described(job: Job, studio: Studio, settings: RunSettings, hidden: Any) -> d
         "sigmas": studio.sigmas.tolist(),
         "seed": settings.seed,
         "colour": [job.colour.strength, job.colour.to_first],
+        "seam_fade": job.seam_fade,
         "sdedit": list(settings.strengths),
         "crf": settings.crf,
         # How the speech was encoded, too: features may differ in their last bits from one time to the next.
@@ -237,4 +239,5 @@ def _job(speech: Speech, reference: Reference, settings: RunSettings) -> Job:
         strengths=settings.strengths,
         pinned=settings.pinned,
         camera=guide,
+        seam_fade=settings.seam_fade,
     )
