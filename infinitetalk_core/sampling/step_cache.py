@@ -64,8 +64,8 @@ class StepCaching:
 class StepCache:
     """The memory of one chunk: the rule's sum, and what the blocks last added to each branch.
 
-    `begin` once a step; then for each prediction of that step either `through`, where the blocks can be handed over as
-    one function, or `stand_in` and `keep`.
+    `begin` once a step; then `through` for each prediction of the step. A host that does not hand over its blocks as
+    one function does the same with `skipping`, `keeping` and `added`: what the blocks last added (L, C), by branch.
     """
 
     def __init__(self, caching: StepCaching):
@@ -76,7 +76,7 @@ class StepCache:
         self._drift = 0.0
         self._before: Tensor | None = None
         self._around: Hashable = None
-        self._added: dict[int, Tensor] = {}
+        self.added: dict[int, Tensor] = {}
 
     @property
     def drift(self) -> float:
@@ -86,7 +86,7 @@ class StepCache:
     @property
     def size_bytes(self) -> int:
         """Memory that the kept answers take."""
-        return sum(t.nbytes for t in self._added.values())
+        return sum(t.nbytes for t in self.added.values())
 
     @torch.no_grad()
     def begin(self, modulation: Tensor, around: Hashable = None) -> bool:
@@ -97,11 +97,11 @@ class StepCache:
         """
         now = modulation.detach().float()
         drift = self._drift if self._before is None else self._drift + self.caching.predicted_change(self._before, now)
-        free = self.steps >= self.caching.first_steps and around == self._around and bool(self._added)
+        free = self.steps >= self.caching.first_steps and around == self._around and bool(self.added)
         self.skipping = free and drift < self.caching.threshold
         self._drift = drift if self.skipping else 0.0
         if not self.skipping:
-            self._added.clear()
+            self.added.clear()
         self._before, self._around = now, around
         self.steps += 1
         self.skipped += self.skipping
@@ -114,13 +114,9 @@ class StepCache:
 
     def stand_in(self, branches: Sequence[int]) -> tuple[Tensor, ...] | None:
         """What stands in for the blocks for these branches, each (L, C); None: run them."""
-        if not self.skipping or any(branch not in self._added for branch in branches):
+        if not self.skipping or any(branch not in self.added for branch in branches):
             return None
-        return tuple(self._added[branch] for branch in branches)
-
-    def keep(self, branch: int, added: Tensor) -> None:
-        """Remember what the blocks added (L, C) to the tokens of a branch."""
-        self._added[branch] = added
+        return tuple(self.added[branch] for branch in branches)
 
     def through(self, branches: Sequence[int], x: Tensor, blocks: Blocks) -> Tensor:
         """blocks(x), or what stands in for it. x (B, L, C): one item for each of the branches."""
@@ -129,8 +125,8 @@ class StepCache:
             return add(x, added)
         out = blocks(x)
         if self.keeping:
-            for branch, item in zip(branches, self.place(out).sub(self.place(x)), strict=True):
-                self.keep(branch, item)
+            for branch, item in zip(branches, self.place(out) - self.place(x), strict=True):
+                self.added[branch] = item
         return out
 
     def around_blocks(
@@ -151,7 +147,7 @@ class StepCache:
 
     def clear(self) -> None:
         """Give the memory back."""
-        self._added.clear()
+        self.added.clear()
         self._before = None
 
     def summary(self) -> str:

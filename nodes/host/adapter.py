@@ -21,6 +21,7 @@ from ...infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
 from ...infinitetalk_core.model.kernels import Choice
 from .attention import choose_attention
 from .patchers import Patcher, load_strictly, model_patcher
+from .step_cache import CachedStep
 from .uni3c import CameraStep
 
 KEY = "infinitetalk"
@@ -40,12 +41,14 @@ class SpeechCall:
     """What the blocks need during one prediction; travels in transformer_options.
 
     speech: by index of the conditioning (ComfyUI's `cond_or_uncond`). camera: Uni3C's share of this step, or None.
+    cached: the step cache's, or None.
     """
 
     adapter: AudioAdapter
     speech: Sequence[SpeechTokens]
     strength: float
     camera: CameraStep | None = None
+    cached: CachedStep | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> SpeechCall:
         """ComfyUI moves what travels in transformer_options; the blocks cast where they use it."""
@@ -134,8 +137,13 @@ def _with_listening_blocks(
 ) -> dict[str, Any]:
     replacements = options.get("patches_replace", {})
     blocks = dict(replacements.get("dit", {}))
-    for i, (block, audio) in enumerate(zip(backbone.blocks, call.adapter.blocks, strict=True)):
-        hears = partial(_listening_block, i, block, audio, call, picture_tokens)
+    listening = [
+        partial(_listening_block, i, block, audio, call, picture_tokens)
+        for i, (block, audio) in enumerate(zip(backbone.blocks, call.adapter.blocks, strict=True))
+    ]
+    if call.cached is not None:
+        listening = call.cached.around(options["cond_or_uncond"], listening)
+    for i, hears in enumerate(listening):
         other = blocks.get(("double_block", i))
         blocks[("double_block", i)] = hears if other is None else _inside(other, hears)
     return {**options, "patches_replace": {**replacements, "dit": blocks}}
