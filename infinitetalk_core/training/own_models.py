@@ -24,7 +24,7 @@ from ..sampling.euler import euler
 from ..sampling.guidance import Guidance, guided
 from ..sampling.schedule import TIMESTEPS
 from ..sampling.sdedit import noised, start_at
-from ..sampling.step_cache import StepCache, StepCaching
+from ..sampling.step_cache import StepCache
 from .captions import TOKENS, caption_tokens
 from .flow_matching import Dubber
 from .vae import WanVae, load_vae
@@ -133,7 +133,7 @@ class OwnModels:
     camera_strength: float = 1.0
     camera_end: float = 1.0  # share of the steps after which the camera is free
     low_precision: bool = True
-    caching: StepCaching | None = None
+    new_step_cache: Callable[[], StepCache] | None = None  # called for each chunk; None: no step caching
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class OwnModels:
         combine = guided(self.guidance)
         branches = self.guidance.branches
         mask, reference = c.mask.to(device), c.reference.to(device)
-        cache = None if self.caching is None else StepCache(self.caching)
+        cache = None if self.new_step_cache is None else self.new_step_cache()
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             camera = self._camera_share(x, sigma, c) if c.camera is not None else None
