@@ -125,8 +125,7 @@ def callables(b: SimpleNamespace, pack: str, speakers: int, attention: str):
         patches["attn1_patch"] = [model_multitalk.MultiTalkGetAttnMapPatch(masks)]
     native_options = {"patches": patches, "block_index": 0, "grid_sizes": b.grid, "audio_embeds": audio}
     call = adapter.SpeechCall(None, [tokens(audio, masks)], 1.0)
-    options = {"cond_or_uncond": [0], **override(pack, attention)}
-    args = {"img": b.x, "txt": b.text, "vec": b.e, "pe": b.pe, "transformer_options": options}
+    args = {"img": b.x, "txt": b.text, "vec": b.e, "pe": b.pe, "transformer_options": override(pack, attention)}
 
     def native():
         options = copy.copy(native_options)

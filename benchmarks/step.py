@@ -101,8 +101,8 @@ def callables(b: SimpleNamespace, pack: str, attention: str):
     call = adapter.SpeechCall(b.adapter, [b.speech], 1.0)
 
     def ours():
-        options = {"wrappers": wrappers, "cond_or_uncond": [0], adapter.KEY: call, **override(pack, attention)}
-        return b.model(*b.given, transformer_options=options)
+        options = {"wrappers": wrappers, **override(pack, attention)}
+        return b.model(*b.given, transformer_options=options, **{adapter.KEY: call})
 
     def plain():
         return b.model(*b.given, transformer_options={})

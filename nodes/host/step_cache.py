@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,7 +46,7 @@ class CachedStep:
     kept: dict[int, Tensor] | None
     place: Callable[[Tensor], Tensor]
 
-    def around(self, branches: list[int], blocks: list[Replacement]) -> list[Replacement]:
+    def around(self, branches: Sequence[int], blocks: list[Replacement]) -> list[Replacement]:
         """The replacements of all blocks of a prediction, whose batch is `branches`."""
         if self.added is not None and all(branch in self.added for branch in branches):
             added = [self.added[branch] for branch in branches]
@@ -81,7 +81,7 @@ def _end(
     place: Callable[[Tensor], Tensor],
     start: list[Tensor],
     kept: dict[int, Tensor],
-    branches: list[int],
+    branches: Sequence[int],
     block: Replacement,
     args: dict[str, Any],
     extra: dict[str, Any],
