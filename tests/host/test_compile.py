@@ -5,12 +5,14 @@ With the backend "eager" the graph is traced, guarded and chosen as with any oth
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 
 import comfy.sd
 import pytest
+import test_uni3c
 import torch
 import torch._dynamo
 from comfy_api.torch_helpers import set_torch_compile_wrapper
@@ -144,3 +146,17 @@ def test_our_block_is_a_full_graph(core, own):
         want = run(x, e)
         got = torch.compile(run, backend="eager", fullgraph=True)(x, e)
     torch.testing.assert_close(got, want)
+
+
+@torch.inference_mode()
+def test_a_camera_that_ends_works_in_a_compiled_model(core, files, own):
+    """Its network runs inside the graph of the steps that it takes part in, at most one break."""
+    loaded = SimpleNamespace(
+        model=load(core, files), patcher=core.uni3c.load_uni3c_patcher(files.uni3c), adapter=own.adapter
+    )
+    c = test_uni3c.conditioning(core, loaded, view=True)
+    made = test_uni3c.studio(core, loaded, 5, 4, strength=0.8, start=0.0, end=0.6)
+    want = made.denoise(c, lambda s, x: None)
+    got = replace(made, model=compiled(made.model)).denoise(c, lambda s, x: None)
+    assert relative(got, want) < 1e-5
+    assert breaks() <= 1
