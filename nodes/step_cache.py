@@ -30,8 +30,8 @@ class StepCacheNode(io.ComfyNode):
                     max=10.0,
                     step=0.01,
                     tooltip="How much change is left out before the model is run again: more is faster and further "
-                    "from the video without a cache. 0.2 is careful, 0.5 shows. The log says how many steps were left "
-                    "out.",
+                    "from the video without a cache. 0.2: as in the reference; 0.5: for drafts. The log says how many "
+                    "steps were left out.",
                 ),
                 io.Combo.Input(
                     "calibration",
