@@ -8,6 +8,7 @@ import weakref
 from dataclasses import asdict, replace
 from importlib import import_module
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -160,7 +161,37 @@ def test_the_node_sets_it_and_its_numbers_are_part_of_the_runs_name(core, files,
         node.execute(base, 0.3, "480", 4, "GPU")
 
 
+def test_a_run_is_another_one_with_another_cache(core, files, caching):
+    """So a cached video never goes on from chunks that were made without it."""
+    job, settings = MagicMock(masks=None), MagicMock(pinned=None, camera=None, strengths=())
+    job.speech.sound.waveform = torch.zeros(1, 4)
+    settings.sampling = import_module(f"{core.cache.__package__}.settings").SamplingSettings()
+    plain = load_model(core, files)
+    models = [plain, core.host_cache.put_step_cache(plain, caching)]
+    models.append(core.host_cache.put_step_cache(plain, replace(caching, threshold=0.3)))
+    told = [core.run.described(job, MagicMock(model=model), settings, None)["step_cache"] for model in models]
+    assert told[0] is None
+    assert told[1]["threshold"] == 2.5
+    assert told[2] == {**told[1], "threshold": 0.3}
+
+
 def test_texts_of_several_parts_are_refused(core):
     core.host_cache.check_single("positive", [["text", {}]])
     with pytest.raises(ValueError, match="the positive text is made of 2 parts"):
         core.host_cache.check_single("positive", [["text", {}], ["another", {}]])
+
+
+@pytest.mark.parametrize("ours_too", [False, True])
+@torch.inference_mode()
+def test_comfyuis_own_cache_of_steps_works_as_well(core, files, own, caching, ours_too):
+    """EasyCache of ComfyUI, alone and together with ours: it may leave out whole predictions behind our back."""
+    easy = import_module("comfy_extras.nodes_easycache").EasyCacheNode
+    c, plain = make_conditioning(core, own), load_model(core, files)
+    model = core.host_cache.put_step_cache(plain, caching) if ours_too else plain
+    (model,) = easy.execute(model, 1.0, 0.1, 0.95, False).args
+    made = studio(core, model, core.guidance.Guidance(5, 4), steps=STEPS)
+    got = made.denoise(c, lambda s, x: None)
+    assert torch.isfinite(got).all()
+    uncached = replace(made, model=plain).denoise(c, lambda s, x: None)
+    assert 1e-4 < relative(got, uncached) < 1.0
+    torch.testing.assert_close(got[:, :, :2], c.context, atol=1e-5, rtol=1e-5)
