@@ -160,3 +160,15 @@ def test_a_camera_that_ends_works_in_a_compiled_model(core, files, own):
     got = replace(made, model=compiled(made.model)).denoise(c, lambda s, x: None)
     assert relative(got, want) < 1e-5
     assert breaks() <= 1
+
+
+@torch.inference_mode()
+def test_blocks_compiled_one_by_one_make_the_same_video(core, files, own):
+    """As some nodes of other packs do it. Ours then run as they are: they call a block's layers, not the block."""
+    model, c = load(core, files), make_conditioning(core, own)
+    blocks = model.clone()
+    keys = [f"diffusion_model.blocks.{i}" for i in range(len(own.backbone.blocks))]
+    set_torch_compile_wrapper(blocks, "eager", keys=keys)
+    guidance = core.guidance.Guidance(1, 2)
+    want = studio(core, model, guidance).denoise(c, lambda s, x: None)
+    assert relative(studio(core, blocks, guidance).denoise(c, lambda s, x: None), want) < 1e-5
