@@ -45,6 +45,7 @@ class Condition:
     moving_camera: bool = False
     sdedit: float = 1.0
     uni3c: bool = False
+    step_cache: float = 0.0  # threshold; 0: every step is made
     portrait: bool = False  # a picture instead of a talking person's video
     voice: str = ""  # empty: espeak-ng; else "flite VOICE", a sound file, or CODEC
 
@@ -68,7 +69,10 @@ class Condition:
     def to_json(self) -> str:
         """For the row: with another setting it is another row."""
         named = {"policy": self.policy.value, "voice": Path(self.voice).name}  # a row tells no folder of a machine
-        return json.dumps({**asdict(self), **named}, sort_keys=True)
+        setting = {**asdict(self), **named}
+        if not self.step_cache:  # rows from before it could be chosen stay the rows they are
+            del setting["step_cache"]
+        return json.dumps(setting, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,13 @@ def experiments(recordings: Sequence[str] = (), flite: bool = False) -> tuple[Ex
             "context", "Context frames", _context(), ("seam", "seam_worst", "sync", "colour_end"), reference="9"
         ),
         Experiment("steps", "Steps", _steps(), ("sync", "sharpness", "seam", "colour_mean"), reference="40"),
+        Experiment(
+            "cache",
+            "Step caching, by threshold (40 steps)",
+            _step_cache(),
+            ("sync", "sharpness", "seam", "colour_mean"),
+            reference="off",
+        ),
         Experiment(
             "voices",
             "Unseen characters and voices",
@@ -147,6 +158,11 @@ def _context() -> tuple[Condition, ...]:
 
 def _steps() -> tuple[Condition, ...]:
     return tuple(Condition(f"{n}", 4, steps=n) for n in (4, 6, 8, 12, 20, 40))
+
+
+def _step_cache() -> tuple[Condition, ...]:
+    plain = Condition("off", 4, steps=40)
+    return (plain, *(replace(plain, name=f"{t:g}", step_cache=t) for t in (0.1, 0.2, 0.3, 0.5)))
 
 
 def _voices(recordings: Sequence[str], flite: bool) -> tuple[Condition, ...]:

@@ -32,6 +32,7 @@ from infinitetalk_core.metrics.drift import DriftCurve, drift, drift_curve, stil
 from infinitetalk_core.metrics.sync import correlation, mouth_opening, shuffled, sync
 from infinitetalk_core.rate import FRAMES_PER_SECOND
 from infinitetalk_core.sampling.settings import SamplingSettings
+from infinitetalk_core.sampling.step_cache import StepCache, StepCaching
 from infinitetalk_core.speech import Encode, Speech, encode_speech
 from infinitetalk_core.training import own_models
 from infinitetalk_core.training.articulation import Articulation, articulate, articulate_sound
@@ -178,6 +179,7 @@ def make_models(condition: Condition, models: Path, variant: Path) -> OwnModels:
         guidance=sampling.guidance,
         words=condition.words,
         camera=own_models.load_camera(models) if condition.uni3c else None,
+        new_step_cache=partial(StepCache, StepCaching(condition.step_cache)) if condition.step_cache else None,
     )
 
 

@@ -14,6 +14,7 @@ from .reference_picker import ReferencePicker
 from .sdedit import SDEditStrength
 from .speakers import Speakers
 from .speech_encode import SpeechEncode
+from .step_cache import StepCacheNode
 from .uni3c_loader import Uni3CLoader
 
 NODES: list[type[io.ComfyNode]] = [
@@ -21,6 +22,7 @@ NODES: list[type[io.ComfyNode]] = [
     SpeechEncode,
     Speakers,
     ModelLoader,
+    StepCacheNode,
     ReferencePicker,
     SDEditStrength,
     PinnedRegion,

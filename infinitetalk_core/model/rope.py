@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from einops import rearrange, repeat
@@ -15,8 +16,12 @@ BASE = 10000.0
 
 def rotate_pairs(x: Tensor, angles: Tensor) -> Tensor:
     """Turn the pairs (x₀, x₁), (x₂, x₃) … of the last axis by `angles` (…, D/2), in float32."""
+    return turn_pairs(x, angles.cos(), angles.sin())
+
+
+def turn_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate_pairs` with the cosines and sines (…, D/2) of its angles, which many layers share."""
     a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = angles.cos(), angles.sin()
     return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x.dtype)
 
 
@@ -39,4 +44,4 @@ def video_rotation(grid: tuple[int, int, int], head_dim: int, device: torch.devi
         repeat(axes[2], "w d -> t h w d", t=t, h=h),
     ]
     angles = rearrange(torch.cat(spread, dim=-1), "t h w d -> 1 (t h w) 1 d").float()
-    return lambda x: rotate_pairs(x, angles)
+    return partial(turn_pairs, cos=angles.cos(), sin=angles.sin())

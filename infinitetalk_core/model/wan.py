@@ -23,6 +23,9 @@ from .block import BlockCalls, audio_conditioned_block
 from .rope import Rotate, video_rotation
 
 PATCH = (1, 2, 2)
+Blocks = Callable[[Tensor], Tensor]  # tokens (B, L, C) → tokens after all blocks
+# (time modulation (B, 6, C), tokens, blocks) → what stands for `blocks(tokens)`
+AroundBlocks = Callable[[Tensor, Tensor, Blocks], Tensor]
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,25 @@ def time_frequencies(timesteps: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1).float()
 
 
+def run_blocks(modulation: Tensor, x: Tensor, blocks: Blocks) -> Tensor:
+    """All of them."""
+    return blocks(x)
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the blocks are run.
+
+    recompute: keep no activations inside the blocks for the backward pass. around: for step caching.
+    """
+
+    recompute: bool = False
+    around: AroundBlocks = run_blocks
+
+
+PLAIN = Running()
+
+
 class WanBackbone(nn.Module):
     """Wan 2.1 I2V with places for speech."""
 
@@ -178,14 +200,13 @@ class WanBackbone(nn.Module):
         speech: Sequence[SpeechTokens],
         audio_scale: float = 1.0,
         after_block: Callable[[int, Tensor], Tensor] | None = None,
-        recompute: bool = False,
+        running: Running = PLAIN,
     ) -> Tensor:
         """Predict the velocity.
 
         x (B, 36, T, h, w); timesteps (B,) on 0…1000; text (B, M ≤ text_len, text_dim); picture (B, 257, clip_dim)
         or None; speech: one per item; after_block(i, tokens (B, L, C)) → tokens may change what block i gives;
-        recompute: keep no activations inside the blocks for the backward pass.
-        Returns (B, 16, T, h, w).
+        running: how the blocks are run. Returns (B, 16, T, h, w).
         """
         x = self.patch_embedding(x)
         grid: tuple[int, int, int] = tuple(x.shape[2:])  # type: ignore[assignment]
@@ -196,20 +217,23 @@ class WanBackbone(nn.Module):
         text = self.text_embedding(F.pad(text, (0, 0, 0, self.config.text_len - text.shape[1])))
         picture = None if picture is None else self.img_emb(picture)
         rotate = video_rotation(grid, self.config.dim // self.config.heads, x.device)
-        for i, (module, audio) in enumerate(zip(self.blocks, adapter.blocks, strict=True)):
-            block = cast(Block, module)
-            calls = BlockCalls(
-                self_attention=partial(_self_attention, block, rotate),
-                cross_attention=partial(block.cross_attn.attend, text=text, picture=picture),
-                attention=sdpa,
-            )
-            run = (
-                partial(checkpoint, audio_conditioned_block, use_reentrant=False)
-                if recompute
-                else audio_conditioned_block
-            )
-            x = run(block, cast(AudioBlock, audio), x, e6, speech, audio_scale, calls)
-            x = x if after_block is None else after_block(i, x)
+        run: Callable[..., Tensor] = audio_conditioned_block
+        if running.recompute:
+            run = partial(checkpoint, audio_conditioned_block, use_reentrant=False)
+
+        def blocks(x: Tensor) -> Tensor:
+            for i, (module, audio) in enumerate(zip(self.blocks, adapter.blocks, strict=True)):
+                block = cast(Block, module)
+                calls = BlockCalls(
+                    self_attention=partial(_self_attention, block, rotate),
+                    cross_attention=partial(block.cross_attn.attend, text=text, picture=picture),
+                    attention=sdpa,
+                )
+                x = run(block, cast(AudioBlock, audio), x, e6, speech, audio_scale, calls)
+                x = x if after_block is None else after_block(i, x)
+            return x
+
+        x = running.around(e6, x, blocks)
         t, h, w = grid
         return rearrange(
             self.head(x, e), "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h, w=w, p=PATCH[1], q=PATCH[2]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..chunks.conditioning import model_input, reference_mask
 from ..model.audio_adapter import AudioAdapter, SpeechTokens
-from ..model.wan import WanBackbone
+from ..model.wan import AroundBlocks, Running, WanBackbone, run_blocks
 from ..sampling.euler import pin
 from ..sampling.schedule import TIMESTEPS
 from ..sampling.sdedit import noised
@@ -56,10 +56,13 @@ class Dubber:
         reference: Tensor,
         mask: Tensor,
         camera: Callable[[int, Tensor], Tensor] | None = None,
+        around: AroundBlocks = run_blocks,
     ) -> Tensor:
-        """Velocity of x (B, 16, T, h, w) at noise levels sigma (B,). camera: what Uni3C adds after each block."""
+        """Velocity of x (B, 16, T, h, w) at noise levels sigma (B,). camera: what Uni3C adds after each block; around:
+        the blocks' running, as in `Running`."""
         z = model_input(x, mask, reference.expand(len(x), -1, -1, -1, -1))
-        return self.backbone(z, sigma * TIMESTEPS, text, None, self.adapter, speech, 1.0, camera, self.recompute)
+        running = Running(self.recompute, around)
+        return self.backbone(z, sigma * TIMESTEPS, text, None, self.adapter, speech, 1.0, camera, running)
 
 
 def shifted_levels(uniform: Tensor, shift: float) -> Tensor:

@@ -19,11 +19,12 @@ from ..chunks.camera import CameraConditioning
 from ..chunks.conditioning import ChunkConditioning
 from ..model.audio_adapter import AdapterConfig, AudioAdapter
 from ..model.uni3c import Uni3C, Uni3CConfig
-from ..model.wan import WanBackbone, WanConfig, time_frequencies
+from ..model.wan import WanBackbone, WanConfig, run_blocks, time_frequencies
 from ..sampling.euler import euler
 from ..sampling.guidance import Guidance, guided
 from ..sampling.schedule import TIMESTEPS
 from ..sampling.sdedit import noised, start_at
+from ..sampling.step_cache import StepCache
 from .captions import TOKENS, caption_tokens
 from .flow_matching import Dubber
 from .vae import WanVae, load_vae
@@ -132,6 +133,7 @@ class OwnModels:
     camera_strength: float = 1.0
     camera_end: float = 1.0  # share of the steps after which the camera is free
     low_precision: bool = True
+    new_step_cache: Callable[[], StepCache] | None = None  # called for each chunk; None: no step caching
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -158,6 +160,7 @@ class OwnModels:
         combine = guided(self.guidance)
         branches = self.guidance.branches
         mask, reference = c.mask.to(device), c.reference.to(device)
+        cache = None if self.new_step_cache is None else self.new_step_cache()
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             camera = self._camera_share(x, sigma, c) if c.camera is not None else None
@@ -172,6 +175,7 @@ class OwnModels:
                     reference,
                     mask,
                     camera,
+                    run_blocks if cache is None else cache.around_blocks(range(len(branches)), camera is not None),
                 )
             return combine({b: v[None] for b, v in zip(branches, found.float(), strict=True)})
 

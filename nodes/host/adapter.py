@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ...infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
 from ...infinitetalk_core.model.kernels import Choice
 from .attention import choose_attention
 from .patchers import Patcher, load_strictly, model_patcher
+from .step_cache import CachedStep
 from .uni3c import CameraStep
 
 KEY = "infinitetalk"
@@ -37,15 +38,23 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class SpeechCall:
-    """What the blocks need during one prediction; travels in transformer_options.
+    """What the blocks need during one prediction.
 
-    speech: by index of the conditioning (ComfyUI's `cond_or_uncond`). camera: Uni3C's share of this step, or None.
+    In transformer_options `speech` is by guidance branch (ComfyUI's `cond_or_uncond`); what reaches the model is
+    `of_items`: by item of its batch, whose branches are named. camera: Uni3C's share of this step, or None. cached: the
+    step cache's, or None.
     """
 
     adapter: AudioAdapter
     speech: Sequence[SpeechTokens]
     strength: float
     camera: CameraStep | None = None
+    cached: CachedStep | None = None
+    branches: tuple[int, ...] = ()
+
+    def of_items(self, branches: Sequence[int]) -> SpeechCall:
+        """For a batch of these branches."""
+        return replace(self, speech=tuple(self.speech[i] for i in branches), branches=tuple(branches))
 
     def to(self, *args: Any, **kwargs: Any) -> SpeechCall:
         """ComfyUI moves what travels in transformer_options; the blocks cast where they use it."""
@@ -67,6 +76,7 @@ def put_on_model(model: Patcher, path: Path, strength: float, attention: Choice 
     patched = model.clone()
     patched.set_additional_models(KEY, [model_patcher(adapter)])
     patched.set_attachments(KEY, strength)
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, announce)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, listen)
     choose_attention(patched, attention)
     return patched
@@ -108,6 +118,27 @@ def adapter_of(model: Patcher) -> AudioAdapter:
     return patchers[0].model
 
 
+def announce(
+    executor: Any,
+    x: Tensor,
+    timestep: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Wrapper of BaseModel's apply_model: hands what `listen` needs to the backbone as an argument of its own.
+
+    A compiled backbone checks its arguments at each call, but not transformer_options (ComfyUI's TorchCompileModel
+    says so): found there, the speech of one branch would be taken for another's.
+    """
+    options = transformer_options or {}
+    if KEY in options:
+        kwargs[KEY] = options[KEY].of_items(options["cond_or_uncond"])
+    return executor(x, timestep, c_concat, c_crossattn, control, options, **kwargs)
+
+
 def listen(
     executor: Any,
     x: Tensor,
@@ -120,7 +151,7 @@ def listen(
 ) -> Tensor:
     """Wrapper of WanModel's forward: replaces each block by one that hears. Without speech nothing changes."""
     options = transformer_options or {}
-    call = options.get(KEY)
+    call = kwargs.pop(KEY, None)
     if call is not None:
         picture_tokens = None if clip_fea is None else clip_fea.shape[-2]
         if call.camera is not None:
@@ -134,8 +165,13 @@ def _with_listening_blocks(
 ) -> dict[str, Any]:
     replacements = options.get("patches_replace", {})
     blocks = dict(replacements.get("dit", {}))
-    for i, (block, audio) in enumerate(zip(backbone.blocks, call.adapter.blocks, strict=True)):
-        hears = partial(_listening_block, i, block, audio, call, picture_tokens)
+    listening = [
+        partial(_listening_block, i, block, audio, call, picture_tokens)
+        for i, (block, audio) in enumerate(zip(backbone.blocks, call.adapter.blocks, strict=True))
+    ]
+    if call.cached is not None:
+        listening = call.cached.around(call.branches, listening)
+    for i, hears in enumerate(listening):
         other = blocks.get(("double_block", i))
         blocks[("double_block", i)] = hears if other is None else _inside(other, hears)
     return {**options, "patches_replace": {**replacements, "dit": blocks}}
@@ -168,8 +204,7 @@ def _listening_block(
         attention=partial(_audio_attention, options),
         after_cross_attention=partial(_other_patches, options),
     )
-    speech = [call.speech[i] for i in options["cond_or_uncond"]]
-    x = audio_conditioned_block(block, audio, args["img"].contiguous(), e, speech, call.strength, calls)
+    x = audio_conditioned_block(block, audio, args["img"].contiguous(), e, call.speech, call.strength, calls)
     return {"img": x if call.camera is None else call.camera.after_block(index, x)}
 
 

@@ -14,6 +14,7 @@ from ...infinitetalk_core.sampling.euler import pin
 from ...infinitetalk_core.sampling.guidance import Guidance, guided
 from .adapter import KEY, SpeechCall, adapter_of
 from .patchers import Patcher
+from .step_cache import ChunkCache, step_caching_of
 from .uni3c import KEY as CAMERA_KEY
 from .uni3c import CameraControl, camera_steps
 
@@ -31,6 +32,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         self.guidance = guidance
         self.chunk = chunk
         self.camera = camera
+        self.step_cache: ChunkCache | None = None
 
     def set_branches(self, positive: list, negative: list) -> None:
         """The conditionings of the branches that count, made from the two that a user connects."""
@@ -52,7 +54,14 @@ class SpeechGuider(comfy.samplers.CFGGuider):
             self.camera_step = camera_steps(
                 self.camera, uni3c.model, self.chunk.camera, self.inner_model, device, len(heard)
             )
-        return super().inner_sample(noise, latent_image, device, *args, **kw)
+        caching = step_caching_of(self.model_patcher)
+        if caching is None:
+            return super().inner_sample(noise, latent_image, device, *args, **kw)
+        self.step_cache = ChunkCache(caching, self.inner_model)
+        try:
+            return super().inner_sample(noise, latent_image, device, *args, **kw)
+        finally:
+            self.step_cache.close(self.chunk.chunk.index)
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None):
         """The guided estimate of the clean latents (1, 16, T, h, w)."""
@@ -63,6 +72,8 @@ class SpeechGuider(comfy.samplers.CFGGuider):
             float(timestep.flatten()[0]), transformer_options["sample_sigmas"]
         ):
             call = replace(call, camera=self.camera_step())
+        if self.step_cache is not None:
+            call = replace(call, cached=self.step_cache.begin(timestep, call.camera is not None))
         heard = {**transformer_options, KEY: call}
         x = pin(x, self.context)
         branches = self.guidance.branches

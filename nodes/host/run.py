@@ -32,6 +32,7 @@ from .adapter import adapter_of, check_backbone
 from .identity import Graph, versions
 from .progress import JobProgress
 from .reference import plan_of
+from .step_cache import check_single, step_caching_of
 from .studio import Studio, check_vae, no_text
 from .uni3c import KEY as CAMERA_KEY
 from .uni3c import CameraControl
@@ -135,7 +136,7 @@ def run_report(job: Job, settings: RunSettings, chunks: list[dict[str, Any]], co
 def described(job: Job, studio: Studio, settings: RunSettings, hidden: Any) -> dict[str, Any]:
     """Everything that changes the video, as JSON: what a run is known by."""
     reference, pinned, camera = job.reference, settings.pinned, settings.camera
-    graph = Graph(hidden)
+    graph, caching = Graph(hidden), step_caching_of(studio.model)
     return {
         "versions": versions(),
         "plan": [list(vars(chunk).values()) for chunk in job.plan],
@@ -150,6 +151,7 @@ def described(job: Job, studio: Studio, settings: RunSettings, hidden: Any) -> d
         "camera": None if camera is None else [camera.strength, camera.start, camera.end],
         "guidance": asdict(settings.sampling.guidance),
         "sigmas": studio.sigmas.tolist(),
+        "step_cache": None if caching is None else asdict(caching),
         "seed": settings.seed,
         "colour": [job.colour.strength, job.colour.to_first],
         "seam_fade": job.seam_fade,
@@ -166,6 +168,9 @@ def _studio(models: tuple[Any, Any, Any, Any, Any], settings: RunSettings, takes
     adapter_of(model)
     check_vae(vae)
     check_guidance(model)
+    if step_caching_of(model) is not None:
+        check_single("positive", positive or [])
+        check_single("negative", negative or [])
     if settings.camera is not None:
         settings.camera.check(backbone.dim)
         # Loaded by ComfyUI together with the MODEL.

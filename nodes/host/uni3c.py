@@ -92,7 +92,7 @@ class CameraStep:
         """Take the DiT's input x (B, 36, T, h, w); the items of a batch differ in their conditions only."""
         if self.coming is not None:
             return
-        self.keep = len(options["cond_or_uncond"]) < self.branches
+        self.keep = len(x) < self.branches
         first = x[:1]
         embedded = sinusoidal_embedding_1d(backbone.freq_dim, timestep[:1].flatten()).to(x.dtype)
         attention = partial(_attention, options)

@@ -45,12 +45,10 @@ def make_conditioning(core, own, speakers: int = 1, context: int = 2):
 def predict_on_host(core, model, x, t, text, picture, items):
     """One forward of ComfyUI's WanModel with the items' speech."""
     adapter = core.adapter.adapter_of(model)
-    options = {
-        "wrappers": {WrappersMP.DIFFUSION_MODEL: {core.adapter.KEY: [core.adapter.listen]}},
-        "cond_or_uncond": list(range(len(items))),
-        core.adapter.KEY: core.adapter.SpeechCall(adapter, items, model.get_attachment(core.adapter.KEY)),
-    }
-    return model.model.diffusion_model(x, t, text, clip_fea=picture, transformer_options=options)
+    call = core.adapter.SpeechCall(adapter, items, model.get_attachment(core.adapter.KEY))
+    options = {"wrappers": {WrappersMP.DIFFUSION_MODEL: {core.adapter.KEY: [core.adapter.listen]}}}
+    given = {"transformer_options": options, core.adapter.KEY: call}
+    return model.model.diffusion_model(x, t, text, clip_fea=picture, **given)
 
 
 @pytest.mark.parametrize("speakers", [1, 2])

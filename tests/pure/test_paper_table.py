@@ -206,3 +206,8 @@ def test_the_baseline_looks_at_what_was_made(models):
     assert "pose_copied" not in numbers and numbers["mouth_copied"] is not None
     assert len(curves["colour"]) == 2
     assert TrainingConfig().shift == SHIFT
+
+
+def test_rows_made_before_there_was_a_step_cache_stay_the_rows_they_are():
+    assert "step_cache" not in Condition("off", steps=40).to_json()
+    assert json.loads(Condition("0.2", steps=40, step_cache=0.2).to_json())["step_cache"] == 0.2

@@ -1,0 +1,130 @@
+"""How long InfiniteTalk weights take to load, in every layout, from a cold and from a warm page cache.
+
+    COMFYUI_DIR=… .venv/bin/python benchmarks/load_time.py [--layers 4 --folder /tmp] [--layouts fp16 Q4_K]
+
+Writes a file of the released width (dim 5120; each layer is 86 million numbers, the released file has 40) with random
+numbers, loads it through the loader's own code three ways, and deletes it: cold (the kernel is asked to drop the file
+from the page cache), warm, and as far as the refusal of a wrong file needs, which is its header. Reading is counted to
+the last byte: weights are mapped from the disk, so every tensor is touched once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from in_process import comfyui_folder, enter_comfyui, load_pack
+from side_by_side import AUDIO_WIDTH
+
+LAYOUTS = ("fp16", "fp8", "fp8 scaled", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0")
+
+
+def writer(layout: str) -> Callable:
+    """What writes (path, weights) in that layout."""
+    import torch
+    from weight_layouts import write_gguf, write_plain, write_scaled_new
+
+    if layout == "fp8 scaled":
+        return write_scaled_new
+    plain = {"fp16": torch.float16, "fp8": torch.float8_e4m3fn}
+    return partial(write_plain, dtype=plain[layout]) if layout in plain else partial(write_gguf, kind=layout)
+
+
+def weights(pack: str, layers: int) -> dict:
+    """Random weights of the released width, without most of the audio projection (it is there once, whatever the
+    number of layers, and would outweigh a few)."""
+    import numpy as np
+    import torch
+
+    audio = import_module(f"{pack}.infinitetalk_core.model.audio_adapter")
+    config = audio.AdapterConfig(5120, 40, layers, audio_width=AUDIO_WIDTH // 12)
+    with torch.device("meta"):
+        shapes = {name: tuple(p.shape) for name, p in audio.AudioAdapter(config).state_dict().items()}
+    random = np.random.default_rng(0)
+    # One block of numbers again and again: drawing hundreds of millions takes longer than all the rest.
+    drawn = (random.standard_normal(1 << 22) * 0.02).astype(np.float32)
+    return {name: np.resize(drawn, shape) for name, shape in shapes.items()}
+
+
+def drop_from_cache(path: Path) -> None:
+    """Ask the kernel to forget the file's pages."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def touch(model) -> int:
+    """Read every weight of a module once, as moving it to a GPU does; the bytes."""
+    import torch
+
+    total = 0
+    for tensor in (*model.parameters(), *model.buffers()):
+        flat = tensor.detach().reshape(-1).view(torch.uint8)
+        flat[:: 4096 // 4].sum()  # each page
+        total += flat.numel()
+    return total
+
+
+def load(path: Path, pack: str):
+    """The adapter, as the Model Loader makes it."""
+    open_file = import_module(f"{pack}.infinitetalk_core.checkpoints.infinitetalk").open_infinitetalk
+    audio = import_module(f"{pack}.infinitetalk_core.model.audio_adapter")
+    load_strictly = import_module(f"{pack}.nodes.host.patchers").load_strictly
+    file = open_file(path)
+    config = audio.AdapterConfig.from_shapes(file.shapes, 40)
+    return load_strictly(partial(audio.AudioAdapter, config, device="meta"), file.read(), path.name)
+
+
+def timed(path: Path, pack: str, cold: bool) -> float:
+    """Seconds until every weight has been read once."""
+    if cold:
+        drop_from_cache(path)
+    start = time.perf_counter()
+    touch(load(path, pack))
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=4, help="40 in the released file")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to be measured")
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    enter_comfyui(comfyui_folder())
+    pack = load_pack().__name__
+    open_file = import_module(f"{pack}.infinitetalk_core.checkpoints.infinitetalk").open_infinitetalk
+    made = weights(pack, options.layers)
+    print("| layout | file | header only | cold | warm | cold rate |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for layout in options.layouts:
+            path = Path(folder) / "weights"
+            writer(layout)(path, made)
+            size = path.stat().st_size
+            timed(path, pack, cold=False)  # imports
+            cold = median(timed(path, pack, cold=True) for _ in range(options.rounds))
+            warm = median(timed(path, pack, cold=False) for _ in range(options.rounds))
+            drop_from_cache(path)
+            start = time.perf_counter()
+            open_file(path)
+            header = time.perf_counter() - start
+            path.unlink()
+            print(
+                f"| {layout} | {size / 1e6:.0f} MB | {header * 1e3:.0f} ms | {cold:.2f} s | {warm:.2f} s "
+                f"| {size / cold / 1e6:.0f} MB/s |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

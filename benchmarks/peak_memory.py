@@ -1,0 +1,161 @@
+"""The most memory that each stage of a chunk takes, at the real sizes of the video: 480p and 720p.
+
+    COMFYUI_DIR=… .venv/bin/python benchmarks/peak_memory.py [--size 480p 720p --chunks 3]
+    COMFYUI_DIR=… .venv/bin/python benchmarks/peak_memory.py --real --size 480p
+
+Runs a whole job through the nodes' own code into a real file, and looks at the process all the time: RAM beyond what
+it had before the job, by stage, and for each chunk, which shows that it does not grow. Without --real, DiT and VAE
+are stand-ins of the same shapes that compute nothing, so what is seen is what the pipeline itself holds: source,
+frames, colours, tail, encoder. With --real the small random models compute (hours on a CPU at these sizes). On a GPU
+PyTorch's count of its memory is printed as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+import psutil
+from in_process import comfyui_folder, enter_comfyui, load_pack
+from make_tiny_models import write_tiny_models
+from pipeline import make_job
+
+SIZES = {"480p": (480, 832), "720p": (720, 1280), "tiny": (64, 96)}
+CHUNK, STEP = 81, 72  # frames of a chunk, and new ones of each after the first
+
+
+class Watch:
+    """The process's memory, every few milliseconds, by what is being done."""
+
+    def __init__(self) -> None:
+        self.stage = "other"
+        self.most: dict[str, int] = defaultdict(int)
+        self.chunks: list[int] = [0]
+        self._process = psutil.Process()
+        self._stop = threading.Event()
+        gc.collect()
+        self._before = self._process.memory_info().rss
+
+    def during(self, owner: object, method: str, name: str, instead: Callable | None = None) -> None:
+        """Let `owner.method` count as the stage `name`, perhaps with something else in its place."""
+        inner = instead or getattr(owner, method)
+
+        def watched(*args, **kwargs):
+            outside, self.stage = self.stage, name
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self.stage = outside
+
+        setattr(owner, method, watched)
+
+    def __enter__(self) -> Watch:
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.is_set():
+            now = self._process.memory_info().rss - self._before
+            self.most[self.stage] = max(self.most[self.stage], now)
+            self.chunks[-1] = max(self.chunks[-1], now)
+            time.sleep(0.002)
+
+
+def stand_in_encode(frames):
+    """Frames (F, H, W, 3) → latents (1, 16, T, h, w) as a VAE shapes them."""
+    import torch.nn.functional as F
+
+    kept = frames[::4].permute(3, 0, 1, 2)[None, :, :, ::8, ::8]
+    return F.pad(kept, (0, 0, 0, 0, 0, 0, 0, 13)).contiguous()
+
+
+def stand_in_decode(latents):
+    """Latents (1, 16, T, h, w) → frames (1, F, H, W, 3)."""
+    small = latents[0, :3].permute(1, 2, 3, 0).clamp(0, 1)
+    frames = small.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    first, later = frames[:1], frames[1:].repeat_interleave(4, 0)
+    return import_module("torch").cat([first, later])[None]
+
+
+def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> Watch:
+    """One job."""
+    seconds = (CHUNK + (options.chunks - 1) * STEP) / 25
+    job = make_job(argparse.Namespace(seconds=seconds, size=64, steps=options.steps), pack, models)
+    model, vae, encoder, sound, reference, settings = job
+    height, width = SIZES[size]
+    reference = replace(reference, height=height, width=width)
+    settings = replace(settings, filename_prefix=f"peak_{size}")
+    speech = import_module(f"{pack}.infinitetalk_core.speech").encode_speech(encoder.encode, sound)
+    run = import_module(f"{pack}.nodes.host.run")
+    watch = Watch()
+    real = options.real
+    watch.during(model.model, "apply_model", "DiT", None if real else lambda x, *a, **k: x)
+    watch.during(vae, "encode", "VAE encode", None if real else stand_in_encode)
+    watch.during(vae, "decode", "VAE decode", None if real else stand_in_decode)
+    dub = import_module(f"{pack}.infinitetalk_core.chunks.dub")
+    watch.during(dub, "hold_colour", "colours")
+    runner = import_module(f"{pack}.infinitetalk_core.runs.runner")
+    watch.during(runner, "measure", "numbers")
+    watch.during(runner, "encode_segment", "H.264")
+    decode = vae.decode
+
+    def next_chunk(latents):
+        watch.chunks.append(0)  # from its decoding to the next one's
+        return decode(latents)
+
+    vae.decode = next_chunk
+    with watch:
+        hidden = SimpleNamespace(prompt=None, extra_pnginfo=None)
+        run.run_dub((model, vae, None, None, None), speech, reference, settings, hidden)
+    return watch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["480p", "720p"])
+    parser.add_argument("--chunks", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--real", action="store_true", help="compute with the small random models")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    options = parser.parse_args()
+    enter_comfyui(comfyui_folder(), cpu=options.device == "cpu")
+    import folder_paths
+    import torch
+
+    pack = load_pack().__name__
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        folder_paths.set_output_directory(folder)
+        write_tiny_models(Path(folder) / "models")
+        for size in options.size:
+            if options.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            watch = measure(size, options, pack, Path(folder) / "models")
+            height, width = SIZES[size]
+            print(
+                f"{size}, {width} x {height}, {CHUNK} frames of float32 are {CHUNK * height * width * 12 / 1e6:.0f} MB"
+            )
+            for name, most in sorted(watch.most.items()):
+                print(f"  {name:12} {most / 1e6:7.0f} MB")
+            print(f"  by chunk     {', '.join(f'{most / 1e6:.0f}' for most in watch.chunks[1:])} MB")
+            if options.device == "cuda":
+                print(f"  GPU          {torch.cuda.max_memory_allocated() / 1e6:7.0f} MB at most")
+
+
+if __name__ == "__main__":
+    main()

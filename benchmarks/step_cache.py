@@ -1,0 +1,155 @@
+"""What step caching saves and what it costs: thresholds on the small models, each against the same video without it.
+
+    python benchmarks/step_cache.py [--steps 40 --seeds 3 --chunks 3 --thresholds 0.05 0.1 0.2 0.3 0.5]
+
+Needs the packages of the tests. Of every unseen character, voice and text: the share of steps whose blocks were left
+out, the time of denoising as a share of the uncached (processor time, one thread, in turn in one process), how far
+the video is from the uncached one (PSNR), and how its mouth follows the voice (correlation with the truth). Beside
+them what fewer steps without a cache give, which is the other way to save time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, median
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path[:0] = [path for path in (str(REPO), str(REPO / "tools")) if path not in sys.path]
+
+from run_comfyui import cure_torchvision  # noqa: E402
+
+cure_torchvision()  # transformers imports torchvision, which need not fit
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from benchmarks.paper_conditions import UNSEEN, Condition  # noqa: E402
+from benchmarks.paper_takes import (  # noqa: E402
+    Scene,
+    film,
+    load_vae_and_ears,
+    make_job,
+    make_models,
+    make_scene,
+    psnr,
+)
+from infinitetalk_core.chunks.conditioning import ChunkConditioning  # noqa: E402
+from infinitetalk_core.metrics.sync import mouth_opening, sync  # noqa: E402
+from infinitetalk_core.sampling.step_cache import CALIBRATIONS, StepCache, StepCaching  # noqa: E402
+from infinitetalk_core.training.own_models import OwnModels  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Timed(OwnModels):
+    """Models that note how long denoising takes."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def denoise(self, conditioning: ChunkConditioning, after_step: Callable[[int, Tensor], None]) -> Tensor:
+        """As it is, on the clock."""
+        started = time.process_time()
+        latents = super().denoise(conditioning, after_step)
+        self.seconds.append(time.process_time() - started)
+        return latents
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to make the video. caching: None without a cache."""
+
+    name: str
+    steps: int
+    caching: StepCaching | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """One video."""
+
+    frames: Tensor
+    seconds: float
+    left_out: float
+    sync: float
+
+
+def make(way: Way, condition: Condition, scene: Scene, seed: int) -> Made:
+    """The video of `scene` made that way."""
+    models = REPO / "small_models"
+    caches: list[StepCache] = []
+
+    def new_cache() -> StepCache:
+        assert way.caching is not None
+        caches.append(StepCache(way.caching))
+        return caches[-1]
+
+    plain = make_models(replace(condition, steps=way.steps), models, models)
+    timed = Timed(**{**vars(plain), "new_step_cache": new_cache if way.caching else None})
+    frames = film(make_job(condition, scene, seed), timed).frames
+    left_out = fmean(c.skipped / c.steps for c in caches) if caches else 0.0
+    return Made(frames, sum(timed.seconds), left_out, sync(mouth_opening(frames), scene.truth).correlation)
+
+
+def ways(options: argparse.Namespace) -> list[Way]:
+    """The uncached way first."""
+    steps = options.steps
+    cached = [
+        Way(f"{t:g}, {name}", steps, StepCaching(t, CALIBRATIONS[name], options.first_steps))
+        for name in options.calibrations
+        for t in options.thresholds
+    ]
+    fewer = [Way(f"off, {n} steps", n) for n in (steps * 3 // 4, steps // 2, steps // 4)]
+    return [Way(f"off, {steps} steps", steps), *cached, *fewer]
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument(
+        "--text", type=float, default=1.0, help="text guidance; above 1 with audio 3 predictions a step"
+    )
+    parser.add_argument("--audio", type=float, default=2.0, help="audio guidance")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5])
+    parser.add_argument("--calibrations", nargs="+", default=["wan 2.1 480p"], choices=list(CALIBRATIONS))
+    parser.add_argument("--first-steps", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3, help="unseen characters")
+    parser.add_argument("--chunks", type=int, default=3)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(1)
+    _, encode = load_vae_and_ears(REPO / "small_models")
+    condition = Condition("", options.chunks, steps=options.steps, text=options.text, audio=options.audio)
+    made: dict[str, list[Made]] = {}
+    plain: list[Made] = []
+    for seed in range(UNSEEN, UNSEEN + options.seeds):
+        scene = make_scene(condition, seed, encode)
+        if seed == UNSEEN:
+            make(Way("warming up", 4), condition, scene, seed)
+        for way in ways(options):
+            made.setdefault(way.name, []).append(make(way, condition, scene, seed))
+        plain.append(made[ways(options)[0].name][-1])
+    print(f"{options.steps} steps, {condition.branches} predictions a step, {options.seeds} videos, 96 x 96")
+    print("| threshold, calibration | steps left out | time of denoising | PSNR to uncached | sync |")
+    print("|---|---|---|---|---|")
+    for name, videos in made.items():
+        pairs = list(zip(videos, plain, strict=True))
+        same = videos is made[ways(options)[0].name]
+        print(
+            f"| {name} | {fmean(v.left_out for v in videos):.0%} "
+            f"| {median(v.seconds / p.seconds for v, p in pairs):.2f} "
+            f"| {'' if same else f'{fmean(psnr(v.frames, p.frames) for v, p in pairs):.1f} dB'} "
+            f"| {fmean(v.sync for v in videos):.3f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
