@@ -27,7 +27,7 @@ _PLAIN = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
 _BEST = "hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
 _MUXER = {"flush_packets": "1", "max_interleave_delta": "1000000"}
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("infinitetalk")
 
 
 def _growing_flags() -> str:

@@ -76,6 +76,7 @@ def run_dub(
     adapter_of(studio.model).config.check_features(*speech.voices[0].shape[1:])
     progress = JobProgress(studio.model, len(job.plan), len(studio.sigmas) - 1)
     made_of = described(job, studio, settings, hidden)
+    key = run_key(made_of)
     steps = plan_steps(job.plan, takes, settings.following)
     log.info(
         "InfiniteTalk: %d frames of %d x %d in %d chunks of %d steps",
@@ -93,10 +94,10 @@ def run_dub(
         new_path=partial(output_path, settings.filename_prefix, reference.width, reference.height),
         metadata=workflow_metadata(hidden),
         sound=speech.sound,
-        report=partial(run_report, job, settings),
+        report=partial(run_report, job, settings, f"{RUNS_FOLDER}/{key}"),
     )
     outcome = sit(
-        output_folder() / RUNS_FOLDER / run_key(made_of),
+        output_folder() / RUNS_FOLDER / key,
         wanted,
         lambda store: Run(job, steps, studio, store, settings.crf),
         progress,
@@ -105,13 +106,19 @@ def run_dub(
     return finished_video(outcome.path, outcome.report)
 
 
-def run_report(job: Job, settings: RunSettings, chunks: list[dict[str, Any]], complete: bool, continued_at: int) -> str:
-    """What was made and how well it holds together, as JSON. continued_at: the first chunk (from 0) made now."""
+def run_report(
+    job: Job, settings: RunSettings, run: str, chunks: list[dict[str, Any]], complete: bool, continued_at: int
+) -> str:
+    """What was made and how well it holds together, as JSON.
+
+    run: the run's folder in ComfyUI's output; continued_at: the first chunk (from 0) made now.
+    """
     reference, sampling = job.reference, settings.sampling
     return json.dumps(
         {
             "frames": job.speech.frames,
             "complete": complete,
+            "run": run,
             "width": reference.width,
             "height": reference.height,
             "seed": settings.seed,
