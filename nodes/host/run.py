@@ -29,7 +29,7 @@ from ...infinitetalk_core.sampling.settings import SamplingSettings
 from ...infinitetalk_core.speech import Speech
 from ...infinitetalk_core.video.segment import check_crf
 from .adapter import adapter_of, check_backbone
-from .identity import Graph, versions
+from .identity import Graph, precision, versions
 from .progress import JobProgress
 from .reference import plan_of
 from .studio import Studio, check_vae, no_text
@@ -144,6 +144,7 @@ def described(job: Job, studio: Studio, settings: RunSettings, hidden: Any) -> d
     graph = Graph(hidden)
     return {
         "versions": versions(),
+        "precision": precision(studio.model, studio.vae),
         "plan": [list(vars(chunk).values()) for chunk in job.plan],
         "picks": [[list(pick.frames), pick.last, pick.previous] for pick in job.picks],
         "picking": [reference.picking.policy.value, reference.picking.after_end.value, reference.picking.control],
