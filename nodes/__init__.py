@@ -8,6 +8,7 @@ from .camera_path import CameraPath
 from .chunk_sampler import ChunkSampler
 from .guidance import GuidanceSettings
 from .host.files import register_folders
+from .load_path import LoadSource, LoadVoice
 from .model_loader import ModelLoader
 from .pinned_region import PinnedRegion
 from .reference_picker import ReferencePicker
@@ -17,6 +18,8 @@ from .speech_encode import SpeechEncode
 from .uni3c_loader import Uni3CLoader
 
 NODES: list[type[io.ComfyNode]] = [
+    LoadSource,
+    LoadVoice,
     AudioEncoderLoader,
     SpeechEncode,
     Speakers,
