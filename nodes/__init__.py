@@ -16,6 +16,7 @@ from .sdedit import SDEditStrength
 from .speakers import Speakers
 from .speech_encode import SpeechEncode
 from .uni3c_loader import Uni3CLoader
+from .video_format import VideoFormatNode
 
 NODES: list[type[io.ComfyNode]] = [
     LoadSource,
@@ -31,6 +32,7 @@ NODES: list[type[io.ComfyNode]] = [
     CameraControlNode,
     CameraPath,
     GuidanceSettings,
+    VideoFormatNode,
     ChunkSampler,
 ]
 
