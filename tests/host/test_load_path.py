@@ -172,3 +172,18 @@ def test_a_wrong_path_is_said_when_the_job_is_queued(server, small, path):
     error = refused.value
     said = error.read().decode() if isinstance(error, urllib.error.HTTPError) else str(error)
     assert "ComfyUI's input folder" in said
+
+
+def test_a_video_is_never_made_a_batch_of_images(pack, house, samples, monkeypatch):
+    """Neither by loading it, nor by picking frames of it."""
+    shutil.copy(samples / "portrait.mp4", house.root / "input" / "v.mp4")
+    _, video = house.inputs.load_source("v.mp4")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("every frame was read into memory")
+
+    for name in ("get_components", "get_components_internal"):
+        monkeypatch.setattr(type(video), name, refuse)
+    source = import_module(f"{pack.__name__}.nodes.host.video").source_of(None, video)
+    assert source.length > 1 and source.frame(source.length - 1).shape[-1] == 3
+    source.close()
