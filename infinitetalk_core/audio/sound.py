@@ -14,6 +14,8 @@ from torch.nn.functional import pad
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
 
+PIECE_SAMPLES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Sound:
@@ -73,7 +75,8 @@ def check_sound(waveform: Tensor, sample_rate: int) -> Sound:
     if waveform.numel() == 0:
         raise InputError(f"the sound is empty (shape {tuple(waveform.shape)}); choose a file that has a sound track")
     waveform = waveform.detach().to(device="cpu", dtype=torch.float32)
-    broken = waveform.numel() - int(torch.isfinite(waveform).sum())
+    # Piece by piece: the sound of an hour has more than a gigabyte.
+    broken = sum(int((~torch.isfinite(part)).sum()) for part in waveform.split(PIECE_SAMPLES, dim=1))
     if broken:
         raise InputError(
             f"{broken} of the sound's {waveform.numel()} samples are NaN or infinite; "

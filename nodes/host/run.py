@@ -27,7 +27,7 @@ from ...infinitetalk_core.runs.session import Switches, Wanted, sit
 from ...infinitetalk_core.runs.steps import plan_steps
 from ...infinitetalk_core.sampling.settings import SamplingSettings
 from ...infinitetalk_core.speech import Speech
-from ...infinitetalk_core.video.segment import check_crf
+from ...infinitetalk_core.video.format import VideoFormat
 from .adapter import adapter_of, check_backbone
 from .identity import Graph, precision, versions
 from .progress import JobProgress
@@ -59,6 +59,12 @@ class RunSettings:
     redo: str = ""
     following: Following = Following.CONTINUE
     switches: Switches = field(default_factory=Switches)
+    video_format: VideoFormat | None = None
+
+    @property
+    def form(self) -> VideoFormat:
+        """How the video is encoded: as the Video Format node says, else H.264 with `crf`."""
+        return self.video_format or VideoFormat(crf=self.crf)
 
 
 def run_dub(
@@ -69,7 +75,7 @@ def run_dub(
     hidden: Any,
 ) -> io.NodeOutput:
     """Dub `reference` to `speech`. models: MODEL, VAE, CLIP vision, positive, negative (the last three or None)."""
-    check_crf(settings.crf)
+    settings.form.check(reference.height, reference.width)
     job = _job(speech, reference, settings)
     takes = parse_takes(settings.redo, len(job.plan), reference.source.length)
     studio = _studio(models, settings, takes)
@@ -99,7 +105,7 @@ def run_dub(
     outcome = sit(
         output_folder() / RUNS_FOLDER / key,
         wanted,
-        lambda store: Run(job, steps, studio, store, settings.crf),
+        lambda store: Run(job, steps, studio, store, settings.form),
         progress,
         replace(settings.switches, keep=settings.switches.keep or bool(takes)),
     )
@@ -131,6 +137,7 @@ def run_report(
             "pinned": settings.pinned is not None,
             "camera": None if settings.camera is None else settings.camera.strength,
             "redo": settings.redo,
+            "video_format": settings.form.to_json(),
             "continued_at_chunk": continued_at + 1 if continued_at else None,
             "chunks": chunks,
         },
@@ -160,7 +167,7 @@ def described(job: Job, studio: Studio, settings: RunSettings, hidden: Any) -> d
         "seed": settings.seed,
         "colour": [job.colour.strength, job.colour.to_first],
         "sdedit": list(settings.strengths),
-        "crf": settings.crf,
+        "format": settings.form.to_json(),
         # How the speech was encoded, too: features may differ in their last bits from one time to the next.
         "graph": graph.behind("model", "vae", "clip_vision", "positive", "negative", "speech", "sampler", "camera"),
     }
