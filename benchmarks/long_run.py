@@ -1,6 +1,6 @@
 """A long job through a real ComfyUI server: memory, open files, the cost of writing, and how soon a resumed run works.
 
-    .venv/bin/python benchmarks/long_run.py --chunks 60 --width 832 --height 480 --chunk-frames 13 --steps 1
+    .venv/bin/python benchmarks/long_run.py --chunks 60 --width 832 --height 480 --chunk-frames 5 --steps 1
     .venv/bin/python benchmarks/long_run.py --minutes 10
 
 A drawn character, on the trained small models, dubs samples/voice.wav, looped to the length. --kill-at N ends the
@@ -181,10 +181,8 @@ def report(noted: list[dict[str, Any]], sittings: list[Sitting], video: Path, fr
     for sitting, start in zip(sittings, starts, strict=True):
         spent = sitting.seconds_until(start["sampling_since"])
         nodes = ", ".join(f"{name.removeprefix('InfiniteTalk')} {s:.2f}" for name, s in spent.items() if s >= 0.01)
-        print(
-            f"from Run to the first new step: {start['sampling_since'] - sitting.queued:.2f} s ({nodes}); of the "
-            f"sampler's, joining {start['joining']:.2f} s"
-        )
+        inside = ", ".join(f"{name} {start.get(name, 0.0):.2f}" for name in ("load", "vae", "join"))
+        print(f"from Run to the first new step: {start['sampling_since'] - sitting.queued:.2f} s ({nodes}; {inside})")
     print_video(video, frames)
 
 

@@ -3,8 +3,8 @@
 benchmarks/long_run.py puts it into custom_nodes. It writes a line of JSON a chunk to stopwatch.jsonl, beside the
 folders `models` and `output`:
 
-    sampling_since: when the first chunk of this server was first sampled, by the system's monotonic clock; joining:
-        seconds that were spent on chunks from before
+    sampling_since: when the first chunk of this server was first sampled, by the system's monotonic clock; join, load,
+        vae: seconds that the sampler spent until then on chunks from before, on loading models, on encoding pictures
     chunk: from 1    wall: seconds since the chunk before
     numbers, encode, keep, join, show: seconds of them spent on the chunk's numbers, on H.264, on the run's folder, on
         the video file, on progress
@@ -26,13 +26,16 @@ NOTES = Path(__file__).resolve().parents[1] / "stopwatch.jsonl"
 NODE_CLASS_MAPPINGS = {}
 # (module of the pack, owner in it, name, what it counts as)
 WATCHED = (
+    ("comfy.sd", "VAE", "encode", "vae"),
+    ("comfy.model_management", "", "load_models_gpu", "load"),
     ("infinitetalk_core.runs.runner", "", "measure", "numbers"),
     ("infinitetalk_core.runs.runner", "", "encode_segment", "encode"),
     ("infinitetalk_core.runs.store", "RunStore", "commit", "keep"),
     ("infinitetalk_core.video.writer", "VideoWriter", "append", "join"),
     ("nodes.host.progress", "JobProgress", "chunk_made", "show"),
 )
-seconds: dict[str, float] = {}
+seconds: dict[str, float] = {}  # without what watched functions called others for
+inside: list[float] = []  # of each watched function that runs, the seconds spent in others
 state = {"ready": False, "since": 0.0}
 plain = {"sample": comfy.samplers.CFGGuider.sample, "bar": comfy.utils.ProgressBar.__init__}
 
@@ -69,10 +72,14 @@ def timed(inner, name):
     @wraps(inner)
     def outer(*args, **kwargs):
         began = time.monotonic()
+        inside.append(0.0)
         try:
             return inner(*args, **kwargs)
         finally:
-            seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
+            spent = time.monotonic() - began
+            seconds[name] = seconds.get(name, 0.0) + spent - inside.pop()
+            if inside:
+                inside[-1] += spent
             if name == "show":
                 note(args[1].chunk.index + 1)
 
@@ -84,7 +91,7 @@ def watch():
     if state["ready"]:
         return
     for module, owner, name, counts_as in WATCHED:
-        (found,) = (m for n, m in list(sys.modules.items()) if n.endswith(module))
+        (found,) = (m for n, m in list(sys.modules.items()) if n == module or n.endswith("." + module))
         place = getattr(found, owner) if owner else found
         setattr(place, name, timed(getattr(place, name), counts_as))
     state["ready"] = True
@@ -99,7 +106,7 @@ def bar(self, *args, **kwargs):
 def sample(self, *args, **kwargs):
     if not state["since"]:
         state["since"] = time.monotonic()
-        write({"sampling_since": state["since"], "joining": seconds.get("join", 0.0)})
+        write({"sampling_since": state["since"], **seconds})
         seconds.clear()
     return plain["sample"](self, *args, **kwargs)
 

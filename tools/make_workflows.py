@@ -3,8 +3,8 @@
     python tools/make_workflows.py
 
 Makes workflows/<name>.json (as ComfyUI's frontend saves a graph) and workflows/api/<name>.json (for POST /prompt)
-from one description, so that they are the same graph; of the headless one the latter only. Widget orders and defaults come
-from tests/host/object_info.json (tools/object_info.py).
+from one description, so that they are the same graph; of the headless one the latter only. Widget orders and
+defaults come from tests/host/object_info.json (tools/object_info.py).
 """
 
 from __future__ import annotations
