@@ -4,11 +4,15 @@ process, however that ends."""
 from __future__ import annotations
 
 import tempfile
+import threading
+from math import prod
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .errors import disk_error
 
@@ -38,14 +42,83 @@ def write_all(file: IO[bytes], numbers: Floats, folder: Path) -> None:
         raise disk_error(folder, error) from error
 
 
+class StoredRows:
+    """float32 rows of one shape, in memory or in a nameless file, read a few at a time.
+
+    A file is read and not mapped: pages of a mapped one count as this process's memory, which is to stay flat. Threads
+    may read at once. shape: (rows, *shape of one).
+    """
+
+    def __init__(self, file: IO[bytes], shape: tuple[int, ...]) -> None:
+        self._file, self.shape = file, shape
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The rows of these numbers (any shape, whole, from 0): (*shape of rows, *shape of one)."""
+        flat = rows.reshape(-1)
+        first, last = int(flat.min()), int(flat.max())
+        block = self._read(first, last + 1)
+        return block[flat - first].reshape(*rows.shape, *self.shape[1:])
+
+    def _read(self, first: int, stop: int) -> Tensor:
+        size = prod(self.shape[1:])
+        with self._lock:
+            self._file.seek(first * size * 4)
+            data = bytearray((stop - first) * size * 4)
+            view = memoryview(data)
+            while view:
+                count = self._file.readinto(view)  # type: ignore[attr-defined]
+                if not count:
+                    raise OSError("the temporary file with the speech features is shorter than it was: run again")
+                view = view[count:]
+        return torch.frombuffer(data, dtype=torch.float32).reshape(stop - first, *self.shape[1:])
+
+
+class RowWriter:
+    """Rows that are finished one after the other and wanted as one thing.
+
+    folder: where to put them if all together are more than 256 MB; None keeps them in memory.
+    """
+
+    def __init__(self, shape: tuple[int, ...], folder: Path | None = None) -> None:
+        self._shape, self._folder = shape, folder
+        self._file: IO[bytes] | None = None
+        self._tensor: Tensor | None = None
+        self._count = 0
+        if folder is not None and prod(shape) * 4 > KEPT_BYTES:
+            self._file = nameless_file(folder)
+        else:
+            self._tensor = torch.zeros(shape)
+
+    def append(self, rows: Tensor) -> None:
+        """Put these behind the others. Raises OSError, in one sentence, when the disk is full."""
+        if self._tensor is not None:
+            self._tensor[self._count : self._count + len(rows)] = rows
+        else:
+            assert self._file is not None and self._folder is not None
+            write_all(self._file, rows.numpy(), self._folder)
+        self._count += len(rows)
+
+    def rows(self) -> Tensor | StoredRows:
+        """All of them: a tensor, or what reads like one row by row."""
+        if self._tensor is not None:
+            return self._tensor
+        assert self._file is not None
+        return StoredRows(self._file, self._shape)
+
+
 class Spool:
     """float32 numbers that come one after the other and are wanted as one array.
 
-    folder: where to put what is more than `kept` bytes; None keeps everything in memory.
+    folder: where to put them once they are more than 256 MB; None keeps everything in memory. shared: how many spools
+    grow side by side and share these.
     """
 
-    def __init__(self, folder: Path | None = None, kept: int = KEPT_BYTES) -> None:
-        self._folder, self._kept = folder, kept
+    def __init__(self, folder: Path | None = None, shared: int = 1) -> None:
+        self._folder, self._kept = folder, KEPT_BYTES // shared
         self._parts: list[Floats] = []
         self._file: IO[bytes] | None = None
         self.count = 0

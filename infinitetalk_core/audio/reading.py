@@ -12,7 +12,7 @@ import torch
 from av.audio.resampler import AudioResampler
 
 from ..errors import InputError
-from ..scratch import KEPT_BYTES, Floats, Spool
+from ..scratch import Floats, Spool
 from .sound import Sound, check_sound
 
 COPIED_SAMPLES = 1 << 20
@@ -42,7 +42,7 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
             planes = block.to_ndarray()
             if not spools:
                 rate = block.sample_rate
-                spools = [Spool(scratch, KEPT_BYTES // len(planes)) for _ in planes]
+                spools = [Spool(scratch, len(planes)) for _ in planes]
             if spools[0].count // rate != (spools[0].count + planes.shape[1]) // rate:
                 between()
             for spool, plane in zip(spools, planes, strict=True):

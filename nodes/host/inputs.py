@@ -15,14 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ...infinitetalk_core.audio.reading import read_sound
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.video.source import VideoFile
-from .files import file_stamp
+from .files import file_stamp, temp_folder
 
 EXAMPLE = "clips/talk.mp4, or out.mp4 [output]"
-
-
-def temp_folder() -> Path:
-    """Where ComfyUI puts what is not kept."""
-    return Path(folder_paths.get_temp_directory()).resolve()
 
 
 def file_in_comfyui(text: str) -> Path:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from infinitetalk_core.audio import reading
+from infinitetalk_core import scratch as scratch_module
 from infinitetalk_core.audio.reading import read_sound
 from infinitetalk_core.audio.sound import Sound, check_sound
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.scratch import Spool
+from infinitetalk_core.scratch import RowWriter, Spool
 
 RATE = 16000
 
@@ -42,7 +42,7 @@ def _noise(channels: int, samples: int) -> np.ndarray:
 def test_a_sound_file_is_read_whole_whether_it_is_held_in_memory_or_on_the_disk(tmp_path, monkeypatch, channels, kept):
     waveform = _noise(channels, 3 * RATE + 7)
     _write(tmp_path / "v.wav", waveform)
-    monkeypatch.setattr(reading, "KEPT_BYTES", kept * channels)
+    monkeypatch.setattr(scratch_module, "KEPT_BYTES", kept * channels)
     scratch = tmp_path / "temp"
     sound = read_sound(tmp_path / "v.wav", scratch)
     assert sound.sample_rate_hz == RATE
@@ -112,10 +112,11 @@ def _open_files() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux lists them")
-def test_a_spool_gives_its_file_back(tmp_path):
+def test_a_spool_gives_its_file_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(scratch_module, "KEPT_BYTES", 8)
     gc.collect()
     before = _open_files()
-    spool = Spool(tmp_path, kept=8)
+    spool = Spool(tmp_path)
     for start in range(0, 30, 3):
         spool.append(np.arange(start, start + 3, dtype=np.float32))
     numbers = spool.array()
@@ -130,15 +131,16 @@ def test_a_spool_gives_its_file_back(tmp_path):
 
 
 def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
-    from infinitetalk_core import scratch
-
     class Full:
         def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scratch.tempfile, "TemporaryFile", lambda **_: Full())
+    monkeypatch.setattr(scratch_module, "KEPT_BYTES", 8)
+    monkeypatch.setattr(scratch_module.tempfile, "TemporaryFile", lambda **_: Full())
     with pytest.raises(OSError, match="free some space there"):
-        Spool(tmp_path, kept=1).append(np.zeros(10, np.float32))
+        Spool(tmp_path).append(np.zeros(10, np.float32))
+    with pytest.raises(OSError, match="free some space there"):
+        RowWriter((10, 2), tmp_path).append(torch.zeros(10, 2))
 
 
 def test_a_broken_sample_anywhere_in_a_long_sound_is_found():
