@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("aiohttp", reason="the client needs aiohttp, which ComfyUI brings")
+
 REPO = Path(__file__).resolve().parents[2]
 sys.path += [str(REPO / "tools"), str(REPO / "tests" / "support")]
 
