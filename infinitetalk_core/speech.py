@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,9 +15,12 @@ from .audio.sound import Sound, mix, pad_to, resample
 from .audio.voice import SAMPLE_RATE_HZ, prepare_voice
 from .chunks.speaker_masks import Area
 from .errors import InputError
+from .scratch import StoredRows
 
-# A voice from `prepare_voice` → speech features (F, layers, channels) at 25 fps
-Encode = Callable[[Sound], Tensor]
+# Speech features (F, layers, channels) at 25 fps; those of hours are read from a file, some frames at a time
+Voice = Tensor | StoredRows
+# A voice from `prepare_voice` → its features
+Encode = Callable[[Sound], Voice]
 
 
 class Timing(enum.Enum):
@@ -30,11 +34,11 @@ class Timing(enum.Enum):
 class Speech:
     """What a video says.
 
-    voices: one (F, layers, channels) tensor a speaker, at 25 fps, of equal length; sound: what the file will
+    voices: (F, layers, channels) of each speaker, at 25 fps, of equal length; sound: what the file will
     sound like, its length is the video's; areas: where the speakers are, None for their halves of the picture.
     """
 
-    voices: tuple[Tensor, ...]
+    voices: tuple[Voice, ...]
     sound: Sound
     areas: tuple[Area, ...] | None = None
 
@@ -44,9 +48,9 @@ class Speech:
         return self.sound.frames
 
 
-def encode_speech(encode: Encode, sound: Sound) -> Speech:
-    """One voice."""
-    return Speech((encode(prepare_voice(sound)),), sound)
+def encode_speech(encode: Encode, sound: Sound, scratch: Path | None = None) -> Speech:
+    """One voice. scratch: a folder for what of a long one does not stay in memory."""
+    return Speech((encode(prepare_voice(sound, scratch)),), sound)
 
 
 def encode_speakers(
@@ -54,6 +58,7 @@ def encode_speakers(
     sounds: Sequence[Sound | None],
     timing: Timing,
     areas: tuple[Area, ...] | None = None,
+    scratch: Path | None = None,
 ) -> Speech:
     """Two people, each with a sound, or None for one who only listens.
 
@@ -66,7 +71,7 @@ def encode_speakers(
     if not heard:
         raise InputError("nobody speaks: connect the voice of at least one person")
     # Loudness is levelled before silence is added: silence would change what is measured.
-    voices = [prepare_voice(sound) for sound in heard]
+    voices = [prepare_voice(sound, scratch) for sound in heard]
     if timing is Timing.IN_TURN:
         heard, voices = in_turn(heard), in_turn(voices)
     length = max(voice.samples for voice in voices)

@@ -1,6 +1,7 @@
 // Greys the numbers that a choice on the same node makes meaningless: width and height unless the size is custom,
-// steps and scales unless the preset is custom, what another policy or another camera path reads. On the canvas and in Nodes 2.0, except in the first Nodes 2.0
-// (frontend 1.32), which has no way to be told and leaves everything open.
+// steps and scales unless the preset is custom, what another policy or another camera path reads, quality where nothing
+// is lost. On the canvas and in Nodes 2.0, except in the first Nodes 2.0 (frontend 1.32), which has no way to be told and
+// leaves everything open.
 import { app } from "../../scripts/app.js";
 
 const RANDOM = ["neighbour", "same chunk, random", "first or last of chunk", "distant", "adaptive"];
@@ -24,6 +25,7 @@ const RULES = {
     { numbers: ["steps", "text_scale", "audio_scale", "shift"], when: ["preset", "custom"] },
     { numbers: ["apg_momentum", "apg_norm_threshold"], when: ["apg", true] },
   ],
+  InfiniteTalkVideoFormat: [{ numbers: ["bit_depth", "crf"], when: ["codec", "H.264", "HEVC", "AV1"] }],
 };
 
 function widgetOf(node, name) {

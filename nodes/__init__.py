@@ -8,6 +8,7 @@ from .camera_path import CameraPath
 from .chunk_sampler import ChunkSampler
 from .guidance import GuidanceSettings
 from .host.files import register_folders
+from .load_path import LoadSource, LoadVoice
 from .model_loader import ModelLoader
 from .pinned_region import PinnedRegion
 from .reference_picker import ReferencePicker
@@ -16,8 +17,11 @@ from .speakers import Speakers
 from .speech_encode import SpeechEncode
 from .step_cache import StepCacheNode
 from .uni3c_loader import Uni3CLoader
+from .video_format import VideoFormatNode
 
 NODES: list[type[io.ComfyNode]] = [
+    LoadSource,
+    LoadVoice,
     AudioEncoderLoader,
     SpeechEncode,
     Speakers,
@@ -30,6 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
     CameraControlNode,
     CameraPath,
     GuidanceSettings,
+    VideoFormatNode,
     ChunkSampler,
 ]
 

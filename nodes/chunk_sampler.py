@@ -17,6 +17,7 @@ from .types import (
     ReferenceType,
     SDEditType,
     SpeechType,
+    VideoFormatType,
     advanced,
     choice,
 )
@@ -83,6 +84,12 @@ class ChunkSampler(io.ComfyNode):
                     optional=True,
                     tooltip="Any schedule; replaces the steps and the shift of the guidance.",
                 ),
+                VideoFormatType.Input(
+                    "video_format",
+                    optional=True,
+                    tooltip="From InfiniteTalk Video Format: codec, 10 bits, lossless. Not connected: H.264 with the "
+                    "crf below.",
+                ),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -141,7 +148,8 @@ class ChunkSampler(io.ComfyNode):
                         default=18,
                         min=0,
                         max=51,
-                        tooltip="H.264 quality: 18 looks like the original, 23 is half the size, 0 is lossless.",
+                        tooltip="H.264 quality: 18 looks like the original, 23 is half the size. Not read where a "
+                        "Video Format is connected.",
                     )
                 ),
                 io.Boolean.Input(
@@ -224,6 +232,7 @@ class ChunkSampler(io.ComfyNode):
         pinned=None,
         sampler=None,
         sigmas=None,
+        video_format=None,
     ) -> io.NodeOutput:
         """Run it."""
         to_first = choice(colour_anchor, COLOUR_ANCHORS, "colour_anchor") == COLOUR_ANCHORS[1]
@@ -244,6 +253,7 @@ class ChunkSampler(io.ComfyNode):
             redo=redo_chunks,
             following=Following(choice(after_redo, AFTER_REDO, "after_redo")),
             switches=Switches(start_over, keep_intermediates),
+            video_format=video_format,
         )
         models = (model, vae, clip_vision, positive, negative)
         return run_dub(models, speech, reference, settings, cls.hidden)

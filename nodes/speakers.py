@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..infinitetalk_core.chunks.speaker_masks import areas_of
 from ..infinitetalk_core.speech import Timing, encode_speakers
 from .host.audio import HostAudioEncoder, sound_of
+from .host.files import temp_folder
 from .types import CATEGORY, AudioEncoder, SpeechType, advanced, choice
 
 TIMINGS = {t.value: t for t in Timing}
@@ -65,4 +66,4 @@ class Speakers(io.ComfyNode):
         sounds = [None if audio is None else sound_of(audio) for audio in (audio_1, audio_2)]
         areas = areas_of((mask_1, mask_2), (box_1, box_2))
         when = TIMINGS[choice(timing, list(TIMINGS), "timing")]
-        return io.NodeOutput(encode_speakers(encoder.encode, sounds, when, areas))
+        return io.NodeOutput(encode_speakers(encoder.encode, sounds, when, areas, temp_folder()))

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..infinitetalk_core.speech import encode_speech
 from .host.audio import HostAudioEncoder, sound_of
+from .host.files import temp_folder
 from .types import CATEGORY, AudioEncoder, SpeechType
 
 
@@ -32,4 +33,4 @@ class SpeechEncode(io.ComfyNode):
     @classmethod
     def execute(cls, encoder: HostAudioEncoder, audio: dict) -> io.NodeOutput:
         """Encode it."""
-        return io.NodeOutput(encode_speech(encoder.encode, sound_of(audio)))
+        return io.NodeOutput(encode_speech(encoder.encode, sound_of(audio), temp_folder()))

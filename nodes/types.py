@@ -11,6 +11,7 @@ GuidanceType = io.Custom("INFINITETALK_GUIDANCE")  # nodes.guidance.Settings
 
 SDEditType = io.Custom("INFINITETALK_SDEDIT")  # tuple of strengths
 PinnedType = io.Custom("INFINITETALK_PINNED")  # infinitetalk_core.chunks.pinned.Pinned
+VideoFormatType = io.Custom("INFINITETALK_VIDEO_FORMAT")  # infinitetalk_core.video.format.VideoFormat
 
 Uni3CType = io.Custom("INFINITETALK_UNI3C")  # ModelPatcher of infinitetalk_core.model.uni3c.Uni3C
 CameraPathType = io.Custom("INFINITETALK_CAMERA_PATH")  # infinitetalk_core.chunks.camera.CameraGuide

@@ -89,7 +89,7 @@ class ComfyServer:
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         if self.pack:
             link_pack(self.pack, self.base / "custom_nodes" / PACK_FOLDER)
-        self.port = free_port()
+        self.port = self.port or free_port()  # the same after a restart, as of a real server
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command(),

@@ -37,7 +37,7 @@ TORCH_NAMES = ("torch", "torchvision", "torchaudio")
 HOST_EXTRAS = ("requests",)
 # The training code's own (pyproject.toml, `training`); the demo does without them.
 TRAINING = ("opencv-python-headless>=4.9", "matplotlib>=3.8", "espeakng_loader>=0.2")
-TEST_TOOLS = ("pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "playwright>=1.50", *TRAINING)
+TEST_TOOLS = ("pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "playwright>=1.50", "jsonschema>=4", *TRAINING)
 RECIPE = "2"  # raise it when the steps below change, so that old environments are made again
 
 

@@ -3,8 +3,8 @@
     python tools/make_workflows.py
 
 Makes workflows/<name>.json (as ComfyUI's frontend saves a graph) and workflows/api/<name>.json (for POST /prompt)
-from one description, so that they are the same graph. Widget orders and defaults come from
-tests/host/object_info.json (tools/object_info.py).
+from one description, so that they are the same graph; of the headless one the latter only. Widget orders and
+defaults come from tests/host/object_info.json (tools/object_info.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import object_info
-from workflow_designs import DESIGNS
+from workflow_designs import DESIGNS, HEADLESS
 from workflow_parts import FILES, NOTE, Design, Group, Node
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
@@ -197,16 +197,15 @@ def _value(node: Node, name: str, spec: list[Any]) -> Any:
 
 def files(design: Design, info: Info) -> dict[Path, str]:
     """The files of a workflow and what they hold."""
-    made = {
-        FOLDER / f"{design.name}.json": ui_workflow(design, info),
-        FOLDER / "api" / f"{design.name}.json": api_workflow(design, info),
-    }
+    made = {FOLDER / "api" / f"{design.name}.json": api_workflow(design, info)}
+    if design is not HEADLESS:
+        made[FOLDER / f"{design.name}.json"] = ui_workflow(design, info)
     return {path: json.dumps(content, indent=1, ensure_ascii=False) + "\n" for path, content in made.items()}
 
 
 def main() -> None:
     info = object_info.stored()
-    for design in DESIGNS:
+    for design in (*DESIGNS, HEADLESS):
         for path, text in files(design, info).items():
             path.write_text(text, encoding="utf-8")
             print(path.relative_to(FOLDER.parent))

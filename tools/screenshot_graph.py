@@ -19,6 +19,7 @@ from typing import Any
 
 from comfy_server import ComfyServer
 from PIL import Image
+
 from small_models import place_samples
 
 REPO = Path(__file__).resolve().parents[1]

@@ -15,10 +15,12 @@ from workflow_parts import (
     MASK,
     MULTI,
     PATH,
+    PICKER,
     PINNED,
     PURPLE,
     SDEDIT,
     SINGLE,
+    SOURCE,
     SPEECH,
     UNI3C,
     VIDEO_LINK,
@@ -233,4 +235,28 @@ DESIGNS = (
         groups(260, 680, Group("Camera", 480, 980, 760, 750, PURPLE)),
         note(PATH_NOTE, MULTI),
     ),
+)
+
+# For programs only (tools/dub_folder.py): a source and a voice by path, and all else as in video_dubbing.
+HEADLESS = Design(
+    "dub_by_path",
+    (
+        *models(SINGLE),
+        Node(VOICE, "InfiniteTalkLoadVoice", 0, 0, 0, 0, {"path": "voice.wav"}),
+        *one_voice()[1:],
+        Node(SOURCE, "InfiniteTalkLoadSource", 0, 0, 0, 0, {"path": "portrait.mp4"}),
+        Node(
+            PICKER,
+            "InfiniteTalkReferencePicker",
+            0,
+            0,
+            0,
+            0,
+            {"after_end": BACK_AND_FORTH},
+            {"image": (SOURCE, 0), "video": (SOURCE, 1)},
+        ),
+        *sampling(DUB_PROMPT),
+    ),
+    groups=(),
+    note="",
 )

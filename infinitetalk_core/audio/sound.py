@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import soxr
@@ -13,6 +14,9 @@ from torch.nn.functional import pad
 
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
+from ..scratch import Spool
+
+PIECE_SAMPLES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def check_sound(waveform: Tensor, sample_rate: int) -> Sound:
     if waveform.numel() == 0:
         raise InputError(f"the sound is empty (shape {tuple(waveform.shape)}); choose a file that has a sound track")
     waveform = waveform.detach().to(device="cpu", dtype=torch.float32)
-    broken = waveform.numel() - int(torch.isfinite(waveform).sum())
+    # Piece by piece: the sound of an hour has more than a gigabyte.
+    broken = sum(int((~torch.isfinite(part)).sum()) for part in waveform.split(PIECE_SAMPLES, dim=1))
     if broken:
         raise InputError(
             f"{broken} of the sound's {waveform.numel()} samples are NaN or infinite; "
@@ -106,6 +111,27 @@ def resample(sound: Sound, rate: int) -> Sound:
     got = soxr.resample(sound.waveform.numpy().T, sound.sample_rate_hz, rate, quality="HQ")
     waveform = torch.from_numpy(np.ascontiguousarray(got.T, dtype=np.float32))[:, :wanted]
     return pad_to(Sound(waveform, rate), wanted)
+
+
+def resample_mono(sound: Sound, rate: int, scratch: Path | None = None) -> Sound:
+    """`resample(to_mono(sound), rate)`, to the bit (to rounding from 3 channels on), a piece at a time: no copy of the
+    whole at the old rate.
+
+    scratch: a folder for a result of more than 256 MB; None keeps it in memory.
+    """
+    wanted = -(-sound.samples * rate // sound.sample_rate_hz)
+    spool = Spool(scratch)
+    stream = None
+    if rate != sound.sample_rate_hz:
+        stream = soxr.ResampleStream(sound.sample_rate_hz, rate, 1, dtype="float32", quality="HQ")
+    for start in range(0, sound.samples, PIECE_SAMPLES):
+        piece = to_mono(Sound(sound.waveform[:, start : start + PIECE_SAMPLES], sound.sample_rate_hz)).waveform[0]
+        numbers = np.ascontiguousarray(piece.numpy())
+        if stream is not None:
+            numbers = stream.resample_chunk(numbers, last=start + PIECE_SAMPLES >= sound.samples)
+        spool.append(numbers[: wanted - spool.count])
+    spool.append(np.zeros(wanted - spool.count, np.float32))
+    return Sound(torch.from_numpy(spool.array())[None], rate)
 
 
 def mix(sounds: Sequence[Sound]) -> Sound:

@@ -5,16 +5,17 @@ The reference (src/audio_analysis/wav2vec2.py, and get_embedding in generate_inf
 transformer, whose hidden states after every layer are the result. The layers are those of `transformers`; what
 is written here is the way a clip goes through them. Everything before the transformer runs in segments, with the
 same result as on the whole clip, and the transformer in windows where the clip is long. What grows with the clip
-is the waveform and the result.
+is the waveform and the result, and both of a long one lie on the disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from transformers import Wav2Vec2Model
 
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
+from ..scratch import RowWriter, StoredRows
 from .loudness import Samples
 from .sound import Sound, resample, to_mono
 from .voice import SAMPLE_RATE_HZ, prepare_voice
@@ -228,27 +230,28 @@ class SpeechEncoder(nn.Module):
         levelled: bool = False,
         report: Report | None = None,
         device: torch.device | None = None,
-    ) -> Tensor:
+        scratch: Path | None = None,
+    ) -> Tensor | StoredRows:
         """Speech features (F, layers, channels), float32 on the CPU; F is `frames_of` the samples at 16 kHz.
 
         levelled: the sound comes from `prepare_voice`, perhaps with silence around it, and its loudness is kept.
         report: called with the fraction done between pieces of work; what it raises ends the work cleanly.
         device: where to compute; by default where the first parameter is (the host knows better when it keeps
         some weights elsewhere).
+        scratch: a folder where features of more than 256 MB lie (4.6 minutes of wav2vec base) as `StoredRows`, to the
+        bit what they are in memory; None keeps them all in memory.
         """
         device = device or next(self.parameters()).device
         report = report or (lambda _fraction: None)
-        voice = resample(to_mono(sound), SAMPLE_RATE_HZ) if levelled else prepare_voice(sound)
+        voice = resample(to_mono(sound), SAMPLE_RATE_HZ) if levelled else prepare_voice(sound, scratch)
         frames = frames_of(voice.samples)
-        samples = self._prepare(voice)
         # Made outside of inference mode, so that training can use them.
-        hidden = torch.zeros(frames, self.network.config.conv_dim[-1])
-        features = torch.zeros(frames, self.layers, self.channels)
+        finished = RowWriter((frames, self.layers, self.channels), scratch)
         with torch.inference_mode():
-            self._convolve(samples, hidden, device, lambda done: report(CONVOLUTION_SHARE * done))
-            rest = 1 - CONVOLUTION_SHARE
-            self._transform(hidden, features, device, lambda done: report(CONVOLUTION_SHARE + rest * done))
-        return features
+            segments = self._convolve(self._prepare(voice), frames, device)
+            for rows in self._transform(segments, frames, device, report):
+                finished.append(rows)
+        return finished.rows()
 
     def _prepare(self, voice: Sound) -> Samples:
         """The samples, standardised where the checkpoint asks for it, and enough of them for one feature."""
@@ -258,10 +261,10 @@ class SpeechEncoder(nn.Module):
         missing = self.field_samples - len(samples)
         return np.pad(samples, (0, missing)) if missing > 0 else samples
 
-    def _convolve(self, samples: Samples, hidden: Tensor, device: torch.device, report: Report) -> None:
-        """Fill `hidden` (F, conv channels) with features at 25 a second."""
+    def _convolve(self, samples: Samples, frames: int, device: torch.device) -> Iterator[Tensor]:
+        """Features (F, conv channels) at 25 a second, segment after segment."""
         extractor = self.network.feature_extractor
-        hop, field, frames = self.hop_samples, self.field_samples, len(hidden)
+        hop, field = self.hop_samples, self.field_samples
         statistics = None
         if self.network.config.feat_extract_norm == "group":
             # GroupNorm sees the whole clip in time: what it needs of it is gathered first.
@@ -276,17 +279,38 @@ class SpeechEncoder(nn.Module):
             wave = torch.from_numpy(part).to(device=device, dtype=self.dtype)[None, None]
             found = convolve(extractor, wave, statistics)[0].T.float().cpu()
             weight = weight[:, None]
-            hidden[start:stop] = found[lower - first] * (1 - weight) + found[upper - first] * weight
-            _refuse_non_finite(hidden[start:stop], "convolutions", self.dtype)
-            report(stop / frames)
+            hidden = found[lower - first] * (1 - weight) + found[upper - first] * weight
+            _refuse_non_finite(hidden, "convolutions", self.dtype)
+            yield hidden
 
-    def _transform(self, hidden: Tensor, features: Tensor, device: torch.device, report: Report) -> None:
-        """Fill `features` (F, layers, channels) from `hidden` (F, conv channels)."""
-        windows = plan_windows(len(hidden), self.limits)
+    def _transform(
+        self, segments: Iterator[Tensor], frames: int, device: torch.device, report: Report
+    ) -> Iterator[Tensor]:
+        """Finished features (rows, layers, channels), in order, from those of the convolutions.
+
+        What is held is one window of each: the rows that the next window sees as well are carried over.
+        """
+        windows = plan_windows(frames, self.limits)
+        hidden = torch.zeros(0, self.network.config.conv_dim[-1])
+        features = torch.zeros(0, self.layers, self.channels)
+        begins = 0  # the frame of the first row of both
         for index, (start, stop) in enumerate(windows):
+            hidden, features = hidden[start - begins :], features[start - begins :]
+            begins = start
+            parts, have = [hidden], start + len(hidden)
+            while have < stop:
+                parts.append(next(segments))
+                have += len(parts[-1])
+                report(CONVOLUTION_SHARE * have / frames + (1 - CONVOLUTION_SHARE) * index / len(windows))
+            hidden = torch.cat(parts)
+            more = torch.zeros(stop - start - len(features), self.layers, self.channels)
+            features = torch.cat([features, more])
             weights = window_weights(windows, index, self.limits.fade)[:, None]
-            progress = partial(_report_part, report, index, len(windows))
-            self._transform_window(hidden[start:stop], features[start:stop], weights, device, progress)
+            share = (CONVOLUTION_SHARE * have / frames, 1 - CONVOLUTION_SHARE)
+            progress = partial(_report_part, report, share, index, len(windows))
+            self._transform_window(hidden[: stop - start], features, weights, device, progress)
+            following = windows[index + 1][0] if index + 1 < len(windows) else stop
+            yield features[: following - start]
 
     def _transform_window(
         self, hidden: Tensor, features: Tensor, weights: Tensor, device: torch.device, report: Report
@@ -302,9 +326,10 @@ class SpeechEncoder(nn.Module):
         transform(self.network, hidden[None].to(device=device, dtype=self.dtype), add)
 
 
-def _report_part(report: Report, index: int, parts: int, done: float) -> None:
-    """Report that of `parts` equal parts `index` are done, and of the next one the fraction `done`."""
-    report((index + done) / parts)
+def _report_part(report: Report, share: tuple[float, float], index: int, parts: int, done: float) -> None:
+    """Report that of `parts` equal parts `index` are done, and of the next one the fraction `done`; share: how much
+    other work is done already, and how much of all these parts are."""
+    report(min(share[0] + share[1] * (index + done) / parts, 1.0))
 
 
 def _refuse_non_finite(found: Tensor, where: str, dtype: torch.dtype) -> None:

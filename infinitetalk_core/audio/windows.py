@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..scratch import StoredRows
+
 WINDOW = 5
 
 
@@ -28,6 +30,6 @@ def window_indices(start: int, length: int, available: int, window: int = WINDOW
     return [[mirror(i + offset, available) for offset in range(-half, half + 1)] for i in range(start, start + length)]
 
 
-def speech_windows(voices: Sequence[Tensor], start: int, length: int, window: int = WINDOW) -> Tensor:
+def speech_windows(voices: Sequence[Tensor | StoredRows], start: int, length: int, window: int = WINDOW) -> Tensor:
     """Windows (S, length, window, layers, channels) of S voices, each (F, layers, channels)."""
     return torch.stack([voice[torch.tensor(window_indices(start, length, len(voice), window))] for voice in voices])

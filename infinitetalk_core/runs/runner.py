@@ -16,6 +16,7 @@ from ..chunks.plan import Chunk
 from ..chunks.takes import with_takes
 from ..errors import InputError
 from ..metrics.chunk import measure
+from ..video.format import VideoFormat
 from ..video.segment import encode_segment
 from ..video.writer import VideoWriter
 from .steps import Step
@@ -43,7 +44,7 @@ class Run:
     steps: Sequence[Step]  # the video, in order
     models: Models
     store: RunStore
-    crf: int
+    form: VideoFormat
 
     @property
     def variant(self) -> str:
@@ -84,7 +85,7 @@ class Run:
                 "reference_frames": list(finished.looked_at),
                 "frames": len(finished.frames),
             }
-            segment = encode_segment(finished.frames, self.crf)
+            segment = encode_segment(finished.frames, self.form)
             entry["seconds_taken"] = round(time.monotonic() - began, 3)
             self.store.commit(step, segment, finished.tail if self._goes_on(step) else None, entry)
             if step == self.steps[len(numbers)]:

@@ -16,6 +16,7 @@ from ..video.writer import VideoWriter
 from .disk import Disk
 from .lock import RunLock
 from .runner import Run, Watcher, first_missing
+from .sittings import Sittings
 from .store import RunStore
 
 LOCK = "lock"
@@ -85,27 +86,37 @@ def sit(
     with RunLock(folder / LOCK) as lock:
         store = RunStore(folder, lock, disk=disk, keep_all=switches.keep, start_over=switches.start_over)
         run = run_in(store)
-        outcome = _finished_earlier(store, wanted, run)
+        outcome, notes = _finished_earlier(store, wanted, run), {}
         if outcome is None:
-            path = _path(store, wanted, run)
-            store.describe(
-                made_of=wanted.made_of,
-                place=wanted.place,
-                variant=run.variant,
-                state="unfinished",
-                video=_name(path, wanted),
-                result=None,
-            )
-            done = first_missing(store, run.steps)
-            missing = sum(not store.done(step) for step in run.steps)
-            watcher.found(done, missing, store)
-            sound = store.sound() or store.put_sound(encode_sound(wanted.sound, watcher.between))
-            report = _make(store, wanted, run, VideoWriter(path, sound, metadata=wanted.metadata), watcher, done)
-            outcome = Outcome(path, report, done)
-        store.describe(state="finished", report=json.loads(outcome.report))
+            outcome, sittings = _sit_down(store, wanted, run, watcher)
+            notes = {"sittings": sittings.entries}
+        store.describe(state="finished", report=json.loads(outcome.report), **notes)
         if not switches.keep:
             store.give_up_intermediates()
         return outcome
+
+
+def _sit_down(store: RunStore, wanted: Wanted, run: Run, watcher: Sitting) -> tuple[Outcome, Sittings]:
+    """Make what is missing of the video; how it went is noted in the manifest."""
+    path = _path(store, wanted, run)
+    done = first_missing(store, run.steps)
+    sittings = Sittings(store, done)
+    with sittings.noting_failure():
+        store.describe(
+            made_of=wanted.made_of,
+            place=wanted.place,
+            variant=run.variant,
+            state="unfinished",
+            video=_name(path, wanted),
+            result=None,
+            sittings=sittings.entries,
+        )
+        missing = sum(not store.done(step) for step in run.steps)
+        watcher.found(done, missing, store)
+        sound = store.sound() or store.put_sound(encode_sound(wanted.sound, watcher.between))
+        report = _make(store, wanted, run, VideoWriter(path, sound, metadata=wanted.metadata), watcher, done)
+    sittings.finish()
+    return Outcome(path, report, done), sittings
 
 
 def _make(store: RunStore, wanted: Wanted, run: Run, writer: VideoWriter, watcher: Sitting, done: int) -> str:

@@ -24,7 +24,7 @@ from ..audio.windows import speech_windows
 from ..chunks.conditioning import MID_GREY, reference_video
 from ..chunks.plan import Chunk, latent_frames
 from ..chunks.reference import Picking, Policy, pick_references
-from ..speech import encode_speech
+from ..speech import Voice, encode_speech
 from .articulation import Articulation, articulate
 from .captions import CALM, LIVELY
 from .drawn_video import DrawnVideo, speaking
@@ -140,7 +140,7 @@ def _cut(articulation: Articulation, frames: int) -> Articulation:
 def _sample(
     config: DatasetConfig,
     video: DrawnVideo,
-    features: Tensor,
+    features: Voice,
     start: int,
     rng: random.Random,
     encoder: _Encoder,

@@ -13,7 +13,7 @@ import av
 from ..errors import InputError
 from .pixels import Pose, pose_of
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("infinitetalk")
 
 
 class Decoder:

@@ -9,64 +9,50 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 
 import av
+import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from torch import Tensor
 
-from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
+from .format import ENCODERS, Encoder, VideoFormat
 
 _BT709, _LIMITED = 1, 1  # AVCOL_{PRI,TRC,SPC}_BT709 and AVCOL_RANGE_MPEG
-# Key frames every second for seeking. The number of threads changes what comes out, so it is the same everywhere.
-# Without mbtree: with it x264's vector code reads memory that nobody wrote, and the same pictures give other bytes
-# now and then (the x264 in PyAV 18.1; MALLOC_PERTURB_ shows it).
-_ENCODER = {
-    "preset": "medium",
-    "g": "25",
-    "bf": "2",
-    "rc-lookahead": "20",
-    "threads": "4",
-    "x264-params": "open-gop=0:mbtree=0",
-}
-REORDERED = 2  # frames by which decoding may run ahead of showing: the most that bf=2 needs
+# White in 16 bits, as swscale takes it: 8 bits moved up. Then a 10-bit picture gives back the 8-bit one exactly.
+_WHITE = 255 << 8
 
 
-def check_crf(crf: int) -> int:
-    """`crf` if x264 knows it, else InputError."""
-    if not 0 <= crf <= 51:
-        raise InputError(f"crf must be between 0 (lossless) and 51 (worst), got {crf}")
-    return crf
-
-
-def encode_segment(frames: Tensor, crf: int) -> bytes:
-    """Frames (F, height, width, 3) in [0, 1], any device → H.264 (yuv420p, BT.709, 25 fps) in MP4.
+def encode_segment(frames: Tensor, form: VideoFormat) -> bytes:
+    """Frames (F, height, width, 3) in [0, 1], any device → a film in `form` (BT.709, limited range, 25 fps) in MP4.
 
     The same frames give the same bytes. height and width must be even, F at least 1.
     """
     file = io.BytesIO()
     reformatter = VideoReformatter()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={**_ENCODER, "crf": str(crf)})
+        stream = container.add_stream(form.encoder.library, rate=FRAMES_PER_SECOND, options=form.options)
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = form.pixels
         stream.time_base = Fraction(1, FRAMES_PER_SECOND)
         context = stream.codec_context
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         context.color_range = _LIMITED
-        for number, frame in enumerate(frames):
-            container.mux(stream.encode(_encodable(frame, number, reformatter)))
-        container.mux(stream.encode(None))
+        pictures = (_encodable(frame, number, form.pixels, reformatter) for number, frame in enumerate(frames))
+        packets = (packet for picture in chain(pictures, [None]) for packet in stream.encode(picture))
+        for number, packet in enumerate(packets):
+            packet.dts = number - form.encoder.reordered  # of one or two frames, x265 gives a time of chance
+            container.mux(packet)
     return file.getvalue()
 
 
-def _encodable(frame: Tensor, number: int, reformatter: VideoReformatter) -> av.VideoFrame:
+def _encodable(frame: Tensor, number: int, pixels: str, reformatter: VideoReformatter) -> av.VideoFrame:
     """(height, width, 3) in [0, 1] → a frame of the encoder's format, at its time."""
-    pixels = (frame.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     picture = reformatter.reformat(
-        av.VideoFrame.from_ndarray(pixels, format="rgb24"),
-        format="yuv420p",
+        _deep(frame) if pixels.endswith("10le") else _shallow(frame),
+        format=pixels,
         src_color_range=ColorRange.JPEG,
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,
@@ -75,6 +61,18 @@ def _encodable(frame: Tensor, number: int, reformatter: VideoReformatter) -> av.
     picture.pts = number
     picture.time_base = Fraction(1, FRAMES_PER_SECOND)
     return picture
+
+
+def _shallow(frame: Tensor) -> av.VideoFrame:
+    """In 8 bits a colour."""
+    pixels = (frame.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return av.VideoFrame.from_ndarray(pixels, format="rgb24")
+
+
+def _deep(frame: Tensor) -> av.VideoFrame:
+    """In 16 bits a colour."""
+    pixels = (frame.detach().float() * _WHITE).round().clamp(0, _WHITE).to(torch.int32).cpu().numpy()
+    return av.VideoFrame.from_ndarray(pixels.astype(np.uint16), format="rgb48le")
 
 
 class Segment:
@@ -91,6 +89,12 @@ class Segment:
         self._container.close()
 
     @property
+    def encoder(self) -> Encoder:
+        """What it was made with, as far as joining is concerned."""
+        kind = self.stream.codec_context.codec.canonical_name
+        return next(encoder for encoder in ENCODERS.values() if encoder.kind == kind)
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.stream.height, self.stream.width
@@ -101,6 +105,7 @@ class Segment:
         Times of decoding are counted anew: an encoder that sees one or two frames only does not delay them.
         """
         unit = Fraction(1, FRAMES_PER_SECOND)
+        ahead = self.encoder.reordered
         number = 0
         for packet in self._container.demux(self.stream):
             if packet.pts is None or self.stream.time_base is None:
@@ -108,7 +113,7 @@ class Segment:
             shown = round(packet.pts * self.stream.time_base / unit)
             packet.time_base = unit
             packet.pts = first + shown
-            packet.dts = first + number - REORDERED
+            packet.dts = first + number - ahead
             packet.duration = 1
             number += 1
             yield packet

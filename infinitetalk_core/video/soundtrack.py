@@ -79,7 +79,7 @@ class Soundtrack:
         self._container = container
         self._file = av.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else str(encoded.resolve()), "r")
         source = self._file.streams.audio[0]
-        self._stream = container.add_stream_from_template(source)
+        self._stream = container.add_stream_from_template(source, opaque=True)
         assert source.time_base is not None
         self._seconds_a_tick = source.time_base
         self._packets = (packet for packet in self._file.demux(source) if packet.pts is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ _PLAIN = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
 _BEST = "hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
 _MUXER = {"flush_packets": "1", "max_interleave_delta": "1000000"}
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("infinitetalk")
 
 
 def _growing_flags() -> str:
@@ -66,7 +67,7 @@ def free_path(path: Path) -> Path:
 
 
 class VideoWriter:
-    """Joins segments (H.264, 25 fps) and an encoded sound into `path`, packet by packet; a context manager.
+    """Joins segments (of one format, 25 fps) and an encoded sound into `path`, packet by packet; a context manager.
 
     The same segments give the same file, whether they were made in one go or not. The sound follows up to the time
     written, its rest at the end. Until then the file is `<stem>.part<suffix>`, which can be played, also after a
@@ -128,8 +129,12 @@ class VideoWriter:
         container = av.open(self._file, "w", format=CONTAINERS[self.path.suffix.lower()], options=options)
         self._container = container
         container.metadata.update(self._metadata)
-        stream = container.add_stream_from_template(segment.stream)
-        stream.time_base = Fraction(1, FRAMES_PER_SECOND)
+        # Opaque: as it is, without an encoder, which PyAV before 15 would open and AV1's decoder has no name of.
+        stream = container.add_stream_from_template(segment.stream, opaque=True)
+        with contextlib.suppress(RuntimeError):  # PyAV 14 does not let it be set; then FFmpeg chooses finer units
+            stream.time_base = Fraction(1, FRAMES_PER_SECOND)
+        if segment.encoder.tag is not None:
+            stream.codec_context.codec_tag = segment.encoder.tag
         self._soundtrack = None if self._sound is None else Soundtrack(container, self._sound)
         return stream
 
@@ -143,9 +148,11 @@ class VideoWriter:
         with Segment(data) as segment:
             if self._stream is None:
                 self._stream = self._open(segment)
-                self._size = segment.size
+                self._size, self._kind = segment.size, segment.encoder.kind
             if segment.size != self._size:
                 raise InputError(f"a segment is {segment.size}, and the video's (height, width) is {self._size}")
+            if segment.encoder.kind != self._kind:
+                raise InputError(f"a segment is {segment.encoder.kind}, and the video is {self._kind}")
             assert self._container is not None
             first = self.frames_written
             for packet in segment.packets(first):

@@ -8,12 +8,13 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
-from torch import Tensor
 
 from ...infinitetalk_core.audio.encoder_files import load_speech_encoder
 from ...infinitetalk_core.audio.sound import Sound, check_sound
 from ...infinitetalk_core.audio.wav2vec import SpeechEncoder
 from ...infinitetalk_core.errors import InputError
+from ...infinitetalk_core.speech import Voice
+from .files import temp_folder
 
 PROGRESS_STEPS = 100
 
@@ -29,8 +30,9 @@ class HostAudioEncoder:
             offload_device=comfy.model_management.unet_offload_device(),
         )
 
-    def encode(self, voice: Sound) -> Tensor:
-        """Speech features (F, layers, channels) of a prepared voice, with a progress bar that can be interrupted."""
+    def encode(self, voice: Sound) -> Voice:
+        """Speech features (F, layers, channels) of a prepared voice, with a progress bar that can be interrupted; those
+        of a long one lie in ComfyUI's temp folder."""
         comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         bar = comfy.utils.ProgressBar(PROGRESS_STEPS)
 
@@ -38,7 +40,7 @@ class HostAudioEncoder:
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(round(fraction * PROGRESS_STEPS), PROGRESS_STEPS)
 
-        return self.patcher.model.encode(voice, levelled=True, report=report)
+        return self.patcher.model.encode(voice, levelled=True, report=report, scratch=temp_folder())
 
 
 def load_audio_encoder(path: Path) -> HostAudioEncoder:

@@ -69,6 +69,11 @@ def file_stamp(path: Path) -> str:
     return f"{stat.st_mtime_ns}:{stat.st_size}"
 
 
+def temp_folder() -> Path:
+    """Where ComfyUI puts what is not kept."""
+    return Path(folder_paths.get_temp_directory()).resolve()
+
+
 def _sounds_like_infinitetalk(name: str) -> bool:
     return any(word in name.lower() for word in ("infinitetalk", "infinitalk", "multitalk"))
 

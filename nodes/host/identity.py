@@ -19,6 +19,7 @@ import comfy.model_management
 import comfyui_version
 import folder_paths
 import torch
+from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 
 from ...infinitetalk_core.identity import file_identity
@@ -38,6 +39,18 @@ def versions() -> dict[str, Any]:
         "av": {"pyav": av.__version__, **{k: list(v) for k, v in av.library_versions.items()}},
         "device": comfy.model_management.get_torch_device_name(comfy.model_management.get_torch_device()),
         "attention": optimized_attention.__name__,
+    }
+
+
+def precision(model: Any, vae: Any) -> dict[str, Any]:
+    """The types in which a MODEL and a VAE keep and compute their numbers, which ComfyUI's start may choose.
+
+    Not part of the graph: `--fp32-unet`, `--bf16-vae`, `--cpu-vae`, `--fast` and the like, and the room on the GPU.
+    """
+    return {
+        "model": [str(model.model.get_dtype()), str(model.model.manual_cast_dtype)],
+        "vae": [str(vae.vae_dtype), str(vae.device)],
+        "fast": sorted(feature.value for feature in args.fast),
     }
 
 

@@ -27,9 +27,9 @@ from ...infinitetalk_core.runs.session import Switches, Wanted, sit
 from ...infinitetalk_core.runs.steps import plan_steps
 from ...infinitetalk_core.sampling.settings import SamplingSettings
 from ...infinitetalk_core.speech import Speech
-from ...infinitetalk_core.video.segment import check_crf
+from ...infinitetalk_core.video.format import VideoFormat
 from .adapter import adapter_of, check_backbone
-from .identity import Graph, versions
+from .identity import Graph, precision, versions
 from .progress import JobProgress
 from .reference import plan_of
 from .step_cache import check_single, step_caching_of
@@ -61,6 +61,12 @@ class RunSettings:
     redo: str = ""
     following: Following = Following.CONTINUE
     switches: Switches = field(default_factory=Switches)
+    video_format: VideoFormat | None = None
+
+    @property
+    def form(self) -> VideoFormat:
+        """How the video is encoded: as the Video Format node says, else H.264 with `crf`."""
+        return self.video_format or VideoFormat(crf=self.crf)
 
 
 def run_dub(
@@ -71,13 +77,14 @@ def run_dub(
     hidden: Any,
 ) -> io.NodeOutput:
     """Dub `reference` to `speech`. models: MODEL, VAE, CLIP vision, positive, negative (the last three or None)."""
-    check_crf(settings.crf)
+    settings.form.check(reference.height, reference.width)
     job = _job(speech, reference, settings)
     takes = parse_takes(settings.redo, len(job.plan), reference.source.length)
     studio = _studio(models, settings, takes)
     adapter_of(studio.model).config.check_features(*speech.voices[0].shape[1:])
     progress = JobProgress(studio.model, len(job.plan), len(studio.sigmas) - 1)
     made_of = described(job, studio, settings, hidden)
+    key = run_key(made_of)
     steps = plan_steps(job.plan, takes, settings.following)
     log.info(
         "InfiniteTalk: %d frames of %d x %d in %d chunks of %d steps",
@@ -95,25 +102,31 @@ def run_dub(
         new_path=partial(output_path, settings.filename_prefix, reference.width, reference.height),
         metadata=workflow_metadata(hidden),
         sound=speech.sound,
-        report=partial(run_report, job, settings),
+        report=partial(run_report, job, settings, f"{RUNS_FOLDER}/{key}"),
     )
     outcome = sit(
-        output_folder() / RUNS_FOLDER / run_key(made_of),
+        output_folder() / RUNS_FOLDER / key,
         wanted,
-        lambda store: Run(job, steps, studio, store, settings.crf),
+        lambda store: Run(job, steps, studio, store, settings.form),
         progress,
         replace(settings.switches, keep=settings.switches.keep or bool(takes)),
     )
     return finished_video(outcome.path, outcome.report)
 
 
-def run_report(job: Job, settings: RunSettings, chunks: list[dict[str, Any]], complete: bool, continued_at: int) -> str:
-    """What was made and how well it holds together, as JSON. continued_at: the first chunk (from 0) made now."""
+def run_report(
+    job: Job, settings: RunSettings, run: str, chunks: list[dict[str, Any]], complete: bool, continued_at: int
+) -> str:
+    """What was made and how well it holds together, as JSON.
+
+    run: the run's folder in ComfyUI's output; continued_at: the first chunk (from 0) made now.
+    """
     reference, sampling = job.reference, settings.sampling
     return json.dumps(
         {
             "frames": job.speech.frames,
             "complete": complete,
+            "run": run,
             "width": reference.width,
             "height": reference.height,
             "seed": settings.seed,
@@ -126,6 +139,7 @@ def run_report(job: Job, settings: RunSettings, chunks: list[dict[str, Any]], co
             "pinned": settings.pinned is not None,
             "camera": None if settings.camera is None else settings.camera.strength,
             "redo": settings.redo,
+            "video_format": settings.form.to_json(),
             "continued_at_chunk": continued_at + 1 if continued_at else None,
             "chunks": chunks,
         },
@@ -139,6 +153,7 @@ def described(job: Job, studio: Studio, settings: RunSettings, hidden: Any) -> d
     graph, caching = Graph(hidden), step_caching_of(studio.model)
     return {
         "versions": versions(),
+        "precision": precision(studio.model, studio.vae),
         "plan": [list(vars(chunk).values()) for chunk in job.plan],
         "picks": [[list(pick.frames), pick.last, pick.previous] for pick in job.picks],
         "picking": [reference.picking.policy.value, reference.picking.after_end.value, reference.picking.control],
@@ -156,7 +171,7 @@ def described(job: Job, studio: Studio, settings: RunSettings, hidden: Any) -> d
         "colour": [job.colour.strength, job.colour.to_first],
         "seam_fade": job.seam_fade,
         "sdedit": list(settings.strengths),
-        "crf": settings.crf,
+        "format": settings.form.to_json(),
         # How the speech was encoded, too: features may differ in their last bits from one time to the next.
         "graph": graph.behind("model", "vae", "clip_vision", "positive", "negative", "speech", "sampler", "camera"),
     }

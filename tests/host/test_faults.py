@@ -8,10 +8,10 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,120 +21,23 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 sys.path.append(str(REPO / "tests" / "support"))
 
+from fault_bench import CHUNKS, FRAMES, PHASES, Bench, Servers  # noqa: E402
 from fault_table import survived  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
 KILLS = int(os.environ.get("INFINITETALK_KILLS", "3"))  # 20 for a release
-SAMPLER, PICKER = "InfiniteTalkChunkSampler", "InfiniteTalkReferencePicker"
-CHANGES = {
-    PICKER: {"size": "custom", "width": 64, "height": 64},
-    "InfiniteTalkGuidance": {"preset": "custom", "steps": 2, "text_scale": 1.0, "audio_scale": 1.0, "shift": 7.0},
-    SAMPLER: {"chunk_frames": 29, "context_frames": 5, "filename_prefix": "video/InfiniteTalk"},
-}
-CHUNKS = 5  # of the sample voice's frames
-
-
-class Bench:
-    """A server that can be made unlucky, killed and started again in the same folder."""
-
-    def __init__(self, base: Path, start: Callable[..., Any], workflow: dict[str, Any]) -> None:
-        self.base, self.start, self.workflow = base, start, workflow
-        self.server = start(base)
-        self.sitting = 0
-
-    def restart(self) -> None:
-        self.server.stop()
-        self.server = self.start(self.base)
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.server.pid, signal.SIGKILL)
-
-    def faults(self, **wanted: Any) -> None:
-        self.sitting += 1
-        (self.base / "faults.json").write_text(json.dumps({"sitting": self.sitting, **wanted}))
-
-    def clear(self) -> None:
-        """As if nothing had ever been made."""
-        shutil.rmtree(self.base / "output")
-        (self.base / "output").mkdir()
-        self.faults()
-
-    def queue(self, **inputs: Any) -> str:
-        workflow = json.loads(json.dumps(self.workflow))
-        for node in workflow.values():
-            if node["class_type"] == SAMPLER:
-                node["inputs"].update(inputs)
-        return self.server.queue(workflow)
-
-    def run(self, **inputs: Any) -> Any:
-        return self.server.follow(self.queue(**inputs), timeout=300)
-
-    def video(self, **inputs: Any) -> Path:
-        result = self.run(**inputs)
-        assert result.status == "success", result.error
-        (file,) = [f for f in result.files() if f["filename"].endswith(".mp4")]
-        return self.server.path_of(file)
-
-    def videos(self) -> list[str]:
-        return sorted(p.name for p in (self.base / "output" / "video").glob("*.mp4"))
-
-    def records(self) -> list[Path]:
-        return sorted((self.base / "output" / "infinitetalk_runs").glob("*/0*.json"))
-
-    def run_folder(self) -> Path:
-        (folder,) = (self.base / "output" / "infinitetalk_runs").iterdir()
-        return folder
-
-    def when(self, happened: Callable[[], Any], act: Callable[[], None], timeout: float = 120) -> threading.Thread:
-        """Do something as soon as something happened."""
-
-        def watch() -> None:
-            end = time.monotonic() + timeout
-            while time.monotonic() < end and not happened():
-                time.sleep(0.01)
-            act()
-
-        thread = threading.Thread(target=watch)
-        thread.start()
-        return thread
 
 
 @pytest.fixture(scope="module")
-def start(models_dir, samples) -> Iterator[Callable[..., Any]]:
-    """`start(base)`: a server in this folder; all are gone at the end."""
-    from comfy_server import ComfyServer
-    from conftest import COMFYUI
-
-    from small_models import place_samples
-
-    servers: list[Any] = []
-
-    def start(base: Path, *extra: str) -> Any:
-        (base / "custom_nodes").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(REPO / "tests" / "support" / "fault_pack.py", base / "custom_nodes" / "faults.py")
-        if not (base / "models").exists():
-            (base / "models").symlink_to(models_dir, target_is_directory=True)
-            place_samples(samples, base / "input")
-        server = ComfyServer(
-            Path(sys.executable), COMFYUI, base, pack=REPO, extra=("--cache-none", *extra), start_timeout=600
-        )
-        servers.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
+def servers(comfyui, models_dir, samples) -> Iterator[Servers]:
+    with Servers(comfyui, models_dir, samples) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def bench(start, small, tmp_path_factory) -> Bench:
-    workflow = small("video_dubbing")
-    for node in workflow.values():
-        node["inputs"].update(CHANGES.get(node["class_type"], {}))
-    return Bench(tmp_path_factory.mktemp("faults"), start, workflow)
+def bench(servers, small, tmp_path_factory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("faults"), servers, small("video_dubbing"))
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +72,9 @@ def test_killed_again_and_again(bench, undisturbed):
     for _ in range(KILLS):
         bench.queue()
         wait = choose.uniform(0.0, 1.5)
-        hoped_for = made + choose.choice((0, 1, 1))
-        bench.when(lambda n=hoped_for: len(bench.records()) >= n, lambda s=wait: time.sleep(s)).join()
+        # Seldom enough a chunk further that the run outlasts all kills.
+        hoped_for = made + (choose.random() < min(2 / 3, (CHUNKS - 1) / KILLS))
+        bench.when(lambda n=hoped_for: len(bench.records()) >= n, lambda s=wait: time.sleep(s))
         bench.kill()
         made = len(bench.records())
         bench.restart()
@@ -178,25 +82,31 @@ def test_killed_again_and_again(bench, undisturbed):
     path = bench.video()
     assert path.read_bytes() == undisturbed
     assert bench.videos() == ["InfiniteTalk_00001_.mp4"]
-    assert report_of(path)["continued_at_chunk"] == (made + 1 if made else None)
-    if made:
-        assert f"continuing at chunk {made + 1} of {CHUNKS}" in bench.server.log()
+    report = report_of(path)
+    if made < CHUNKS:
+        assert report["continued_at_chunk"] == (made + 1 if made else None)
+    manifest = json.loads((bench.output / report["run"] / "run.json").read_text())
+    killed = [sitting for sitting in manifest["sittings"] if sitting["state"] == "unfinished"]
+    assert all("ended" not in sitting for sitting in killed)
+    assert manifest["sittings"][-1]["state"] == "finished" and manifest["sittings"][-1]["from_chunk"] == made + 1
     survived("kill -9 of the server", f"{KILLS} times over one run, at random moments", "the same video to the bit")
 
 
-@pytest.mark.parametrize("chunk", [0, 2])
-def test_interrupted(bench, undisturbed, chunk):
-    bench.faults(slow=0.5)
-    prompt = bench.queue()
-    runs = bench.base / "output" / "infinitetalk_runs"
-    bench.when(lambda: runs.exists() and len(bench.records()) >= chunk, bench.server.interrupt).join()
-    assert bench.server.follow(prompt, timeout=300).status == "interrupted"
-    if chunk:
-        assert bench.videos() == ["InfiniteTalk_00001__interrupted.mp4"]
+def test_interrupted_at_every_phase(bench, undisturbed):
+    """One run, interrupted again and again: each time one phase further."""
+    for phase in PHASES:
+        bench.faults(pause=phase)
+        prompt = bench.queue()
+        bench.when(bench.reached.exists, bench.server.interrupt)
+        status = bench.server.follow(prompt, timeout=300).status
+        # Once all chunks are there nothing looks for an interrupt any more: the video comes out.
+        assert status == "interrupted" or (phase == PHASES[-1] and status == "success"), phase
+        if phase == "keeping the chunk":
+            assert bench.videos() == ["InfiniteTalk_00001__interrupted.mp4"], "what there is can be watched"
     bench.faults()
     assert bench.video().read_bytes() == undisturbed
     assert bench.videos() == ["InfiniteTalk_00001_.mp4"]
-    survived("interrupt", "before the first chunk and after the second", "the same video to the bit")
+    survived("interrupt", f"in each phase of one run: {', '.join(PHASES)}", "the same video to the bit")
 
 
 def test_out_of_memory_inside_a_chunk(bench, undisturbed):
@@ -229,7 +139,7 @@ def test_a_full_disk(bench, undisturbed, what, where):
 @pytest.mark.parametrize("what", ["infinitetalk_runs", "video"])
 def test_a_read_only_output_folder(bench, undisturbed, what):
     if what == "video":
-        shutil.rmtree(bench.base / "output" / "video", ignore_errors=True)
+        shutil.rmtree(bench.output / "video", ignore_errors=True)
     bench.faults(readonly=f"{what}")
     result = bench.run()
     assert result.status == "error"
@@ -239,23 +149,59 @@ def test_a_read_only_output_folder(bench, undisturbed, what):
     survived("read-only output folder", "from the start", "a sentence; then the same video to the bit")
 
 
+@contextlib.contextmanager
+def disk_of(place: Path, size: str) -> Iterator[None]:
+    """A disk of its own, so small, at `place`; needs the right to mount."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "infinitetalk", str(place)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this user may not mount a small disk: {error}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def remount(place: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(place)], check=True)
+
+
+def test_a_real_disk_that_fills_up_and_turns_read_only(bench, undisturbed):
+    """No made-up error: a disk that is too small for the run, then one that the system has turned read-only."""
+    with disk_of(bench.output, "220k"):
+        result = bench.run()
+        assert result.status == "error" and "No space left on device" in str(result.error)
+        made = len(bench.records())
+        assert 0 < made < CHUNKS, "it filled up in the middle"
+        remount(bench.output, "ro,size=220k")
+        result = bench.run()
+        assert result.status == "error" and "Read-only file system" in str(result.error)
+        remount(bench.output, "rw,size=64m")
+        path = bench.video()
+        assert path.read_bytes() == undisturbed and report_of(path)["continued_at_chunk"] == made + 1
+        assert bench.videos() == ["InfiniteTalk_00001_.mp4"]
+    survived("disk full", "a real one, in mid-run", "a sentence; then the same video to the bit")
+    survived("read-only output folder", "a real disk, in mid-run", "a sentence; then the same video to the bit")
+
+
 def test_a_source_that_is_changed_or_deleted_while_it_is_read(bench, undisturbed):
     source = bench.base / "input" / "portrait.mp4"
     content = source.read_bytes()
     try:
         bench.faults(slow=0.3)
         prompt = bench.queue()
-        bench.when(bench.records, lambda: source.write_bytes(content + b"\0" * 8)).join()
+        bench.when(bench.records, lambda: source.write_bytes(content + b"\0" * 8))
         result = bench.server.follow(prompt, timeout=300)
         assert result.status == "error"
         assert "the source file was changed while the video was being made" in str(result.error)
         source.write_bytes(content)
         survived("source changed in mid-run", "after the first chunk", "a sentence; the changed file is a new run")
         prompt = bench.queue()
-        bench.when(lambda: len(bench.records()) >= 2, source.unlink).join()
+        bench.when(lambda: len(bench.records()) >= 2, source.unlink)
         result = bench.server.follow(prompt, timeout=300)
         assert result.status == "success", result.error
-        assert (bench.base / "output" / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
+        assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
         survived("source deleted in mid-run", "after the second chunk", "the run goes on: the file stays open")
     finally:
         source.write_bytes(content)
@@ -274,32 +220,26 @@ def test_two_clients_with_the_same_job(bench, undisturbed):
     results = [bench.server.follow(prompt, timeout=300) for prompt in (first, second)]
     assert [r.status for r in results] == ["success", "success"]
     assert bench.videos() == ["InfiniteTalk_00001_.mp4"]
-    assert (bench.base / "output" / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
+    assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
     survived("two clients, the same job", "queued one after the other", "made once; both get the video")
 
 
-def test_two_servers_with_the_same_job(bench, undisturbed, start, tmp_path):
-    other = start(tmp_path / "other", "--output-directory", str(bench.base / "output"))
+def test_two_servers_with_the_same_job(bench, undisturbed, servers, tmp_path):
+    other = servers.start(tmp_path / "other", "--output-directory", str(bench.output))
     bench.faults(slow=1.0)
     mine = bench.queue()
-    bench.when(bench.records, lambda: None).join()
+    bench.when(bench.records)
     result = other.follow(other.queue(bench.workflow), timeout=300)
     assert result.status == "error"
     assert f"this very video is being made by another ComfyUI (process {bench.server.pid}" in str(result.error)
     assert bench.server.follow(mine, timeout=300).status == "success"
-    assert (bench.base / "output" / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
+    assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
     other.stop()
     survived("two servers, the same job", "in one output folder", "the second is told who makes it")
 
 
-def stop_after(bench: Bench, chunks: int) -> None:
-    bench.faults(memory=chunks + 1)
-    assert bench.run().status == "error"
-    bench.faults()
-
-
 def test_a_segment_cut_by_hand(bench, undisturbed):
-    stop_after(bench, 3)
+    bench.stop_after(3)
     (segment,) = bench.run_folder().glob("00002-*.mp4")
     segment.write_bytes(segment.read_bytes()[:-100])
     path = bench.video()
@@ -307,20 +247,20 @@ def test_a_segment_cut_by_hand(bench, undisturbed):
     survived("segment truncated by hand", "the second of three", "it alone is made again; the same video to the bit")
 
 
-def test_a_manifest_of_a_newer_version(bench, undisturbed, voice_frames):
-    stop_after(bench, 2)
+def test_a_manifest_of_a_newer_version(bench, undisturbed):
+    bench.stop_after(2)
     manifest = bench.run_folder() / "run.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 99}))
     result = bench.run()
     assert result.status == "error" and "begun by a newer version of this pack (format 99" in str(result.error)
     assert len(bench.records()) == 2, "nothing is touched"
     path = bench.video(start_over=True)
-    assert frames_of(path) == voice_frames
+    assert frames_of(path) == FRAMES
     survived("manifest of a newer version", "found on Run", "a sentence, nothing touched; start_over makes it anew")
 
 
 def test_other_settings_are_another_run(bench, undisturbed):
-    stop_after(bench, 2)
+    bench.stop_after(2)
     path = bench.video(seed=4711)
     assert report_of(path)["continued_at_chunk"] is None and path.read_bytes() != undisturbed
     path = bench.video()

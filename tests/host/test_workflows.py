@@ -24,6 +24,7 @@ NAMES = (
     "dub_face_only",
     "camera_path_portrait",
 )
+HEADLESS = "dub_by_path"  # for programs: no graph to look at
 # What each says, one recording after the other; the video is as long as all of them.
 VOICES = {**{name: ["voice.wav"] for name in NAMES}, "two_speakers": ["voice.wav", "voice_2.wav"]}
 FPS = 25
@@ -75,7 +76,8 @@ def without_titles(workflow: dict[str, Any]) -> dict[str, Any]:
 
 def test_each_workflow_has_both_formats_and_a_thumbnail() -> None:
     for folder, suffix in ((WORKFLOWS, ".json"), (WORKFLOWS / "api", ".json"), (WORKFLOWS, ".jpg")):
-        assert sorted(p.stem for p in folder.glob(f"*{suffix}")) == sorted(NAMES), f"{folder}/*{suffix}"
+        names = [*NAMES, HEADLESS] if folder.name == "api" else NAMES
+        assert sorted(p.stem for p in folder.glob(f"*{suffix}")) == sorted(names), f"{folder}/*{suffix}"
     assert all((WORKFLOWS / f"{name}.jpg").stat().st_size <= THUMBNAIL_BYTES for name in NAMES)
 
 
@@ -87,12 +89,13 @@ def test_both_formats_are_the_same_graph(name: str) -> None:
 
 
 def test_the_files_are_what_the_tool_writes() -> None:
+    import workflow_designs
     from make_workflows import files
     from object_info import stored
-    from workflow_designs import DESIGNS
 
-    assert sorted(design.name for design in DESIGNS) == sorted(NAMES)
-    for design in DESIGNS:
+    assert sorted(design.name for design in workflow_designs.DESIGNS) == sorted(NAMES)
+    assert workflow_designs.HEADLESS.name == HEADLESS
+    for design in (*workflow_designs.DESIGNS, workflow_designs.HEADLESS):
         for path, text in files(design, stored()).items():
             assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: run python tools/make_workflows.py"
 

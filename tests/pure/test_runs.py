@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -68,8 +68,24 @@ def test_the_manifest_is_what_its_schema_says(tmp_path):
         assert set(schema["required"]) <= set(manifest) <= set(schema["properties"])
         assert manifest["state"] == ("unfinished" if stop else "finished")
         assert manifest["version"] == schema["properties"]["version"]["const"]
-        if importlib.util.find_spec("jsonschema"):
-            importlib.import_module("jsonschema").validate(manifest, schema)
+        jsonschema.validate(manifest, schema)
+
+
+def test_the_manifest_tells_of_each_sitting_and_its_warnings(tmp_path):
+    place = Place(tmp_path)
+    interrupted_at(place, 3)
+    (segment,) = place.folder.glob("00002-*.mp4")
+    segment.write_bytes(segment.read_bytes()[:-1] + b"?")
+    place.dub()
+    first, second = json.loads((place.folder / "run.json").read_text())["sittings"]
+    assert first["from_chunk"] == 1 and first["state"].startswith("stopped by ")
+    assert second["from_chunk"] == 3 and second["state"] == "finished" and second["seconds"] >= 0
+    assert any("00002-" in text and "damaged" in text for text in second["warnings"])
+    assert first["began"].endswith("+00:00") and first["machine"]
+    place.dub()
+    manifest = json.loads((place.folder / "run.json").read_text())
+    assert len(manifest["sittings"]) == 2, "a video that is taken as it is takes no sitting"
+    assert manifest["state"] == "finished"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -17,8 +17,9 @@ import torch
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.video import writer as writer_module
+from infinitetalk_core.video.format import VideoFormat
 from infinitetalk_core.video.partfile import PartFile, whole_fragments_end
-from infinitetalk_core.video.segment import Segment, check_crf, encode_segment
+from infinitetalk_core.video.segment import Segment, encode_segment
 from infinitetalk_core.video.soundtrack import encode_sound, to_mono_or_stereo
 from infinitetalk_core.video.writer import VideoWriter, free_path
 
@@ -58,7 +59,7 @@ def _writer(path: Path, sound: Sound | None, **options: object) -> VideoWriter:
 
 
 def _append(writer: VideoWriter, video: torch.Tensor, crf: int = 18) -> None:
-    writer.append(encode_segment(video, crf))
+    writer.append(encode_segment(video, VideoFormat(crf=crf)))
 
 
 def _pictures(path: Path) -> list[tuple[float, np.ndarray]]:
@@ -224,12 +225,12 @@ def test_the_same_pictures_give_the_same_file_to_the_bit(tmp_path):
     for name, sound in (("a.mp4", encode_sound(_clicks(2.5))), ("b.mp4", tmp_path / "sound")):
         with VideoWriter(tmp_path / name, sound) as writer:
             for part in parts:
-                writer.append(encode_segment(part, 18))
+                writer.append(encode_segment(part, VideoFormat()))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
 def test_a_segment_begins_with_a_key_frame_and_refers_to_nothing_outside():
-    with Segment(encode_segment(_flashes(30), 18)) as segment:
+    with Segment(encode_segment(_flashes(30), VideoFormat())) as segment:
         packets = list(segment.packets(100))
     assert packets[0].is_keyframe and packets[0].pts == 100
     assert sorted(p.pts for p in packets) == list(range(100, 130))
@@ -290,7 +291,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, change
     with pytest.raises(InputError, match=words):
         VideoWriter(tmp_path / change["name"], None)
     with pytest.raises(InputError, match="crf must be between 0"):
-        check_crf(52)
+        VideoFormat(crf=52).check()
     assert not list(tmp_path.iterdir())
 
 
@@ -309,9 +310,11 @@ sys.path.insert(0, {root!r})
 import torch
 from pathlib import Path
 from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.video.format import VideoFormat
 from infinitetalk_core.video.segment import encode_segment
 from infinitetalk_core.video.soundtrack import encode_sound
 from infinitetalk_core.video.writer import VideoWriter
+form = VideoFormat()
 torch.set_num_threads(1)
 torch.manual_seed(0)
 limit = {limit}
@@ -320,7 +323,7 @@ if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 with VideoWriter(Path({path!r}), encode_sound(Sound(torch.zeros(1, 16000 * 60), 16000))) as writer:
     for _ in range(20):
-        writer.append(encode_segment(torch.rand(36, 64, 96, 3) if limit else torch.full((36, 64, 96, 3), 0.2), 18))
+        writer.append(encode_segment(torch.rand(36, 64, 96, 3) if limit else torch.full((36, 64, 96, 3), 0.2), form))
         print(writer.frames_written, flush=True)
         if not limit and writer.frames_written >= 180:
             os.kill(os.getpid(), signal.SIGKILL)

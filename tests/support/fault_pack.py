@@ -5,23 +5,45 @@ What shall go wrong stands in faults.json beside the folders `models` and `outpu
     slow: seconds that each chunk takes longer          memory: the chunk of this sitting that runs out of it
     full: part of a file name that cannot be written    readonly: part of a folder name that cannot be made
     clock: seconds by which the clock goes back at every look
+    pause: a moment of PHASES; at the first such one of the sitting the server waits for an interrupt (for 20 s at
+        most) and then goes on; meanwhile there is a file `paused`
 """
 
 import errno
 import json
 import os
+import sys
 import time
+from functools import wraps
 from pathlib import Path
 
+import comfy.model_management
 import comfy.samplers
+import comfy.sd
 import torch
 
-FAULTS = Path(__file__).resolve().parents[1] / "faults.json"
+BASE = Path(__file__).resolve().parents[1]
+FAULTS = BASE / "faults.json"
 NODE_CLASS_MAPPINGS = {}
+# Moments of a job, in the order in which they come: (module, owner in it, function). A job loads its
+# VAE before it comes to anything of the pack.
+PHASES = {
+    "loading the VAE": ("comfy.sd", "VAE", "__init__"),
+    "hearing the voice": ("nodes.host.audio", "HostAudioEncoder", "encode"),
+    "encoding the sound": ("infinitetalk_core.runs.session", "", "encode_sound"),
+    "encoding pictures": ("comfy.sd", "VAE", "encode"),
+    "denoising": ("comfy.samplers", "CFGGuider", "sample"),
+    "decoding pictures": ("comfy.sd", "VAE", "decode"),
+    "encoding the segment": ("infinitetalk_core.runs.runner", "", "encode_segment"),
+    "keeping the chunk": ("infinitetalk_core.runs.store", "RunStore", "commit"),
+    "joining the chunk": ("infinitetalk_core.video.writer", "VideoWriter", "append"),
+    "closing the file": ("infinitetalk_core.video.writer", "VideoWriter", "_finish"),
+}
 
 state = {"chunks": 0, "looks": 0}
 plain = {
     "sample": comfy.samplers.CFGGuider.sample,
+    "vae": comfy.sd.VAE.__init__,
     "fsync": os.fsync,
     "mkdir": os.mkdir,
     "time": time.time,
@@ -66,5 +88,41 @@ def backwards():
     return plain["time"]() - (step or 0) * state["looks"]
 
 
+def pausing(phase, inner):
+    """`inner`, which can be told to wait for an interrupt before it begins."""
+
+    @wraps(inner)
+    def outer(*args, **kwargs):
+        now = faults()
+        if now.get("pause") == phase and state.get("paused") != now["sitting"]:
+            state["paused"] = now["sitting"]
+            (BASE / "paused").touch()
+            end = time.monotonic() + 20
+            while not comfy.model_management.processing_interrupted() and time.monotonic() < end:
+                time.sleep(0.01)
+        return inner(*args, **kwargs)
+
+    return outer
+
+
+def watch():
+    """Make every phase a moment at which the server can wait; once, when all packs are loaded."""
+    if state.get("watching"):
+        return
+    state["watching"] = True
+    for phase, (module, owner, name) in PHASES.items():
+        if name == "__init__":
+            continue
+        (found,) = (m for n, m in list(sys.modules.items()) if n == module or n.endswith("." + module))
+        place = getattr(found, owner) if owner else found
+        setattr(place, name, pausing(phase, getattr(place, name)))
+
+
+def load_vae(self, *args, **kwargs):
+    watch()
+    pausing("loading the VAE", plain["vae"])(self, *args, **kwargs)
+
+
 comfy.samplers.CFGGuider.sample = sample
+comfy.sd.VAE.__init__ = load_vae
 os.fsync, os.mkdir, time.time = fsync, mkdir, backwards

@@ -8,9 +8,9 @@ from pathlib import Path
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 HEAD = """# What can go wrong
 
-Written by the tests that make it happen (`tests/host/test_faults.py` in a real ComfyUI server,
-`tests/pure/test_runs.py` in the engine), each line when its test passed. To write it anew:
-`INFINITETALK_FAULT_TABLE=1 python3 tools/test.py`.
+Written by the tests that make it happen (`tests/host/test_faults.py` and `test_dub_folder.py` with a real ComfyUI
+server, `tests/pure/test_runs.py` in the engine), each line when its test passed. To write it anew, with 20 kills in
+place of 3: `INFINITETALK_FAULT_TABLE=1 INFINITETALK_KILLS=20 python3 tools/test.py`.
 
 | Accident | When | What Run does afterwards |
 | --- | --- | --- |

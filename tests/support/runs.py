@@ -23,6 +23,7 @@ from infinitetalk_core.runs.session import Outcome, Switches, Wanted, sit
 from infinitetalk_core.runs.steps import plan_steps
 from infinitetalk_core.runs.store import RunStore
 from infinitetalk_core.sampling.euler import pin
+from infinitetalk_core.video.format import VideoFormat
 from infinitetalk_core.video.source import PictureBatch
 from infinitetalk_core.video.writer import free_path
 
@@ -153,7 +154,7 @@ class Place:
         takes = parse_takes(redo, len(self.job.plan), self.job.reference.source.length)
 
         def run(store: RunStore) -> Run:
-            return Run(self.job, plan_steps(self.job.plan, takes, following), self.models, store, crf=20)
+            return Run(self.job, plan_steps(self.job.plan, takes, following), self.models, store, VideoFormat(crf=20))
 
         wanted = Wanted(
             made_of={"seed": 0},

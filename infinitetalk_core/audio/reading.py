@@ -1,0 +1,83 @@
+"""The sound of a file of any length, decoded piece by piece and held once: a long one on the disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.audio.resampler import AudioResampler
+
+from ..errors import InputError
+from ..scratch import Floats, Spool
+from .sound import Sound, check_sound
+
+COPIED_SAMPLES = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], None] = lambda: None) -> Sound:
+    """The first sound track of `path` that can be decoded, whole, at its own rate and with its own channels.
+
+    scratch: a folder for what is more than 256 MB (12 minutes in stereo at 48 kHz); None keeps all in memory.
+    between: called about once a second of sound; what it raises ends the reading.
+    Raises InputError, in one sentence, where there is no sound or nothing of it can be decoded.
+    """
+    try:
+        container = av.open(str(path.resolve()), mode="r")
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(f"{path.name} cannot be opened as a sound or video file: {error.strerror}") from error
+    with container:
+        # A track of a kind that FFmpeg has no decoder for has no context.
+        stream = next((s for s in container.streams.audio if s.codec_context is not None), None)
+        if stream is None:
+            raise InputError(f"{path.name} has no sound in it that can be decoded: choose a file with a sound track")
+        spools: list[Spool] = []
+        rate = 0
+        for block in _blocks(container, stream, path.name):
+            planes = block.to_ndarray()
+            if not spools:
+                rate = block.sample_rate
+                spools = [Spool(scratch, len(planes)) for _ in planes]
+            if spools[0].count // rate != (spools[0].count + planes.shape[1]) // rate:
+                between()
+            for spool, plane in zip(spools, planes, strict=True):
+                spool.append(plane)
+    if not spools or not spools[0].count:
+        raise InputError(f"no sound in {path.name} can be decoded: the file is damaged or incomplete")
+    return check_sound(torch.from_numpy(_side_by_side(spools)), rate)
+
+
+def _blocks(container: av.container.InputContainer, stream: av.AudioStream, name: str) -> Iterator[av.AudioFrame]:
+    """Frames as planes of floats. What is damaged is left out, with a warning."""
+    to_floats = AudioResampler(format="fltp")  # rate and channels stay
+    warned = False
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            for frame in packet.decode():
+                yield from to_floats.resample(frame)
+        except EOFError:
+            return
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            if not warned:
+                log.warning("the sound of %s is damaged in places (%s), which are left out", name, error)
+            warned = True
+
+
+def _side_by_side(spools: list[Spool]) -> Floats:
+    """(channels, samples) of one spool a channel."""
+    first, *others = spools
+    samples = first.count
+    for spool in others:
+        channel = spool.array()
+        for start in range(0, samples, COPIED_SAMPLES):
+            first.append(channel[start : start + COPIED_SAMPLES])
+    return np.reshape(first.array(), (len(spools), samples))

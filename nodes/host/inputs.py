@@ -1,0 +1,105 @@
+"""Files by path, for jobs without a browser: only what lies in ComfyUI's own folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import numpy as np
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy_api.latest import InputImpl
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ...infinitetalk_core.audio.reading import read_sound
+from ...infinitetalk_core.errors import InputError
+from ...infinitetalk_core.video.source import VideoFile
+from .files import file_stamp, temp_folder
+
+EXAMPLE = "clips/talk.mp4, or out.mp4 [output]"
+
+
+def file_in_comfyui(text: str) -> Path:
+    """The file that `text` names: relative to ComfyUI's input folder, or to another one of ComfyUI's folders with
+    [output] or [temp] behind it. An absolute path works if it lies in that folder.
+
+    The name may come from anybody who can reach the server, so nothing outside is opened, by `..` or links either.
+    Raises InputError, in one sentence.
+    """
+    text = text.strip()
+    folders = {
+        "[input]": folder_paths.get_input_directory(),
+        "[output]": folder_paths.get_output_directory(),
+        "[temp]": folder_paths.get_temp_directory(),
+    }
+    mark = next((mark for mark in folders if text.endswith(mark)), None)
+    name = text.removesuffix(mark).strip() if mark else text
+    mark = mark or "[input]"
+    if not name:
+        raise InputError(f"the path is empty: write a file in ComfyUI's input folder, such as {EXAMPLE}")
+    try:
+        folder = Path(folders[mark]).resolve()
+        path = (folder / name).resolve()
+        found = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise InputError(f"{text[:80]!r} is no path ({what}): write one such as {EXAMPLE}") from error
+    if not path.is_relative_to(folder):
+        raise InputError(
+            f"{text!r} lies outside of ComfyUI's {mark[1:-1]} folder, where nothing is read: copy the file into "
+            "the input folder, or add [output] or [temp] behind the name if it lies there"
+        )
+    if not found:
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{name!r} {what} in ComfyUI's {mark[1:-1]} folder: write a file there, such as {EXAMPLE}")
+    return path
+
+
+def path_problem(text: str | None) -> str | bool:
+    """What is wrong with a path, before anything runs; True where nothing is, or where it comes over a link."""
+    if text is None:
+        return True
+    try:
+        file_in_comfyui(text)
+    except InputError as error:
+        return str(error)
+    return True
+
+
+def path_stamp(text: str) -> str:
+    """Changes when the file is replaced on disk, so that it is loaded again."""
+    try:
+        return file_stamp(file_in_comfyui(text))
+    except (InputError, OSError):
+        return "missing"
+
+
+def load_source(text: str) -> tuple[torch.Tensor | None, Any | None]:
+    """(IMAGE, None) of a picture file, (None, VIDEO) of a video, which is opened but not read."""
+    path = file_in_comfyui(text)
+    picture = _picture(path)
+    if picture is not None:
+        return picture, None
+    VideoFile(path).close()  # says here and now what is wrong with it
+    return None, InputImpl.VideoFromFile(str(path))
+
+
+def _picture(path: Path) -> torch.Tensor | None:
+    """A picture (1, H, W, 3), the way up that its camera noted; None for what moves or is no picture."""
+    try:
+        with Image.open(path) as image:
+            if getattr(image, "is_animated", False):
+                return None
+            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"the picture {path.name} cannot be read ({error}): save it again as PNG or JPEG") from error
+    return torch.from_numpy(pixels)[None].float().div_(255)
+
+
+def load_voice(text: str) -> dict[str, Any]:
+    """AUDIO of a sound or video file; a long one lies in ComfyUI's temp folder and not in memory."""
+    sound = read_sound(file_in_comfyui(text), temp_folder(), throw_exception_if_processing_interrupted)
+    return {"waveform": sound.waveform[None], "sample_rate": sound.sample_rate_hz}

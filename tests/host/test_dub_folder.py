@@ -1,0 +1,103 @@
+"""The client for folders of jobs with a real server, which is killed in the middle of a job and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.append(str(REPO / "tests" / "support"))
+
+from fault_bench import CHUNKS, FRAMES, Bench, Servers, shorten  # noqa: E402
+from fault_table import survived  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+jsonschema = pytest.importorskip("jsonschema")
+
+
+@pytest.fixture
+def bench(comfyui, models_dir, samples, small, tmp_path) -> Iterator[Bench]:
+    with Servers(comfyui, models_dir, samples) as servers:
+        yield Bench(tmp_path / "base", servers, small("dub_by_path"))
+
+
+@pytest.fixture
+def jobs(tmp_path, samples) -> Path:
+    """A picture that speaks, and a video."""
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    for name in ("anna.png", "ben.mp4"):
+        shutil.copyfile(samples / f"portrait{Path(name).suffix}", folder / name)
+    for name in ("anna.wav", "ben.wav"):
+        shutil.copyfile(samples / "voice.wav", folder / name)
+        shorten(folder / name)
+    return folder
+
+
+def start_client(bench: Bench, jobs: Path) -> subprocess.Popen[bytes]:
+    """In a process of its own, as a person starts it."""
+    workflow = jobs.parent / "workflow.json"
+    workflow.write_text(json.dumps(bench.workflow))
+    command = [sys.executable, str(REPO / "tools" / "dub_folder.py"), str(jobs), "--server", bench.server.url]
+    command += ["--out", str(jobs.parent / "out"), "--workflow", str(workflow), "--look", "0.5"]
+    log = (jobs.parent / "client.log").open("ab")
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+
+
+def frames_of(path: Path) -> int:
+    with av.open(str(path)) as file:
+        return sum(1 for _ in file.decode(video=0))
+
+
+def manifest_of(out: Path, name: str) -> dict[str, Any]:
+    manifest = json.loads((out / f"{name}.json").read_text())
+    jsonschema.validate(manifest, json.loads((REPO / "docs" / "run.schema.json").read_text()))
+    return manifest
+
+
+def test_a_folder_is_dubbed_although_server_and_client_are_killed(bench, jobs):
+    out = jobs.parent / "out"
+    bench.faults(slow=0.4)
+    client = start_client(bench, jobs)
+    bench.when(lambda: len(bench.records()) >= 2)
+    bench.kill()
+    bench.restart()
+    # The client has queued the job again; now it is killed itself, and the server goes on alone.
+    bench.when(lambda: len(bench.records()) >= 3)
+    os.kill(client.pid, signal.SIGKILL)
+    client.wait()
+    bench.faults()
+    client = start_client(bench, jobs)
+    said = jobs.parent / "client.log"
+    assert client.wait(timeout=300) == 0, said.read_text()
+    for name in ("anna", "ben"):
+        assert frames_of(out / f"{name}.mp4") == FRAMES
+    assert "is away, next try" in said.read_text() and "the server has lost the job" in said.read_text()
+    first, second = (manifest_of(out, name) for name in ("anna", "ben"))
+    assert [sitting["state"] for sitting in first["sittings"]] == ["unfinished", "finished"]
+    assert first["sittings"][1]["from_chunk"] in (3, 4), "no finished chunk was made again"
+    assert [sitting["state"] for sitting in second["sittings"]] == ["finished"]
+    survived("kill -9 of server and client", "a folder of jobs (tools/dub_folder.py)", "all videos are made")
+    check_report(first)
+
+
+def check_report(manifest: dict[str, Any]) -> None:
+    """What a studio asks a finished job: when, how long, from what, with what, and whether it holds together."""
+    made_of, report, last = manifest["made_of"], manifest["report"], manifest["sittings"][-1]
+    assert manifest["state"] == "finished" and manifest["video"].endswith(".mp4") and manifest["result"]["identity"]
+    assert last["ended"] >= last["began"] and last["seconds"] > 0 and last["warnings"] == []
+    assert {"pack", "comfyui", "torch", "av", "device", "attention"} <= set(made_of["versions"])
+    assert made_of["source"] and made_of["sound"] and made_of["graph"]["model"] and made_of["precision"]
+    assert report["seed"] == made_of["seed"] and report["complete"] and report["frames"] == FRAMES
+    assert len(report["chunks"]) == CHUNKS and sum(chunk["frames"] for chunk in report["chunks"]) == FRAMES
+    assert all(chunk["seconds_taken"] > 0 and "reference_frames" in chunk for chunk in report["chunks"])

@@ -1,0 +1,193 @@
+"""A server that answers like ComfyUI and makes no videos, for tests of the client. It can be told to misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+SAMPLER = "InfiniteTalkChunkSampler"
+CHUNKS = 3
+# (workflow, how many prompts came before) → success, error, InputError, interrupted, crash, crash at once, or wait
+Behaviour = Callable[[dict[str, Any], int], str]
+
+
+class FakeComfyUI:
+    """Serves on 127.0.0.1 from a thread of its own; a context manager. What it was asked is in its attributes."""
+
+    def __init__(self, behave: Behaviour = lambda workflow, count: "success") -> None:
+        self.behave = behave
+        self.uploads: dict[str, bytes] = {}
+        self.prompts: list[dict[str, Any]] = []  # every workflow that was queued
+        self.most_at_once = 0
+        self.cancelled: list[str] = []
+        self.refuse = ""
+        self.url = ""
+        self._pending: list[tuple[str, dict[str, Any]]] = []
+        self._running: str | None = None
+        self._history: dict[str, Any] = {}
+        self._sockets: set[web.WebSocketResponse] = set()
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> FakeComfyUI:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._main.cancel)
+        self._thread.join(10)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        self._main = self._loop.create_task(self._serve())
+        try:
+            self._loop.run_until_complete(self._main)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        app = web.Application(client_max_size=1 << 24)
+        app.add_routes(
+            [
+                web.get("/system_stats", self._stats),
+                web.get("/ws", self._websocket),
+                web.post("/prompt", self._prompt),
+                web.get("/history/{id}", self._get_history),
+                web.get("/queue", self._get_queue),
+                web.post("/queue", self._delete),
+                web.post("/interrupt", self._interrupt),
+                web.post("/upload/image", self._upload),
+                web.get("/view", self._view),
+            ]
+        )
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        self.url = f"http://127.0.0.1:{port}"
+        self._ready.set()
+        try:
+            while True:
+                if not self._pending:
+                    await asyncio.sleep(0.01)
+                elif await self._work(*self._pending.pop(0)):
+                    await site.stop()  # a crash: what was known is forgotten, and nobody answers for a while
+                    for socket in list(self._sockets):
+                        await socket.close()
+                    self._pending, self._running, self._history = [], None, {}
+                    await asyncio.sleep(0.3)
+                    site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
+                    await site.start()
+        finally:
+            await runner.cleanup()
+
+    async def _work(self, prompt: str, workflow: dict[str, Any]) -> bool:
+        """Pretend to make a video; whether the server crashed over it."""
+        how, self._running = self.behave(workflow, len(self.prompts) - len(self._pending) - 1), prompt
+        await self._tell("execution_start", prompt)
+        node = next(i for i, n in workflow.items() if n["class_type"] == SAMPLER)
+        for chunk in range(1, CHUNKS + 1):
+            await asyncio.sleep(0.05)
+            if how == "crash at once":
+                return True
+            text = f"chunk {chunk}/{CHUNKS}, step 1/1, 9 s left".encode()
+            head = struct.pack(">II", 3, len(node)) + node.encode()
+            for socket in list(self._sockets):
+                await socket.send_bytes(head + text)
+            if how == "crash" and chunk == 2:
+                await asyncio.sleep(0.05)
+                return True
+            while how == "wait" and prompt not in self.cancelled:
+                await asyncio.sleep(0.01)
+            if prompt in self.cancelled:
+                how = "interrupted"
+        self._history[prompt] = self._entry(workflow[node], how)
+        self._running = None
+        await self._tell("executing", prompt)
+        return False
+
+    def _entry(self, sampler: dict[str, Any], how: str) -> dict[str, Any]:
+        """What /history says of it."""
+        if how == "success":
+            folder, _, name = sampler["inputs"]["filename_prefix"].rpartition("/")
+            files = [{"filename": f"{name}_00001_.mp4", "subfolder": folder, "type": "output"}]
+            return {"outputs": {"31": {"images": files}}, "status": {"status_str": "success", "messages": []}}
+        error = {"node_type": SAMPLER, "exception_type": f"x.{how}", "exception_message": f"made up: {how}"}
+        kind = "execution_interrupted" if how == "interrupted" else "execution_error"
+        return {"outputs": {}, "status": {"status_str": "error", "messages": [[kind, error]]}}
+
+    async def _tell(self, kind: str, prompt: str) -> None:
+        for socket in list(self._sockets):
+            await socket.send_json({"type": kind, "data": {"prompt_id": prompt, "node": None}})
+
+    # -- the API
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self._sockets.add(socket)
+        async for message in socket:
+            if message.type == WSMsgType.ERROR:
+                break
+        self._sockets.discard(socket)
+        return socket
+
+    async def _prompt(self, request: web.Request) -> web.Response:
+        content = await request.json()
+        if self.refuse:
+            details = {"class_type": "InfiniteTalkLoadVoice", "errors": [{"message": "bad", "details": self.refuse}]}
+            return web.json_response({"error": {"message": "invalid"}, "node_errors": {"12": details}}, status=400)
+        self.prompts.append(content["prompt"])
+        self._pending.append((content["prompt_id"], content["prompt"]))
+        self.most_at_once = max(self.most_at_once, len(self._pending) + (self._running is not None))
+        return web.json_response({"prompt_id": content["prompt_id"], "number": 1, "node_errors": {}})
+
+    async def _get_history(self, request: web.Request) -> web.Response:
+        prompt = request.match_info["id"]
+        return web.json_response({prompt: self._history[prompt]} if prompt in self._history else {})
+
+    async def _get_queue(self, request: web.Request) -> web.Response:
+        running = [] if self._running is None else [[0, self._running]]
+        return web.json_response({"queue_running": running, "queue_pending": [[1, p] for p, _ in self._pending]})
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        gone = (await request.json())["delete"]
+        self._pending = [item for item in self._pending if item[0] not in gone]
+        return web.Response()
+
+    async def _interrupt(self, request: web.Request) -> web.Response:
+        self.cancelled.append((await request.json())["prompt_id"])
+        return web.Response()
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        file, folder = form["image"], form.get("subfolder", "")
+        self.uploads[f"{folder}/{file.filename}"] = file.file.read()  # type: ignore[union-attr]
+        return web.json_response({"name": file.filename, "subfolder": folder, "type": "input"})  # type: ignore[union-attr]
+
+    async def _view(self, request: web.Request) -> web.Response:
+        name, folder = request.query["filename"], request.query["subfolder"]
+        if request.query["type"] == "input":
+            found = self.uploads.get(f"{folder}/{name}")
+            return web.Response(status=404) if found is None else web.Response(body=found)
+        if name == "run.json":
+            sittings = [{"warnings": ["the source ends early"]}]
+            return web.json_response({"state": "finished", "sittings": sittings, "folder": folder})
+        if name.endswith(".json"):
+            return web.Response(body=json.dumps({"run": f"infinitetalk_runs/{name}"}).encode())
+        return web.Response(body=f"video {folder}/{name}".encode())

@@ -1,0 +1,175 @@
+"""A server that can be made unlucky, killed and started again in the same folder, and a small job for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[2]
+SAMPLER, PICKER = "InfiniteTalkChunkSampler", "InfiniteTalkReferencePicker"
+CHANGES = {
+    PICKER: {"size": "custom", "width": 32, "height": 32},
+    "InfiniteTalkGuidance": {"preset": "custom", "steps": 2, "text_scale": 1.0, "audio_scale": 1.0, "shift": 7.0},
+    SAMPLER: {"chunk_frames": 13, "context_frames": 5, "filename_prefix": "video/InfiniteTalk"},
+}
+# Moments at which fault_pack.py can wait, in the order of a job.
+PHASES = (
+    "loading the VAE",
+    "hearing the voice",
+    "encoding the sound",
+    "encoding pictures",
+    "denoising",
+    "decoding pictures",
+    "encoding the segment",
+    "keeping the chunk",
+    "joining the chunk",
+    "closing the file",
+)
+FRAMES, CHUNKS = 43, 5  # 13 + 8 + 8 + 8 + 6
+
+
+def shorten(voice: Path) -> None:
+    """Cut a WAV file to FRAMES: what many runs say need not be long."""
+    with wave.open(str(voice)) as file:
+        layout, sound = file.getparams(), file.readframes(FRAMES * file.getframerate() // 25)
+    with wave.open(str(voice), "wb") as file:
+        file.setparams(layout)
+        file.writeframes(sound)
+
+
+class Servers:
+    """Starts servers with the fault pack; all are gone at the end of the `with` block."""
+
+    def __init__(self, comfyui: Path, models: Path, samples: Path) -> None:
+        self.comfyui, self.models, self.samples = comfyui, models, samples
+        self._started: list[Any] = []
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._started:
+            server.stop()
+
+    def start(self, base: Path, *extra: str) -> Any:
+        """A server in this folder. It forgets what nodes gave, so that pressing Run again runs again."""
+        from comfy_server import ComfyServer
+
+        from small_models import place_samples
+
+        (base / "custom_nodes").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPO / "tests" / "support" / "fault_pack.py", base / "custom_nodes" / "faults.py")
+        if not (base / "models").exists():
+            (base / "models").symlink_to(self.models, target_is_directory=True)
+            place_samples(self.samples, base / "input")
+            shorten(base / "input" / "voice.wav")
+        options = {"pack": REPO, "extra": ("--cache-none", *extra), "start_timeout": 600}
+        server = ComfyServer(Path(sys.executable), self.comfyui, base, **options)
+        self._started.append(server)
+        server.start()
+        return server
+
+
+class Bench:
+    """One server, its folder and the job."""
+
+    def __init__(self, base: Path, servers: Servers, workflow: dict[str, Any]) -> None:
+        self.base, self.servers, self.workflow = base, servers, workflow
+        for node in workflow.values():
+            node["inputs"].update(CHANGES.get(node["class_type"], {}))
+        self.server = servers.start(base)
+        self.sitting = 0
+
+    @property
+    def output(self) -> Path:
+        return self.base / "output"
+
+    @property
+    def runs(self) -> Path:
+        return self.output / "infinitetalk_runs"
+
+    def restart(self) -> None:
+        """After a kill, in the same folder and at the same address."""
+        self.server.stop()
+        self.server.start()
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.server.pid, signal.SIGKILL)
+
+    def faults(self, **wanted: Any) -> None:
+        """What shall go wrong from now on; see fault_pack.py."""
+        self.sitting += 1
+        self.reached.unlink(missing_ok=True)
+        scratch = self.base / "faults.new"
+        scratch.write_text(json.dumps({"sitting": self.sitting, **wanted}))
+        scratch.replace(self.base / "faults.json")
+
+    @property
+    def reached(self) -> Path:
+        """Is there when the moment has come that faults(pause=…) waits for."""
+        return self.base / "paused"
+
+    def clear(self) -> None:
+        """As if nothing had ever been made."""
+        shutil.rmtree(self.output)
+        self.output.mkdir()
+        self.faults()
+
+    def queue(self, **inputs: Any) -> str:
+        workflow = json.loads(json.dumps(self.workflow))
+        for node in workflow.values():
+            if node["class_type"] == SAMPLER:
+                node["inputs"].update(inputs)
+        return self.server.queue(workflow)
+
+    def run(self, **inputs: Any) -> Any:
+        return self.server.follow(self.queue(**inputs), timeout=300)
+
+    def video(self, **inputs: Any) -> Path:
+        result = self.run(**inputs)
+        assert result.status == "success", result.error
+        (file,) = [f for f in result.files() if f["filename"].endswith(".mp4")]
+        return self.server.path_of(file)
+
+    def stop_after(self, chunks: int) -> None:
+        """Make so many chunks and no more."""
+        self.faults(memory=chunks + 1)
+        assert self.run().status == "error"
+        self.faults()
+
+    def videos(self) -> list[str]:
+        return sorted(p.name for p in (self.output / "video").glob("*.mp4"))
+
+    def records(self) -> list[Path]:
+        return sorted(self.runs.glob("*/0*.json"))
+
+    def run_folder(self) -> Path:
+        (folder,) = self.runs.iterdir()
+        return folder
+
+    def when(self, happened: Callable[[], Any], act: Callable[[], None] = lambda: None, timeout: float = 120) -> None:
+        """Wait until something happened, and do something at once."""
+        end = time.monotonic() + timeout
+        while not happened():
+            assert time.monotonic() < end, f"it never happened:\n{self.server.log_tail()}"
+            time.sleep(0.01)
+        act()
+
+    @contextlib.contextmanager
+    def meanwhile(self, act: Callable[[], None]) -> Iterator[None]:
+        """Do something beside the block, and wait for it at its end."""
+        thread = threading.Thread(target=act)
+        thread.start()
+        yield
+        thread.join()

@@ -1,0 +1,157 @@
+"""Dub a folder of jobs on one or several ComfyUI servers, and bring the videos back.
+
+    python tools/dub_folder.py jobs/ --out dubbed/                                  on http://127.0.0.1:8188
+    python tools/dub_folder.py jobs.jsonl --out dubbed/ --server http://a:8188 --server http://b:8188
+
+jobs/ holds pairs of one name: a picture or a video, and a voice (anna.mp4 and anna.wav). A line of jobs.jsonl is
+{"source": "anna.mp4", "voice": "anna.wav", "name": "anna_english", "set": {"InfiniteTalkChunkSampler.seed": 7}}.
+
+Each server has one job at work and one waiting. A server that goes away is waited for, and its job is queued again:
+the pack goes on with it at the chunk where it stopped. So does this program: press Ctrl+C once to interrupt the jobs,
+or kill it, and start it again. What is finished is not made again. The exit status is 0 if every job is finished.
+Besides Python it needs aiohttp, which ComfyUI's environment has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from dub_jobs import Job, JobError, StateFile, fill, read_jobs
+from dub_server import DubServer
+from dub_work import Board, Settings, Worker
+
+WORKFLOW = Path(__file__).resolve().parent.parent / "workflows" / "api" / "dub_by_path.json"
+STATE = "dub_folder.json"
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("jobs", type=Path, help="a folder of pairs, or a JSONL file")
+    parser.add_argument("--out", type=Path, required=True, help="where videos, reports and the state go")
+    parser.add_argument("--server", action="append", help="address of a ComfyUI server; may be given several times")
+    parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="a workflow in API format")
+    parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="for all jobs")
+    parser.add_argument("--prefix", default="dubbed", help="folder for the videos in the server's output")
+    parser.add_argument(
+        "--input-folder",
+        type=Path,
+        help="the servers' input folder, where they share one with this "
+        "machine: files in it are used where they are, and only others are uploaded",
+    )
+    parser.add_argument("--retries", type=int, default=2, help="of a job that failed for another reason than its input")
+    parser.add_argument("--patience", type=float, default=30.0, help="minutes to wait for a server that went away")
+    parser.add_argument("--look", type=float, default=5.0, help="seconds between looks at a job, besides messages")
+    return parser.parse_args(given)
+
+
+def settings_of(pairs: list[str]) -> dict[str, Any]:
+    """NODE.INPUT=VALUE → {NODE.INPUT: value}; a value that is no JSON is a text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise JobError(f"--set takes NODE.INPUT=VALUE, got {pair!r}")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def prepare(options: argparse.Namespace) -> tuple[list[Job], dict[str, Any], StateFile]:
+    """Everything that can be wrong before a server is asked. Raises JobError."""
+    general = settings_of(options.set)
+    jobs = [Job(j.name, j.source, j.voice, {**general, **j.settings}) for j in read_jobs(options.jobs)]
+    try:
+        workflow = json.loads(options.workflow.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise JobError(f"{options.workflow} is no workflow: {error}") from error
+    if not isinstance(workflow, dict) or not all("class_type" in node for node in workflow.values()):
+        raise JobError(f"{options.workflow} is not in API format; in ComfyUI choose Workflow > Export (API)")
+    for job in jobs:
+        fill(workflow, job, job.source.name, job.voice.name, options.prefix)
+    options.out.mkdir(parents=True, exist_ok=True)
+    state = StateFile(options.out / STATE)
+    state.begin(jobs, workflow)
+    return jobs, workflow, state
+
+
+async def dub_all(options: argparse.Namespace, jobs: list[Job], workflow: dict[str, Any], state: StateFile) -> None:
+    """Carry all jobs out, or leave them so that the next call goes on."""
+    urls = list(dict.fromkeys(url.rstrip("/") for url in options.server or ["http://127.0.0.1:8188"]))
+    settings = Settings(
+        workflow,
+        options.out,
+        options.prefix,
+        options.input_folder,
+        options.retries,
+        options.patience * 60,
+        options.look,
+    )
+    board = Board(jobs, state, urls)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=300)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        workers = [Worker(DubServer(url, session, uuid.uuid4().hex), board, settings) for url in urls]
+        tasks = [asyncio.create_task(worker.work()) for worker in workers]
+        loop, stopping = asyncio.get_running_loop(), False
+
+        def stop() -> None:
+            nonlocal stopping
+            if stopping:
+                raise KeyboardInterrupt
+            stopping = True
+            print("interrupting the jobs; Ctrl+C again leaves them to the servers", flush=True)
+            for task in tasks:
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, stop)
+            except NotImplementedError:  # on Windows Ctrl+C ends the program at once, and the servers go on
+                break
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for worker, end in zip(workers, ends, strict=True):
+            if isinstance(end, asyncio.CancelledError):
+                await worker.interrupt()
+            elif isinstance(end, Exception):
+                raise end
+
+
+def table(jobs: list[Job], state: StateFile) -> str:
+    """A line for each job: what became of it."""
+    rows = [("job", "state", "took", "video or reason")]
+    for job in jobs:
+        entry = state.entries[job.name]
+        took = f"{entry.seconds:.0f} s" if entry.seconds else ""
+        what = entry.video if entry.state == "finished" else entry.error
+        rows.append((job.name, entry.state, took, "; ".join([what, *entry.warnings])))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = ([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]] for row in rows)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def main(given: list[str] | None = None) -> int:
+    options = arguments(given)
+    try:
+        jobs, workflow, state = prepare(options)
+    except JobError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        asyncio.run(dub_all(options, jobs, workflow, state))
+    except KeyboardInterrupt:
+        print("left to the servers; start again to fetch what they made")
+    print(table(jobs, state))
+    return 0 if all(state.entries[job.name].state == "finished" for job in jobs) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
