@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ...infinitetalk_core.audio.encoder_files import load_speech_encoder
 from ...infinitetalk_core.audio.sound import Sound, check_sound
-from ...infinitetalk_core.audio.wav2vec import SpeechEncoder
 from ...infinitetalk_core.errors import InputError
+from .patchers import Patcher
+from .shared_models import SharedModels
 
 PROGRESS_STEPS = 100
 
@@ -21,13 +22,8 @@ PROGRESS_STEPS = 100
 class HostAudioEncoder:
     """A speech encoder whose weights ComfyUI keeps on the GPU while there is room."""
 
-    def __init__(self, encoder: SpeechEncoder):
-        # Plain PyTorch layers: always loaded whole (a few hundred MB), never in parts.
-        self.patcher = comfy.model_patcher.ModelPatcher(
-            encoder,
-            load_device=comfy.model_management.get_torch_device(),
-            offload_device=comfy.model_management.unet_offload_device(),
-        )
+    def __init__(self, patcher: Patcher):
+        self.patcher = patcher
 
     def encode(self, voice: Sound) -> Tensor:
         """Speech features (F, layers, channels) of a prepared voice, with a progress bar that can be interrupted."""
@@ -41,9 +37,18 @@ class HostAudioEncoder:
         return self.patcher.model.encode(voice, levelled=True, report=report)
 
 
-def load_audio_encoder(path: Path) -> HostAudioEncoder:
-    """The wav2vec 2.0 model of a file or folder."""
-    return HostAudioEncoder(load_speech_encoder(path))
+def load_audio_encoder(path: Path, models: SharedModels | None = None) -> HostAudioEncoder:
+    """The wav2vec 2.0 model of a file or folder. models: where loaded weights are shared."""
+
+    def load() -> Patcher:
+        # Plain PyTorch layers: always loaded whole (a few hundred MB), never in parts.
+        return comfy.model_patcher.ModelPatcher(
+            load_speech_encoder(path),
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.unet_offload_device(),
+        )
+
+    return HostAudioEncoder((models or SharedModels()).patcher(path, "audio encoder", load))
 
 
 def sound_of(audio: Any) -> Sound:
