@@ -184,7 +184,9 @@ def test_it_is_emptied_and_kept_small_on_request(bench):
     bench.run(UNRELATED)
     assert "0 models" in bench.cache(empty=True)
     bench.run(bench.job(InfiniteTalkChunkSampler={"seed": 6}))
-    assert "0 models" in bench.cache(budget_gb=0.0), "nothing unused is kept"
+    bench.cache(budget_gb=0.0)
+    bench.run(UNRELATED)  # newer ComfyUI holds what earlier prompts made a while longer
+    assert ", unused" not in bench.cache(budget_gb=0.0)
     bench.cache()  # the default again
     bench.run(bench.job(InfiniteTalkChunkSampler={"seed": 7}))
     assert "2 models" in bench.cache()
