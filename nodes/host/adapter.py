@@ -21,6 +21,7 @@ from ...infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
 from ...infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
 from ...infinitetalk_core.model.kernels import Choice
 from .attention import choose_attention
+from .memory import ask_for_memory
 from .patchers import Patcher, load_strictly, model_patcher
 from .shared_models import SharedModels
 from .uni3c import CameraStep
@@ -76,6 +77,7 @@ def put_on_model(
     patched.set_additional_models(KEY, [adapter])
     patched.set_attachments(KEY, strength)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, listen)
+    patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, ask_for_memory)
     choose_attention(patched, attention)
     return patched
 
