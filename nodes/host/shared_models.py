@@ -27,7 +27,7 @@ LEASE = "infinitetalk_lease"
 GB = 1e9
 SHARE_OF_RAM = 4
 FREE_ROUTES = ("/free", "/api/free")
-LOOK_SECONDS, LOOKS = 0.2, 1500
+LOOK_SECONDS, LOOKS = 0.2, 300
 
 
 def default_budget_bytes() -> int:
@@ -117,11 +117,14 @@ def empty_on_free(models: SharedModels) -> None:
 
 async def _empty_when_unloaded(models: SharedModels, queue: Any) -> None:
     """Let models go that ComfyUI has unloaded. It does so in another thread, between two prompts, and a model that it
-    counts as loaded must not vanish meanwhile; so this looks until all are gone."""
+    counts as loaded must not vanish meanwhile; so this looks until all are gone, or the next prompt has begun, in which
+    the first lease that ends takes the rest along."""
+    while queue.get_flags(reset=False):
+        await asyncio.sleep(LOOK_SECONDS)
     log.info("InfiniteTalk: emptying the model cache, as ComfyUI was asked to free memory")
     for _ in range(LOOKS):
-        if not queue.get_flags(reset=False):
-            loaded = {id(patcher.model) for patcher in comfy.model_management.loaded_models() if patcher is not None}
-            if models.cache.empty(lambda patcher, loaded=loaded: id(patcher.model) not in loaded):
-                return
+        loaded = {id(patcher.model) for patcher in comfy.model_management.loaded_models() if patcher is not None}
+        gone = models.cache.empty(lambda patcher, loaded=loaded: id(patcher.model) not in loaded)
+        if gone or queue.get_tasks_remaining():
+            return
         await asyncio.sleep(LOOK_SECONDS)

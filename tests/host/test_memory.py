@@ -17,6 +17,8 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from test_equality import load_model, make_conditioning, studio
+from test_uni3c import conditioning as with_camera
+from test_uni3c import studio as studio_with_camera
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
 
@@ -149,6 +151,30 @@ def test_all_models_are_loaded_by_one_request_of_the_estimated_memory(core, file
     needed = more.memory.needed_bytes(model, c.noise.shape)
     assert least == pytest.approx(needed) and wanted == pytest.approx(2 * needed)
     assert needed > more.memory.IN_PASSING_BYTES
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("budget", [1, 400_000])
+def test_a_chunk_on_partly_loaded_models_is_the_same_to_the_bit(core, files, own, monkeypatch, budget):
+    """MODEL, speech and camera, as on a card that is too small for them."""
+    loaded = SimpleNamespace(
+        model=load_model(core, files), patcher=core.uni3c.load_uni3c_patcher(files.uni3c), adapter=own.adapter
+    )
+    c = with_camera(core, loaded, view=True)
+    made = studio_with_camera(core, loaded, 5, 4, strength=1.0, start=0.0, end=1.0)
+    want = made.denoise(c, lambda s, x: None)
+    comfy.model_management.unload_all_models()
+    left_out = []
+
+    def load(models, **kwargs):
+        for patcher in models:
+            patcher.load(patcher.load_device, lowvram_model_memory=budget)
+            left_out.append(patcher.model.model_lowvram)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", load)
+    got = made.denoise(c, lambda s, x: None)
+    assert len(left_out) == 3 and any(left_out) and (budget > 1 or all(left_out))
+    assert torch.equal(got, want)
 
 
 class Unlucky:
