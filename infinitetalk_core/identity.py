@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from .cache import FileStamp
+
 BLOCK_BYTES = 1 << 16
 BLOCKS = 256  # of what is larger than all of them together, so many blocks are read, spread evenly
 LENGTH = 32  # hexadecimal digits
@@ -40,6 +42,21 @@ def file_identity(path: Path) -> str:
     """Of a file, as `stream_identity`. A copy is the same; gigabytes take milliseconds."""
     with open(path, "rb") as file:
         return stream_identity(file)
+
+
+class FileIdentities:
+    """Identities of files that are read only once as long as they stay as they are. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[FileStamp, str]] = {}
+
+    def of(self, path: Path) -> str:
+        """`file_identity`, from memory where the file is still the same by size, time and inode."""
+        stamp = FileStamp.of(path)
+        known = self._known.get(path)
+        if known is None or known[0] != stamp:
+            known = self._known[path] = (stamp, file_identity(path))
+        return known[1]
 
 
 def tensor_identity(tensor: Tensor) -> str:

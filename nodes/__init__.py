@@ -8,11 +8,14 @@ from .camera_path import CameraPath
 from .chunk_sampler import ChunkSampler
 from .guidance import GuidanceSettings
 from .host.files import register_folders
+from .host.shared_models import SharedModels, empty_on_free
 from .load_path import LoadSource, LoadVoice
+from .model_cache import ModelCacheNode
 from .model_loader import ModelLoader
 from .pinned_region import PinnedRegion
 from .reference_picker import ReferencePicker
 from .sdedit import SDEditStrength
+from .shared import ModelNode
 from .speakers import Speakers
 from .speech_encode import SpeechEncode
 from .step_cache import StepCacheNode
@@ -36,11 +39,17 @@ NODES: list[type[io.ComfyNode]] = [
     GuidanceSettings,
     VideoFormatNode,
     ChunkSampler,
+    ModelCacheNode,
 ]
 
 
 class InfiniteTalkExtension(ComfyExtension):
-    """All nodes of the pack."""
+    """All nodes of the pack, and the loaded models that they share."""
+
+    def __init__(self) -> None:
+        self.models = SharedModels()
+        # A node is a class that ComfyUI never makes an object of, so it can be given its models only here.
+        ModelNode.shared = self.models
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes, in the order of the stages."""
@@ -50,4 +59,6 @@ class InfiniteTalkExtension(ComfyExtension):
 async def comfy_entrypoint() -> ComfyExtension:
     """What ComfyUI calls when it loads the pack."""
     register_folders()
-    return InfiniteTalkExtension()
+    extension = InfiniteTalkExtension()
+    empty_on_free(extension.models)
+    return extension

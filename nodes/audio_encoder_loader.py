@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from .host.audio import load_audio_encoder
 from .host.files import audio_encoder_path, audio_encoders, file_stamp
+from .shared import ModelNode
 from .types import CATEGORY, AudioEncoder
 
 
-class AudioEncoderLoader(io.ComfyNode):
+class AudioEncoderLoader(ModelNode):
     """A file or folder of wav2vec 2.0 → an audio encoder."""
 
     @classmethod
@@ -38,4 +39,4 @@ class AudioEncoderLoader(io.ComfyNode):
     @classmethod
     def execute(cls, audio_encoder: str) -> io.NodeOutput:
         """Load it."""
-        return io.NodeOutput(load_audio_encoder(audio_encoder_path(audio_encoder)))
+        return io.NodeOutput(load_audio_encoder(audio_encoder_path(audio_encoder), cls.shared))

@@ -9,6 +9,7 @@ from ..infinitetalk_core.chunks.takes import Following
 from ..infinitetalk_core.runs.session import Switches
 from ..infinitetalk_core.sampling.settings import preset_for
 from .host.run import RunSettings, run_dub
+from .shared import ModelNode
 from .types import (
     CATEGORY,
     CameraType,
@@ -26,7 +27,7 @@ COLOUR_ANCHORS = ["chunk's reference", "first reference"]
 AFTER_REDO = [following.value for following in Following]
 
 
-class ChunkSampler(io.ComfyNode):
+class ChunkSampler(ModelNode):
     """Everything together → VIDEO."""
 
     @classmethod
@@ -256,4 +257,5 @@ class ChunkSampler(io.ComfyNode):
             video_format=video_format,
         )
         models = (model, vae, clip_vision, positive, negative)
-        return run_dub(models, speech, reference, settings, cls.hidden)
+        files = cls.shared.files if cls.shared else None
+        return run_dub(models, speech, reference, settings, cls.hidden, files)

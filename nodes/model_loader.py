@@ -5,12 +5,13 @@ from comfy_api.latest import io
 from ..infinitetalk_core.model.kernels import Choice
 from .host.adapter import put_on_model
 from .host.files import file_stamp, infinitetalk_path, infinitetalk_weights
+from .shared import ModelNode
 from .types import CATEGORY, advanced, choice
 
 ATTENTION = [kind.value for kind in Choice]
 
 
-class ModelLoader(io.ComfyNode):
+class ModelLoader(ModelNode):
     """MODEL + a file of InfiniteTalk weights → a MODEL that hears."""
 
     @classmethod
@@ -69,4 +70,5 @@ class ModelLoader(io.ComfyNode):
     def execute(cls, model, infinitetalk: str, strength: float = 1.0, attention: str = ATTENTION[0]) -> io.NodeOutput:
         """Patch it."""
         chosen = Choice(choice(attention, ATTENTION, "attention"))
-        return io.NodeOutput(put_on_model(model, infinitetalk_path(infinitetalk), strength, chosen))
+        path = infinitetalk_path(infinitetalk)
+        return io.NodeOutput(put_on_model(model, path, strength, chosen, cls.shared))

@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from .host.files import file_stamp, uni3c_files, uni3c_path
 from .host.uni3c import load_uni3c_patcher
+from .shared import ModelNode
 from .types import CATEGORY, Uni3CType
 
 
-class Uni3CLoader(io.ComfyNode):
+class Uni3CLoader(ModelNode):
     """A file → Uni3C."""
 
     @classmethod
@@ -36,4 +37,4 @@ class Uni3CLoader(io.ComfyNode):
     @classmethod
     def execute(cls, uni3c: str) -> io.NodeOutput:
         """Load it."""
-        return io.NodeOutput(load_uni3c_patcher(uni3c_path(uni3c)))
+        return io.NodeOutput(load_uni3c_patcher(uni3c_path(uni3c), cls.shared))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.ldm.wan.model
+import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -20,11 +21,14 @@ from ...infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
 from ...infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
 from ...infinitetalk_core.model.kernels import Choice
 from .attention import choose_attention
+from .memory import ask_for_memory
 from .patchers import Patcher, load_strictly, model_patcher
+from .shared_models import SharedModels
 from .step_cache import CachedStep
 from .uni3c import CameraStep
 
 KEY = "infinitetalk"
+WORDS = "InfiniteTalk weights"
 WHERE = f"{WANT_BASE.advice}, load it with Load Diffusion Model or the GGUF loader and connect it here"
 # ComfyUI's classes for models that have more than Wan's own layers.
 CLASSES = {
@@ -61,25 +65,47 @@ class SpeechCall:
         return self
 
 
-def put_on_model(model: Patcher, path: Path, strength: float, attention: Choice = Choice.AUTO) -> Patcher:
-    """A clone of `model` with the weights of `path` as an additional model, loaded and moved by ComfyUI with it."""
+def put_on_model(
+    model: Patcher,
+    path: Path,
+    strength: float,
+    attention: Choice = Choice.AUTO,
+    models: SharedModels | None = None,
+) -> Patcher:
+    """A clone of `model` with the weights of `path` as an additional model, loaded and moved by ComfyUI with it.
+
+    models: where loaded weights are shared; None: loaded for this caller alone.
+    """
     backbone = check_backbone(model)
-    file = open_infinitetalk(path)
-    config = AdapterConfig.from_shapes(file.shapes, backbone.num_heads)
-    if (config.dim, config.blocks) != (backbone.dim, len(backbone.blocks)):
-        raise InputError(
-            f"{path.name} is made for a model of {config.blocks} blocks of width {config.dim}, but the MODEL has "
-            f"{len(backbone.blocks)} blocks of width {backbone.dim}; {WHERE}"
-        )
-    make = partial(AudioAdapter, config, device="meta")
-    adapter = load_strictly(make, file.read(), path.name)
+    # Neither strength nor attention makes other weights.
+    adapter = (models or SharedModels()).patcher(
+        path, WORDS, lambda: model_patcher(_load_adapter(path, backbone)), (backbone.num_heads,)
+    )
+    _check_fit(adapter.model.config, backbone, path.name)
     patched = model.clone()
-    patched.set_additional_models(KEY, [model_patcher(adapter)])
+    patched.set_additional_models(KEY, [adapter])
     patched.set_attachments(KEY, strength)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, announce)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, listen)
+    patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, ask_for_memory)
     choose_attention(patched, attention)
     return patched
+
+
+def _load_adapter(path: Path, backbone: Any) -> torch.nn.Module:
+    """The weights of a file, refused by its header alone if they are not made for `backbone`."""
+    file = open_infinitetalk(path)
+    config = AdapterConfig.from_shapes(file.shapes, backbone.num_heads)
+    _check_fit(config, backbone, path.name)
+    return load_strictly(partial(AudioAdapter, config, device="meta"), file.read(), path.name)
+
+
+def _check_fit(config: AdapterConfig, backbone: Any, name: str) -> None:
+    if (config.dim, config.blocks) != (backbone.dim, len(backbone.blocks)):
+        raise InputError(
+            f"{name} is made for a model of {config.blocks} blocks of width {config.dim}, but the MODEL has "
+            f"{len(backbone.blocks)} blocks of width {backbone.dim}; {WHERE}"
+        )
 
 
 def check_backbone(model: Patcher) -> Any:

@@ -11,10 +11,11 @@ import comfy.utils
 
 from ...infinitetalk_core.audio.encoder_files import load_speech_encoder
 from ...infinitetalk_core.audio.sound import Sound, check_sound
-from ...infinitetalk_core.audio.wav2vec import SpeechEncoder
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.speech import Voice
 from .files import temp_folder
+from .patchers import Patcher
+from .shared_models import SharedModels
 
 PROGRESS_STEPS = 100
 
@@ -22,13 +23,8 @@ PROGRESS_STEPS = 100
 class HostAudioEncoder:
     """A speech encoder whose weights ComfyUI keeps on the GPU while there is room."""
 
-    def __init__(self, encoder: SpeechEncoder):
-        # Plain PyTorch layers: always loaded whole (a few hundred MB), never in parts.
-        self.patcher = comfy.model_patcher.ModelPatcher(
-            encoder,
-            load_device=comfy.model_management.get_torch_device(),
-            offload_device=comfy.model_management.unet_offload_device(),
-        )
+    def __init__(self, patcher: Patcher):
+        self.patcher = patcher
 
     def encode(self, voice: Sound) -> Voice:
         """Speech features (F, layers, channels) of a prepared voice, with a progress bar that can be interrupted; those
@@ -43,9 +39,18 @@ class HostAudioEncoder:
         return self.patcher.model.encode(voice, levelled=True, report=report, scratch=temp_folder())
 
 
-def load_audio_encoder(path: Path) -> HostAudioEncoder:
-    """The wav2vec 2.0 model of a file or folder."""
-    return HostAudioEncoder(load_speech_encoder(path))
+def load_audio_encoder(path: Path, models: SharedModels | None = None) -> HostAudioEncoder:
+    """The wav2vec 2.0 model of a file or folder. models: where loaded weights are shared."""
+
+    def load() -> Patcher:
+        # Plain PyTorch layers: always loaded whole (a few hundred MB), never in parts.
+        return comfy.model_patcher.ModelPatcher(
+            load_speech_encoder(path),
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.unet_offload_device(),
+        )
+
+    return HostAudioEncoder((models or SharedModels()).patcher(path, "audio encoder", load))
 
 
 def sound_of(audio: Any) -> Sound:

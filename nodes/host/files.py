@@ -7,6 +7,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ...infinitetalk_core.cache import FileStamp
 from ...infinitetalk_core.errors import InputError
 
 AUDIO_ENCODER_FOLDERS = ("audio_encoders", "wav2vec2", "transformers")
@@ -64,9 +65,8 @@ def infinitetalk_path(name: str) -> Path:
 
 
 def file_stamp(path: Path) -> str:
-    """Changes when the file is replaced on disk, so that it is loaded again."""
-    stat = path.stat()
-    return f"{stat.st_mtime_ns}:{stat.st_size}"
+    """Changes when the file, or a file of the folder, is replaced on disk, so that it is loaded again."""
+    return str(FileStamp.of(path).parts)
 
 
 def temp_folder() -> Path:

@@ -22,7 +22,7 @@ import torch
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 
-from ...infinitetalk_core.identity import file_identity
+from ...infinitetalk_core.identity import FileIdentities
 
 FOLDER_MARK = "config.json"  # of a model that is a folder
 LONGEST_NAME = 255
@@ -55,9 +55,10 @@ def precision(model: Any, vae: Any) -> dict[str, Any]:
 
 
 class Graph:
-    """The prompt that a node runs in. hidden: the node's, with its id and the prompt."""
+    """The prompt that a node runs in. hidden: the node's, with its id and the prompt. files: what is known of files."""
 
-    def __init__(self, hidden: Any) -> None:
+    def __init__(self, hidden: Any, files: FileIdentities) -> None:
+        self._files = files
         self._nodes = getattr(hidden, "dynprompt", None)
         self._id = getattr(hidden, "unique_id", None)
         self._known: dict[str, str] = {}
@@ -88,20 +89,20 @@ class Graph:
         if isinstance(value, dict):
             return {str(name): self._value(item) for name, item in value.items()}
         if isinstance(value, str):
-            return {"files": found} if (found := files_named(value)) else value
+            return {"files": found} if (found := files_named(value, self._files)) else value
         return value
 
     def _has(self, node_id: Any) -> bool:
         return isinstance(node_id, (str, int)) and self._nodes.has_node(str(node_id))
 
 
-def files_named(text: str) -> list[str]:
+def files_named(text: str, files: FileIdentities) -> list[str]:
     """What the files are that a text in a node names: in any of ComfyUI's model folders, or among the inputs."""
     if not text.strip() or len(text) > LONGEST_NAME or any(c in text for c in "\n\r\0"):
         return []
     places = [Path(root) / text for name in folder_paths.folder_names_and_paths for root in _roots(name)]
     places.append(Path(folder_paths.get_annotated_filepath(text)))
-    found = {identity for place in dict.fromkeys(places) if (identity := _identity(place))}
+    found = {identity for place in dict.fromkeys(places) if (identity := _identity(place, files))}
     return sorted(found)
 
 
@@ -109,11 +110,11 @@ def _roots(name: str) -> list[str]:
     return folder_paths.folder_names_and_paths[name][0]
 
 
-def _identity(place: Path) -> str | None:
+def _identity(place: Path, files: FileIdentities) -> str | None:
     """Of a file, or of the files of a model that is a folder."""
     if place.is_file():
-        return file_identity(place)
+        return files.of(place)
     if (place / FOLDER_MARK).is_file():
-        parts = sorted(f"{file.name} {file_identity(file)}" for file in place.iterdir() if file.is_file())
+        parts = sorted(f"{file.name} {files.of(file)}" for file in place.iterdir() if file.is_file())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     return None

@@ -21,7 +21,7 @@ from ...infinitetalk_core.chunks.pinned import Pinned
 from ...infinitetalk_core.chunks.speaker_masks import speaker_masks, token_masks
 from ...infinitetalk_core.chunks.takes import Following, Take, parse_takes, take_seed
 from ...infinitetalk_core.errors import InputError
-from ...infinitetalk_core.identity import run_key, tensor_identity
+from ...infinitetalk_core.identity import FileIdentities, run_key, tensor_identity
 from ...infinitetalk_core.runs.runner import Run
 from ...infinitetalk_core.runs.session import Switches, Wanted, sit
 from ...infinitetalk_core.runs.steps import plan_steps
@@ -75,15 +75,19 @@ def run_dub(
     reference: Reference,
     settings: RunSettings,
     hidden: Any,
+    files: FileIdentities | None = None,
 ) -> io.NodeOutput:
-    """Dub `reference` to `speech`. models: MODEL, VAE, CLIP vision, positive, negative (the last three or None)."""
+    """Dub `reference` to `speech`. models: MODEL, VAE, CLIP vision, positive, negative (the last three or None).
+
+    files: what is known of files from earlier runs.
+    """
     settings.form.check(reference.height, reference.width)
     job = _job(speech, reference, settings)
     takes = parse_takes(settings.redo, len(job.plan), reference.source.length)
     studio = _studio(models, settings, takes)
     adapter_of(studio.model).config.check_features(*speech.voices[0].shape[1:])
     progress = JobProgress(studio.model, len(job.plan), len(studio.sigmas) - 1)
-    made_of = described(job, studio, settings, hidden)
+    made_of = described(job, studio, settings, Graph(hidden, files or FileIdentities()))
     key = run_key(made_of)
     steps = plan_steps(job.plan, takes, settings.following)
     log.info(
@@ -147,10 +151,10 @@ def run_report(
     )
 
 
-def described(job: Job, studio: Studio, settings: RunSettings, hidden: Any) -> dict[str, Any]:
+def described(job: Job, studio: Studio, settings: RunSettings, graph: Graph) -> dict[str, Any]:
     """Everything that changes the video, as JSON: what a run is known by."""
     reference, pinned, camera = job.reference, settings.pinned, settings.camera
-    graph, caching = Graph(hidden), step_caching_of(studio.model)
+    caching = step_caching_of(studio.model)
     return {
         "versions": versions(),
         "precision": precision(studio.model, studio.vae),

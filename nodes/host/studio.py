@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import comfy.clip_vision
@@ -26,6 +27,7 @@ from ...infinitetalk_core.sampling.sdedit import start_at
 from .adapter import check_backbone
 from .attention import attention_in_use, can_be_replaced, with_plain_attention
 from .guider import SpeechGuider
+from .memory import Room, with_second_try
 from .patchers import Patcher
 from .uni3c import CameraControl
 
@@ -47,6 +49,7 @@ class Studio:
     sigmas: Tensor
     seed_of: Callable[[Chunk], int]
     camera: CameraControl | None = None
+    room: Room = field(default_factory=Room)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (F, H, W, 3) → latents (1, 16, T, h, w)."""
@@ -84,20 +87,26 @@ class Studio:
     def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
         """The latents (1, 16, T, h, w) of one chunk.
 
-        Where a low-precision attention that nobody chose here spoils it, it is made again with PyTorch's own: seen
+        Where memory does not suffice, it is made again with more of the weights in RAM.
+        """
+        make = partial(self._denoise, conditioning, after_step)
+        latents = with_second_try(make, self.model, self.room, conditioning.noise.shape)
+        # Not every sampler ends exactly on its last estimate.
+        return pin(latents, conditioning.context)
+
+    def _denoise(self, conditioning: ChunkConditioning, after_step: AfterStep, model: Patcher) -> Tensor:
+        """Where a low-precision attention that nobody chose here spoils it, it is made again with PyTorch's own: seen
         after the first step, so little is lost.
         """
         try:
-            latents = self._sample(self.model, conditioning, after_step, can_be_replaced(self.model))
+            return self._sample(model, conditioning, after_step, can_be_replaced(model))
         except SpoiledError as spoiled:
             log.warning(
                 "InfiniteTalk: %s; making the chunk again with PyTorch's own attention. Choose attention 'sdpa' in the "
                 "InfiniteTalk Model Loader to save the time",
                 spoiled,
             )
-            latents = self._sample(with_plain_attention(self.model), conditioning, after_step, False)
-        # Not every sampler ends exactly on its last estimate.
-        return pin(latents, conditioning.context)
+        return self._sample(with_plain_attention(model), conditioning, after_step, False)
 
     def _sample(self, model: Patcher, conditioning: ChunkConditioning, after_step: AfterStep, guarded: bool) -> Tensor:
         """One pass of the sampler; guarded: SpoiledError as soon as it is seen that nothing will come of it."""

@@ -18,6 +18,7 @@ from ...infinitetalk_core.chunks.camera import CameraConditioning, CameraGuide
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig
 from .patchers import Patcher, load_strictly, model_patcher
+from .shared_models import SharedModels
 
 KEY = "infinitetalk_uni3c"
 WAN_CHANNELS = 20  # of the DiT's input: noisy latents and their mask
@@ -65,11 +66,15 @@ def level_at(sigmas: Tensor, share: float) -> float:
     return float(sigmas[low] + (sigmas[low + 1] - sigmas[low]) * (place - low))
 
 
-def load_uni3c_patcher(path: Path) -> Patcher:
-    """The Uni3C ControlNet of a file, loaded and moved by ComfyUI."""
-    file = open_uni3c(path)
-    make = partial(Uni3C, Uni3CConfig.from_shapes(file.shapes), device="meta")
-    return model_patcher(load_strictly(make, file.read(), path.name))
+def load_uni3c_patcher(path: Path, models: SharedModels | None = None) -> Patcher:
+    """The Uni3C ControlNet of a file, loaded and moved by ComfyUI. models: where loaded weights are shared."""
+
+    def load() -> Patcher:
+        file = open_uni3c(path)
+        make = partial(Uni3C, Uni3CConfig.from_shapes(file.shapes), device="meta")
+        return model_patcher(load_strictly(make, file.read(), path.name))
+
+    return (models or SharedModels()).patcher(path, "Uni3C", load)
 
 
 @dataclass

@@ -296,6 +296,24 @@ def test_run_makes_a_video_and_shows_it_on_the_node(window: Window, voice_frames
     window.shot("after_run")
 
 
+def test_the_model_cache_shows_what_it_found(window: Window) -> None:
+    page = window.page
+    window.empty()
+    window.run(
+        """() => { const node = LiteGraph.createNode('InfiniteTalkModelCache'); node.pos = [300, 200];
+            app.graph.add(node) }"""
+    )
+    before = window.prompt()
+    (inputs,) = (node["inputs"] for node in before.values())
+    assert inputs == {"budget_gb": -1, "empty": False}, "what is shown is no input"
+    window.run("async () => { await app.queuePrompt(0, 1) }")
+    shown = page.locator("[data-infinitetalk=model-cache]", has_text="GB in RAM")
+    shown.wait_for(timeout=60 * SECONDS)
+    assert "hits " in shown.text_content()
+    window.shot("model_cache")
+    assert window.prompt() == before
+
+
 def test_the_help_page_opens(window: Window) -> None:
     window.load("talking_portrait")
     page = window.page

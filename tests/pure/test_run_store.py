@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.takes import Following, Take, parse_takes
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.identity import file_identity, run_key, stream_identity, tensor_identity
+from infinitetalk_core.identity import FileIdentities, file_identity, run_key, stream_identity, tensor_identity
 from infinitetalk_core.runs.lock import RunLock
 from infinitetalk_core.runs.steps import plan_steps
 
@@ -154,3 +154,20 @@ def test_the_clock_does_not_matter_to_the_lock(tmp_path, monkeypatch):
     with RunLock(tmp_path / "lock", beat_seconds=0.01) as lock:
         time.sleep(0.1)
         lock.check()
+
+
+def test_a_file_that_stays_as_it_is_is_read_once(tmp_path, monkeypatch):
+    file, read = tmp_path / "weights", []
+
+    def reading(path):
+        read.append(path)
+        return file_identity(path)
+
+    monkeypatch.setattr("infinitetalk_core.identity.file_identity", reading)
+    files = FileIdentities()
+    file.write_bytes(b"1")
+    assert files.of(file) == files.of(file) == file_identity(file)
+    assert len(read) == 1
+    file.write_bytes(b"22")
+    assert files.of(file) == file_identity(file)
+    assert len(read) == 2
