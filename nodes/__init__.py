@@ -19,8 +19,10 @@ from .shared import ModelNode
 from .speakers import Speakers
 from .speech_encode import SpeechEncode
 from .step_cache import StepCacheNode
+from .unfinished_runs import UnfinishedRuns
 from .uni3c_loader import Uni3CLoader
 from .video_format import VideoFormatNode
+from .video_frames import VideoFrames
 
 NODES: list[type[io.ComfyNode]] = [
     LoadSource,
@@ -40,6 +42,8 @@ NODES: list[type[io.ComfyNode]] = [
     VideoFormatNode,
     ChunkSampler,
     ModelCacheNode,
+    VideoFrames,
+    UnfinishedRuns,
 ]
 
 

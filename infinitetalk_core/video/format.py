@@ -73,7 +73,7 @@ ENCODERS = {
         "av1",
         "libsvtav1",
         ("yuv420p", "yuv420p10le"),
-        {"preset": "8", "g": _KEY},
+        {"preset": "8", "g": _KEY, "svtav1-params": "lp=4"},
         worst=63,
         reordered=0,
         smallest=64,

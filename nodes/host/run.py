@@ -30,6 +30,7 @@ from ...infinitetalk_core.speech import Speech
 from ...infinitetalk_core.video.format import VideoFormat
 from .adapter import adapter_of, check_backbone
 from .identity import Graph, precision, versions
+from .leftovers import note_leftovers
 from .progress import JobProgress
 from .reference import plan_of
 from .step_cache import check_single, step_caching_of
@@ -82,6 +83,7 @@ def run_dub(
     files: what is known of files from earlier runs.
     """
     settings.form.check(reference.height, reference.width)
+    note_leftovers()
     job = _job(speech, reference, settings)
     takes = parse_takes(settings.redo, len(job.plan), reference.source.length)
     studio = _studio(models, settings, takes)
