@@ -15,8 +15,10 @@ from .reference_picker import ReferencePicker
 from .sdedit import SDEditStrength
 from .speakers import Speakers
 from .speech_encode import SpeechEncode
+from .unfinished_runs import UnfinishedRuns
 from .uni3c_loader import Uni3CLoader
 from .video_format import VideoFormatNode
+from .video_frames import VideoFrames
 
 NODES: list[type[io.ComfyNode]] = [
     LoadSource,
@@ -34,6 +36,8 @@ NODES: list[type[io.ComfyNode]] = [
     GuidanceSettings,
     VideoFormatNode,
     ChunkSampler,
+    VideoFrames,
+    UnfinishedRuns,
 ]
 
 

@@ -7,6 +7,7 @@ these name. So a model is known by its graph, and pictures and sound by their co
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -100,7 +101,8 @@ def files_named(text: str) -> list[str]:
     if not text.strip() or len(text) > LONGEST_NAME or any(c in text for c in "\n\r\0"):
         return []
     places = [Path(root) / text for name in folder_paths.folder_names_and_paths for root in _roots(name)]
-    places.append(Path(folder_paths.get_annotated_filepath(text)))
+    with contextlib.suppress(ValueError):  # newer ComfyUI refuses what leads out of its folders, as any text may
+        places.append(Path(folder_paths.get_annotated_filepath(text)))
     found = {identity for place in dict.fromkeys(places) if (identity := _identity(place))}
     return sorted(found)
 

@@ -49,7 +49,7 @@ class JobProgress:
         if missing == self.chunks:
             return
         going_on = f"continuing at chunk {done + 1} of {self.chunks}" if missing else "joining the finished chunks"
-        self._say(f"{going_on} ({self.chunks - missing} of {self.chunks} chunks are there from before)")
+        say(f"{going_on} ({self.chunks - missing} of {self.chunks} chunks are there from before)")
 
     def between(self) -> None:
         """During longer work."""
@@ -84,7 +84,7 @@ class JobProgress:
             middle = clean[:, :, clean.shape[2] // 2 :]
             preview = self.previewer.decode_latent_to_preview_image("JPEG", middle)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
-        self._write(str(self._progress(chunk, step + 1)))
+        write_on_node(str(self._progress(chunk, step + 1)))
 
     def show(self, frame: Tensor) -> None:
         """A finished frame (H, W, 3), or the reference before there is one, as the preview."""
@@ -106,12 +106,15 @@ class JobProgress:
             disk=0 if self.store is None else self.store.bytes_used,
         )
 
-    def _say(self, text: str) -> None:
-        log.info("InfiniteTalk: %s", text)
-        self._write(text)
 
-    def _write(self, text: str) -> None:
-        """On the node."""
-        context = get_executing_context()
-        if context is not None and PromptServer.instance is not None:
-            PromptServer.instance.send_progress_text(text, context.node_id)
+def say(text: str) -> None:
+    """In the log and on the node."""
+    log.info("InfiniteTalk: %s", text)
+    write_on_node(text)
+
+
+def write_on_node(text: str) -> None:
+    """On the node that is running."""
+    context = get_executing_context()
+    if context is not None and PromptServer.instance is not None:
+        PromptServer.instance.send_progress_text(text, context.node_id)

@@ -30,6 +30,7 @@ from ...infinitetalk_core.speech import Speech
 from ...infinitetalk_core.video.format import VideoFormat
 from .adapter import adapter_of, check_backbone
 from .identity import Graph, precision, versions
+from .leftovers import note_leftovers
 from .progress import JobProgress
 from .reference import plan_of
 from .studio import Studio, check_vae, no_text
@@ -76,6 +77,7 @@ def run_dub(
 ) -> io.NodeOutput:
     """Dub `reference` to `speech`. models: MODEL, VAE, CLIP vision, positive, negative (the last three or None)."""
     settings.form.check(reference.height, reference.width)
+    note_leftovers()
     job = _job(speech, reference, settings)
     takes = parse_takes(settings.redo, len(job.plan), reference.source.length)
     studio = _studio(models, settings, takes)

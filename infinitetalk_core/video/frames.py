@@ -1,0 +1,44 @@
+"""A part of a video as one batch of pictures, for those who ask for it: the one thing here that grows with length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .source import FrameSource
+
+BYTES_A_PIXEL = 3 * 4
+GIGABYTE = 1e9
+
+
+def batch_bytes(source: FrameSource) -> int:
+    """Memory that all pictures of `source` take as one batch."""
+    return source.length * source.height * source.width * BYTES_A_PIXEL
+
+
+def say_memory(source: FrameSource) -> str:
+    """That, in words."""
+    size = f"{source.width} x {source.height}"
+    pictures = "1 picture" if source.length == 1 else f"{source.length} pictures"
+    return f"{batch_bytes(source) / GIGABYTE:.1f} GB of memory for {pictures} of {size}"
+
+
+def read_batch(source: FrameSource, free_bytes: int, between: Callable[[int], None] = lambda done: None) -> Tensor:
+    """All pictures of `source` as (length, H, W, 3), read one by one into their places.
+
+    between: called with the number of pictures that are there; what it raises ends the reading.
+    Raises InputError, before anything is read, where there is less memory than that.
+    """
+    if batch_bytes(source) > free_bytes:
+        raise InputError(
+            f"these need {say_memory(source)}, and only {free_bytes / GIGABYTE:.1f} GB are free: take fewer seconds, "
+            "or connect the VIDEO itself, which needs no memory"
+        )
+    pictures = torch.empty(source.length, source.height, source.width, 3)
+    for index in range(source.length):
+        between(index)
+        pictures[index] = source.frame(index)
+    return pictures

@@ -1,0 +1,35 @@
+"""Pictures out of a VIDEO, where somebody asks for them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import comfy.utils
+import psutil
+from comfy.model_management import throw_exception_if_processing_interrupted
+from torch import Tensor
+
+from ...infinitetalk_core.video.frames import read_batch, say_memory
+from ...infinitetalk_core.video.trim import cut
+from .progress import say
+from .video import source_of
+
+log = logging.getLogger("infinitetalk")
+
+
+def frames_of(video: Any, start_seconds: float, seconds: float) -> Tensor:
+    """IMAGE of this part of a VIDEO at 25 pictures a second; the memory that it takes is said first."""
+    source = source_of(None, video)
+    try:
+        part = cut(source, start_seconds, seconds)
+        say(say_memory(part))
+        bar = comfy.utils.ProgressBar(part.length)
+
+        def between(done: int) -> None:
+            throw_exception_if_processing_interrupted()
+            bar.update_absolute(done, part.length)
+
+        return read_batch(part, psutil.virtual_memory().available, between)
+    finally:
+        source.close()

@@ -1,0 +1,106 @@
+"""What interrupted jobs leave behind: an artist sees what it takes, and nothing that matters is ever removed."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from infinitetalk_core.runs.leftovers import leftovers, remove, say_leftovers
+from infinitetalk_core.runs.lock import RunLock
+from tests.support.runs import Notes, Place
+
+DAY = 86400
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path)
+
+
+def _interrupt(place: Place) -> None:
+    def stop(chunk: int) -> None:
+        if chunk == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place.dub(notes=Notes(on_chunk=stop))
+
+
+def _age(folder: Path, days: float) -> None:
+    then = time.time() - days * DAY
+    for path in folder.iterdir():
+        os.utime(path, (then, then))
+
+
+def test_an_unfinished_run_is_listed_with_its_size_and_age_and_a_finished_one_is_not(place):
+    runs = place.folder.parent
+    assert leftovers(runs) == [], "there is no folder yet"
+    _interrupt(place)
+    _age(place.folder, 3)
+    (found,) = leftovers(runs)
+    assert found.folder == place.folder and found.video == "v.mp4"
+    assert found.size_bytes == sum(p.stat().st_size for p in place.folder.iterdir() if p.name != "lock")
+    assert found.days == pytest.approx(3, abs=0.01)
+    assert say_leftovers([found]).startswith("1 unfinished run takes 0.00 GB") and "3 days old" in str(
+        say_leftovers([found])
+    )
+    place.dub()
+    assert leftovers(runs) == []
+
+
+def test_an_old_one_is_removed_and_the_job_begins_anew(place):
+    _interrupt(place)
+    _age(place.folder, 31)
+    (found,) = leftovers(place.folder.parent)
+    assert remove(found, 30)
+    assert not place.folder.exists()
+    videos = place.videos()
+    notes = Notes()
+    place.dub(notes=notes)
+    assert notes.made[0] == 1 and len(notes.made) == len(place.job.plan)
+    assert set(videos) <= set(place.videos()), "no video is removed"
+
+
+def test_a_younger_one_stays_and_goes_on(place):
+    _interrupt(place)
+    for days in (29.9, 0, -400):
+        _age(place.folder, days)
+        (found,) = leftovers(place.folder.parent)
+        assert not remove(found, 30), f"{days} days old"
+    notes = Notes()
+    place.dub(notes=notes)
+    assert notes.joined == [1]
+
+
+def test_one_that_is_being_made_stays(place):
+    _interrupt(place)
+    _age(place.folder, 100)
+    (found,) = leftovers(place.folder.parent)
+    before = {path.name for path in place.folder.iterdir()}
+    with RunLock(place.folder / "lock"):
+        assert not remove(found, 30)
+        assert {path.name for path in place.folder.iterdir()} == before
+
+
+def test_one_that_was_continued_or_finished_since_it_was_listed_stays(place):
+    _interrupt(place)
+    _age(place.folder, 100)
+    (found,) = leftovers(place.folder.parent)
+    _interrupt_later = Notes(on_chunk=lambda chunk: (_ for _ in ()).throw(KeyboardInterrupt) if chunk == 3 else None)
+    with pytest.raises(KeyboardInterrupt):
+        place.dub(notes=_interrupt_later)
+    assert not remove(found, 30)
+    place.dub()
+    _age(place.folder, 100)
+    assert not remove(found, 30)
+    assert (place.folder / "run.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other", "state": "unfinished"}', "\0\1"])
+def test_a_folder_that_is_none_of_ours_is_not_touched(tmp_path, content):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "run.json").write_text(content)
+    assert leftovers(tmp_path) == []
