@@ -180,7 +180,7 @@ class Worker:
                 else:
                     await self._queue(active)
                 self.active.append(active)
-            except (RefusedError, JobError) as error:
+            except (RefusedError, JobError, OSError) as error:
                 self.board.settle(job, state="failed", error=str(error))
             except BaseException:
                 self.board.waiting.insert(0, job)
@@ -244,7 +244,10 @@ class Worker:
 
     async def _settle(self, active: Active, outcome: Outcome) -> None:
         if outcome.fate == "success":
-            result = await self._fetch(active.job, outcome)
+            try:
+                result = await self._fetch(active.job, outcome)
+            except (RefusedError, OSError) as error:  # gone there, or no room here
+                result = {"state": "failed", "error": f"the video is made, but cannot be fetched: {error}"}
         else:
             result = {"state": "failed" if outcome.fate == "error" else "interrupted", "error": outcome.error}
         self.active.remove(active)

@@ -116,6 +116,15 @@ def test_what_a_person_must_mend_is_not_tried_again(folder):
     assert state_of(folder)["anna"]["error"] == "InfiniteTalkLoadVoice: there is no anna.wav"
 
 
+def test_a_video_that_cannot_be_fetched_fails_its_job_only(folder):
+    with FakeComfyUI() as server:
+        server.lost_files = True
+        assert dub(folder, server) == 1
+        assert "the video is made, but cannot be fetched" in state_of(folder)["anna"]["error"]
+        server.lost_files = False
+        assert dub(folder, server) == 0, "fetched at the next start"
+
+
 def test_two_servers_share_the_jobs_and_one_takes_over_for_the_other(folder):
     with FakeComfyUI() as first:
         with FakeComfyUI() as second:

@@ -27,6 +27,7 @@ class FakeComfyUI:
         self.most_at_once = 0
         self.cancelled: list[str] = []
         self.refuse = ""
+        self.lost_files = False  # what was made is gone
         self.url = ""
         self._pending: list[tuple[str, dict[str, Any]]] = []
         self._running: str | None = None
@@ -185,6 +186,8 @@ class FakeComfyUI:
         if request.query["type"] == "input":
             found = self.uploads.get(f"{folder}/{name}")
             return web.Response(status=404) if found is None else web.Response(body=found)
+        if self.lost_files:
+            return web.Response(status=404)
         if name == "run.json":
             sittings = [{"warnings": ["the source ends early"]}]
             return web.json_response({"state": "finished", "sittings": sittings, "folder": folder})
