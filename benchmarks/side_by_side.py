@@ -95,11 +95,13 @@ def seconds(run: Callable[[], Any], device: str) -> float:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two functions timed in turn: seconds of each, and the median of second / first of each round."""
+    """Two functions timed in turn: median seconds of each, the median of second / first of each round, and the least
+    that the second took."""
 
     first: float
     second: float
     ratio: float
+    least: float
 
 
 def in_turn(first: Callable[[], Any], second: Callable[[], Any], device: str, rounds: int) -> Pair:
@@ -110,7 +112,9 @@ def in_turn(first: Callable[[], Any], second: Callable[[], Any], device: str, ro
         order = (first, second) if i % 2 == 0 else (second, first)
         took = [seconds(run, device) for run in order]
         pairs.append(tuple(took) if i % 2 == 0 else tuple(reversed(took)))
-    return Pair(median(a for a, _ in pairs), median(b for _, b in pairs), median(b / a for a, b in pairs))
+    first_took, second_took = zip(*pairs, strict=True)
+    ratio = median(b / a for a, b in pairs)
+    return Pair(median(first_took), median(second_took), ratio, min(second_took))
 
 
 def matrix_rate(device: str, dtype: Any) -> float:
