@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -35,3 +38,22 @@ def test_all_branches_come_in_one_batch_or_one_by_one(core, files, own, monkeypa
     alone = studio(core, model, guidance).denoise(c, lambda s, x: None)
     assert seen == [1] * branches * 3
     assert relative(alone, together) < 5e-5
+
+
+@torch.inference_mode()
+def test_speech_is_projected_once_a_chunk_and_not_kept_after_it(core, files, own, monkeypatch):
+    """Once what is said and once silence, however many steps and branches there are."""
+    made = []
+    project = core.audio.AudioAdapter.speech_tokens
+
+    def watched(*args):
+        tokens = project(*args)
+        made.append(weakref.ref(tokens.tokens))
+        return tokens
+
+    monkeypatch.setattr(core.audio.AudioAdapter, "speech_tokens", watched)
+    c = make_conditioning(core, own)
+    studio(core, load_model(core, files), core.guidance.Guidance(5, 4), steps=5).denoise(c, lambda s, x: None)
+    assert len(made) == 2
+    gc.collect()
+    assert [ref() for ref in made] == [None, None]

@@ -195,3 +195,29 @@ def test_comfyuis_own_cache_of_steps_works_as_well(core, files, own, caching, ou
     uncached = replace(made, model=plain).denoise(c, lambda s, x: None)
     assert 1e-4 < relative(got, uncached) < 1.0
     torch.testing.assert_close(got[:, :, :2], c.context, atol=1e-5, rtol=1e-5)
+
+
+def test_it_runs_in_a_workflow(server, small):
+    """Between the MODEL and the sampler, on the server, with a run of its own."""
+    videos = set()
+    for cached in (False, True):
+        workflow = small("talking_portrait")
+        (sampler,) = (node for node in workflow.values() if node["class_type"] == "InfiniteTalkChunkSampler")
+        for node in workflow.values():
+            node["inputs"].update(CHANGES.get(node["class_type"], {}))
+        if cached:
+            inputs = {"model": sampler["inputs"]["model"], "threshold": 2.5, "calibration": "none", "first_steps": 2}
+            workflow["cache"] = {"class_type": "InfiniteTalkStepCache", "inputs": inputs}
+            sampler["inputs"]["model"] = ["cache", 0]
+        result = server.follow(server.queue(workflow), timeout=300)
+        assert result.status == "success", result.error
+        output = next(out for i, out in result.outputs.items() if workflow[i] is sampler)
+        videos.add(server.path_of(output["images"][0]).read_bytes())
+    assert len(videos) == 2, "a cached video is another one"
+
+
+CHANGES = {
+    "InfiniteTalkReferencePicker": {"size": "custom", "width": 64, "height": 64},
+    "InfiniteTalkGuidance": {"preset": "custom", "steps": 6, "text_scale": 1.0, "audio_scale": 1.0, "shift": 7.0},
+    "InfiniteTalkChunkSampler": {"chunk_frames": 29, "context_frames": 5},
+}
