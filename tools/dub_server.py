@@ -56,7 +56,7 @@ class DubServer:
         await self._json("GET", "/system_stats")
 
     async def queue(self, workflow: dict[str, Any], prompt_id: str) -> str:
-        """Queue a workflow under an id of our choice; the id that it has. Raises RefusedError."""
+        """Queue a workflow under an id of our choice, a UUID; the id that it has. Raises RefusedError."""
         content = {"prompt": workflow, "client_id": self.client_id, "prompt_id": prompt_id}
         answer = await self._json("POST", "/prompt", json=content)
         return str(answer["prompt_id"])

@@ -193,7 +193,7 @@ class Worker:
         workflow = fill(self.settings.workflow, job, source, voice, self.settings.prefix)
         active.running, active.began = False, time.monotonic()
         # Noted first: if we end between the two, the next start asks the server about it.
-        state.note(job, state="queued", server=self.server.url, prompt=uuid.uuid4().hex)
+        state.note(job, state="queued", server=self.server.url, prompt=str(uuid.uuid4()))
         active.prompt = await self.server.queue(workflow, state.entries[job.name].prompt)
         state.note(job, prompt=active.prompt)
         say(job, f"queued on {self.server.url}")

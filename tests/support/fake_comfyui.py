@@ -6,6 +6,7 @@ import asyncio
 import json
 import struct
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -153,6 +154,8 @@ class FakeComfyUI:
         if self.refuse:
             details = {"class_type": "InfiniteTalkLoadVoice", "errors": [{"message": "bad", "details": self.refuse}]}
             return web.json_response({"error": {"message": "invalid"}, "node_errors": {"12": details}}, status=400)
+        if str(uuid.UUID(content["prompt_id"])) != content["prompt_id"]:  # as ComfyUI 0.33 wants it
+            return web.json_response({"error": {"message": "prompt_id must be a valid UUID"}}, status=400)
         self.prompts.append(content["prompt"])
         self._pending.append((content["prompt_id"], content["prompt"]))
         self.most_at_once = max(self.most_at_once, len(self._pending) + (self._running is not None))
