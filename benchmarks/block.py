@@ -40,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--attention", default="auto", choices=["auto", "sage", "flash", "sdpa"], help="of ours")
+    parser.add_argument("--speakers", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     return parser.parse_args()
 
 
@@ -150,7 +151,7 @@ def main() -> None:
     b = build(sizes, options.device, dtype, pack)
     with torch.inference_mode():
         rate = matrix_rate(options.device, dtype)
-        for speakers in (1, 2):
+        for speakers in options.speakers:
             native, ours = callables(b, pack, speakers, options.attention)
             error = ((ours() - native()).float().norm() / native().float().norm()).item()
             pair = in_turn(native, ours, options.device, options.rounds)
