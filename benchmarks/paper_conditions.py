@@ -9,6 +9,7 @@ from pathlib import Path
 
 from infinitetalk_core.chunks.plan import Chunk, plan_chunks
 from infinitetalk_core.chunks.reference import Policy
+from infinitetalk_core.chunks.seam import SEAM_FADE
 from infinitetalk_core.training.captions import LIVELY
 
 CHUNK_FRAMES = 33
@@ -30,7 +31,8 @@ STRATEGIES = {
 
 @dataclass(frozen=True)
 class Condition:
-    """How a run is made. The defaults are the pack's way with the small models; a row changes one of them."""
+    """How a run is made. The defaults are the pack's way with the small models, but nothing mends what the model made
+    (`as_users_get_it`); a row changes one of them."""
 
     name: str
     chunks: int = 8
@@ -42,6 +44,7 @@ class Condition:
     text: float = 1.0
     words: str = ""
     colour_hold: float = 0.0
+    seam_fade: int = 0
     moving_camera: bool = False
     sdedit: float = 1.0
     uni3c: bool = False
@@ -73,6 +76,11 @@ class Condition:
         if not self.step_cache:  # rows from before it could be chosen stay the rows they are
             del setting["step_cache"]
         return json.dumps(setting, sort_keys=True)
+
+
+def as_users_get_it(condition: Condition) -> Condition:
+    """With what the sampler node does to the frames by default."""
+    return replace(condition, colour_hold=1.0, seam_fade=SEAM_FADE)
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,8 @@ def _trained() -> tuple[Condition, ...]:
 def _shipped() -> tuple[Condition, ...]:
     policies = {**STRATEGIES, "chunk start": Policy.CHUNK_START}
     rows = [Condition(name, LONG, policy) for name, policy in policies.items()]
-    return (*rows, Condition("M3, colours held", LONG, colour_hold=1.0))
+    held = Condition("M3, colours held", LONG, colour_hold=1.0)
+    return (*rows, held, as_users_get_it(replace(held, name="M3, colours held, seams faded")))
 
 
 def _camera() -> tuple[Condition, ...]:
@@ -169,7 +178,8 @@ def _voices(recordings: Sequence[str], flite: bool) -> tuple[Condition, ...]:
     rows = [Condition("video, espeak-ng", 8), Condition("picture, espeak-ng", 8, Policy.STILL, portrait=True)]
     if flite:
         rows += [Condition(f"video, flite {v}", 8, voice=f"flite {v}") for v in ("slt", "rms")]
-    return (*rows, *(Condition(f"video, recording {n}", 8, voice=f) for n, f in enumerate(recordings, 1)))
+    rows += [Condition(f"video, recording {n}", 8, voice=f) for n, f in enumerate(recordings, 1)]
+    return tuple(as_users_get_it(row) for row in rows)
 
 
 @dataclass(frozen=True)

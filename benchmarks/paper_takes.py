@@ -165,6 +165,7 @@ def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
         noise=seeded_noise(seed),
         strengths=(condition.sdedit,) if condition.sdedit < 1 else (),
         camera=FilmedGuide(source) if condition.uni3c else None,
+        seam_fade=condition.seam_fade,
     )
 
 
