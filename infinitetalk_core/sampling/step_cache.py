@@ -26,6 +26,7 @@ CALIBRATIONS: dict[str, tuple[float, ...]] = {
     "none": (1.0, 0.0),
 }
 
+MOST_BRANCHES = 3  # guidance by text and by speech
 Blocks = Callable[[Tensor], Tensor]  # tokens (B, L, C) → tokens after all blocks
 
 
@@ -51,6 +52,10 @@ class StepCaching:
             )
         if self.first_steps < 1:
             raise InputError(f"at least the first step must be made, got first_steps {self.first_steps}")
+
+    def gpu_bytes(self, tokens: int, channels: int, dtype_bytes: int) -> int:
+        """What is kept on the GPU: an answer of each branch, and the tokens before the blocks of one."""
+        return (MOST_BRANCHES + 1) * tokens * channels * dtype_bytes if self.on_gpu else 0
 
     def predicted_change(self, before: Tensor, now: Tensor) -> float:
         """How much the blocks' answer changes between two time modulations of the same shape."""

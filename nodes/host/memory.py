@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...infinitetalk_core.model.memory import BackboneSizes, camera_bytes
 from .patchers import Patcher
+from .step_cache import step_caching_of
 from .uni3c import KEY as CAMERA_KEY
 
 log = logging.getLogger("infinitetalk")
@@ -58,6 +59,9 @@ def needed_bytes(model: Patcher, noise_shape: Any) -> float:
     for patcher in model.get_additional_models_with_key(CAMERA_KEY):
         c = patcher.model.config
         needed += camera_bytes(tokens, c.blocks, c.dim, c.out_dim, dtype_bytes)
+    caching = step_caching_of(model)
+    if caching is not None:
+        needed += caching.gpu_bytes(tokens, backbone.dim, dtype_bytes)
     return needed * MARGIN + IN_PASSING_BYTES
 
 

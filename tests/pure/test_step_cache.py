@@ -107,3 +107,8 @@ def test_a_broken_modulation_runs_the_blocks():
 def test_a_threshold_that_makes_no_sense_is_refused(threshold):
     with pytest.raises(InputError, match=r"threshold of the step cache must be above 0 .* 0\.2 is a careful one"):
         StepCaching(threshold)
+
+
+def test_only_what_is_kept_on_the_gpu_is_asked_for_there():
+    assert StepCaching().gpu_bytes(32760, 5120, 2) == 0
+    assert StepCaching(on_gpu=True).gpu_bytes(32760, 5120, 2) == 4 * 32760 * 5120 * 2
