@@ -195,4 +195,5 @@ def test_a_text_that_looks_like_a_path_elsewhere_is_only_a_text(pack, monkeypatc
 
     monkeypatch.setattr(folder_paths, "get_annotated_filepath", refuse)
     identity = import_module(f"{pack.__name__}.nodes.host.identity")
-    assert identity.files_named("/imagine a person ../ who speaks") == []
+    known = import_module(f"{pack.__name__}.infinitetalk_core.identity").FileIdentities()
+    assert identity.files_named("/imagine a person ../ who speaks", known) == []

@@ -62,18 +62,18 @@ def peak_of_a_prediction(
     given = {"device": device, "dtype": dtype}
     masks = torch.ones(3, height * width // 4, device=device) if speakers == 2 else None
     heard = core.audio.SpeechTokens(torch.zeros(frames, speakers * 32, 768, **given), masks)
-    call = core.adapter.SpeechCall(adapter, [heard] * items, 1.0, camera)
+    call = core.adapter.SpeechCall(adapter, [heard] * items, 1.0, camera, branches=tuple(range(items)))
     options = {
         "cond_or_uncond": list(range(items)),
         "wrappers": {WrappersMP.DIFFUSION_MODEL: {core.adapter.KEY: [core.adapter.listen]}},
-        core.adapter.KEY: call,
     }
     if attention:
         options["optimized_attention_override"] = attention
     x = torch.zeros(items, 36, *latent, **given)
     text, picture = torch.zeros(items, 512, 4096, **given), torch.zeros(items, 257, 1280, **given)
     with torch.inference_mode(), MemoryPeak() as found:
-        wan(x, torch.zeros(items, device=device), text, clip_fea=picture, transformer_options=options)
+        told = {"clip_fea": picture, "transformer_options": options, core.adapter.KEY: call}
+        wan(x, torch.zeros(items, device=device), text, **told)
     return found.peak
 
 

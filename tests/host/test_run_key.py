@@ -19,14 +19,14 @@ def key(core, pack, tmp_path, monkeypatch):
     import folder_paths
 
     identity = import_module(f"{pack.__name__}.nodes.host.identity")
-    run_key = import_module(f"{pack.__name__}.infinitetalk_core.identity").run_key
+    known = import_module(f"{pack.__name__}.infinitetalk_core.identity")
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
 
     def of(workflow: dict[str, Any]) -> str:
         nodes = SimpleNamespace(get_node=workflow.__getitem__, has_node=workflow.__contains__)
         (sampler,) = [i for i, node in workflow.items() if node["class_type"] == SAMPLER]
         hidden = SimpleNamespace(dynprompt=nodes, unique_id=sampler)
-        return run_key(identity.Graph(hidden).behind(*INPUTS))
+        return known.run_key(identity.Graph(hidden, known.FileIdentities()).behind(*INPUTS))
 
     return of
 

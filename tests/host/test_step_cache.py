@@ -169,7 +169,7 @@ def test_a_run_is_another_one_with_another_cache(core, files, caching):
     plain = load_model(core, files)
     models = [plain, core.host_cache.put_step_cache(plain, caching)]
     models.append(core.host_cache.put_step_cache(plain, replace(caching, threshold=0.3)))
-    told = [core.run.described(job, MagicMock(model=model), settings, None)["step_cache"] for model in models]
+    told = [core.run.described(job, MagicMock(model=model), settings, MagicMock())["step_cache"] for model in models]
     assert told[0] is None
     assert told[1]["threshold"] == 2.5
     assert told[2] == {**told[1], "threshold": 0.3}
