@@ -144,6 +144,7 @@ def run_report(
             "sdedit": settings.strengths,
             "pinned": settings.pinned is not None,
             "camera": None if settings.camera is None else settings.camera.strength,
+            "seam_fade": settings.seam_fade,
             "redo": settings.redo,
             "video_format": settings.form.to_json(),
             "continued_at_chunk": continued_at + 1 if continued_at else None,

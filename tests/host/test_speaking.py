@@ -24,13 +24,14 @@ from PIL import Image
 REPO = Path(__file__).resolve().parents[2]
 TRUTH = REPO / "tests" / "data" / "mouth_openings.json"
 NUMBERS = REPO / ".test-output" / "speaking.txt"
-# Bounds, each well outside of what three seeds gave: sync 0.795 to 0.811, lag 0, by chance 0.18 at most, seam 3.7 at
-# most. Sync must stay above 0.5: a shift of two frames still correlates with 0.34.
-LEAST_SYNC = 0.65
+# Bounds, each well outside of what eight seeds gave (--seeds 8): sync 0.81 to 0.87, lag 0, by chance 0.15 at most. Sync
+# must stay above 0.5: a shift of two frames still correlates with 0.34. The worst seam of each was 3.0 to 3.8, in the
+# last chunk, where the voice is silent and the usual step small; in the others it is 1.3 to 1.9.
+LEAST_SYNC = 0.7
 MOST_LAG = 1  # frames
 MOST_BY_CHANCE = 0.45
 MOST_COLOUR_DRIFT = 4.0  # in Lab, of any chunk
-MOST_SEAM = 5.0  # usual steps; the small VAE softens what it passes twice
+MOST_SEAM = 5.0  # usual steps
 
 
 @dataclass(frozen=True)
