@@ -6,7 +6,21 @@ from .host.inputs import load_source, load_voice, path_problem, path_stamp
 from .types import CATEGORY
 
 
-class LoadSource(io.ComfyNode):
+class _PathNode(io.ComfyNode):
+    """A node whose `path` names a file in ComfyUI's folders."""
+
+    @classmethod
+    def validate_inputs(cls, path: str | None = None) -> str | bool:
+        """Said when the job is queued, not hours later."""
+        return path_problem(path)
+
+    @classmethod
+    def fingerprint_inputs(cls, path: str) -> str:
+        """A file that was replaced on disk is loaded again."""
+        return path_stamp(path)
+
+
+class LoadSource(_PathNode):
     """A path → IMAGE or VIDEO."""
 
     @classmethod
@@ -34,22 +48,12 @@ class LoadSource(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, path: str | None = None) -> str | bool:
-        """Said when the job is queued, not hours later."""
-        return path_problem(path)
-
-    @classmethod
-    def fingerprint_inputs(cls, path: str) -> str:
-        """A file that was replaced on disk is loaded again."""
-        return path_stamp(path)
-
-    @classmethod
     def execute(cls, path: str) -> io.NodeOutput:
         """Open it."""
         return io.NodeOutput(*load_source(path))
 
 
-class LoadVoice(io.ComfyNode):
+class LoadVoice(_PathNode):
     """A path → AUDIO."""
 
     @classmethod
@@ -71,16 +75,6 @@ class LoadVoice(io.ComfyNode):
             ],
             outputs=[io.Audio.Output("audio", display_name="audio")],
         )
-
-    @classmethod
-    def validate_inputs(cls, path: str | None = None) -> str | bool:
-        """Said when the job is queued, not hours later."""
-        return path_problem(path)
-
-    @classmethod
-    def fingerprint_inputs(cls, path: str) -> str:
-        """A file that was replaced on disk is loaded again."""
-        return path_stamp(path)
 
     @classmethod
     def execute(cls, path: str) -> io.NodeOutput:
