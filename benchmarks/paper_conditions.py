@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from infinitetalk_core.chunks.color import COLOUR_HOLD_FRAMES
 from infinitetalk_core.chunks.plan import Chunk, plan_chunks
 from infinitetalk_core.chunks.reference import Policy
 from infinitetalk_core.chunks.seam import SEAM_FADE
@@ -44,6 +45,7 @@ class Condition:
     text: float = 1.0
     words: str = ""
     colour_hold: float = 0.0
+    colour_over: int = 1  # frames whose colours are averaged for it
     seam_fade: int = 0
     moving_camera: bool = False
     sdedit: float = 1.0
@@ -72,15 +74,12 @@ class Condition:
     def to_json(self) -> str:
         """For the row: with another setting it is another row."""
         named = {"policy": self.policy.value, "voice": Path(self.voice).name}  # a row tells no folder of a machine
-        setting = {**asdict(self), **named}
-        if not self.step_cache:  # rows from before it could be chosen stay the rows they are
-            del setting["step_cache"]
-        return json.dumps(setting, sort_keys=True)
+        return json.dumps({**asdict(self), **named}, sort_keys=True)
 
 
 def as_users_get_it(condition: Condition) -> Condition:
     """With what the sampler node does to the frames by default."""
-    return replace(condition, colour_hold=1.0, seam_fade=SEAM_FADE)
+    return replace(condition, colour_hold=1.0, colour_over=COLOUR_HOLD_FRAMES, seam_fade=SEAM_FADE)
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def experiments(recordings: Sequence[str] = (), flite: bool = False) -> tuple[Ex
             "voices",
             "Unseen characters and voices",
             _voices(recordings, flite),
-            ("sync", "sync_sound", "lag", "shuffled", "mouth_copied", "seam", "sharpness"),
+            ("sync", "sync_sound", "lag", "shuffled", "mouth_copied", "seam", "seam_latent", "sharpness"),
             12,
         ),
         Experiment(
@@ -144,8 +143,9 @@ def _trained() -> tuple[Condition, ...]:
 def _shipped() -> tuple[Condition, ...]:
     policies = {**STRATEGIES, "chunk start": Policy.CHUNK_START}
     rows = [Condition(name, LONG, policy) for name, policy in policies.items()]
-    held = Condition("M3, colours held", LONG, colour_hold=1.0)
-    return (*rows, held, as_users_get_it(replace(held, name="M3, colours held, seams faded")))
+    each = Condition("M3, each frame held", LONG, colour_hold=1.0)
+    held = replace(each, name="M3, colours held", colour_over=COLOUR_HOLD_FRAMES)
+    return (*rows, each, held, as_users_get_it(replace(held, name="M3, colours held, seams faded")))
 
 
 def _camera() -> tuple[Condition, ...]:

@@ -32,6 +32,7 @@ NUMBERS = {
     "background_difference": ("background, of 255", 1),
     "seam": ("seam", 2),
     "seam_worst": ("worst seam", 2),
+    "seam_latent": ("seam among latents", 2),
     "sharpness": ("sharpness", 2),
     "motion": ("motion, of 255", 2),
     "camera_shift": ("camera shift, % of width", 2),

@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from infinitetalk_core.audio.voice import SAMPLE_RATE_HZ
 from infinitetalk_core.chunks.camera import FilmedGuide
 from infinitetalk_core.chunks.conditioning import seeded_noise
 from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
+from infinitetalk_core.chunks.plan import Chunk
 from infinitetalk_core.chunks.reference import Picking, Policy, pick_references
 from infinitetalk_core.metrics.camera_motion import camera_error, measure_camera
 from infinitetalk_core.metrics.chunk import ChunkMetrics, measure
@@ -161,7 +163,7 @@ def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
         speech=scene.speech,
         reference=Reference(source, source.height, source.width, picking),
         masks=None,
-        colour=ColourHold(condition.colour_hold),
+        colour=ColourHold(condition.colour_hold, over=condition.colour_over),
         noise=seeded_noise(seed),
         strengths=(condition.sdedit,) if condition.sdedit < 1 else (),
         camera=FilmedGuide(source) if condition.uni3c else None,
@@ -205,7 +207,7 @@ def make_row(condition: Condition, seed: int, models: Path, variant: Path) -> tu
     scene = make_scene(condition, seed, encode)
     job = make_job(condition, scene, seed)
     take = film(job, make_models(condition, models, variant))
-    numbers = {**mouth_numbers(take.frames, scene), **chunk_numbers(take)}
+    numbers = {**mouth_numbers(take.frames, scene), **chunk_numbers(take, job)}
     if condition.portrait:
         return numbers, {}
     more, curves = source_numbers(condition, take, scene, job)
@@ -236,15 +238,30 @@ def beyond(opening: Curve, source: Curve, voice: Curve) -> float:
     return (own - heard * chance) / math.sqrt(max((1 - heard**2) * (1 - chance**2), 1e-3))
 
 
-def chunk_numbers(take: Take) -> Numbers:
+def chunk_numbers(take: Take, job: Job) -> Numbers:
     """Seams and sharpness; how much moves from frame to frame (0 … 255)."""
+    steps = (take.frames[1:] - take.frames[:-1]).abs().mean((1, 2, 3))
     seams = [chunk.seam for chunk in take.chunks if chunk.seam is not None]
     return {
         "seam": fmean(seams) if seams else None,
         "seam_worst": max(seams) if seams else None,
+        "seam_latent": seam_among_latents(steps, job.plan) if seams else None,
         "sharpness": fmean(chunk.sharpness for chunk in take.chunks),
-        "motion": 255 * (take.frames[1:] - take.frames[:-1]).abs().mean().item(),
+        "motion": 255 * steps.mean().item(),
     }
+
+
+def seam_among_latents(steps: Tensor, plan: Sequence[Chunk]) -> float:
+    """The mean step at a join, in mean steps from one latent frame to the next within the chunks.
+
+    steps: (F − 1,) mean differences of neighbouring frames. The VAE makes 4 frames of a latent frame, and the step
+    between two such groups is larger than those inside them. A join always lies between two groups.
+    """
+    joins = [chunk.start + chunk.context for chunk in plan[1:]]
+    inside = [
+        chunk.start + i for chunk in plan for i in range(chunk.context + (4 if chunk.context else 1), chunk.length, 4)
+    ]
+    return fmean(steps[i - 1].item() for i in joins) / fmean(steps[i - 1].item() for i in inside)
 
 
 def source_numbers(condition: Condition, take: Take, scene: Scene, job: Job) -> tuple[Numbers, dict[str, list[float]]]:

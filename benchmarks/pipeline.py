@@ -71,8 +71,10 @@ def make_job(options: argparse.Namespace, pack: str, models: Path):
         seed=0,
         chunk_frames=81,
         context_frames=9,
-        colour=module("infinitetalk_core.chunks.dub").ColourHold(),
-        seam_fade=0,
+        colour=module("infinitetalk_core.chunks.dub").ColourHold(
+            over=module("infinitetalk_core.chunks.color").COLOUR_HOLD_FRAMES
+        ),
+        seam_fade=module("infinitetalk_core.chunks.seam").SEAM_FADE,
         strengths=(),
         pinned=None,
         camera=None,

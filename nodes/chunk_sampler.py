@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..infinitetalk_core.chunks.color import COLOUR_HOLD_FRAMES
 from ..infinitetalk_core.chunks.dub import ColourHold
 from ..infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES
 from ..infinitetalk_core.chunks.seam import SEAM_FADE, check_seam_fade
@@ -126,8 +127,8 @@ class ChunkSampler(ModelNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Holds mean and spread of the colours to the reference so that they do not drift; 0 is "
-                    "off. Lower it when the light changes within a chunk.",
+                    tooltip="Holds mean and spread of the colours, taken over a second, to the reference so that they "
+                    "do not drift; 0 is off. Lower it when the light changes within a chunk.",
                 ),
                 advanced(
                     io.Combo.Input(
@@ -244,7 +245,7 @@ class ChunkSampler(ModelNode):
             seed=seed,
             chunk_frames=chunk_frames,
             context_frames=context_frames,
-            colour=ColourHold(colour_hold, to_first),
+            colour=ColourHold(colour_hold, to_first, over=COLOUR_HOLD_FRAMES),
             seam_fade=check_seam_fade(seam_fade),
             strengths=sdedit,
             pinned=pinned,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
 
+COLOUR_HOLD_FRAMES = 25  # a second: longer than a syllable or a blink, shorter than any drift
 FRAMES_AT_ONCE = 4  # a 720p frame needs about 60 MB while it is converted
 
 # sRGB primaries and the D65 white (2 degree observer), IEC 61966-2-1; the digits are scikit-image's.
@@ -47,22 +49,46 @@ def _mean_and_deviation(lab: Tensor) -> tuple[Tensor, Tensor]:
     return mean + pivot, deviation
 
 
-def _colours_of(anchors: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    return _mean_and_deviation(rgb_to_lab(anchors.to(device, torch.float32).clamp(0, 1)))
+def _colours_of(frames: Tensor, device: torch.device, over: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each frame, averaged over `over` frames around it, a few frames at a time."""
+    parts = [_mean_and_deviation(_lab(part, device)) for part in frames.split(FRAMES_AT_ONCE)]
+    mean, deviation = (torch.cat(tracks) for tracks in zip(*parts, strict=True))
+    return _averaged(mean, over), _averaged(deviation, over)
 
 
-def hold_colour(frames: Tensor, anchor: Tensor, strength: float, device: torch.device | None = None) -> Tensor:
+def _lab(frames: Tensor, device: torch.device) -> Tensor:
+    return rgb_to_lab(frames.to(device, torch.float32).clamp(0, 1))
+
+
+def _averaged(track: Tensor, over: int) -> Tensor:
+    """(F, 1, 1, 3) → the same, each the mean of the `over` around it, of fewer at the ends."""
+    if over == 1:
+        return track
+    each = track.flatten(1).T  # (3, F)
+    mean = F.avg_pool1d(each, over, stride=1, padding=over // 2, count_include_pad=False)
+    return mean.T.reshape(track.shape)
+
+
+def hold_colour(
+    frames: Tensor, anchor: Tensor, strength: float, device: torch.device | None = None, over: int = 1
+) -> Tensor:
     """Give each frame the anchor's mean and spread of colour in Lab, blended in by `strength`.
 
     frames: (F, H, W, 3) in [0, 1]; anchor: (h, w, 3) in [0, 1], any size, or one
     for each frame (F, h, w, 3); strength: 0 (off: the same tensor
     comes back) to 1; device: where to compute, a few frames at a time, by default where the frames are. A channel
     without any spread takes the anchor's mean. Returns the frames' shape, type and device, cut to [0, 1].
-    Source: the reference's match_and_blend_colors (wan/utils/multitalk_utils.py).
-    Raises InputError for a strength outside 0 to 1 or a wrong shape.
+
+    over: frames, odd, over whose colours the correction of each is averaged. Colours drift over seconds, while an
+    opening mouth or a moving hand changes a frame's mean and spread in a moment, and has a right to: with 1, as the
+    reference has it, the whole picture gives way to every such movement.
+    Source: the reference's match_and_blend_colors (wan/utils/multitalk_utils.py), which is `over` 1.
+    Raises InputError for a strength outside 0 to 1, an even `over`, or a wrong shape.
     """
     if not 0 <= strength <= 1:
         raise InputError(f"colour strength must be between 0 and 1, got {strength}")
+    if over < 1 or over % 2 == 0:
+        raise InputError(f"colours are averaged over an odd number of frames, got {over}")
     anchors = anchor[None] if anchor.ndim == 3 else anchor
     if frames.ndim != 4 or frames.shape[-1] != 3 or anchors.ndim != 4 or anchors.shape[-1] != 3:
         raise InputError(
@@ -74,15 +100,13 @@ def hold_colour(frames: Tensor, anchor: Tensor, strength: float, device: torch.d
     if strength == 0:
         return frames
     device = device or frames.device
-    anchor_mean, anchor_deviation = _colours_of(anchors[:1], device)
+    mean, deviation = _colours_of(frames, device, over)
+    anchor_mean, anchor_deviation = _colours_of(anchors, device, over)
+    gain = torch.where(deviation < _FLAT, 0, anchor_deviation / deviation)
+    goal = anchor_mean.expand_as(mean)
     held = torch.empty_like(frames)
     for start in range(0, len(frames), FRAMES_AT_ONCE):
-        part = frames[start : start + FRAMES_AT_ONCE].to(device, torch.float32).clamp(0, 1)
-        lab = rgb_to_lab(part)
-        mean, deviation = _mean_and_deviation(lab)
-        if len(anchors) > 1:
-            anchor_mean, anchor_deviation = _colours_of(anchors[start : start + FRAMES_AT_ONCE], device)
-        gain = torch.where(deviation < _FLAT, 0, anchor_deviation / deviation)
-        moved = lab_to_rgb((lab - mean) * gain + anchor_mean)
-        held[start : start + FRAMES_AT_ONCE] = torch.lerp(part, moved, strength)
+        part = slice(start, start + FRAMES_AT_ONCE)
+        moved = lab_to_rgb((_lab(frames[part], device) - mean[part]) * gain[part] + goal[part])
+        held[part] = torch.lerp(frames[part].to(moved).clamp(0, 1), moved, strength)
     return held

@@ -78,6 +78,7 @@ class ColourHold:
     strength: float = 1.0
     to_first: bool = False
     device: torch.device | None = None  # where to compute; by default where the frames are
+    over: int = 1  # frames whose colours are averaged for the correction of each, odd; 1 as the reference
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _make(
     if conditioning.strength > 0:
         # Where the source is known at each moment, its colours are too: light may change within a chunk.
         held_to = anchor if source is None or job.colour.to_first else source.frames
-        frames = hold_colour(frames, held_to, job.colour.strength, job.colour.device)
+        frames = hold_colour(frames, held_to, job.colour.strength, job.colour.device, job.colour.over)
         if tail is not None:
             frames = fade_seam(frames, chunk, tail.frames[-1], job.seam_fade, job.context_frames)
     if source is not None and source.free is not None:

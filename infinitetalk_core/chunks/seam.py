@@ -8,7 +8,8 @@ from torch import Tensor
 from ..errors import InputError
 from .plan import Chunk
 
-SEAM_FADE = 4  # frames
+SEAM_FADE = 8  # frames
+_MOST_FLASH = 0.02  # of full brightness: more is no fault of the model but light that changes in the scene
 
 
 def check_seam_fade(count: int) -> int:
@@ -24,8 +25,9 @@ def fade_seam(frames: Tensor, chunk: Chunk, last: Tensor, count: int, tail: int)
     The context frames pass through the VAE once more and come back a little different; the new frames look like them,
     so the difference shows as a jump. `last` (H, W, 3) is the frame before the join as it was written, and the same
     frame is in `frames` (F, H, W, 3) as the VAE gave it back. Their difference is added to `count` new frames: all of
-    it to the first, less and less along a cosine to the others. The last `tail` frames stay as they are, so nothing is
-    carried from chunk to chunk. The reference has nothing like it.
+    it to the first, less and less along a cosine to the others. So is a step of the whole picture's mean colour from
+    the context to the first new frame, which shows as a flash where nothing moves. The last `tail` frames stay as they
+    are, so nothing is carried from chunk to chunk. The reference has nothing like it.
     Returns frames in [0, 1], or the same tensor where there is nothing to fade.
     """
     count = min(count, chunk.length - chunk.context - tail)
@@ -33,8 +35,10 @@ def fade_seam(frames: Tensor, chunk: Chunk, last: Tensor, count: int, tail: int)
         return frames
     first = chunk.context
     lost = last.to(frames) - frames[first - 1]
+    flash = (frames[first] - frames[first - 1]).mean((0, 1))
+    missing = lost - flash.clamp(-_MOST_FLASH, _MOST_FLASH)
     shares = 0.5 + 0.5 * torch.cos(torch.pi * torch.arange(count) / count)
     faded = frames.clone()
     for i, share in enumerate(shares.tolist(), first):
-        faded[i] = (frames[i] + share * lost).clamp(0, 1)
+        faded[i] = (frames[i] + share * missing).clamp(0, 1)
     return faded

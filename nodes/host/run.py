@@ -175,7 +175,7 @@ def described(job: Job, studio: Studio, settings: RunSettings, graph: Graph) -> 
         "sigmas": studio.sigmas.tolist(),
         "step_cache": None if caching is None else asdict(caching),
         "seed": settings.seed,
-        "colour": [job.colour.strength, job.colour.to_first],
+        "colour": [job.colour.strength, job.colour.to_first, job.colour.over],
         "seam_fade": job.seam_fade,
         "sdedit": list(settings.strengths),
         "format": settings.form.to_json(),

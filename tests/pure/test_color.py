@@ -87,3 +87,39 @@ def test_an_anchor_for_each_frame():
     frames, anchors = _mild(6), _mild(6).flip(0) * 0.8
     each = torch.cat([hold_colour(frames[i : i + 1], anchors[i], 0.7) for i in range(6)])
     torch.testing.assert_close(hold_colour(frames, anchors, 0.7), each)
+
+
+def _with_a_flash(frames: int, moment: int) -> torch.Tensor:
+    """A mild picture that never changes, but for one frame whose middle is dark: a mouth that opens."""
+    video = _mild(1).repeat(frames, 1, 1, 1)
+    video[moment, 4:8, 3:7] = 0.1
+    return video
+
+
+def test_averaged_over_a_second_the_picture_does_not_give_way_to_a_movement():
+    video = _with_a_flash(50, 25)
+    anchor = video[0] * 0.8 + 0.1
+    each, steady = (hold_colour(video, anchor, 1.0, over=over) for over in (1, 25))
+    background = (slice(None), slice(0, 3))
+    jump = (each[25][background] - each[24][background]).abs().mean()
+    assert (steady[25][background] - steady[24][background]).abs().mean() < 0.02 * jump
+
+
+def test_averaged_over_a_second_a_slow_drift_is_taken_away():
+    away = torch.linspace(0, 0.1, 100)[:, None, None, None]
+    video = _mild(1).repeat(100, 1, 1, 1) + away
+    held = hold_colour(video, video[0], 1.0, over=25)
+    assert (held - video[0]).mean((1, 2, 3)).abs().max() < 0.01
+    assert (held - video[0]).mean((1, 2, 3))[12:-12].abs().max() < 1e-3
+
+
+def test_a_short_chunk_is_averaged_over_what_there_is():
+    frames, anchor = _mild(5), _mild(1, seed=1)[0]
+    goal = rgb_to_lab(anchor).mean((0, 1))
+    held = rgb_to_lab(hold_colour(frames, anchor, 1.0, over=25))
+    assert torch.allclose(held.mean((0, 1, 2)), goal, atol=0.05)
+
+
+def test_an_even_number_of_frames_is_refused():
+    with pytest.raises(InputError, match="odd number of frames, got 24"):
+        hold_colour(_mild(1), _mild(1)[0], 1.0, over=24)

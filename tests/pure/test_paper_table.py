@@ -18,8 +18,17 @@ from benchmarks import paper_run, paper_variants
 from benchmarks.paper_conditions import QUICK, SHIFT, STRATEGIES, Condition, Scale, experiments
 from benchmarks.paper_report import BEGIN, END, put_between, write_report
 from benchmarks.paper_rows import Row, append_row, paired, read_rows, spread, values_of
-from benchmarks.paper_takes import beyond, border, make_row, make_scene, mouth_numbers, psnr
+from benchmarks.paper_takes import (
+    beyond,
+    border,
+    make_row,
+    make_scene,
+    mouth_numbers,
+    psnr,
+    seam_among_latents,
+)
 from benchmarks.paper_variants import Workshop, variant_config
+from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.reference import Policy
 from infinitetalk_core.training import own_models
 from infinitetalk_core.training.own_models import SmallSizes, new_dubber, save_dubber
@@ -208,6 +217,10 @@ def test_the_baseline_looks_at_what_was_made(models):
     assert TrainingConfig().shift == SHIFT
 
 
-def test_rows_made_before_there_was_a_step_cache_stay_the_rows_they_are():
-    assert "step_cache" not in Condition("off", steps=40).to_json()
-    assert json.loads(Condition("0.2", steps=40, step_cache=0.2).to_json())["step_cache"] == 0.2
+def test_a_join_is_compared_with_other_steps_between_latent_frames():
+    """Steps that are larger from group to group of 4 frames, as the VAE's rhythm is, are no seam."""
+    plan = plan_chunks(81, 33, 9)
+    beat = torch.tensor([2.0, 1, 1, 1] * 20)
+    assert seam_among_latents(beat, plan) == pytest.approx(1.0)
+    beat[[32, 56]] = 3.0
+    assert seam_among_latents(beat, plan) == pytest.approx(1.5)
