@@ -59,7 +59,14 @@ class Decoder:
             raise InputError(
                 f"{self._name} has no video in it, only {' and '.join(kinds) or 'nothing'}: choose a video file"
             )
-        self._stream = videos[0]
+        known = [s for s in videos if s.codec_context is not None]
+        if not known:
+            self._container.close()
+            raise InputError(
+                f"{self._name} is a video of a kind that this Python environment's FFmpeg cannot decode: convert it to "
+                "H.264 first"
+            )
+        self._stream = known[0]
         self._stream.thread_type = "AUTO"
         self.time_base = Fraction(self._stream.time_base or Fraction(1, 25))
         rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)

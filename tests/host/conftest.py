@@ -22,6 +22,7 @@ from in_process import comfyui_folder, enter_comfyui, load_pack  # noqa: E402
 
 COMFYUI = comfyui_folder()
 HAVE_HOST = (COMFYUI / "main.py").is_file()
+SERVERS = {"server", "bench", "sampling_server"}  # fixtures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,13 +33,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of golden cases (<case>.json + <case>.safetensors); every size is read from the JSON",
     )
     parser.addoption("--seeds", type=int, default=1, help="how many seeds the demo's lip-sync is measured with")
+    parser.addoption(
+        "--servers", choices=("only", "none"), help="only tests that use a running server, or none of them"
+    )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if asked := config.getoption("--servers"):
+        groups: dict[str, list[pytest.Item]] = {"only": [], "none": []}
+        for item in items:
+            groups["only" if uses_server(item) else "none"].append(item)
+        items[:] = groups.pop(asked)
+        config.hook.pytest_deselected(items=[item for others in groups.values() for item in others])
     if not HAVE_HOST:
         skip = pytest.mark.skip(reason=f"no ComfyUI in {COMFYUI}; run `python3 tools/host.py --tests` first")
         for item in items:
             item.add_marker(skip)
+
+
+def uses_server(item: pytest.Item) -> bool:
+    """Whether one of the fixtures that start a server is behind a test."""
+    return not SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def pytest_configure() -> None:
@@ -115,39 +130,16 @@ def trained() -> Callable[[Any], dict[str, Any]]:
     return _on("TRAINED")
 
 
-def _make_server(base: Path, models: Path) -> Any:
+@pytest.fixture(scope="session")
+def server(models_dir: Path) -> Iterator[Any]:
+    """A running server with the pack, the small models and the samples."""
     from comfy_server import ComfyServer
 
     from small_models import place_samples
 
-    base.mkdir(parents=True, exist_ok=True)
-    if not (base / "models").exists():
-        (base / "models").symlink_to(models, target_is_directory=True)
-    place_samples(REPO / "samples", base / "input")
-    return ComfyServer(Path(sys.executable), COMFYUI, base, pack=REPO)
-
-
-@pytest.fixture(scope="session")
-def server(models_dir: Path) -> Iterator[Any]:
-    """A running server with the pack, the small models and the samples."""
-    with _make_server(models_dir.parent, models_dir) as running:
+    place_samples(REPO / "samples", models_dir.parent / "input")
+    with ComfyServer(Path(sys.executable), COMFYUI, models_dir.parent, pack=REPO) as running:
         yield running
-
-
-@pytest.fixture
-def new_server(models_dir: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
-    """`new_server()` starts a server of the test's own."""
-    started: list[Any] = []
-
-    def start() -> Any:
-        server = _make_server(tmp_path / f"base{len(started)}", models_dir)
-        started.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in started:
-        server.stop()
 
 
 TINY_HEADS = 2

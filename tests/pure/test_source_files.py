@@ -51,6 +51,13 @@ def test_what_is_no_video_is_refused_in_one_sentence(tmp_path):
         VideoFile(io.BytesIO(b"nothing"))
 
 
+def test_a_codec_that_ffmpeg_does_not_know_is_not_called_damage(tmp_path):
+    make_video(tmp_path / "v.mp4", steady(3, 25))
+    (tmp_path / "new.mp4").write_bytes((tmp_path / "v.mp4").read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(InputError, match=r"new.mp4 is a video of a kind that .* cannot decode: convert it to H.264"):
+        VideoFile(tmp_path / "new.mp4")
+
+
 def test_a_file_that_ends_early_holds_its_last_picture(tmp_path):
     """An index for 100 frames, data for fewer: as after a broken download."""
     make_video(tmp_path / "v.mkv", steady(100, 25), options={"g": "20"})

@@ -8,10 +8,9 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +164,3 @@ class Bench:
             assert time.monotonic() < end, f"it never happened:\n{self.server.log_tail()}"
             time.sleep(0.01)
         act()
-
-    @contextlib.contextmanager
-    def meanwhile(self, act: Callable[[], None]) -> Iterator[None]:
-        """Do something beside the block, and wait for it at its end."""
-        thread = threading.Thread(target=act)
-        thread.start()
-        yield
-        thread.join()
