@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path.append(str(REPO / "tools"))
+sys.path += [str(REPO / "tools"), str(REPO / "tests" / "support")]
 
 from in_process import comfyui_folder, enter_comfyui, load_pack  # noqa: E402
 
 COMFYUI = comfyui_folder()
 HAVE_HOST = (COMFYUI / "main.py").is_file()
-SERVERS = {"server", "bench", "sampling_server"}  # fixtures
+SERVERS = {"server", "servers", "unlucky_server", "bench", "sampling_server"}  # fixtures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -140,6 +140,21 @@ def server(models_dir: Path) -> Iterator[Any]:
     place_samples(REPO / "samples", models_dir.parent / "input")
     with ComfyServer(Path(sys.executable), COMFYUI, models_dir.parent, pack=REPO) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def servers(comfyui: Path, models_dir: Path, samples: Path) -> Iterator[Any]:
+    """Starts servers that can be made unlucky (fault_bench.py)."""
+    from fault_bench import Servers
+
+    with Servers(comfyui, models_dir, samples) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def unlucky_server(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One of them, shared by the tests that kill it and start it again."""
+    return servers.start(tmp_path_factory.mktemp("unlucky"))
 
 
 TINY_HEADS = 2

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+import uuid
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -82,12 +83,10 @@ class Servers:
 class Bench:
     """One server, its folder and the job."""
 
-    def __init__(self, base: Path, servers: Servers, workflow: dict[str, Any]) -> None:
-        self.base, self.servers, self.workflow = base, servers, workflow
+    def __init__(self, base: Path, server: Any, workflow: dict[str, Any]) -> None:
+        self.base, self.server, self.workflow = base, server, workflow
         for node in workflow.values():
             node["inputs"].update(CHANGES.get(node["class_type"], {}))
-        self.server = servers.start(base)
-        self.sitting = 0
 
     @property
     def output(self) -> Path:
@@ -108,10 +107,9 @@ class Bench:
 
     def faults(self, **wanted: Any) -> None:
         """What shall go wrong from now on; see fault_pack.py."""
-        self.sitting += 1
         self.reached.unlink(missing_ok=True)
         scratch = self.base / "faults.new"
-        scratch.write_text(json.dumps({"sitting": self.sitting, **wanted}))
+        scratch.write_text(json.dumps({"sitting": uuid.uuid4().hex, **wanted}))
         scratch.replace(self.base / "faults.json")
 
     @property
@@ -121,6 +119,8 @@ class Bench:
 
     def clear(self) -> None:
         """As if nothing had ever been made."""
+        if not self.server.alive():  # what failed before must not fail what comes now
+            self.restart()
         shutil.rmtree(self.output)
         self.output.mkdir()
         self.faults()
