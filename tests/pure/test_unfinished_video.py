@@ -13,7 +13,8 @@ import pytest
 
 from infinitetalk_core.video import writer as writer_module
 from infinitetalk_core.video.partfile import PartFile, whole_fragments_end
-from infinitetalk_core.video.writer import free_path
+from infinitetalk_core.video.soundtrack import encode_sound
+from infinitetalk_core.video.writer import VideoWriter, free_path
 from tests.support.videos import (
     append,
     click_times,
@@ -130,6 +131,23 @@ def test_a_full_disk_is_named_and_leaves_nothing_broken(tmp_path, limit):
     for path in left:  # every picture and all sound in it decode
         assert len(pictures_of(path)) > 20
         sound_of(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at the process's open files as Linux shows them")
+def test_a_disk_that_fails_at_once_leaves_no_file_open(tmp_path, monkeypatch):
+    """On Windows an open file cannot be removed, and the run's sound is removed with the run."""
+    (tmp_path / "sound").write_bytes(encode_sound(clicking(1)))
+
+    def fail(self: PartFile, data: bytes) -> int:
+        self.failed = True
+        raise OSError("no space")
+
+    monkeypatch.setattr(PartFile, "write", fail)
+    with pytest.raises(OSError, match="no space"), VideoWriter(tmp_path / "v.mp4", tmp_path / "sound") as writer:
+        append(writer, flashing(3))
+    assert not writer.frames_written and [p.name for p in tmp_path.iterdir()] == ["sound"]
+    held = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert not [name for name in held if name.startswith(str(tmp_path))]
 
 
 def test_a_file_cut_anywhere_is_cut_back_to_what_decodes(tmp_path):
