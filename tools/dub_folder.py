@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import json
 import signal
 import sys
@@ -160,6 +161,9 @@ def table(jobs: list[Job], state: StateFile) -> str:
 
 
 def main(given: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a log in Windows' own encoding cannot hold every name
     options = arguments(given)
     try:
         jobs, workflow, state = prepare(options)

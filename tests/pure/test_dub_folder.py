@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -299,6 +300,17 @@ def test_a_job_cannot_take_the_place_of_the_state_file(folder):
     with FakeComfyUI() as server:
         assert dub(folder / "jobs.jsonl", server, more=("--workflow", str(folder.parent / "workflow.json"))) == 2
         assert not server.prompts
+
+
+def test_a_log_that_cannot_hold_a_name_stops_nothing(folder, monkeypatch):
+    """As a file on Windows, to which the output is sent."""
+    for name in ("anna.png", "anna.wav"):
+        (folder / name).rename(folder / f"安娜{Path(name).suffix}")
+    log = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(log, encoding="cp1252", write_through=True))
+    with FakeComfyUI() as server:
+        assert dub(folder, server) == 0
+    assert videos(folder) == ["ben.mp4", "cleo.mp4", "安娜.mp4"] and b"[??] queued" in log.getvalue()
 
 
 @pytest.mark.parametrize("content", ['{"last_node_id": 3, "nodes": []}', '{"id": "x", "nodes": []}', "[]"])
