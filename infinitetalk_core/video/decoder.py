@@ -48,7 +48,7 @@ class Decoder:
             source = self._file
             source.seek(0)
         try:
-            self._container = av.open(source, mode="r")
+            self._container = av.open(source, mode="r", metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(f"{self._name} cannot be opened as a video: {error.strerror}") from error
         tracks = self._container.streams

@@ -58,6 +58,23 @@ def test_a_codec_that_ffmpeg_does_not_know_is_not_called_damage(tmp_path):
         VideoFile(tmp_path / "new.mp4")
 
 
+@pytest.mark.parametrize("name", ["old.avi", "old.mov"])
+def test_a_title_in_an_old_encoding_is_no_reason_to_refuse_a_video(tmp_path, name):
+    make_video(tmp_path / name, steady(3, 25), codec="mpeg4", tick=Fraction(1, 25))
+    with av.open(str(tmp_path / name)) as plain, av.open(str(tmp_path / f"titled_{name}"), "w") as titled:
+        titled.metadata["title"] = "Cafe~ au lait"
+        stream = titled.add_stream_from_template(plain.streams.video[0])
+        for packet in plain.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                titled.mux(packet)
+    content = (tmp_path / f"titled_{name}").read_bytes()
+    assert b"Cafe~" in content
+    (tmp_path / name).write_bytes(content.replace(b"Cafe~", "Café".encode("latin-1") + b" "))
+    with VideoFile(tmp_path / name) as video:
+        assert numbers_of(video) == [0, 1, 2]
+
+
 def test_a_file_that_ends_early_holds_its_last_picture(tmp_path):
     """An index for 100 frames, data for fewer: as after a broken download."""
     make_video(tmp_path / "v.mkv", steady(100, 25), options={"g": "20"})
