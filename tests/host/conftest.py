@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import wave
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from in_process import comfyui_folder, enter_comfyui, load_pack  # noqa: E402
 
 COMFYUI = comfyui_folder()
 HAVE_HOST = (COMFYUI / "main.py").is_file()
+# Three chunks of 29 frames with 5 of context, or one of 81; in whole blocks of AAC, which is read back in blocks.
+SHORT_FRAMES = 72
 SERVERS = {"server", "servers", "unlucky_server", "bench", "sampling_server"}  # fixtures
 
 
@@ -105,6 +108,17 @@ def voice_frames(samples: Path) -> int:
     """How many frames samples/voice.wav lasts."""
     with wave.open(str(samples / "voice.wav")) as file:
         return round(25 * file.getnframes() / file.getframerate())
+
+
+@pytest.fixture(scope="session")
+def short_voice(server: Any, samples: Path) -> str:
+    """The name of a voice in the server's input folder, SHORT_FRAMES long: for tests that make many videos."""
+    from fault_bench import shorten
+
+    place = server.base / "input" / "short_voice.wav"
+    shutil.copyfile(samples / "voice.wav", place)
+    shorten(place, SHORT_FRAMES)
+    return place.name
 
 
 def _on(models: str) -> Callable[[Any], dict[str, Any]]:

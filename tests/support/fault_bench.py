@@ -38,10 +38,10 @@ PHASES = (
 FRAMES, CHUNKS = 43, 5  # 13 + 8 + 8 + 8 + 6
 
 
-def shorten(voice: Path) -> None:
-    """Cut a WAV file to FRAMES: what many runs say need not be long."""
+def shorten(voice: Path, frames: int = FRAMES) -> None:
+    """Cut a WAV file to so many frames of video: what many runs say need not be long."""
     with wave.open(str(voice)) as file:
-        layout, sound = file.getparams(), file.readframes(FRAMES * file.getframerate() // 25)
+        layout, sound = file.getparams(), file.readframes(frames * file.getframerate() // 25)
     with wave.open(str(voice), "wb") as file:
         file.setparams(layout)
         file.writeframes(sound)
