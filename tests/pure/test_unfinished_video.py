@@ -145,7 +145,7 @@ def test_a_disk_that_fails_at_once_leaves_no_file_open(tmp_path, monkeypatch):
     monkeypatch.setattr(PartFile, "write", fail)
     with pytest.raises(OSError, match="no space"), VideoWriter(tmp_path / "v.mp4", tmp_path / "sound") as writer:
         append(writer, flashing(3))
-    assert not writer.frames_written and [p.name for p in tmp_path.iterdir()] == ["sound"]
+    assert [p.name for p in tmp_path.iterdir()] == ["sound"] and writer.kept is None
     held = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     assert not [name for name in held if name.startswith(str(tmp_path))]
 
