@@ -91,10 +91,7 @@ def _picture(path: Path) -> torch.Tensor | None:
         with Image.open(path) as image:
             if getattr(image, "is_animated", False):
                 return None
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 255
-                upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-            pixels = np.array(upright.convert("RGB"))
+            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return None
     except (OSError, SyntaxError, ValueError) as error:

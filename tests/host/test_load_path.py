@@ -126,14 +126,6 @@ def test_a_phones_picture_stands_upright(house):
     assert image[0, :10].min() == 1 and image[0, 10:].max() == 0
 
 
-def test_a_grey_picture_of_16_bits_keeps_its_greys(house):
-    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(8, 0)
-    Image.fromarray(ramp).save(house.root / "input" / "scan.png")
-    image, _ = house.inputs.load_source("scan.png")
-    assert image.shape == (1, 8, 256, 3)
-    assert np.abs(image[0, 0, :, 0].numpy() - ramp[0] / 65535).max() <= 1 / 255
-
-
 def _by_path(workflow: dict[str, Any], source: str, voice: str) -> dict[str, Any]:
     """The same job with both files named by their paths."""
     loads = {"LoadImage": "source", "LoadVideo": "source", "LoadAudio": "voice"}
