@@ -25,7 +25,7 @@ COMFYUI = comfyui_folder()
 HAVE_HOST = (COMFYUI / "main.py").is_file()
 # Three chunks of 29 frames with 5 of context, or one of 81; in whole blocks of AAC, which is read back in blocks.
 SHORT_FRAMES = 72
-SERVERS = {"server", "servers", "unlucky_server", "bench", "sampling_server"}  # fixtures
+SERVERS = {"server", "new_server", "servers", "unlucky_server", "bench", "sampling_server"}  # fixtures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -144,16 +144,39 @@ def trained() -> Callable[[Any], dict[str, Any]]:
     return _on("TRAINED")
 
 
-@pytest.fixture(scope="session")
-def server(models_dir: Path) -> Iterator[Any]:
-    """A running server with the pack, the small models and the samples."""
+def _make_server(base: Path, models: Path) -> Any:
     from comfy_server import ComfyServer
 
     from small_models import place_samples
 
-    place_samples(REPO / "samples", models_dir.parent / "input")
-    with ComfyServer(Path(sys.executable), COMFYUI, models_dir.parent, pack=REPO) as running:
+    base.mkdir(parents=True, exist_ok=True)
+    if not (base / "models").exists():
+        (base / "models").symlink_to(models, target_is_directory=True)
+    place_samples(REPO / "samples", base / "input")
+    return ComfyServer(Path(sys.executable), COMFYUI, base, pack=REPO)
+
+
+@pytest.fixture(scope="session")
+def server(models_dir: Path) -> Iterator[Any]:
+    """A running server with the pack, the small models and the samples."""
+    with _make_server(models_dir.parent, models_dir) as running:
         yield running
+
+
+@pytest.fixture
+def new_server(models_dir: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """`new_server()` starts a server of the test's own."""
+    started: list[Any] = []
+
+    def start() -> Any:
+        server = _make_server(tmp_path / f"base{len(started)}", models_dir)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
 
 
 @pytest.fixture(scope="session")
