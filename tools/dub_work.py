@@ -115,10 +115,7 @@ class Worker:
                 await self.server.alive()
                 wait, away = 1.0, None
                 await self._serve()
-            except RefusedError as error:  # it is there, and is no ComfyUI or wants a password
-                self._leave(error)
-                return
-            except ServerLostError as error:
+            except (ServerLostError, RefusedError) as error:  # a proxy may refuse while the server behind it starts
                 away = time.monotonic() if away is None else away
                 if time.monotonic() - away > self.settings.patience:
                     self._leave(error)

@@ -193,9 +193,9 @@ def pressing_control_c(server: FakeComfyUI) -> Iterator[None]:
     presser.join()
 
 
-def test_what_is_no_comfyui_is_left_at_once_and_the_others_do_its_work(folder, capsys):
+def test_what_is_no_comfyui_is_given_up_and_the_others_do_its_work(folder, capsys):
     with FakeComfyUI() as server:
-        assert dub(folder, server, more=("--server", f"{server.url}/elsewhere", "--patience", "10")) == 0
+        assert dub(folder, server, more=("--server", f"{server.url}/elsewhere", "--patience", "0")) == 0
         assert len(server.prompts) == 3
     assert "/elsewhere] is given up: /system_stats answered 404" in capsys.readouterr().out
 
