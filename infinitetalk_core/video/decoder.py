@@ -14,6 +14,7 @@ from ..errors import InputError
 from .pixels import Pose, pose_of
 
 log = logging.getLogger("infinitetalk")
+_HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}  # by AVColorTransferCharacteristic
 
 
 class Decoder:
@@ -35,6 +36,7 @@ class Decoder:
             self.first_time, frame = first
             self._has_times = frame.pts is not None or frame.dts is not None
             self.pose: Pose = pose_of(frame, self._stream.sample_aspect_ratio)
+            self._say_what_is_not_converted()
             self.end_time = max(self._find_end(), self.first_time + 1)
             self.rewind()
         except BaseException:
@@ -71,6 +73,16 @@ class Decoder:
         self.time_base = Fraction(self._stream.time_base or Fraction(1, 25))
         rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self._step = max(round(1 / (rate * self.time_base)), 1)
+
+    def _say_what_is_not_converted(self) -> None:
+        curve = _HIGH_DYNAMIC_RANGE.get(int(self._stream.codec_context.color_trc or 0))
+        if curve is not None:
+            log.warning(
+                "%s is filmed in high dynamic range (%s) and read as it is stored, which looks pale: convert it to "
+                "standard range (SDR, BT.709) first if that matters",
+                self._name,
+                curve,
+            )
 
     def close(self) -> None:
         self._container.close()

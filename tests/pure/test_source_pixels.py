@@ -82,6 +82,25 @@ def test_colours_are_those_that_were_meant(tmp_path, matrix, full, pixels):
         assert error < 2.5 / 255, f"{colour} came back {error * 255:.1f} levels off"
 
 
+@pytest.mark.parametrize(("curve", "name"), [(16, "PQ"), (18, "HLG"), (1, None)])
+def test_a_video_of_high_dynamic_range_is_said_to_look_pale(tmp_path, caplog, curve, name):
+    """As phones film: it is read as it is stored, which nobody should have to find out by looking."""
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        stream.codec_context.color_primaries, stream.codec_context.color_trc = (9, curve) if name else (1, curve)
+        frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 99, np.uint8), "rgb24").reformat(format="yuv420p10le")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with caplog.at_level("WARNING"), VideoFile(path) as video:
+        assert video.length == 1
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (name is not None)
+    assert name is None or (
+        f"phone.mp4 is filmed in high dynamic range ({name})" in said[0] and "convert it" in said[0]
+    )
+
+
 def test_values_are_in_zero_to_one_and_a_frame_belongs_to_the_caller(tmp_path):
     make_video(tmp_path / "v.mp4", steady(3, 25))
     with VideoFile(tmp_path / "v.mp4") as video:
