@@ -69,7 +69,7 @@ def touch(model) -> int:
     total = 0
     for tensor in (*model.parameters(), *model.buffers()):
         flat = tensor.detach().reshape(-1).view(torch.uint8)
-        flat[:: 4096 // 4].sum()  # each page
+        flat[::4096].sum()  # each page
         total += flat.numel()
     return total
 

@@ -1,5 +1,6 @@
 """Options shared by all tests, and what must happen before any of them is imported."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,14 @@ def pytest_configure() -> None:
     from tools.run_comfyui import cure_torchvision
 
     cure_torchvision()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: for results that must not depend on the machine, and small work that threads slow down."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -16,20 +16,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import io
 import json
 import signal
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from dub_jobs import Job, JobError, StateFile, fill, read_jobs
+from dub_jobs import STATE, Job, JobError, StateFile, fill, read_jobs, without_partner
 from dub_server import DubServer
 from dub_work import Board, Settings, Worker
 
 WORKFLOW = Path(__file__).resolve().parent.parent / "workflows" / "api" / "dub_by_path.json"
-STATE = "dub_folder.json"
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -74,10 +76,13 @@ def prepare(options: argparse.Namespace) -> tuple[list[Job], dict[str, Any], Sta
         workflow = json.loads(options.workflow.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise JobError(f"{options.workflow} is no workflow: {error}") from error
-    if not isinstance(workflow, dict) or not all("class_type" in node for node in workflow.values()):
+    nodes = workflow.values() if isinstance(workflow, dict) else [None]
+    if not all(isinstance(node, dict) and "class_type" in node for node in nodes):
         raise JobError(f"{options.workflow} is not in API format; in ComfyUI choose Workflow > Export (API)")
     for job in jobs:
         fill(workflow, job, job.source.name, job.voice.name, options.prefix)
+    if options.jobs.is_dir() and (alone := without_partner(options.jobs)):
+        print(f"no partner of the same name, left out: {', '.join(alone)}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     state = StateFile(options.out / STATE)
     state.begin(jobs, workflow)
@@ -86,7 +91,8 @@ def prepare(options: argparse.Namespace) -> tuple[list[Job], dict[str, Any], Sta
 
 async def dub_all(options: argparse.Namespace, jobs: list[Job], workflow: dict[str, Any], state: StateFile) -> None:
     """Carry all jobs out, or leave them so that the next call goes on."""
-    urls = list(dict.fromkeys(url.rstrip("/") for url in options.server or ["http://127.0.0.1:8188"]))
+    given = options.server or ["127.0.0.1:8188"]
+    urls = list(dict.fromkeys((url if "://" in url else f"http://{url}").rstrip("/") for url in given))
     settings = Settings(
         workflow,
         options.out,
@@ -101,28 +107,44 @@ async def dub_all(options: argparse.Namespace, jobs: list[Job], workflow: dict[s
     async with aiohttp.ClientSession(timeout=timeout) as session:
         workers = [Worker(DubServer(url, session, uuid.uuid4().hex), board, settings) for url in urls]
         tasks = [asyncio.create_task(worker.work()) for worker in workers]
-        loop, stopping = asyncio.get_running_loop(), False
-
-        def stop() -> None:
-            nonlocal stopping
-            if stopping:
-                raise KeyboardInterrupt
-            stopping = True
-            print("interrupting the jobs; Ctrl+C again leaves them to the servers", flush=True)
+        with _cancelled_by_control_c(tasks):
+            # As soon as one fails by a mistake of ours, the others stop too: nobody would settle its jobs.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in tasks:
                 task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, stop)
-            except NotImplementedError:  # on Windows Ctrl+C ends the program at once, and the servers go on
-                break
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
-        for worker, end in zip(workers, ends, strict=True):
-            if isinstance(end, asyncio.CancelledError):
-                await worker.interrupt()
-            elif isinstance(end, Exception):
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            for worker, end in zip(workers, ends, strict=True):
+                if end is not None:
+                    await worker.interrupt()
+        for end in ends:
+            if isinstance(end, Exception):
                 raise end
+
+
+@contextlib.contextmanager
+def _cancelled_by_control_c(tasks: list[asyncio.Task[None]]) -> Iterator[None]:
+    """In here, Ctrl+C or a polite kill cancels the tasks; a second one ends the program."""
+    loop, stopping = asyncio.get_running_loop(), False
+
+    def stop() -> None:
+        nonlocal stopping
+        if stopping:
+            raise KeyboardInterrupt
+        stopping = True
+        print("interrupting the jobs; Ctrl+C again leaves them to the servers", flush=True)
+        for task in tasks:
+            task.cancel()
+
+    def pressed(*_: object) -> None:
+        loop.call_soon_threadsafe(stop)  # this may come in the middle of anything
+
+    # Not the loop's own add_signal_handler, which Windows lacks.
+    before = {number: signal.signal(number, pressed) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def table(jobs: list[Job], state: StateFile) -> str:
@@ -139,6 +161,9 @@ def table(jobs: list[Job], state: StateFile) -> str:
 
 
 def main(given: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a log in Windows' own encoding cannot hold every name
     options = arguments(given)
     try:
         jobs, workflow, state = prepare(options)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ LOADERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "LoadVideo": ("file", VIDEOS),
     "LoadAudio": ("audio", VOICES + VIDEOS),
 }
+STATE = "dub_folder.json"
 Workflow = dict[str, dict[str, Any]]
 State = Literal["waiting", "queued", "finished", "failed", "interrupted"]
 
@@ -54,24 +56,45 @@ def read_jobs(place: Path) -> list[Job]:
         jobs = [_from_line(place, number, line) for number, line in enumerate(_lines(place), start=1) if line.strip()]
     else:
         raise JobError(f"there is no {place}; name a folder of jobs or a JSONL file")
-    names = [job.name for job in jobs]
-    for name in names:
-        if names.count(name) > 1:
-            raise JobError(f"{names.count(name)} jobs are called {name!r}; give each a name of its own")
+    for name, count in Counter(job.name for job in jobs).items():
+        if count > 1:
+            raise JobError(f"{count} jobs are called {name!r}; give each a name of its own")
+        if f"{name}.json" == STATE:
+            raise JobError(f"no job can be called {name!r}: its report would replace the state; give it another name")
     if not jobs:
         raise JobError(f"{place} holds no pair of a picture or video and a voice with the same name")
     return jobs
 
 
-def _pairs(folder: Path) -> list[Job]:
+def without_partner(folder: Path) -> list[str]:
+    """The names of the sources and voices in a folder that belong to no job."""
+    sources, voices = _sources_and_voices(folder)
+    ours, theirs = ({path.stem for path in paths} for paths in (sources, voices))
+    return sorted(path.name for path in [*sources, *voices] if path.stem not in ours & theirs)
+
+
+def _sources_and_voices(folder: Path) -> tuple[list[Path], list[Path]]:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    sources = [path for path in files if path.suffix.lower() in PICTURES + VIDEOS]
-    voices = {path.stem: path for path in files if path.suffix.lower() in VOICES}
+    kinds = (PICTURES + VIDEOS, VOICES)
+    sources, voices = ([path for path in files if path.suffix.lower() in kind] for kind in kinds)
+    return sources, voices
+
+
+def _pairs(folder: Path) -> list[Job]:
+    sources, heard = _sources_and_voices(folder)
+    voices: dict[str, Path] = {}
+    for path in heard:
+        other = voices.setdefault(path.stem, path)
+        if other is not path:
+            raise JobError(f"{other.name} and {path.name} are both the voice of {path.stem!r}: take one out")
     return [Job(path.stem, path, voices[path.stem]) for path in sources if path.stem in voices]
 
 
 def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").splitlines()
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()  # Windows' editors put a mark in front
+    except UnicodeDecodeError as error:
+        raise JobError(f"{file} is no text in UTF-8: save it anew in that encoding") from error
 
 
 def _from_line(file: Path, number: int, line: str) -> Job:
@@ -136,7 +159,7 @@ def _put(workflow: Workflow, node: dict[str, Any], name: str) -> None:
 
 def fingerprint(job: Job, workflow: Workflow) -> str:
     """Changes when a file of the job, its settings or the workflow do."""
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (job.source, job.voice)]
+    files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in (job.source, job.voice)]
     text = json.dumps([files, dict(job.settings), workflow], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -108,10 +108,11 @@ class DubServer:
                 with scratch.open("wb") as written:
                     async for block in answer.content.iter_chunked(BLOCK):
                         written.write(block)
+            scratch.replace(place)
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-            scratch.unlink(missing_ok=True)
             raise ServerLostError(f"{self.url}: {error!r}") from error
-        scratch.replace(place)
+        finally:
+            scratch.unlink(missing_ok=True)
 
     async def messages(self) -> AsyncIterator[Told]:
         """What the server says, as long as it is there; ends by ServerLostError. First comes an empty one."""

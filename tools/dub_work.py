@@ -21,8 +21,6 @@ LINE_SECONDS = 15.0  # between progress lines of a job within one chunk
 LONGEST_WAIT = 30.0  # seconds between tries to reach a server; the first one is short
 UPLOADS = "dub_folder"  # in the server's input folder
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".m4v")
-
-
 CHUNK = re.compile(r"chunk (\d+)/")
 
 
@@ -44,7 +42,7 @@ class Board:
     """The jobs that nobody has yet, and how many are not settled."""
 
     def __init__(self, jobs: list[Job], state: StateFile, urls: list[str]) -> None:
-        self.state, self.urls = state, list(urls)
+        self.jobs, self.state, self.urls = jobs, state, list(urls)
         self.waiting = [job for job in jobs if state.entries[job.name].state != "finished"]
         self.open = len(self.waiting)
         for job in self.waiting:
@@ -64,6 +62,10 @@ class Board:
         if found is not None:
             self.waiting.remove(found)
         return found
+
+    def on(self, url: str) -> list[Job]:
+        """The jobs that this server has, or may have: its answer may be lost."""
+        return [job for job in self.jobs if self.state.entries[job.name].server == url]
 
     def leave(self, url: str, jobs: list[Job], why: str) -> None:
         """This server does not come back: others get its jobs, and where none is left they have failed."""
@@ -106,26 +108,32 @@ class Worker:
 
     async def work(self) -> None:
         """Return when every job is settled, or this server has been away for longer than our patience."""
-        wait, seen = 1.0, time.monotonic()
+        wait = 1.0
+        away: float | None = None  # since when
         while self.board.open:
             try:
                 await self.server.alive()
-                wait, seen = 1.0, time.monotonic()
+                wait, away = 1.0, None
                 await self._serve()
-            except ServerLostError as error:
-                if time.monotonic() - seen > self.settings.patience:
-                    self.board.leave(self.server.url, [active.job for active in self.active], str(error))
+            except (ServerLostError, RefusedError) as error:  # a proxy may refuse while the server behind it starts
+                away = time.monotonic() if away is None else away
+                if time.monotonic() - away > self.settings.patience:
+                    self._leave(error)
                     return
                 print(f"[{self.server.url}] is away, next try in {wait:.0f} s ({error})", flush=True)
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
 
+    def _leave(self, why: Exception) -> None:
+        print(f"[{self.server.url}] is given up: {why}", flush=True)
+        self.board.leave(self.server.url, [active.job for active in self.active], str(why))
+
     async def interrupt(self) -> None:
         """Stop what this server does for us; the next start goes on."""
-        for active in self.active:
+        for job in self.board.on(self.server.url):
             with contextlib.suppress(ServerLostError, RefusedError):
-                await self.server.cancel(active.prompt)
-            self.board.settle(active.job, state="interrupted")
+                await self.server.cancel(self.board.state.entries[job.name].prompt)
+            self.board.settle(job, state="interrupted")
 
     async def _serve(self) -> None:
         """Work while the server is there."""
@@ -192,9 +200,10 @@ class Worker:
         source, voice = await self._place(job.source), await self._place(job.voice)
         workflow = fill(self.settings.workflow, job, source, voice, self.settings.prefix)
         active.running, active.began = False, time.monotonic()
-        # Noted first: if we end between the two, the next start asks the server about it.
-        state.note(job, state="queued", server=self.server.url, prompt=str(uuid.uuid4()))
-        active.prompt = await self.server.queue(workflow, state.entries[job.name].prompt)
+        # Noted first: if we end between the two, or the answer is lost, the server is asked about it later.
+        active.prompt = str(uuid.uuid4())
+        state.note(job, state="queued", server=self.server.url, prompt=active.prompt)
+        active.prompt = await self.server.queue(workflow, active.prompt)
         state.note(job, prompt=active.prompt)
         say(job, f"queued on {self.server.url}")
 
@@ -218,8 +227,9 @@ class Worker:
             if not active.running:
                 active.running, active.began = True, time.monotonic()
             return
-        entry, worked = self.board.state.entries[active.job.name], time.monotonic() - active.began
-        self.board.state.note(active.job, seconds=round(entry.seconds + worked, 1))
+        entry, now = self.board.state.entries[active.job.name], time.monotonic()
+        self.board.state.note(active.job, seconds=round(entry.seconds + now - active.began, 1))
+        active.began = now  # not counted twice, should the video have to be fetched twice
         if outcome.fate == "unknown":
             await self._try_again(active, "the server has lost the job", counts=active.running)
         elif outcome.fate == "error" and not outcome.lasting:
@@ -269,7 +279,7 @@ class Worker:
             if run:
                 await self.server.download({"filename": "run.json", "subfolder": run, "type": "output"}, place)
             manifest = json.loads(place.read_text(encoding="utf-8"))
-        except RefusedError:
+        except (RefusedError, ValueError, AttributeError):
             return {**result, "warnings": ["there is no report"]}
         warnings = [text for sitting in manifest.get("sittings", []) for text in sitting["warnings"]]
         return {**result, "report": place.name, "warnings": list(dict.fromkeys(warnings))}

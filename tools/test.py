@@ -3,17 +3,20 @@
     python3 tools/test.py
 
 Sets up its own environment and a ComfyUI (tools/host.py), then runs ruff, mypy, the tests of the core, and
-the tests inside and against ComfyUI. Ends with one line of sums; the exit status is 0 only if all passed.
+the tests inside and against ComfyUI: two suites beside each other. What a suite says is printed when it ends, and can
+be read before in .test-output/. Ends with one line of sums; the exit status is 0 only if all passed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,20 @@ import host
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # One thread a process: the numbers are small, and threads of several processes would fight for few cores.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+CHECKS = {
+    "ruff check": ("ruff", "check", "."),
+    "ruff format": ("ruff", "format", "--check", "."),
+    "mypy": ("mypy",),
+}
+# pytest's arguments; begun in this order, so the longest first.
+IN_COMFYUI = ("-c", "tests/host/pytest.ini", "tests/host", "--servers")
+SUITES = {
+    "tests against ComfyUI servers": (*IN_COMFYUI, "only"),
+    "tests in ComfyUI's process": (*IN_COMFYUI, "none"),
+    "tests of the core": ("tests/pure", "tests/golden"),
+}
+AT_ONCE = 2
+LOGS = host.REPO / ".test-output"
 
 
 @dataclass(frozen=True)
@@ -43,54 +60,44 @@ def main() -> int:
     ready = host.prepare(tests=True)
     chromium = find_chromium()
     python = str(ready.python)
-    failures = []
-    checks = {
-        "ruff check": ("ruff", "check", "."),
-        "ruff format": ("ruff", "format", "--check", "."),
-        "mypy": ("mypy",),
-    }
-    for name, command in checks.items():
-        if execute(name, python, "-m", *command):
-            failures.append(name)
+    failures = [name for name, command in CHECKS.items() if check(name, python, "-m", *command)]
     extra = {"COMFYUI_DIR": str(ready.comfyui), **({"CHROMIUM": chromium} if chromium else {})}
-    suites = {
-        "tests of the core": ("tests/pure", "tests/golden"),
-        "tests in ComfyUI": ("-c", "tests/host/pytest.ini", "tests/host"),
-    }
     total = Count()
-    for name, selection in suites.items():
-        count, status = pytest(name, python, selection, extra)
-        print(f"{name}: {count}", flush=True)
-        total += count
-        if status:
-            failures.append(name)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = {pool.submit(pytest, name, python, chosen, extra): name for name, chosen in SUITES.items()}
+        for done in as_completed(running):
+            name, (count, status) = running[done], done.result()
+            said = log_of(name).read_text(encoding="utf-8", errors="replace")
+            print(f"\n== {name}\n{said}\n{name}: {count}", flush=True)
+            total += count
+            if status:
+                failures.append(name)
     print(f"\nnot passed: {', '.join(failures)}" if failures else "\nall checks passed")
     print(f"{total.passed} passed, {total.failed} failed" + (f", {total.skipped} skipped" if total.skipped else ""))
     return 1 if failures or total.failed or not total.passed else 0
 
 
-def execute(name: str, *command: str, extra: dict[str, str] | None = None) -> int:
-    """Run one step in the repository, its output passed through; its exit status."""
+def check(name: str, *command: str) -> int:
+    """Run a command in the repository, its output passed through; its exit status."""
     print(f"\n== {name}", flush=True)
-    environment = {**os.environ, **ENVIRONMENT, **(extra or {})}
-    return subprocess.run(command, cwd=host.REPO, env=environment, stdin=subprocess.DEVNULL).returncode
+    return subprocess.run(command, cwd=host.REPO, stdin=subprocess.DEVNULL).returncode
+
+
+def log_of(suite: str) -> Path:
+    """Where a suite's output goes."""
+    return LOGS / (re.sub(r"\W+", "_", suite) + ".log")
 
 
 def pytest(name: str, python: str, selection: tuple[str, ...], extra: dict[str, str]) -> tuple[Count, int]:
-    """Run pytest in a process of its own; what its report file counts, and its exit status."""
-    with tempfile.TemporaryDirectory() as scratch:
+    """Run pytest in a process of its own, its output into a log; what its report file counts, and its exit status."""
+    LOGS.mkdir(exist_ok=True)
+    environment = {**os.environ, **ENVIRONMENT, **extra}
+    with tempfile.TemporaryDirectory() as scratch, log_of(name).open("wb") as log:
         report = Path(scratch) / "report.xml"
-        status = execute(
-            name,
-            python,
-            "-m",
-            "pytest",
-            "-ra",
-            f"--junit-xml={report}",
-            *selection,
-            *sys.argv[1:],
-            extra=extra,
-        )
+        command = (python, "-m", "pytest", "-ra", f"--junit-xml={report}", *selection, *sys.argv[1:])
+        status = subprocess.run(
+            command, cwd=host.REPO, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        ).returncode
         return (read_report(report) if report.exists() else Count()), status
 
 

@@ -85,7 +85,9 @@ def camera(run: Run) -> None:
     config = CAMERA_TRAINING if run.steps is None else replace(CAMERA_TRAINING, steps=run.steps)
     recipe = CAMERA_SAMPLES if run.samples is None else replace(CAMERA_SAMPLES, samples=run.samples)
     learnt = _samples(run, recipe, run.folder / "camera_samples")
-    train_camera(config, own_models.load_dubber(run.models), learnt, run.folder / "camera", run.models, say)
+    model = own_models.load_dubber(run.models)
+    model.backbone.to(run.device), model.adapter.to(run.device)
+    train_camera(config, model, learnt, run.folder / "camera", run.models, say)
 
 
 STAGES: dict[str, Callable[[Run], object]] = {
@@ -122,7 +124,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of dubber or camera; default: the recipe's")
     parser.add_argument("--samples", type=int, help="number of training samples; default: the recipe's")
     parser.add_argument("--threads", type=int, help="processor threads; default: all")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help="of all but speech and vae, which take the CPU")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

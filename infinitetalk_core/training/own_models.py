@@ -155,7 +155,8 @@ class OwnModels:
         """The chunk's latents, by Euler steps."""
         c, device = conditioning, self._device
         adapter = self.dubber.adapter
-        speech, silence = adapter.speech_tokens(c.windows.to(device), c.masks), adapter.silence(c.windows.to(device))
+        windows, masks = c.windows.to(device), None if c.masks is None else c.masks.to(device)
+        speech, silence = adapter.speech_tokens(windows, masks), adapter.silence(windows)
         text = {True: caption_tokens(self.words)[None], False: caption_tokens("")[None]}
         combine = guided(self.guidance)
         branches = self.guidance.branches

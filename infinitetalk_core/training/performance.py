@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
+from ..rate import FRAMES_PER_SECOND
 from .articulation import Articulation
 
-FRAMES_PER_SECOND = 25.0
 _BLINK = np.array([0.35, 0.85, 1.0, 0.85, 0.5, 0.2], np.float32)
 
 Track = NDArray[np.float32]

@@ -74,7 +74,7 @@ def train_camera(
     """Train Uni3C on samples with guides, the speaking model frozen, and write its file into `models`."""
     for part in (dubber.backbone, dubber.adapter):
         part.requires_grad_(False)
-    network = new_camera(dubber.backbone.config.dim)
+    network = new_camera(dubber.backbone.config.dim).to(next(dubber.backbone.parameters()).device)
 
     def share(x: Tensor, sigma: Tensor, mask: Tensor, batch: Batch) -> Callable[[int, Tensor], Tensor]:
         assert batch.guide is not None

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LATENT_CHANNELS = 16
-CLIP_STRIDE, PIXEL_STRIDE = 4, 8
 # Mean and deviation of the released model's latents: pipelines subtract and divide by them around every Wan 2.1 VAE.
 LATENT_MEAN = (
     *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),

@@ -14,6 +14,7 @@ from ..errors import InputError
 from .pixels import Pose, pose_of
 
 log = logging.getLogger("infinitetalk")
+_HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}  # by AVColorTransferCharacteristic
 
 
 class Decoder:
@@ -35,6 +36,7 @@ class Decoder:
             self.first_time, frame = first
             self._has_times = frame.pts is not None or frame.dts is not None
             self.pose: Pose = pose_of(frame, self._stream.sample_aspect_ratio)
+            self._say_what_is_not_converted()
             self.end_time = max(self._find_end(), self.first_time + 1)
             self.rewind()
         except BaseException:
@@ -48,7 +50,7 @@ class Decoder:
             source = self._file
             source.seek(0)
         try:
-            self._container = av.open(source, mode="r")
+            self._container = av.open(source, mode="r", metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(f"{self._name} cannot be opened as a video: {error.strerror}") from error
         tracks = self._container.streams
@@ -59,11 +61,28 @@ class Decoder:
             raise InputError(
                 f"{self._name} has no video in it, only {' and '.join(kinds) or 'nothing'}: choose a video file"
             )
-        self._stream = videos[0]
+        known = [s for s in videos if s.codec_context is not None]
+        if not known:
+            self._container.close()
+            raise InputError(
+                f"{self._name} is a video of a kind that this Python environment's FFmpeg cannot decode: convert it to "
+                "H.264 first"
+            )
+        self._stream = known[0]
         self._stream.thread_type = "AUTO"
         self.time_base = Fraction(self._stream.time_base or Fraction(1, 25))
         rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self._step = max(round(1 / (rate * self.time_base)), 1)
+
+    def _say_what_is_not_converted(self) -> None:
+        curve = _HIGH_DYNAMIC_RANGE.get(int(self._stream.codec_context.color_trc or 0))
+        if curve is not None:
+            log.warning(
+                "%s is filmed in high dynamic range (%s) and read as it is stored, which looks pale: convert it to "
+                "standard range (SDR, BT.709) first if that matters",
+                self._name,
+                curve,
+            )
 
     def close(self) -> None:
         self._container.close()

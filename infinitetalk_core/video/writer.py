@@ -189,21 +189,19 @@ class VideoWriter:
         self.part.rename(self.path)
 
     def _close(self, *, whole_sound: bool) -> None:
-        """Close the file properly. The container is closed also if that fails."""
+        """Close the file properly; all that is open is closed also if that fails. A second call does nothing."""
         container, self._container = self._container, None
-        if container is None or self._file is None:
-            return
-        try:
-            if self._soundtrack is not None:
+        soundtrack, self._soundtrack = self._soundtrack, None
+        with contextlib.ExitStack() as closing:  # in turn from the last
+            if self._file is not None:
+                closing.callback(self._file.close)
+            if container is not None:
+                closing.callback(container.close)
+            if soundtrack is not None:
+                closing.callback(soundtrack.close)
                 if whole_sound:
-                    self._soundtrack.write_until(None)
-                self._soundtrack.close()
-        finally:
-            try:
-                container.close()
-            finally:
-                self._file.close()
-        if self._file.failed:
+                    soundtrack.write_until(None)
+        if container is not None and self._file is not None and self._file.failed:
             raise OSError(f"{self.part} is incomplete: the disk failed while it was written")
 
     def _keep_what_is_there(self) -> None:
@@ -225,15 +223,11 @@ class VideoWriter:
 
     def _give_up(self) -> None:
         """Leave nothing behind."""
-        container, self._container = self._container, None
-        if container is not None:
-            try:
-                container.close()
-            except (OSError, av.error.FFmpegError) as error:
-                log.debug("closing the empty %s: %s", self.part, error)
-        if self._file is not None:
-            self._file.close()
-            self.part.unlink(missing_ok=True)
+        try:
+            self._close(whole_sound=False)
+        except (OSError, av.error.FFmpegError) as error:
+            log.debug("closing the empty %s: %s", self.part, error)
+        self.part.unlink(missing_ok=True)
 
 
 def _can_be_played(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import comfy.utils
@@ -14,8 +13,6 @@ from ...infinitetalk_core.video.frames import read_batch, say_memory
 from ...infinitetalk_core.video.trim import cut
 from .progress import say
 from .video import source_of
-
-log = logging.getLogger("infinitetalk")
 
 
 def frames_of(video: Any, start_seconds: float, seconds: float) -> Tensor:

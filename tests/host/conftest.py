@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import wave
 from collections.abc import Callable, Iterator
@@ -16,12 +17,15 @@ import torch
 from safetensors.torch import load_file
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path.append(str(REPO / "tools"))
+sys.path += [str(REPO / "tools"), str(REPO / "tests" / "support")]
 
 from in_process import comfyui_folder, enter_comfyui, load_pack  # noqa: E402
 
 COMFYUI = comfyui_folder()
 HAVE_HOST = (COMFYUI / "main.py").is_file()
+# Three chunks of 29 frames with 5 of context, or one of 81; in whole blocks of AAC, which is read back in blocks.
+SHORT_FRAMES = 72
+SERVERS = {"server", "new_server", "servers", "unlucky_server", "bench", "sampling_server"}  # fixtures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,13 +36,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of golden cases (<case>.json + <case>.safetensors); every size is read from the JSON",
     )
     parser.addoption("--seeds", type=int, default=1, help="how many seeds the demo's lip-sync is measured with")
+    parser.addoption(
+        "--servers", choices=("only", "none"), help="only tests that use a running server, or none of them"
+    )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if asked := config.getoption("--servers"):
+        groups: dict[str, list[pytest.Item]] = {"only": [], "none": []}
+        for item in items:
+            groups["only" if uses_server(item) else "none"].append(item)
+        items[:] = groups.pop(asked)
+        config.hook.pytest_deselected(items=[item for others in groups.values() for item in others])
     if not HAVE_HOST:
         skip = pytest.mark.skip(reason=f"no ComfyUI in {COMFYUI}; run `python3 tools/host.py --tests` first")
         for item in items:
             item.add_marker(skip)
+
+
+def uses_server(item: pytest.Item) -> bool:
+    """Whether one of the fixtures that start a server is behind a test."""
+    return not SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def pytest_configure() -> None:
@@ -90,6 +108,17 @@ def voice_frames(samples: Path) -> int:
     """How many frames samples/voice.wav lasts."""
     with wave.open(str(samples / "voice.wav")) as file:
         return round(25 * file.getnframes() / file.getframerate())
+
+
+@pytest.fixture(scope="session")
+def short_voice(server: Any, samples: Path) -> str:
+    """The name of a voice in the server's input folder, SHORT_FRAMES long: for tests that make many videos."""
+    from fault_bench import shorten
+
+    place = server.base / "input" / "short_voice.wav"
+    shutil.copyfile(samples / "voice.wav", place)
+    shorten(place, SHORT_FRAMES)
+    return place.name
 
 
 def _on(models: str) -> Callable[[Any], dict[str, Any]]:
@@ -148,6 +177,21 @@ def new_server(models_dir: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def servers(comfyui: Path, models_dir: Path, samples: Path) -> Iterator[Any]:
+    """Starts servers that can be made unlucky (fault_bench.py)."""
+    from fault_bench import Servers
+
+    with Servers(comfyui, models_dir, samples) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def unlucky_server(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One of them, shared by the tests that kill it and start it again."""
+    return servers.start(tmp_path_factory.mktemp("unlucky"))
 
 
 TINY_HEADS = 2

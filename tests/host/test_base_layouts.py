@@ -125,8 +125,6 @@ class PackedOperations(comfy.ops.manual_cast):
 class PackedPatcher(comfy.model_patcher.ModelPatcher):
     """A patcher of its own class that stays of that class when it is cloned."""
 
-    packed_only = True
-
     def clone(self, *args, **kwargs):
         copy = super().clone(*args, **kwargs)
         copy.__class__ = PackedPatcher

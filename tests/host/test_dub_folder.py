@@ -8,27 +8,24 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
+from fault_bench import CHUNKS, FRAMES, Bench, shorten
+from fault_table import survived
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path.append(str(REPO / "tests" / "support"))
-
-from fault_bench import CHUNKS, FRAMES, Bench, Servers, shorten  # noqa: E402
-from fault_table import survived  # noqa: E402
-
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 jsonschema = pytest.importorskip("jsonschema")
 
 
 @pytest.fixture
-def bench(comfyui, models_dir, samples, small, tmp_path) -> Iterator[Bench]:
-    with Servers(comfyui, models_dir, samples) as servers:
-        yield Bench(tmp_path / "base", servers, small("dub_by_path"))
+def bench(unlucky_server, small) -> Bench:
+    found = Bench(unlucky_server.base, unlucky_server, small("dub_by_path"))
+    found.clear()
+    return found
 
 
 @pytest.fixture

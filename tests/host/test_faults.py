@@ -9,7 +9,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,27 +16,17 @@ from typing import Any
 
 import av
 import pytest
-
-REPO = Path(__file__).resolve().parents[2]
-sys.path.append(str(REPO / "tests" / "support"))
-
-from fault_bench import CHUNKS, FRAMES, PHASES, Bench, Servers  # noqa: E402
-from fault_table import survived  # noqa: E402
+from fault_bench import CHUNKS, FRAMES, PHASES, Bench
+from fault_table import survived
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
-KILLS = int(os.environ.get("INFINITETALK_KILLS", "3"))  # 20 for a release
+KILLS = int(os.environ.get("INFINITETALK_KILLS", "2"))  # 20 for a release
 
 
 @pytest.fixture(scope="module")
-def servers(comfyui, models_dir, samples) -> Iterator[Servers]:
-    with Servers(comfyui, models_dir, samples) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def bench(servers, small, tmp_path_factory) -> Bench:
-    return Bench(tmp_path_factory.mktemp("faults"), servers, small("video_dubbing"))
+def bench(unlucky_server, small) -> Bench:
+    return Bench(unlucky_server.base, unlucky_server, small("video_dubbing"))
 
 
 @pytest.fixture(scope="module")

@@ -150,15 +150,14 @@ def test_upload_and_object_info(sampling_server, tmp_path: Path) -> None:
     assert "KSampler" in sampling_server.object_info()
 
 
-def test_stopping_leaves_no_process_and_frees_the_port(comfyui: Path, tmp_path: Path) -> None:
+def test_stopping_leaves_no_process_and_frees_the_port(sampling_server) -> None:
+    """The last test of the server that the others use."""
     import socket
-    import sys
 
-    from comfy_server import ComfyServer
-
-    with ComfyServer(Path(sys.executable), comfyui, tmp_path) as server:
-        pid, port = server.pid, server.port
-        assert server.get("/system_stats")
+    server = sampling_server
+    pid, port = server.pid, server.port
+    assert server.get("/system_stats")
+    server.stop()
     assert server.pid is None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

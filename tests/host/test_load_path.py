@@ -12,6 +12,7 @@ from typing import Any
 import folder_paths
 import numpy as np
 import pytest
+from conftest import SHORT_FRAMES
 from PIL import Image
 
 SIZE = {"size": "custom", "width": 64, "height": 64}
@@ -152,15 +153,15 @@ def _run(server, workflow: dict[str, Any]) -> Path:
     return server.path_of(out["images"][0])
 
 
-def test_a_job_of_paths_alone_makes_the_video(server, small, voice_frames):
+def test_a_job_of_paths_alone_makes_the_video(server, small, short_voice):
     """A picture, then a video through the very same graph, then the result of the first as the source."""
-    pictures = _run(server, _by_path(small("talking_portrait"), "portrait.png", "voice.wav"))
-    video = _run(server, _by_path(small("talking_portrait"), "portrait.mp4", "voice.wav"))
+    pictures = _run(server, _by_path(small("talking_portrait"), "portrait.png", short_voice))
+    video = _run(server, _by_path(small("talking_portrait"), "portrait.mp4", short_voice))
     again = f"{pictures.relative_to(server.base / 'output').as_posix()} [output]"
     redubbed = _run(server, _by_path(small("talking_portrait"), again, again))
     assert len({pictures, video, redubbed}) == 3
     reports = [json.loads(path.with_suffix(".json").read_text()) for path in (pictures, video, redubbed)]
-    assert [report["frames"] for report in reports] == [voice_frames] * 3
+    assert [report["frames"] for report in reports] == [SHORT_FRAMES] * 3
     assert [report["policy"] for report in reports] == ["still", "chunk start", "chunk start"]
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from pathlib import Path
 from types import SimpleNamespace
 
 import comfy.ldm.wan.model
@@ -16,13 +14,10 @@ import comfy.utils
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from memory_peak import MemoryPeak
 from test_equality import load_model, make_conditioning, studio
 from test_uni3c import conditioning as with_camera
 from test_uni3c import studio as studio_with_camera
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
-
-from memory_peak import MemoryPeak
 
 RELEASED = SimpleNamespace(dim=5120, ffn_dim=13824, heads=40)
 P480, P720, SHORT = (21, 60, 104), (21, 90, 160), (6, 60, 104)  # latent frames, height, width

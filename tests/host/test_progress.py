@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 # The first four bytes of ComfyUI's binary websocket messages.
-PREVIEW, TEXT, PREVIEW_WITH_METADATA = 1, 3, 4
+TEXT, PREVIEW_WITH_METADATA = 3, 4
 STEPS = 3
 
 

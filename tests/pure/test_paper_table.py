@@ -40,12 +40,7 @@ SEED = 1_000_000
 EARS = SpeechPretraining(layers=2, channels=16, ffn=32, convolution=8)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,7 @@ MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"  # beside the r
 SMALL = Limits(segment=7, window=40, overlap=20, fade=4)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noise(samples: int, seed: int = 0) -> Sound:

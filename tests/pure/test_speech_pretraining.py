@@ -28,12 +28,7 @@ BRIEF = SpeechPretraining(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_written_encoder_gives_the_features_that_were_trained(tmp_path):

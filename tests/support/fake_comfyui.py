@@ -16,6 +16,7 @@ SAMPLER = "InfiniteTalkChunkSampler"
 CHUNKS = 3
 # (workflow, how many prompts came before) → success, error, InputError, interrupted, crash, crash at once, or wait
 Behaviour = Callable[[dict[str, Any], int], str]
+SLOWLY = 0.5  # seconds
 
 
 class FakeComfyUI:
@@ -28,7 +29,9 @@ class FakeComfyUI:
         self.most_at_once = 0
         self.cancelled: list[str] = []
         self.refuse = ""
+        self.answers: Callable[[int], str] = lambda number: "at once"  # to the n-th prompt: at once, never, or slowly
         self.lost_files = False  # what was made is gone
+        self.broken_reports = False
         self.url = ""
         self._pending: list[tuple[str, dict[str, Any]]] = []
         self._running: str | None = None
@@ -159,6 +162,12 @@ class FakeComfyUI:
         self.prompts.append(content["prompt"])
         self._pending.append((content["prompt_id"], content["prompt"]))
         self.most_at_once = max(self.most_at_once, len(self._pending) + (self._running is not None))
+        how = self.answers(len(self.prompts))
+        if how == "slowly":
+            await asyncio.sleep(SLOWLY)
+        elif how == "never":
+            assert request.transport is not None
+            request.transport.close()
         return web.json_response({"prompt_id": content["prompt_id"], "number": 1, "node_errors": {}})
 
     async def _get_history(self, request: web.Request) -> web.Response:
@@ -194,6 +203,8 @@ class FakeComfyUI:
         if name == "run.json":
             sittings = [{"warnings": ["the source ends early"]}]
             return web.json_response({"state": "finished", "sittings": sittings, "folder": folder})
+        if name.endswith(".json") and self.broken_reports:
+            return web.Response(body=b"[{")
         if name.endswith(".json"):
             return web.Response(body=json.dumps({"run": f"infinitetalk_runs/{name}"}).encode())
         return web.Response(body=f"video {folder}/{name}".encode())

@@ -8,10 +8,10 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
+import uuid
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,10 @@ PHASES = (
 FRAMES, CHUNKS = 43, 5  # 13 + 8 + 8 + 8 + 6
 
 
-def shorten(voice: Path) -> None:
-    """Cut a WAV file to FRAMES: what many runs say need not be long."""
+def shorten(voice: Path, frames: int = FRAMES) -> None:
+    """Cut a WAV file to so many frames of video: what many runs say need not be long."""
     with wave.open(str(voice)) as file:
-        layout, sound = file.getparams(), file.readframes(FRAMES * file.getframerate() // 25)
+        layout, sound = file.getparams(), file.readframes(frames * file.getframerate() // 25)
     with wave.open(str(voice), "wb") as file:
         file.setparams(layout)
         file.writeframes(sound)
@@ -83,12 +83,10 @@ class Servers:
 class Bench:
     """One server, its folder and the job."""
 
-    def __init__(self, base: Path, servers: Servers, workflow: dict[str, Any]) -> None:
-        self.base, self.servers, self.workflow = base, servers, workflow
+    def __init__(self, base: Path, server: Any, workflow: dict[str, Any]) -> None:
+        self.base, self.server, self.workflow = base, server, workflow
         for node in workflow.values():
             node["inputs"].update(CHANGES.get(node["class_type"], {}))
-        self.server = servers.start(base)
-        self.sitting = 0
 
     @property
     def output(self) -> Path:
@@ -109,10 +107,9 @@ class Bench:
 
     def faults(self, **wanted: Any) -> None:
         """What shall go wrong from now on; see fault_pack.py."""
-        self.sitting += 1
         self.reached.unlink(missing_ok=True)
         scratch = self.base / "faults.new"
-        scratch.write_text(json.dumps({"sitting": self.sitting, **wanted}))
+        scratch.write_text(json.dumps({"sitting": uuid.uuid4().hex, **wanted}))
         scratch.replace(self.base / "faults.json")
 
     @property
@@ -122,6 +119,8 @@ class Bench:
 
     def clear(self) -> None:
         """As if nothing had ever been made."""
+        if not self.server.alive():  # what failed before must not fail what comes now
+            self.restart()
         shutil.rmtree(self.output)
         self.output.mkdir()
         self.faults()
@@ -165,11 +164,3 @@ class Bench:
             assert time.monotonic() < end, f"it never happened:\n{self.server.log_tail()}"
             time.sleep(0.01)
         act()
-
-    @contextlib.contextmanager
-    def meanwhile(self, act: Callable[[], None]) -> Iterator[None]:
-        """Do something beside the block, and wait for it at its end."""
-        thread = threading.Thread(target=act)
-        thread.start()
-        yield
-        thread.join()

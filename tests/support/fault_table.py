@@ -10,7 +10,7 @@ HEAD = """# What can go wrong
 
 Written by the tests that make it happen (`tests/host/test_faults.py` and `test_dub_folder.py` with a real ComfyUI
 server, `tests/pure/test_runs.py` in the engine), each line when its test passed. To write it anew, with 20 kills in
-place of 3: `INFINITETALK_FAULT_TABLE=1 INFINITETALK_KILLS=20 python3 tools/test.py`.
+place of 2: `INFINITETALK_FAULT_TABLE=1 INFINITETALK_KILLS=20 python3 tools/test.py`.
 
 | Accident | When | What Run does afterwards |
 | --- | --- | --- |
@@ -21,10 +21,13 @@ def survived(accident: str, when: str, outcome: str) -> None:
     """Note that this was tried just now and ended well; only where INFINITETALK_FAULT_TABLE is set."""
     if not os.environ.get("INFINITETALK_FAULT_TABLE"):
         return
-    rows = set()
-    if TABLE.exists():
-        text = TABLE.read_text(encoding="utf-8")
-        rows = {line for line in text.splitlines() if line.startswith("| ") and line not in HEAD}
-    rows = {row for row in rows if not row.startswith(f"| {accident} | {when.split(',')[0]}")}
-    rows.add(f"| {accident} | {when} | {outcome} |")
-    TABLE.write_text(HEAD + "".join(f"{row}\n" for row in sorted(rows)), encoding="utf-8")
+    import fcntl  # these accidents are made on Linux only
+
+    with TABLE.open("a+", encoding="utf-8") as table:
+        fcntl.flock(table, fcntl.LOCK_EX)  # two suites run beside each other
+        table.seek(0)
+        rows = {line for line in table.read().splitlines() if line.startswith("| ") and line not in HEAD}
+        rows = {row for row in rows if not row.startswith(f"| {accident} | {when.split(',')[0]}")}
+        rows.add(f"| {accident} | {when} | {outcome} |")
+        table.truncate(0)
+        table.write(HEAD + "".join(f"{row}\n" for row in sorted(rows)))
