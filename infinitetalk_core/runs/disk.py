@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,12 +24,13 @@ class Disk:
         except OSError as error:
             raise disk_error(path, error) from error
 
-    def write(self, path: Path, data: bytes) -> None:
-        """Make `path` hold `data`: all of it, or what was there before."""
+    def write(self, path: Path, data: bytes | Iterable[bytes]) -> None:
+        """Make `path` hold `data`, perhaps in parts: all of it, or what was there before."""
         scratch = path.with_name(path.name + SCRATCH)
         try:
             with self._open(scratch) as file:
-                self._put(file, data)
+                for part in [data] if isinstance(data, bytes) else data:
+                    self._put(file, part)
                 self._sync(file)
             self._move(scratch, path)
             self._sync_folder(path.parent)
