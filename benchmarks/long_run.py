@@ -39,7 +39,7 @@ from small_models import GUIDANCE, PICKER, SAMPLER, place_samples, place_trained
 FRAMES_PER_SECOND = 25
 SETTLED = 3  # the chunk after which memory must not grow
 MOST_GROWTH, MOST_GROWTH_BYTES = 0.03, 60e6
-WRITING = ("numbers", "encode", "keep", "join", "show")
+WRITING = ("numbers", "encode", "keep", "join", "show", "trim")
 
 
 @dataclass
