@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from ..errors import disk_error
 
@@ -39,6 +38,25 @@ class Disk:
                 scratch.unlink(missing_ok=True)
             raise disk_error(path, error) from error
 
+    def create(self, path: Path, data: bytes) -> bool:
+        """Make a new file that holds `data`; False if there is one of that name. Of two who try one succeeds."""
+        try:
+            file = self._open(path, "xb")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise disk_error(path, error) from error
+        try:
+            with file:
+                self._put(file, data)
+                self._sync(file)
+            self._sync_folder(path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise disk_error(path, error) from error
+        return True
+
     def remove(self, path: Path) -> None:
         """Remove a file if it is there."""
         try:
@@ -46,16 +64,8 @@ class Disk:
         except OSError as error:
             raise disk_error(path, error) from error
 
-    def remove_folder(self, path: Path) -> None:
-        """Remove a folder and what is in it, if it is there."""
-        try:
-            if path.exists():
-                shutil.rmtree(path)
-        except OSError as error:
-            raise disk_error(path, error) from error
-
-    def _open(self, path: Path) -> BinaryIO:
-        return open(path, "wb", buffering=0)
+    def _open(self, path: Path, mode: Literal["wb", "xb"] = "wb") -> BinaryIO:
+        return open(path, mode, buffering=0)
 
     def _put(self, file: BinaryIO, data: bytes) -> None:
         view = memoryview(data)

@@ -225,7 +225,7 @@ def test_two_clients_with_the_same_job(bench, undisturbed):
     survived("two clients, the same job", "queued one after the other", "made once; both get the video")
 
 
-def test_two_servers_with_the_same_job(bench, undisturbed, servers, tmp_path):
+def test_two_servers_in_one_output_folder(bench, undisturbed, servers, tmp_path):
     other = servers.start(tmp_path / "other", "--output-directory", str(bench.output))
     bench.faults(slow=1.0)
     mine = bench.queue()
@@ -235,8 +235,19 @@ def test_two_servers_with_the_same_job(bench, undisturbed, servers, tmp_path):
     assert f"this very video is being made by another ComfyUI (process {bench.server.pid}" in str(result.error)
     assert bench.server.follow(mine, timeout=300).status == "success"
     assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
-    other.stop()
     survived("two servers, the same job", "in one output folder", "the second is told who makes it")
+    bench.clear()
+    bench.faults(slow=1.0)
+    mine = bench.queue()
+    bench.when(bench.records)
+    result = other.follow(bench.queue(other, seed=4711), timeout=300)
+    assert result.status == "success", result.error
+    assert bench.server.follow(mine, timeout=300).status == "success"
+    assert bench.videos() == ["InfiniteTalk_00001_.mp4", "InfiniteTalk_00002_.mp4"]
+    assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
+    assert frames_of(bench.output / "video" / "InfiniteTalk_00002_.mp4") == FRAMES
+    other.stop()
+    survived("two servers, two jobs of one name", "in one output folder", "two videos, each under a name of its own")
 
 
 def test_a_segment_cut_by_hand(bench, undisturbed):
