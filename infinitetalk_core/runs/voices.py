@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
+from torch import Tensor
 
 from ..scratch import StoredRows
 from ..speech import Voice
@@ -40,6 +41,17 @@ class KeptVoice(StoredRows):
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], path: Path) -> None:
         super().__init__(file, shape)
         self._path = path
+
+    def _read(self, first: int, stop: int) -> Tensor:
+        try:
+            return super()._read(first, stop)
+        except OSError:
+            # A network drive that was away never takes an old handle back, and ComfyUI goes on handing this voice out.
+            if not self._path.exists():
+                raise
+            with self._lock:
+                self._file = self._path.open("rb", buffering=0)
+        return super()._read(first, stop)
 
     def give_up(self) -> None:
         """Nothing will go on with them: the file loses its name. Where a file that is open can lose it (not on

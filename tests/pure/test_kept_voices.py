@@ -129,6 +129,20 @@ def test_old_ones_are_removed_on_request(tmp_path):
     assert KeptVoices(tmp_path / "nowhere").remove_older(8) == 0
 
 
+def test_a_drive_that_was_away_for_a_moment_is_read_again(tmp_path, monkeypatch):
+    class Stale:
+        def seek(self, place: int) -> None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    voice = KeptVoices(tmp_path).heard("a", Ear())
+    monkeypatch.setattr(voice, "_file", Stale())
+    assert same(voice)
+    (tmp_path / "a.voice").unlink()
+    monkeypatch.setattr(voice, "_file", Stale())
+    with pytest.raises(OSError):
+        same(voice)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="an open file cannot lose its name")
 def test_what_was_given_up_can_be_read_until_it_is_let_go(tmp_path):
     kept = KeptVoices(tmp_path)
