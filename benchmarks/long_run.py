@@ -39,7 +39,7 @@ from small_models import GUIDANCE, PICKER, SAMPLER, place_samples, place_trained
 FRAMES_PER_SECOND = 25
 SETTLED = 3  # the chunk after which memory must not grow
 MOST_GROWTH, MOST_GROWTH_BYTES = 0.03, 60e6
-WRITING = ("numbers", "encode", "keep", "join", "show")
+WRITING = ("numbers", "encode", "keep", "join", "show", "trim")
 
 
 @dataclass
@@ -72,6 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--workflow", default="video_dubbing")
     parser.add_argument("--kill-at", type=int, help="kill -9 after this chunk, then go on")
+    parser.add_argument("--stop-at", type=int, help="with --kill-at: end for good after this chunk; tells how it began")
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it; by default a temporary one")
     return parser.parse_args()
 
@@ -148,7 +149,10 @@ def run(options: argparse.Namespace, base: Path) -> None:
         if options.kill_at is not None:
             server.stop()
             server.start()
-            sittings.append(sit(server, workflow, None))
+            sittings.append(sit(server, workflow, options.stop_at))
+        if options.stop_at is not None:
+            print_starts(notes(base), sittings)
+            return
         result = sittings[-1].result
         if result is None or result.status != "success":
             sys.exit(f"the job failed: {result.error if result else server.log_tail()}")
@@ -159,7 +163,6 @@ def run(options: argparse.Namespace, base: Path) -> None:
 def report(noted: list[dict[str, Any]], sittings: list[Sitting], video: Path, frames: int) -> None:
     """Print memory, files, shares and durations, with what they should be."""
     chunks = [entry for entry in noted if "chunk" in entry]
-    starts = [entry for entry in noted if "sampling_since" in entry]
     # A server that was started again has a memory of its own: only what the last one made is compared.
     last = noted[max(i for i, entry in enumerate(noted) if "sampling_since" in entry) + 1 :]
     settled, end = last[SETTLED - 1], last[-1]
@@ -178,12 +181,18 @@ def report(noted: list[dict[str, Any]], sittings: list[Sitting], video: Path, fr
     print(f"open files: {settled['files']} after chunk {settled['chunk']}, {end['files']} at the end")
     parts = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
     print(f"writing and bookkeeping: {sum(shares.values()):.2%} of the wall time ({parts}; goal below 5 %)")
+    print_starts(noted, sittings)
+    print_video(video, frames)
+
+
+def print_starts(noted: list[dict[str, Any]], sittings: list[Sitting]) -> None:
+    """How long each sitting took to its first new step, and with what."""
+    starts = [entry for entry in noted if "sampling_since" in entry]
     for sitting, start in zip(sittings, starts, strict=True):
         spent = sitting.seconds_until(start["sampling_since"])
         nodes = ", ".join(f"{name.removeprefix('InfiniteTalk')} {s:.2f}" for name, s in spent.items() if s >= 0.01)
         inside = ", ".join(f"{name} {start.get(name, 0.0):.2f}" for name in ("load", "vae", "join"))
         print(f"from Run to the first new step: {start['sampling_since'] - sitting.queued:.2f} s ({nodes}; {inside})")
-    print_video(video, frames)
 
 
 def print_video(video: Path, frames: int) -> None:

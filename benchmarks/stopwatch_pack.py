@@ -6,8 +6,8 @@ folders `models` and `output`:
     sampling_since: when the first chunk of this server was first sampled, by the system's monotonic clock; join, load,
         vae: seconds that the sampler spent until then on chunks from before, on loading models, on encoding pictures
     chunk: from 1    wall: seconds since the chunk before
-    numbers, encode, keep, join, show: seconds of them spent on the chunk's numbers, on H.264, on the run's folder, on
-        the video file, on progress
+    numbers, encode, keep, join, show, trim: seconds of them spent on the chunk's numbers, on H.264, on the run's
+        folder, on the video file, on progress, on giving memory back
     rss, peak: bytes    files: open handles    gpu: bytes held by PyTorch, null without a GPU
 """
 
@@ -33,10 +33,11 @@ WATCHED = (
     ("infinitetalk_core.runs.store", "RunStore", "commit", "keep"),
     ("infinitetalk_core.video.writer", "VideoWriter", "append", "join"),
     ("nodes.host.progress", "JobProgress", "chunk_made", "show"),
+    ("infinitetalk_core.runs.runner", "", "give_back_memory", "trim"),  # the last thing of a chunk
 )
 seconds: dict[str, float] = {}  # without what watched functions called others for
 inside: list[float] = []  # of each watched function that runs, the seconds spent in others
-state = {"ready": False, "since": 0.0}
+state = {"ready": False, "since": 0.0, "chunk": 0}
 plain = {"sample": comfy.samplers.CFGGuider.sample, "bar": comfy.utils.ProgressBar.__init__}
 
 
@@ -81,7 +82,9 @@ def timed(inner, name):
             if inside:
                 inside[-1] += spent
             if name == "show":
-                note(args[1].chunk.index + 1)
+                state["chunk"] = args[1].chunk.index + 1
+            if name == "trim":
+                note(state["chunk"])
 
     return outer
 

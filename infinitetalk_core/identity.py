@@ -15,6 +15,7 @@ from .cache import FileStamp
 
 BLOCK_BYTES = 1 << 16
 BLOCKS = 256  # of what is larger than all of them together, so many blocks are read, spread evenly
+PIECE = 1 << 20  # samples
 LENGTH = 32  # hexadecimal digits
 
 
@@ -57,6 +58,16 @@ class FileIdentities:
         if known is None or known[0] != stamp:
             known = self._known[path] = (stamp, file_identity(path))
         return known[1]
+
+
+def sound_identity(waveform: Tensor) -> str:
+    """Type, shape and the whole content of (channels, samples): one word of hours may be another (0.1 s for 10 minutes
+    in stereo at 48 kHz)."""
+    digest = hashlib.sha256(f"{waveform.dtype} {tuple(waveform.shape)}".encode())
+    for channel in waveform:
+        for part in channel.split(PIECE):
+            digest.update(memoryview(part.contiguous().numpy()).cast("B"))
+    return digest.hexdigest()[:LENGTH]
 
 
 def tensor_identity(tensor: Tensor) -> str:

@@ -19,6 +19,7 @@ from .errors import disk_error
 # Below this, numbers stay in memory: so much the speech encoder works with anyway (a window of 3 minutes has 166 MB),
 # and 256 MB are 4.6 minutes of features of wav2vec base or over an hour of a voice at 16 kHz.
 KEPT_BYTES = 256 << 20
+COPIED_NUMBERS = 1 << 20
 
 Floats = NDArray[np.float32]
 
@@ -146,3 +147,34 @@ class Spool:
             return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
         mapped = np.memmap(self._file, np.float32, mode="c", shape=(self.count,))  # type: ignore[call-overload]
         return mapped.view(np.ndarray)
+
+
+class Planes:
+    """Rows of float32 numbers, such as the channels of a sound, that grow side by side and are wanted as one array.
+
+    folder: where to put them once all together are more than 256 MB; None keeps everything in memory.
+    """
+
+    def __init__(self, rows: int, folder: Path | None = None) -> None:
+        self.rows = rows
+        self._spools = [Spool(folder, rows) for _ in range(rows)]
+
+    @property
+    def count(self) -> int:
+        """Numbers in each row."""
+        return self._spools[0].count
+
+    def append(self, numbers: Floats) -> None:
+        """Put (rows, n) behind the others. Raises OSError, in one sentence, when the disk is full."""
+        for spool, row in zip(self._spools, numbers, strict=True):
+            spool.append(row)
+
+    def array(self) -> Floats:
+        """All of them, (rows, count), as `Spool.array` gives them. Nothing can be appended after that."""
+        first, *others = self._spools
+        count = first.count
+        for spool in others:
+            row = spool.array()
+            for start in range(0, count, COPIED_NUMBERS):
+                first.append(row[start : start + COPIED_NUMBERS])
+        return np.reshape(first.array(), (self.rows, count))

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from .audio.sound import Sound, mix, pad_to, resample
+from .audio.sound import Sound, lay_out, mix, place
 from .audio.voice import SAMPLE_RATE_HZ, prepare_voice
 from .chunks.speaker_masks import Area
 from .errors import InputError
@@ -63,7 +62,8 @@ def encode_speakers(
     """Two people, each with a sound, or None for one who only listens.
 
     Silence is put between and after the tracks before they are encoded, as in the reference: the features of
-    silence are as large as those of speech, so zeros in their place would be heard as something else.
+    silence are as large as those of speech, so zeros in their place would be heard as something else. scratch: a folder
+    for what of long sounds does not stay in memory.
     """
     if len(sounds) != 2:
         raise InputError(f"there must be two speakers, got {len(sounds)}; for one use Speech Encode")
@@ -72,23 +72,9 @@ def encode_speakers(
         raise InputError("nobody speaks: connect the voice of at least one person")
     # Loudness is levelled before silence is added: silence would change what is measured.
     voices = [prepare_voice(sound, scratch) for sound in heard]
-    if timing is Timing.IN_TURN:
-        heard, voices = in_turn(heard), in_turn(voices)
-    length = max(voice.samples for voice in voices)
-    spoken = iter(voices)
-    silence = Sound(torch.zeros(1, length), SAMPLE_RATE_HZ)
-    tracks = [silence if sound is None else pad_to(next(spoken), length) for sound in sounds]
-    return Speech(tuple(encode(track) for track in tracks), mix(heard), areas)
-
-
-def in_turn(sounds: Sequence[Sound]) -> list[Sound]:
-    """Each sound moved behind the one before it, and all of the same length."""
-    rate = max(sound.sample_rate_hz for sound in sounds)
-    sounds = [resample(sound, rate) for sound in sounds]
-    total = sum(sound.samples for sound in sounds)
-    moved, start = [], 0
-    for sound in sounds:
-        after = total - start - sound.samples
-        moved.append(Sound(pad(sound.waveform, (start, after)), rate))
-        start += sound.samples
-    return moved
+    in_turn = timing is Timing.IN_TURN
+    starts, length = lay_out(voices, in_turn)
+    spoken = iter([place(voice, start, length, scratch) for voice, start in zip(voices, starts, strict=True)])
+    silence = Sound(torch.zeros(1, 1).expand(1, length), SAMPLE_RATE_HZ)  # hours of it are one number
+    tracks = [silence if sound is None else next(spoken) for sound in sounds]
+    return Speech(tuple(encode(track) for track in tracks), mix(heard, in_turn=in_turn, scratch=scratch), areas)

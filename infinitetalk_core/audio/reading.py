@@ -12,10 +12,8 @@ import torch
 from av.audio.resampler import AudioResampler
 
 from ..errors import InputError
-from ..scratch import Floats, Spool
+from ..scratch import Planes
 from .sound import Sound, check_sound
-
-COPIED_SAMPLES = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +34,18 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
         stream = next((s for s in container.streams.audio if s.codec_context is not None), None)
         if stream is None:
             raise InputError(f"{path.name} has no sound in it that can be decoded: choose a file with a sound track")
-        spools: list[Spool] = []
+        found: Planes | None = None
         rate = 0
         for block in _blocks(container, stream, path.name):
             planes = block.to_ndarray()
-            if not spools:
-                rate = block.sample_rate
-                spools = [Spool(scratch, len(planes)) for _ in planes]
-            if spools[0].count // rate != (spools[0].count + planes.shape[1]) // rate:
+            if found is None:
+                found, rate = Planes(len(planes), scratch), block.sample_rate
+            if found.count // rate != (found.count + planes.shape[1]) // rate:
                 between()
-            for spool, plane in zip(spools, planes, strict=True):
-                spool.append(plane)
-    if not spools or not spools[0].count:
+            found.append(planes.astype(np.float32, copy=False))
+    if found is None or not found.count:
         raise InputError(f"no sound in {path.name} can be decoded: the file is damaged or incomplete")
-    return check_sound(torch.from_numpy(_side_by_side(spools)), rate)
+    return check_sound(torch.from_numpy(found.array()), rate)
 
 
 def _blocks(container: av.container.InputContainer, stream: av.AudioStream, name: str) -> Iterator[av.AudioFrame]:
@@ -70,14 +66,3 @@ def _blocks(container: av.container.InputContainer, stream: av.AudioStream, name
             if not warned:
                 log.warning("the sound of %s is damaged in places (%s), which are left out", name, error)
             warned = True
-
-
-def _side_by_side(spools: list[Spool]) -> Floats:
-    """(channels, samples) of one spool a channel."""
-    first, *others = spools
-    samples = first.count
-    for spool in others:
-        channel = spool.array()
-        for start in range(0, samples, COPIED_SAMPLES):
-            first.append(channel[start : start + COPIED_SAMPLES])
-    return np.reshape(first.array(), (len(spools), samples))

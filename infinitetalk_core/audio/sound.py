@@ -1,20 +1,20 @@
-"""Sound: checking, mixing, padding and resampling of what is heard."""
+"""Sound: checking, mixing and resampling of what is heard, in pieces; long results lie on the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import soxr
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
-from ..scratch import Spool
+from ..scratch import Planes
 
 PIECE_SAMPLES = 1 << 20
 
@@ -94,60 +94,88 @@ def to_mono(sound: Sound) -> Sound:
     return Sound(sound.waveform.mean(dim=0, keepdim=True), sound.sample_rate_hz)
 
 
-def pad_to(sound: Sound, samples: int) -> Sound:
-    """Silence after the sound until it has `samples` samples; a sound that is long enough is not cut."""
-    missing = samples - sound.samples
-    return sound if missing <= 0 else Sound(pad(sound.waveform, (0, missing)), sound.sample_rate_hz)
-
-
-def resample(sound: Sound, rate: int) -> Sound:
+def resample(sound: Sound, rate: int, scratch: Path | None = None) -> Sound:
     """The same sound at `rate` Hz: ceil(samples · rate / old rate) samples, by soxr at high quality.
 
-    Quality and length follow librosa.load, with which the reference reads its files.
+    Quality and length follow librosa.load, with which the reference reads its files. scratch: a folder for a result of
+    more than 256 MB; None keeps it in memory.
     """
-    if rate == sound.sample_rate_hz:
-        return sound
-    wanted = -(-sound.samples * rate // sound.sample_rate_hz)
-    got = soxr.resample(sound.waveform.numpy().T, sound.sample_rate_hz, rate, quality="HQ")
-    waveform = torch.from_numpy(np.ascontiguousarray(got.T, dtype=np.float32))[:, :wanted]
-    return pad_to(Sound(waveform, rate), wanted)
+    return sound if rate == sound.sample_rate_hz else _in_pieces(sound, rate, _pieces(sound), scratch)
 
 
 def resample_mono(sound: Sound, rate: int, scratch: Path | None = None) -> Sound:
-    """`resample(to_mono(sound), rate)`, to the bit (to rounding from 3 channels on), a piece at a time: no copy of the
-    whole at the old rate.
+    """`resample(to_mono(sound), rate)`, to the bit (to rounding from 3 channels on), without a copy of the whole at the
+    old rate. scratch: as of `resample`."""
+    mono = (to_mono(Sound(piece, sound.sample_rate_hz)).waveform for piece in _pieces(sound))
+    return _in_pieces(sound, rate, mono, scratch)
+
+
+def _pieces(sound: Sound) -> Iterator[Tensor]:
+    yield from sound.waveform.split(PIECE_SAMPLES, dim=1)
+
+
+def _in_pieces(sound: Sound, rate: int, pieces: Iterator[Tensor], scratch: Path | None) -> Sound:
+    """`pieces` (channels, n) of what `sound` becomes at its own rate, resampled and put together."""
+    wanted = -(-sound.samples * rate // sound.sample_rate_hz)
+    found: Planes | None = None
+    stream, seen = None, 0
+    for piece in pieces:
+        channels, samples = piece.shape
+        found = found or Planes(channels, scratch)
+        seen += samples
+        numbers = piece.numpy()
+        if rate != sound.sample_rate_hz:
+            stream = stream or soxr.ResampleStream(sound.sample_rate_hz, rate, channels, dtype="float32", quality="HQ")
+            # (samples, channels) of more channels than one, as the library wants it.
+            given = np.ascontiguousarray(numbers.T if channels > 1 else numbers[0])
+            got = stream.resample_chunk(given, last=seen >= sound.samples)
+            numbers = got.T if channels > 1 else got[None]
+        found.append(np.ascontiguousarray(numbers[:, : wanted - found.count]))
+    assert found is not None  # a sound has samples
+    found.append(np.zeros((found.rows, wanted - found.count), np.float32))
+    return Sound(torch.from_numpy(found.array()), rate)
+
+
+def place(sound: Sound, start: int, samples: int, scratch: Path | None = None) -> Sound:
+    """The sound from sample `start` on, in a silence of `samples`; a sound that is longer is not cut.
 
     scratch: a folder for a result of more than 256 MB; None keeps it in memory.
     """
-    wanted = -(-sound.samples * rate // sound.sample_rate_hz)
-    spool = Spool(scratch)
-    stream = None
-    if rate != sound.sample_rate_hz:
-        stream = soxr.ResampleStream(sound.sample_rate_hz, rate, 1, dtype="float32", quality="HQ")
-    for start in range(0, sound.samples, PIECE_SAMPLES):
-        piece = to_mono(Sound(sound.waveform[:, start : start + PIECE_SAMPLES], sound.sample_rate_hz)).waveform[0]
-        numbers = np.ascontiguousarray(piece.numpy())
-        if stream is not None:
-            numbers = stream.resample_chunk(numbers, last=start + PIECE_SAMPLES >= sound.samples)
-        spool.append(numbers[: wanted - spool.count])
-    spool.append(np.zeros(wanted - spool.count, np.float32))
-    return Sound(torch.from_numpy(spool.array())[None], rate)
+    length = max(samples, start + sound.samples)
+    return sound if length == sound.samples else _sum([sound], [start], length, sound.waveform.shape[0], scratch)
 
 
-def mix(sounds: Sequence[Sound]) -> Sound:
-    """All sounds heard at once: their sum, at the highest rate, as long as the longest of them.
+def lay_out(sounds: Sequence[Sound], in_turn: bool) -> tuple[list[int], int]:
+    """At which sample each of these sounds of one rate begins, at once or one after the other; samples of all."""
+    ends = list(accumulate(sound.samples for sound in sounds))
+    return ([0, *ends[:-1]], ends[-1]) if in_turn else ([0] * len(sounds), max(sound.samples for sound in sounds))
+
+
+def mix(sounds: Sequence[Sound], *, in_turn: bool = False, scratch: Path | None = None) -> Sound:
+    """All sounds, at the highest rate among them: at once, as long as the longest; or in_turn, one after the other.
 
     One channel is heard on all channels; sounds whose channels cannot be matched (stereo with 5.1) are made
-    mono first. Levels are not changed, so the sum can go beyond full scale.
+    mono first. Levels are not changed, so the sum can go beyond full scale. scratch: a folder for what of it is more
+    than 256 MB; None keeps all in memory.
     """
     if not sounds:
         raise InputError("there is no sound to mix; connect at least one speaker's sound")
     rate = max(sound.sample_rate_hz for sound in sounds)
-    sounds = [resample(sound, rate) for sound in sounds]
-    length = max(sound.samples for sound in sounds)
-    if len({sound.waveform.shape[0] for sound in sounds} - {1}) > 1:
-        sounds = [to_mono(sound) for sound in sounds]
-    total = torch.zeros(max(sound.waveform.shape[0] for sound in sounds), length)
-    for sound in sounds:
-        total[:, : sound.samples] += sound.waveform
-    return Sound(total, rate)
+    sounds = [resample(sound, rate, scratch) for sound in sounds]
+    starts, length = lay_out(sounds, in_turn)
+    counts = {sound.waveform.shape[0] for sound in sounds}
+    return _sum(sounds, starts, length, 1 if len(counts - {1}) > 1 else max(counts), scratch)
+
+
+def _sum(sounds: Sequence[Sound], starts: Sequence[int], length: int, channels: int, scratch: Path | None) -> Sound:
+    """Sounds of one rate added up from their starts on, in `channels` (1: as the mean of each) and `length` samples."""
+    total = Planes(channels, scratch)
+    for begin in range(0, length, PIECE_SAMPLES):
+        piece = torch.zeros(channels, min(PIECE_SAMPLES, length - begin))
+        for sound, start in zip(sounds, starts, strict=True):
+            first, stop = max(begin, start), min(begin + piece.shape[1], start + sound.samples)
+            if first < stop:
+                part = Sound(sound.waveform[:, first - start : stop - start], sound.sample_rate_hz)
+                piece[:, first - begin : stop - begin] += (to_mono(part) if channels == 1 else part).waveform
+        total.append(piece.numpy())
+    return Sound(torch.from_numpy(total.array()), sounds[0].sample_rate_hz)

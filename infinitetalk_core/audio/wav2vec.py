@@ -26,7 +26,7 @@ from transformers import Wav2Vec2Model
 
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
-from ..scratch import RowWriter, StoredRows
+from ..scratch import RowWriter, Spool, StoredRows
 from .loudness import Samples
 from .sound import Sound, resample, to_mono
 from .voice import SAMPLE_RATE_HZ, prepare_voice
@@ -100,13 +100,19 @@ def window_weights(windows: list[tuple[int, int]], index: int, fade: int) -> Ten
     return weights
 
 
-def standardise(samples: Samples) -> Samples:
-    """Zero mean and unit variance over the whole clip: (x - mean) / sqrt(variance + 1e-7)."""
+def standardise(samples: Samples, scratch: Path | None = None) -> Samples:
+    """Zero mean and unit variance over the whole clip: (x - mean) / sqrt(variance + 1e-7).
+
+    scratch: a folder for results of more than 256 MB; None keeps them in memory.
+    """
     mean = float(samples.mean(dtype=np.float64))
-    parts = range(0, len(samples), CHUNK_SAMPLES)
-    squares = sum(float(np.square(samples[i : i + CHUNK_SAMPLES].astype(np.float64) - mean).sum()) for i in parts)
-    deviation = float(np.sqrt(squares / len(samples) + 1e-7))
-    return (samples - np.float32(mean)) / np.float32(deviation)
+    parts = [samples[i : i + CHUNK_SAMPLES] for i in range(0, len(samples), CHUNK_SAMPLES)]
+    squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts)
+    deviation = np.float32(np.sqrt(squares / len(samples) + 1e-7))
+    spool = Spool(scratch)
+    for part in parts:
+        spool.append((part - np.float32(mean)) / deviation)
+    return spool.array()
 
 
 def convolution_statistics(samples: Samples, conv: Any) -> tuple[Tensor, Tensor]:
@@ -248,16 +254,16 @@ class SpeechEncoder(nn.Module):
         # Made outside of inference mode, so that training can use them.
         finished = RowWriter((frames, self.layers, self.channels), scratch)
         with torch.inference_mode():
-            segments = self._convolve(self._prepare(voice), frames, device)
+            segments = self._convolve(self._prepare(voice, scratch), frames, device)
             for rows in self._transform(segments, frames, device, report):
                 finished.append(rows)
         return finished.rows()
 
-    def _prepare(self, voice: Sound) -> Samples:
+    def _prepare(self, voice: Sound, scratch: Path | None) -> Samples:
         """The samples, standardised where the checkpoint asks for it, and enough of them for one feature."""
         samples = voice.waveform[0].numpy()
         if self.normalise_input:
-            samples = standardise(samples)
+            samples = standardise(samples, scratch)
         missing = self.field_samples - len(samples)
         return np.pad(samples, (0, missing)) if missing > 0 else samples
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from ..errors import disk_error
 
@@ -23,12 +23,13 @@ class Disk:
         except OSError as error:
             raise disk_error(path, error) from error
 
-    def write(self, path: Path, data: bytes) -> None:
-        """Make `path` hold `data`: all of it, or what was there before."""
+    def write(self, path: Path, data: bytes | Iterable[bytes]) -> None:
+        """Make `path` hold `data`, perhaps in parts: all of it, or what was there before."""
         scratch = path.with_name(path.name + SCRATCH)
         try:
             with self._open(scratch) as file:
-                self._put(file, data)
+                for part in [data] if isinstance(data, bytes) else data:
+                    self._put(file, part)
                 self._sync(file)
             self._move(scratch, path)
             self._sync_folder(path.parent)
@@ -37,6 +38,25 @@ class Disk:
                 scratch.unlink(missing_ok=True)
             raise disk_error(path, error) from error
 
+    def create(self, path: Path, data: bytes) -> bool:
+        """Make a new file that holds `data`; False if there is one of that name. Of two who try one succeeds."""
+        try:
+            file = self._open(path, "xb")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise disk_error(path, error) from error
+        try:
+            with file:
+                self._put(file, data)
+                self._sync(file)
+            self._sync_folder(path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise disk_error(path, error) from error
+        return True
+
     def remove(self, path: Path) -> None:
         """Remove a file if it is there."""
         try:
@@ -44,16 +64,8 @@ class Disk:
         except OSError as error:
             raise disk_error(path, error) from error
 
-    def remove_folder(self, path: Path) -> None:
-        """Remove a folder and what is in it, if it is there."""
-        try:
-            if path.exists():
-                shutil.rmtree(path)
-        except OSError as error:
-            raise disk_error(path, error) from error
-
-    def _open(self, path: Path) -> BinaryIO:
-        return open(path, "wb", buffering=0)
+    def _open(self, path: Path, mode: Literal["wb", "xb"] = "wb") -> BinaryIO:
+        return open(path, mode, buffering=0)
 
     def _put(self, file: BinaryIO, data: bytes) -> None:
         view = memoryview(data)

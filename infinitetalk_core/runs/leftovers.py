@@ -67,7 +67,14 @@ def remove(run: Leftover, older_than_days: float, now: float | None = None) -> b
             again = {known.folder: known for known in leftovers(run.folder.parent, now)}.get(run.folder)
             if again is None or again.days < older_than_days:
                 return False
-            Disk().remove_folder(run.folder)
+            # The manifest last: without it nobody would find the rest again.
+            for path in sorted(run.folder.iterdir(), key=lambda path: path.name == MANIFEST):
+                if path.is_file() and path.name != LOCK:
+                    Disk().remove(path)
     except (InputError, OSError):  # it is being made, or the disk refuses
         return False
+    # Not under the lock: Windows removes no file that is open. Where somebody has begun anew, the folder is not empty.
+    with contextlib.suppress(OSError):
+        (run.folder / LOCK).unlink()
+        run.folder.rmdir()
     return True

@@ -15,6 +15,7 @@ from ..chunks.dub import Finished, Job, Models, dub
 from ..chunks.plan import Chunk
 from ..chunks.takes import with_takes
 from ..errors import InputError
+from ..heap import give_back_memory
 from ..metrics.chunk import measure
 from ..video.format import VideoFormat
 from ..video.segment import encode_segment
@@ -95,6 +96,7 @@ class Run:
             before = finished.frames[-1].clone()
             began = time.monotonic()
             del finished  # its memory is the next chunk's
+            give_back_memory()
 
     def _goes_on(self, step: Step) -> bool:
         """Whether another chunk continues from this one."""

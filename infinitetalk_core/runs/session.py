@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +31,8 @@ class Wanted:
 
     made_of: everything that changes it, as JSON; place: what a person chose for its name, with which `new_path` finds a
     path that is free; root: the folder that the run's notes name files relative to. report: (numbers of the chunks,
-    whether they are all, at which chunk this sitting began) → the text beside the video.
+    whether they are all, at which chunk this sitting began) → the text beside the video, JSON
+    with the run's folder as `run`.
     """
 
     made_of: Mapping[str, Any]
@@ -98,23 +100,30 @@ def sit(
 
 def _sit_down(store: RunStore, wanted: Wanted, run: Run, watcher: Sitting) -> tuple[Outcome, Sittings]:
     """Make what is missing of the video; how it went is noted in the manifest."""
-    path = _path(store, wanted, run)
+    earlier = _earlier_path(store, wanted, run)
     done = first_missing(store, run.steps)
     sittings = Sittings(store, done)
     with sittings.noting_failure():
-        store.describe(
-            made_of=wanted.made_of,
-            place=wanted.place,
-            variant=run.variant,
-            state="unfinished",
-            video=_name(path, wanted),
-            result=None,
-            sittings=sittings.entries,
-        )
-        missing = sum(not store.done(step) for step in run.steps)
-        watcher.found(done, missing, store)
-        sound = store.sound() or store.put_sound(encode_sound(wanted.sound, watcher.between))
-        report = _make(store, wanted, run, VideoWriter(path, sound, metadata=wanted.metadata), watcher, done)
+        path = earlier or wanted.new_path()
+        while True:
+            # Noted before it is claimed, so that a power cut in between does not lose the name.
+            store.describe(
+                made_of=wanted.made_of,
+                place=wanted.place,
+                variant=run.variant,
+                state="unfinished",
+                video=_name(path, wanted),
+                result=None,
+                sittings=sittings.entries,
+            )
+            if path == earlier or _claim(store, path):
+                break
+            path = wanted.new_path()
+        with _freeing(store, path):
+            missing = sum(not store.done(step) for step in run.steps)
+            watcher.found(done, missing, store)
+            sound = store.sound() or store.put_sound(encode_sound(wanted.sound, watcher.between))
+            report = _make(store, wanted, run, VideoWriter(path, sound, metadata=wanted.metadata), watcher, done)
     sittings.finish()
     return Outcome(path, report, done), sittings
 
@@ -158,8 +167,8 @@ def _same_file(store: RunStore, wanted: Wanted, run: Run) -> bool:
     return bool(notes.get("video")) and (notes.get("place"), notes.get("variant")) == (wanted.place, run.variant)
 
 
-def _path(store: RunStore, wanted: Wanted, run: Run) -> Path:
-    """Where the video goes: where it was going already, and the unfinished ones of this run make room for it."""
+def _earlier_path(store: RunStore, wanted: Wanted, run: Run) -> Path | None:
+    """Where the video was going already, if that is still free. The unfinished ones of this run make room for it."""
     notes = store.manifest
     for old in notes.get("interrupted", []):
         path = wanted.root / old["video"]
@@ -168,10 +177,52 @@ def _path(store: RunStore, wanted: Wanted, run: Run) -> Path:
     if notes.get("interrupted"):
         store.describe(interrupted=[])
     if not _same_file(store, wanted, run):
-        return wanted.new_path()
+        return None
     path = wanted.root / notes["video"]
+    if path.exists() or not path.parent.is_dir() or not _claim(store, path, noted=True):
+        return None
     store.disk.remove(VideoWriter.part_of(path))
-    return wanted.new_path() if path.exists() or not path.parent.is_dir() else path
+    return path
+
+
+def _claim(store: RunStore, path: Path, noted: bool = False) -> bool:
+    """Take the name of a video by the report beside it, or see that this run has it already.
+
+    Two servers with one output folder make two videos at once, and would choose the same name. noted: this run has had
+    the name before, so that what cannot be read there is its own, from a power cut.
+    """
+    report = path.with_suffix(".json")
+    if store.disk.create(report, json.dumps(_placeholder(store)).encode()):
+        return True
+    found = _read(report)
+    return noted if found is None else found.get("run") == _placeholder(store)["run"]
+
+
+def _placeholder(store: RunStore) -> dict[str, Any]:
+    """What stands in a report before there is one."""
+    return {"run": f"{store.folder.parent.name}/{store.folder.name}", "complete": False}
+
+
+@contextlib.contextmanager
+def _freeing(store: RunStore, path: Path) -> Iterator[None]:
+    """Give a claimed name back where an early end leaves nothing under it."""
+    try:
+        yield
+    except BaseException:
+        report = path.with_suffix(".json")
+        with contextlib.suppress(OSError):  # a second failure must not hide the first one
+            if _read(report) == _placeholder(store):
+                store.disk.remove(report)
+        raise
+
+
+def _read(report: Path) -> dict[str, Any] | None:
+    """What is in a report; None if that cannot be told."""
+    try:
+        found = json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _finished_earlier(store: RunStore, wanted: Wanted, run: Run) -> Outcome | None:

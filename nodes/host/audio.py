@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
+import transformers
 
 from ...infinitetalk_core.audio.encoder_files import load_speech_encoder
 from ...infinitetalk_core.audio.sound import Sound, check_sound
 from ...infinitetalk_core.errors import InputError
-from ...infinitetalk_core.speech import Voice
+from ...infinitetalk_core.identity import run_key, sound_identity
+from ...infinitetalk_core.runs.voices import KeptVoice, KeptVoices
+from ...infinitetalk_core.speech import Speech, Voice
 from .files import temp_folder
+from .identity import model_identity, versions
 from .patchers import Patcher
 from .shared_models import SharedModels
+from .video import RUNS_FOLDER, output_folder
 
 PROGRESS_STEPS = 100
+KEPT_FROM_SECONDS = 60.0  # what is shorter is heard in a second or so
 
 
 class HostAudioEncoder:
-    """A speech encoder whose weights ComfyUI keeps on the GPU while there is room."""
+    """A speech encoder whose weights ComfyUI keeps on the GPU while there is room. identity: of its files."""
 
-    def __init__(self, patcher: Patcher):
-        self.patcher = patcher
+    def __init__(self, patcher: Patcher, identity: str | None):
+        self.patcher, self._identity = patcher, identity
 
     def encode(self, voice: Sound) -> Voice:
-        """Speech features (F, layers, channels) of a prepared voice, with a progress bar that can be interrupted; those
-        of a long one lie in ComfyUI's temp folder."""
+        """Speech features (F, layers, channels) of a prepared voice; those of a long one are kept beside the runs, so
+        that going on with one does not hear it again."""
+        if voice.seconds < KEPT_FROM_SECONDS:
+            return self._hear(voice)
+        return kept_voices().heard(self._key(voice), lambda: self._hear(voice))
+
+    def _key(self, voice: Sound) -> str:
+        """Equal where the features are, to the bit."""
+        encoder = self.patcher.model
+        return run_key(
+            {
+                "voice": [sound_identity(voice.waveform), voice.sample_rate_hz],
+                "encoder": [self._identity, encoder.network.config.to_json_string(), encoder.normalise_input],
+                "windows": asdict(encoder.limits),
+                "computed": [str(encoder.dtype), str(self.patcher.load_device), transformers.__version__],
+                "versions": versions(),
+            }
+        )
+
+    def _hear(self, voice: Sound) -> Voice:
+        """With a progress bar that can be interrupted; long ones lie in ComfyUI's temp folder."""
         comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         bar = comfy.utils.ProgressBar(PROGRESS_STEPS)
 
@@ -50,7 +76,20 @@ def load_audio_encoder(path: Path, models: SharedModels | None = None) -> HostAu
             offload_device=comfy.model_management.unet_offload_device(),
         )
 
-    return HostAudioEncoder((models or SharedModels()).patcher(path, "audio encoder", load))
+    models = models or SharedModels()
+    return HostAudioEncoder(models.patcher(path, "audio encoder", load), model_identity(path, models.files))
+
+
+def kept_voices() -> KeptVoices:
+    """Those beside the runs."""
+    return KeptVoices(output_folder() / RUNS_FOLDER / "voices")
+
+
+def give_up_voices(speech: Speech) -> None:
+    """Let go of what is kept of a speech: its video is finished."""
+    for voice in speech.voices:
+        if isinstance(voice, KeptVoice):
+            voice.give_up()
 
 
 def sound_of(audio: Any) -> Sound:

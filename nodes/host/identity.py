@@ -104,7 +104,7 @@ def files_named(text: str, files: FileIdentities) -> list[str]:
     places = [Path(root) / text for name in folder_paths.folder_names_and_paths for root in _roots(name)]
     with contextlib.suppress(ValueError):  # newer ComfyUI refuses what leads out of its folders, as any text may
         places.append(Path(folder_paths.get_annotated_filepath(text)))
-    found = {identity for place in dict.fromkeys(places) if (identity := _identity(place, files))}
+    found = {identity for place in dict.fromkeys(places) if (identity := model_identity(place, files))}
     return sorted(found)
 
 
@@ -112,8 +112,8 @@ def _roots(name: str) -> list[str]:
     return folder_paths.folder_names_and_paths[name][0]
 
 
-def _identity(place: Path, files: FileIdentities) -> str | None:
-    """Of a file, or of the files of a model that is a folder."""
+def model_identity(place: Path, files: FileIdentities) -> str | None:
+    """Of a file, or of the files of a model that is a folder; None for what is neither."""
     if place.is_file():
         return files.of(place)
     if (place / FOLDER_MARK).is_file():

@@ -21,7 +21,7 @@ from ...infinitetalk_core.chunks.pinned import Pinned
 from ...infinitetalk_core.chunks.speaker_masks import speaker_masks, token_masks
 from ...infinitetalk_core.chunks.takes import Following, Take, parse_takes, take_seed
 from ...infinitetalk_core.errors import InputError
-from ...infinitetalk_core.identity import FileIdentities, run_key, tensor_identity
+from ...infinitetalk_core.identity import FileIdentities, run_key, sound_identity, tensor_identity
 from ...infinitetalk_core.runs.runner import Run
 from ...infinitetalk_core.runs.session import Switches, Wanted, sit
 from ...infinitetalk_core.runs.steps import plan_steps
@@ -29,6 +29,7 @@ from ...infinitetalk_core.sampling.settings import SamplingSettings
 from ...infinitetalk_core.speech import Speech
 from ...infinitetalk_core.video.format import VideoFormat
 from .adapter import adapter_of, check_backbone
+from .audio import give_up_voices
 from .identity import Graph, precision, versions
 from .leftovers import note_leftovers
 from .progress import JobProgress
@@ -110,13 +111,16 @@ def run_dub(
         sound=speech.sound,
         report=partial(run_report, job, settings, f"{RUNS_FOLDER}/{key}"),
     )
+    switches = replace(settings.switches, keep=settings.switches.keep or bool(takes))
     outcome = sit(
         output_folder() / RUNS_FOLDER / key,
         wanted,
         lambda store: Run(job, steps, studio, store, settings.form),
         progress,
-        replace(settings.switches, keep=settings.switches.keep or bool(takes)),
+        switches,
     )
+    if not switches.keep:
+        give_up_voices(speech)
     return finished_video(outcome.path, outcome.report)
 
 
@@ -167,7 +171,7 @@ def described(job: Job, studio: Studio, settings: RunSettings, graph: Graph) -> 
         "size": [reference.height, reference.width],
         "context_frames": settings.context_frames,
         "source": reference.source.identity(),
-        "sound": [tensor_identity(job.speech.sound.waveform), job.speech.sound.sample_rate_hz],
+        "sound": [sound_identity(job.speech.sound.waveform), job.speech.sound.sample_rate_hz],
         "speakers": None if job.masks is None else tensor_identity(job.masks),
         "pinned": None if pinned is None else [tensor_identity(pinned.masks), pinned.feather],
         "camera": None if camera is None else [camera.strength, camera.start, camera.end],

@@ -214,7 +214,7 @@ def test_two_clients_with_the_same_job(bench, undisturbed):
     survived("two clients, the same job", "queued one after the other", "made once; both get the video")
 
 
-def test_two_servers_with_the_same_job(bench, undisturbed, servers, tmp_path):
+def test_two_servers_in_one_output_folder(bench, undisturbed, servers, tmp_path):
     other = servers.start(tmp_path / "other", "--output-directory", str(bench.output))
     bench.faults(slow=1.0)
     mine = bench.queue()
@@ -224,8 +224,19 @@ def test_two_servers_with_the_same_job(bench, undisturbed, servers, tmp_path):
     assert f"this very video is being made by another ComfyUI (process {bench.server.pid}" in str(result.error)
     assert bench.server.follow(mine, timeout=300).status == "success"
     assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
-    other.stop()
     survived("two servers, the same job", "in one output folder", "the second is told who makes it")
+    bench.clear()
+    bench.faults(slow=1.0)
+    mine = bench.queue()
+    bench.when(bench.records)
+    result = other.follow(bench.queue(other, seed=4711), timeout=300)
+    assert result.status == "success", result.error
+    assert bench.server.follow(mine, timeout=300).status == "success"
+    assert bench.videos() == ["InfiniteTalk_00001_.mp4", "InfiniteTalk_00002_.mp4"]
+    assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
+    assert frames_of(bench.output / "video" / "InfiniteTalk_00002_.mp4") == FRAMES
+    other.stop()
+    survived("two servers, two jobs of one name", "in one output folder", "two videos, each under a name of its own")
 
 
 def test_a_segment_cut_by_hand(bench, undisturbed):
@@ -235,6 +246,23 @@ def test_a_segment_cut_by_hand(bench, undisturbed):
     path = bench.video()
     assert path.read_bytes() == undisturbed and report_of(path)["continued_at_chunk"] == 2
     survived("segment truncated by hand", "the second of three", "it alone is made again; the same video to the bit")
+
+
+def test_a_long_voice_is_not_heard_again_unless_what_is_kept_of_it_is_damaged(bench, undisturbed):
+    bench.faults(long=True, slow=0.3)
+    bench.queue()
+    bench.when(bench.records, bench.kill)
+    bench.restart()
+    bench.faults(long=True, memory=2)
+    assert bench.run().status == "error"
+    assert "this voice was heard before" in bench.server.log_tail(400)
+    (kept,) = (bench.runs / "voices").iterdir()
+    kept.write_bytes(b"\1" + kept.read_bytes()[1:])
+    bench.faults(long=True)
+    assert bench.video().read_bytes() == undisturbed
+    assert f"{kept.name} is damaged; the voice is heard again" in bench.server.log_tail(400)
+    assert not list((bench.runs / "voices").iterdir()), "the video is finished"
+    survived("features of a voice damaged by hand", "found on Run", "it is heard again; the same video to the bit")
 
 
 def test_a_manifest_of_a_newer_version(bench, undisturbed):

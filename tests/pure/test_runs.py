@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jsonschema
@@ -215,6 +217,55 @@ def test_a_run_of_a_newer_version_is_left_alone(tmp_path, undisturbed):
     notes = Notes()
     assert place.dub(notes=notes, start_over=True).path.read_bytes() == undisturbed
     assert notes.made == [1, 2, 3]
+
+
+def another(place: Place) -> Place:
+    """Another job with the same name in the same output folder, as a second server has it."""
+    return Place(place.root, key="fedcba9876543210")
+
+
+def test_two_servers_make_two_videos_of_one_name_at_once(tmp_path, undisturbed):
+    place, outcomes = Place(tmp_path), []
+    first = place.dub(notes=Notes(on_chunk=lambda chunk: outcomes or outcomes.append(another(place).dub())))
+    assert [first.path.name, outcomes[0].path.name] == ["v.mp4", "v_2.mp4"] and place.videos() == ["v.mp4", "v_2.mp4"]
+    assert first.path.read_bytes() == outcomes[0].path.read_bytes() == undisturbed
+    assert all(json.loads((tmp_path / name).read_text())["complete"] for name in ("v.json", "v_2.json"))
+
+
+def test_of_two_servers_that_choose_the_same_name_at_the_same_moment_one_gets_it(tmp_path, undisturbed, monkeypatch):
+    meet, plain = threading.Barrier(2), Place.new_path
+    met: set[int] = set()
+
+    def chosen(self):
+        path = plain(self)
+        if threading.get_ident() not in met:
+            met.add(threading.get_ident())
+            meet.wait(60)
+        return path
+
+    monkeypatch.setattr(Place, "new_path", chosen)
+    place = Place(tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        videos = list(pool.map(lambda one: one.dub().path, (place, another(place))))
+    assert sorted(path.name for path in videos) == ["v.mp4", "v_2.mp4"]
+    assert [path.read_bytes() for path in videos] == [undisturbed] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_that_waits_to_be_continued_keeps_its_name(tmp_path, undisturbed, operations):
+    place = Place(tmp_path)
+    assert die_at(place, operations // 2) and (tmp_path / "v.part.mp4").exists()
+    assert another(place).dub().path.name == "v_2.mp4"
+    assert (tmp_path / "v.part.mp4").exists(), "what there is can be watched"
+    outcome = place.dub()
+    assert outcome.path.name == "v.mp4" and outcome.path.read_bytes() == undisturbed
+    assert sorted(path.name for path in tmp_path.glob("v*")) == ["v.json", "v.mp4", "v_2.json", "v_2.mp4"]
+
+
+def test_a_run_that_failed_before_its_first_chunk_leaves_no_file_beside_the_videos(tmp_path):
+    place = Place(tmp_path)
+    interrupted_at(place, 1)
+    assert not list(tmp_path.glob("v*"))
 
 
 def test_a_finished_video_is_taken_as_it_is_while_it_is_whole(tmp_path, undisturbed):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.audio.sound import Sound, lay_out, mix, place
 from infinitetalk_core.chunks.speaker_masks import Box, areas_of
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.speech import Timing, encode_speakers, encode_speech, in_turn
+from infinitetalk_core.speech import Timing, encode_speakers, encode_speech
 
 RATE = 16000
 
@@ -84,8 +84,9 @@ def test_in_turn_equals_the_reference():
     case = json.loads(data.read_text())["config"]["audio_prepare_multi"]
     a, b = (Sound(torch.tensor([case["inputs"][k]]), RATE) for k in "ab")
     want = case["results"]["add:a,b"]
-    got = in_turn([a, b])
-    assert [g.waveform[0].tolist() for g in got] == want[:2]
+    starts, length = lay_out([a, b], in_turn=True)
+    got = [place(a, starts[0], length), place(b, starts[1], length), mix([a, b], in_turn=True)]
+    assert [g.waveform[0].tolist() for g in got] == want
 
 
 def test_places_as_text_and_as_masks():

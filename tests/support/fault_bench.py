@@ -125,12 +125,13 @@ class Bench:
         self.output.mkdir()
         self.faults()
 
-    def queue(self, **inputs: Any) -> str:
+    def queue(self, server: Any = None, **inputs: Any) -> str:
+        """On this server, or on another one."""
         workflow = json.loads(json.dumps(self.workflow))
         for node in workflow.values():
             if node["class_type"] == SAMPLER:
                 node["inputs"].update(inputs)
-        return self.server.queue(workflow)
+        return (server or self.server).queue(workflow)
 
     def run(self, **inputs: Any) -> Any:
         return self.server.follow(self.queue(**inputs), timeout=300)

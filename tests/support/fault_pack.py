@@ -5,6 +5,7 @@ What shall go wrong stands in faults.json beside the folders `models` and `outpu
     slow: seconds that each chunk takes longer          memory: the chunk of this sitting from which on it is short
     full: part of a file name that cannot be written    readonly: part of a folder name that cannot be made
     clock: seconds by which the clock goes back at every look
+    long: every voice counts as a long one, whose features are kept
     pause: a moment of PHASES; at the first such one of the sitting the server waits for an interrupt (for 20 s at
         most) and then goes on; meanwhile there is a file `paused`
 """
@@ -95,6 +96,8 @@ def pausing(phase, inner):
     @wraps(inner)
     def outer(*args, **kwargs):
         now = faults()
+        if phase == "hearing the voice":
+            sys.modules[inner.__module__].KEPT_FROM_SECONDS = 0 if now.get("long") else 60
         if now.get("pause") == phase and state.get("paused") != now["sitting"]:
             state["paused"] = now["sitting"]
             (BASE / "paused").touch()

@@ -25,7 +25,6 @@ from infinitetalk_core.runs.store import RunStore
 from infinitetalk_core.sampling.euler import pin
 from infinitetalk_core.video.format import VideoFormat
 from infinitetalk_core.video.source import PictureBatch
-from infinitetalk_core.video.writer import free_path
 
 from .models import PlainModels, make_job
 
@@ -63,9 +62,9 @@ class UnluckyDisk(Disk):
         self._tick()
         super().remove(path)
 
-    def _open(self, path):
+    def _open(self, path, mode="wb"):
         self._tick()
-        return super()._open(path)
+        return super()._open(path, mode)
 
     def _put(self, file, data):
         self._tick()
@@ -136,12 +135,20 @@ class Place:
     root: Path
     job: Job = field(default_factory=small_job)
     name: str = "v.mp4"
+    key: str = KEY
     keep: bool = False
     models: PlainModels = field(default_factory=DreamingModels)
 
     @property
     def folder(self) -> Path:
-        return self.root / "runs" / KEY
+        return self.root / "runs" / self.key
+
+    def new_path(self) -> Path:
+        """As the host finds one."""
+        path, number = self.root / self.name, 2
+        while path.exists() or path.with_suffix(".json").exists():
+            path, number = (self.root / self.name).with_stem(f"{Path(self.name).stem}_{number}"), number + 1
+        return path
 
     def dub(
         self,
@@ -160,10 +167,12 @@ class Place:
             made_of={"seed": 0},
             place=self.name,
             root=self.root,
-            new_path=lambda: free_path(self.root / self.name),
+            new_path=self.new_path,
             metadata={"prompt": "{}"},
             sound=self.job.speech.sound,
-            report=lambda numbers, complete, began: json.dumps({"complete": complete, "chunks": numbers}),
+            report=lambda numbers, complete, began: json.dumps(
+                {"run": f"runs/{self.key}", "complete": complete, "chunks": numbers}
+            ),
         )
         switches = Switches(start_over, self.keep or bool(takes))
         return sit(self.folder, wanted, run, notes or Notes(), switches, disk)

@@ -1,0 +1,101 @@
+"""What each video format costs beside a real chunk: writing an 81-frame chunk, against making it with the small models.
+
+    .venv/bin/python benchmarks/video_formats.py [--width 832 --height 480 --steps 8]
+
+Written are the 72 new frames of such a chunk: samples/portrait.mp4, enlarged, so that it is motion and not noise.
+A chunk is counted from its parts, on one thread: one prediction of the DiT at the chunk's full size, times steps and
+branches (no guidance by text: two), and the VAE, whose work is in proportion to the frames, from --vae-frames of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+from infinitetalk_core.chunks.conditioning import LATENT_CHANNELS, VAE_STRIDE, reference_mask  # noqa: E402
+from infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES  # noqa: E402
+from infinitetalk_core.chunks.sizes import fit_to  # noqa: E402
+from infinitetalk_core.training.captions import caption_tokens  # noqa: E402
+from infinitetalk_core.training.own_models import load_dubber, load_own_vae  # noqa: E402
+from infinitetalk_core.video.format import Codec, VideoFormat  # noqa: E402
+from infinitetalk_core.video.segment import encode_segment  # noqa: E402
+from infinitetalk_core.video.source import VideoFile  # noqa: E402
+
+BRANCHES = 2  # with speech and without
+FORMATS = [VideoFormat(codec, bits) for codec in Codec for bits in ((8,) if codec is Codec.LOSSLESS else (8, 10))]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes, once."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def new_frames(width: int, height: int) -> Tensor:
+    """(72, height, width, 3) of the sample."""
+    source = VideoFile(str(REPO / "samples" / "portrait.mp4"))
+    count = CHUNK_FRAMES - CONTEXT_FRAMES
+    return torch.stack([fit_to(source.frame(i % source.length), height, width) for i in range(count)])
+
+
+@torch.inference_mode()
+def prediction_seconds(width: int, height: int) -> float:
+    """One velocity of one branch of a whole chunk."""
+    dubber = load_dubber(REPO / "small_models")
+    frames, size = (CHUNK_FRAMES - 1) // 4 + 1, (height // VAE_STRIDE, width // VAE_STRIDE)
+    adapter = dubber.adapter
+    layers_and_channels = (4, adapter.config.audio_width // 4)
+    heard = adapter.speech_tokens(torch.randn(1, CHUNK_FRAMES, 5, *layers_and_channels), None)
+    x, reference = (torch.randn(1, LATENT_CHANNELS, frames, *size) for _ in range(2))
+    mask, text = reference_mask(frames, *size), caption_tokens("")[None]
+    return seconds(lambda: dubber.predict(x, torch.tensor([0.5]), text, [heard], reference, mask))
+
+
+@torch.inference_mode()
+def vae_seconds(frames: Tensor) -> float:
+    """Of a chunk: its reference (a still, encoded as a film of 81 frames), its context encoded, all decoded."""
+    vae = load_own_vae(REPO / "small_models")
+    encoding = seconds(lambda: vae.encode(frames[None])) / len(frames)
+    latents = torch.randn(1, LATENT_CHANNELS, (len(frames) - 1) // 4 + 1, *(s // VAE_STRIDE for s in frames.shape[1:3]))
+    decoding = seconds(lambda: vae.decode(latents)) / len(frames)
+    return encoding * (CHUNK_FRAMES + CONTEXT_FRAMES) + decoding * CHUNK_FRAMES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=832)
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--vae-frames", type=int, default=9)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    frames = new_frames(options.width, options.height)
+    rows = []
+    for form in FORMATS:
+        encode_segment(frames[:4], form)  # the encoder's library is loaded
+        made: list[bytes] = []
+        taken = seconds(lambda form=form, made=made: made.append(encode_segment(frames, form)))
+        rows.append((form, taken, len(made[0])))
+        print(f"{form.codec.value} {form.bits} bits: {taken:.2f} s", flush=True)
+    vae = vae_seconds(frames[: options.vae_frames])
+    print(f"VAE: {vae:.0f} s a chunk", flush=True)
+    one = prediction_seconds(options.width, options.height)
+    chunk = vae + one * BRANCHES * options.steps
+    print(f"a prediction: {one:.1f} s; a chunk of {options.steps} steps with two branches: {chunk:.0f} s\n")
+    print("| format | an 81-frame chunk (72 new) | size | beside its making |\n|---|---|---|---|")
+    for form, taken, size in rows:
+        bits = "10 bit" if form.codec is Codec.LOSSLESS or form.bits == 10 else "8 bit"
+        print(f"| {form.codec.value}, {bits} | {taken:.1f} s | {size / 1e6:.2f} MB | {taken / chunk:.2%} |")
+
+
+if __name__ == "__main__":
+    main()

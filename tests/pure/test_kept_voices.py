@@ -1,0 +1,163 @@
+"""Voices that were heard are not heard again: the same features to the bit, within bounds, and never a damaged one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from infinitetalk_core.audio.windows import speech_windows
+from infinitetalk_core.identity import sound_identity
+from infinitetalk_core.runs import voices as voices_module
+from infinitetalk_core.runs.disk import Disk
+from infinitetalk_core.runs.voices import KeptVoice, KeptVoices
+from infinitetalk_core.scratch import RowWriter
+
+FEATURES = torch.randn(700, 2, 5, generator=torch.Generator().manual_seed(3))
+BYTES = FEATURES.numel() * 4 + voices_module.END_BYTES
+
+
+class Ear:
+    """Hears, and counts how often."""
+
+    def __init__(self, voice=FEATURES) -> None:
+        self.voice, self.times = voice, 0
+
+    def __call__(self):
+        self.times += 1
+        return self.voice
+
+
+def same(voice) -> bool:
+    whole = torch.equal(voice[torch.arange(len(voice))], FEATURES)
+    return whole and torch.equal(speech_windows([voice], 650, 81), speech_windows([FEATURES], 650, 81))
+
+
+def in_a_file(folder: Path):
+    writer = RowWriter(tuple(FEATURES.shape), folder)
+    for part in FEATURES.split(64):
+        writer.append(part)
+    return writer.rows()
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_voice_is_heard_once_and_then_read_to_the_bit(tmp_path, monkeypatch, on_disk):
+    if on_disk:
+        monkeypatch.setattr("infinitetalk_core.scratch.KEPT_BYTES", 1000)
+    ear = Ear(in_a_file(tmp_path / "temp") if on_disk else FEATURES)
+    kept = KeptVoices(tmp_path / "voices")
+    assert same(kept.heard("a", ear))
+    again = KeptVoices(tmp_path / "voices").heard("a", ear)  # another process
+    assert isinstance(again, KeptVoice) and same(again) and again.shape == FEATURES.shape
+    assert ear.times == 1
+    kept.heard("b", ear)
+    assert ear.times == 2, "another voice"
+
+
+def _flip(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: _flip(data, 0),
+        lambda data: _flip(data, BYTES // 2),
+        lambda data: _flip(data, BYTES - voices_module.END_BYTES + 12),  # the shape
+        lambda data: data[:-1],
+        lambda data: data[: BYTES // 2],
+        lambda data: b"",
+        lambda data: b"{}".ljust(len(data)),
+        lambda data: data[:100] + data,
+    ],
+)
+def test_a_damaged_voice_is_heard_again(tmp_path, harm):
+    ear, kept = Ear(), KeptVoices(tmp_path)
+    kept.heard("a", ear)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(harm(whole))
+    assert same(kept.heard("a", ear)) and ear.times == 2
+    assert path.read_bytes() == whole, "and kept anew"
+
+
+def test_a_full_disk_costs_the_keeping_and_nothing_else(tmp_path, caplog):
+    class Full(Disk):
+        def _put(self, file, data):
+            super()._put(file, data[:10])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    ear = Ear()
+    assert KeptVoices(tmp_path, disk=Full()).heard("a", ear) is FEATURES
+    assert not list(tmp_path.iterdir()) and "hear this voice again" in caplog.text
+    (tmp_path / "file").touch()
+    assert KeptVoices(tmp_path / "file").heard("a", ear) is FEATURES, "no folder there"
+
+
+def test_who_was_needed_last_stays_when_there_is_no_room(tmp_path):
+    ear, kept = Ear(), KeptVoices(tmp_path, most_bytes=2 * BYTES + 100)
+    for key in "ab":
+        kept.heard(key, ear)
+    for age, key in enumerate("ba", 100):
+        os.utime(tmp_path / f"{key}.voice", (0, time.time() - age))
+    (tmp_path / "mine.txt").write_text("somebody's")
+    kept.heard("a", ear)
+    kept.heard("c", ear)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.voice", "c.voice", "mine.txt"]
+    assert same(KeptVoices(tmp_path, most_bytes=1).heard("d", ear)), "one that is larger than the bound is kept alone"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.voice", "mine.txt"]
+
+
+def test_half_of_a_voice_from_a_crash_makes_room(tmp_path):
+    (tmp_path / "a.voice.new").write_bytes(bytes(1000))
+    KeptVoices(tmp_path, most_bytes=BYTES).heard("b", Ear())
+    assert [p.name for p in tmp_path.iterdir()] == ["b.voice"]
+
+
+def test_old_ones_are_removed_on_request(tmp_path):
+    kept = KeptVoices(tmp_path)
+    for key in "ab":
+        kept.heard(key, Ear())
+    os.utime(tmp_path / "a.voice", (0, time.time() - 9 * 86400))
+    assert kept.remove_older(float("inf")) == 2 * BYTES
+    assert kept.remove_older(8) == BYTES
+    assert [p.name for p in tmp_path.iterdir()] == ["b.voice"]
+    assert KeptVoices(tmp_path / "nowhere").remove_older(8) == 0
+
+
+def test_a_drive_that_was_away_for_a_moment_is_read_again(tmp_path, monkeypatch):
+    class Stale:
+        def seek(self, place: int) -> None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    voice = KeptVoices(tmp_path).heard("a", Ear())
+    monkeypatch.setattr(voice, "_file", Stale())
+    assert same(voice)
+    (tmp_path / "a.voice").unlink()
+    monkeypatch.setattr(voice, "_file", Stale())
+    with pytest.raises(OSError):
+        same(voice)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="an open file cannot lose its name")
+def test_what_was_given_up_can_be_read_until_it_is_let_go(tmp_path):
+    kept = KeptVoices(tmp_path)
+    voice = kept.heard("a", Ear())
+    assert isinstance(voice, KeptVoice)
+    voice.give_up()
+    voice.give_up()
+    assert not list(tmp_path.iterdir()) and same(voice)
+
+
+def test_a_sound_is_its_whole_content():
+    sound = torch.zeros(2, 30_000_000)  # 240 MB, of which samples would miss most
+    plain = sound_identity(sound)
+    sound[1, 17_654_321] = 1e-4
+    changed = sound_identity(sound)
+    assert plain != changed == sound_identity(sound.clone())
+    assert sound_identity(torch.zeros(1, 1).expand(2, 9)) == sound_identity(torch.zeros(2, 9))
+    assert sound_identity(torch.zeros(1, 18)) != sound_identity(torch.zeros(2, 9))
