@@ -16,6 +16,7 @@ from ..scratch import Floats, Spool
 from .sound import Sound, check_sound
 
 COPIED_SAMPLES = 1 << 20
+COPY_AGAIN = "copy it here again, or save it as WAV"
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,10 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
     try:
         container = av.open(str(path.resolve()), mode="r")
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path.name} cannot be opened as a sound or video file: {error.strerror}") from error
+        raise InputError(
+            f"{path.name} cannot be opened as a sound or video file ({error.strerror}): it is damaged, cut off or of "
+            f"another kind; {COPY_AGAIN}"
+        ) from error
     with container:
         # A track of a kind that FFmpeg has no decoder for has no context.
         stream = next((s for s in container.streams.audio if s.codec_context is not None), None)
@@ -48,7 +52,7 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
             for spool, plane in zip(spools, planes, strict=True):
                 spool.append(plane)
     if not spools or not spools[0].count:
-        raise InputError(f"no sound in {path.name} can be decoded: the file is damaged or incomplete")
+        raise InputError(f"no sound in {path.name} can be decoded: it is damaged or incomplete; {COPY_AGAIN}")
     return check_sound(torch.from_numpy(_side_by_side(spools)), rate)
 
 
