@@ -99,14 +99,14 @@ def models(weights: str) -> tuple[Node, ...]:
             {"model": (MODEL, 0)},
             title="Fast: 8 steps instead of 40 (LoRA)",
         ),
-        Node(PATCH, "InfiniteTalkModelLoader", x, 344, width, 82, {"infinitetalk": weights}, {"model": (LORA, 0)}),
-        Node(VAE, "VAELoader", x, 476, width, 58, {"vae_name": "wan_2.1_vae.safetensors"}),
-        Node(CLIP_VISION, "CLIPVisionLoader", x, 584, width, 58, {"clip_name": "clip_vision_h.safetensors"}),
+        Node(PATCH, "InfiniteTalkModelLoader", x, 344, width, 106, {"infinitetalk": weights}, {"model": (LORA, 0)}),
+        Node(VAE, "VAELoader", x, 500, width, 58, {"vae_name": "wan_2.1_vae.safetensors"}),
+        Node(CLIP_VISION, "CLIPVisionLoader", x, 608, width, 58, {"clip_name": "clip_vision_h.safetensors"}),
         Node(
             CLIP,
             "CLIPLoader",
             x,
-            692,
+            716,
             width,
             106,
             {"clip_name": "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "type": "wan"},
@@ -199,7 +199,7 @@ def groups(speech_height: int, picture_height: int, *more: Group) -> tuple[Group
     """The frames; the picture's begins under the speech's; `more` are those of a single workflow."""
     top = speech_height + 20
     return (
-        Group("Models", 20, 0, 440, 820, BLUE),
+        Group("Models", 20, 0, 440, 844, BLUE),
         Group("Speech", 480, 0, 760, speech_height, GREEN),
         Group("Picture", 480, top, 760, picture_height, PURPLE),
         Group("Text and guidance", 1260, 0, 400, 726, BLUE),

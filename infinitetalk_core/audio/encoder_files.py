@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.utils.parametrize import remove_parametrizations
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from ..checkpoints.files import read_header, without_prefix
+from ..checkpoints.files import read_header, refuse_failed_download, without_prefix
 from ..checkpoints.kinds import WANT_WAV2VEC, check_kind
 from ..errors import InputError
 from .wav2vec import SpeechEncoder
@@ -121,9 +121,10 @@ def _open(path: Path) -> TensorFile:
     if head[:4] == b"GGUF":
         check_kind(path.name, read_header(path).shapes, WANT_WAV2VEC)
         raise InputError(f"{path} is a GGUF file, which is not read as a speech encoder; {ADVICE}")
-    if head.startswith(b"version https://git-lfs"):
-        raise InputError(f"{path} is only a Git LFS pointer, not the file it stands for; download the file itself")
-    raise InputError(f"{path} is neither a safetensors file nor a PyTorch file (it begins with {head[:8]!r}); {ADVICE}")
+    refuse_failed_download(path, head)
+    raise InputError(
+        f"{path.name} is neither a safetensors file nor a PyTorch file (it begins with {head[:8]!r}); {ADVICE}"
+    )
 
 
 def _open_safetensors(path: Path) -> TensorFile:

@@ -15,6 +15,8 @@ from ..errors import InputError
 from ..scratch import Planes
 from .sound import Sound, check_sound
 
+COPY_AGAIN = "copy it here again, or save it as WAV"
+
 log = logging.getLogger(__name__)
 
 
@@ -28,7 +30,10 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
     try:
         container = av.open(str(path.resolve()), mode="r")
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path.name} cannot be opened as a sound or video file: {error.strerror}") from error
+        raise InputError(
+            f"{path.name} cannot be opened as a sound or video file ({error.strerror}): it is damaged, cut off or of "
+            f"another kind; {COPY_AGAIN}"
+        ) from error
     with container:
         # A track of a kind that FFmpeg has no decoder for has no context.
         stream = next((s for s in container.streams.audio if s.codec_context is not None), None)
@@ -44,7 +49,7 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
                 between()
             found.append(planes.astype(np.float32, copy=False))
     if found is None or not found.count:
-        raise InputError(f"no sound in {path.name} can be decoded: the file is damaged or incomplete")
+        raise InputError(f"no sound in {path.name} can be decoded: it is damaged or incomplete; {COPY_AGAIN}")
     return check_sound(torch.from_numpy(found.array()), rate)
 
 

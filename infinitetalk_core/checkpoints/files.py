@@ -104,6 +104,13 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
             f"{path.name} is a pickle, which can run code when it is opened; use the safetensors file of the same "
             "weights"
         )
+    refuse_failed_download(path, start)
+
+
+def refuse_failed_download(path: Path, start: bytes) -> None:
+    """InputError where the file begins as what people get in place of a weights file. start: its first 64 bytes."""
+    if not start:
+        raise InputError(f"{path.name} is empty (0 bytes): the download failed; download it again")
     if start.startswith(b"version https://git-lfs"):
         raise InputError(f"{path.name} is only a Git LFS pointer, not the file it stands for; download the file itself")
     if start.lstrip()[:1] == b"<":

@@ -13,6 +13,8 @@ import av
 from ..errors import InputError
 from .pixels import Pose, pose_of
 
+COPY_AGAIN = "copy it here again, or save it as MP4"
+
 log = logging.getLogger("infinitetalk")
 _HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}  # by AVColorTransferCharacteristic
 
@@ -31,7 +33,8 @@ class Decoder:
             first = next(self.frames(), None)
             if first is None:
                 raise InputError(
-                    f"{name} has a video track, but no picture in it can be decoded: the file is damaged or incomplete"
+                    f"{name} has a video track, but no picture in it can be decoded: the file is damaged or "
+                    f"incomplete; {COPY_AGAIN}"
                 )
             self.first_time, frame = first
             self._has_times = frame.pts is not None or frame.dts is not None
@@ -52,7 +55,10 @@ class Decoder:
         try:
             self._container = av.open(source, mode="r", metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
-            raise InputError(f"{self._name} cannot be opened as a video: {error.strerror}") from error
+            raise InputError(
+                f"{self._name} cannot be opened as a video ({error.strerror}): it is damaged, cut off or of another "
+                f"kind; {COPY_AGAIN}"
+            ) from error
         tracks = self._container.streams
         videos = [s for s in tracks.video if not s.disposition & s.disposition.attached_pic]
         if not videos:

@@ -130,8 +130,8 @@ class VideoFile:
                 raise InputError(f"there is no video file {file}: check the name")
         self._file, self._stamp = file, _stamp(file)
         self._identity: str | None = None
-        name = str(file) if isinstance(file, Path) else str(getattr(file, "name", "the video"))
-        self._decoder = Decoder(file, name)
+        name = file if isinstance(file, Path) else Path(str(getattr(file, "name", "the video")))
+        self._decoder = Decoder(file, name.name)
         self.height, self.width = self._decoder.pose.shown_size
         ticks = self._decoder.end_time - self._decoder.first_time
         self.length = _frames_in(ticks * self._decoder.time_base)

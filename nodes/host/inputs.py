@@ -91,12 +91,23 @@ def _picture(path: Path) -> torch.Tensor | None:
         with Image.open(path) as image:
             if getattr(image, "is_animated", False):
                 return None
-            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            pixels = _deep_grey(upright) if upright.mode[0] in "IF" else np.array(upright.convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"the picture {path.name} cannot be read ({error}): save it again as PNG or JPEG") from error
     return torch.from_numpy(pixels)[None].float().div_(255)
+
+
+def _deep_grey(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) bytes of a grey picture with more than 8 bits, which Pillow would cut off at 255: all white.
+
+    Whole numbers fill 16 bits, floats go from 0 to 1.
+    """
+    white = 1.0 if image.mode == "F" else 65535.0
+    grey = np.asarray(image, dtype=np.float32) / white
+    return np.repeat((grey.clip(0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
 def load_voice(text: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ...infinitetalk_core.video.trim import cut
 
 SUFFIX = ".mp4"
 RUNS_FOLDER = "infinitetalk_runs"
+EXAMPLE = "video/InfiniteTalk"
+LONGEST_NAME = 200  # bytes; file systems take 255, and number, state and ending come behind it
 
 
 def source_of(image: Tensor | None, video: Any | None) -> FrameSource:
@@ -42,7 +45,18 @@ def output_folder() -> Path:
 
 
 def output_path(prefix: str, width: int, height: int) -> Path:
-    """A free file name under ComfyUI's output folder."""
+    """A free file name under ComfyUI's output folder. Raises InputError for a prefix that cannot be one."""
+    if not Path(os.path.abspath(output_folder() / prefix)).is_relative_to(output_folder()):
+        raise InputError(
+            f"filename_prefix {prefix!r} leads out of ComfyUI's output folder; write a name inside it, "
+            f"such as {EXAMPLE}"
+        )
+    length = len(Path(prefix).name.encode())
+    if length > LONGEST_NAME:
+        raise InputError(
+            f"the name in filename_prefix is {length} bytes long, too long for a file; write at most {LONGEST_NAME}, "
+            f"such as {EXAMPLE}"
+        )
     try:
         folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, str(output_folder()), width, height)
     except OSError as error:

@@ -53,6 +53,7 @@ def files(server) -> SimpleNamespace:
     wider = load_file(models / "audio_encoders" / "tiny_wav2vec2.safetensors")
     first = {k: v for k, v in wider.items() if ".encoder.layers." not in k or ".encoder.layers.0." in k}
     save_file(first, models / "audio_encoders" / "one_layer.safetensors")
+    (models / "audio_encoders" / "page.safetensors").write_text("<!DOCTYPE html><html>Sign in</html>")
     write_wav(inputs / "silence.wav", np.zeros(16000))
     write_wav(inputs / "one_frame.wav", np.full(640, 0.1))
     write_wav(inputs / "one_sample.wav", np.full(1, 0.1))
@@ -131,6 +132,9 @@ PICKER = "InfiniteTalkReferencePicker"
         ([(SAMPLER, {"context_frames": 2})], "context frames must be 4n+1 frames"),
         ([(SAMPLER, {"context_frames": 5})], "context frames (5) must be fewer than the chunk length (5)"),
         ([(SAMPLER, {"colour_anchor": "the moon"})], "colour_anchor"),
+        ([(SAMPLER, {"filename_prefix": "../../away"})], "leads out of ComfyUI's output folder; write a name inside"),
+        ([(SAMPLER, {"filename_prefix": "video/" + 240 * "x"})], "is 240 bytes long, too long for a file"),
+        ([(ENCODER, {"audio_encoder": "page.safetensors"})], "page.safetensors is a web page, not a weights file"),
         ([(PICKER, {"width": 70})], "multiples of 16, got 70 x 64; the nearest is 64 x 64"),
         ([(PICKER, {"policy": "zzz"})], "policy"),
         ([(PICKER, {"size": "8K"})], "size"),

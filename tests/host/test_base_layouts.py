@@ -134,7 +134,7 @@ class PackedPatcher(comfy.model_patcher.ModelPatcher):
 @pytest.fixture
 def packed_model(wan):
     """What a GGUF loader gives: a stand-in with the GGUF loader pack's seams (tensors that are not what they say,
-    operations of its own, a patcher of its own), since the pack itself cannot be had here."""
+    operations of its own, a patcher of its own). The pack itself: test_gguf_pack.py."""
 
     def make(kind: str):
         state = {

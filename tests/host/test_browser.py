@@ -10,6 +10,7 @@ import os
 import shutil
 import urllib.request
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,14 @@ class Window:
         """What Run would send."""
         return self.run("async () => (await app.graphToPrompt()).output")
 
+    def boxes(self) -> list[tuple[str, float, float, float, float]]:
+        """Title, left, top, right and bottom of each node as drawn, its title bar included."""
+        found = self.run(
+            """() => app.graph._nodes.map(n => [n.title, n.pos[0], n.pos[1] - LiteGraph.NODE_TITLE_HEIGHT,
+                n.pos[0] + n.size[0], n.pos[1] + n.size[1]])"""
+        )
+        return [tuple(box) for box in found]
+
     def position(self, node: str, output: bool, slot: int) -> tuple[float, float]:
         """Where on the screen a slot of a node is."""
         x, y = self.run(
@@ -124,6 +133,16 @@ def window(server: Any) -> Iterator[Window]:
         browser = playwright.chromium.launch(executable_path=chromium(), headless=True, args=arguments)
         yield Window(browser.new_page(viewport=SIZE), server.url)
         browser.close()
+
+
+def too_near(boxes: list[tuple[str, float, float, float, float]]) -> list[tuple[str, str]]:
+    """Pairs of nodes that cover each other or nearly touch: a node grows when it gets another input."""
+    gap = 8
+    return [
+        (one, other)
+        for (one, x0, y0, x1, y1), (other, left, top, right, bottom) in combinations(boxes, 2)
+        if x0 < right + gap and left < x1 + gap and y0 < bottom + gap and top < y1 + gap
+    ]
 
 
 def of_server(prompt: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +185,7 @@ def test_a_template_opens_and_would_send_its_api_file(window: Window, server: An
     assert of_server(window.prompt(), info) == of_server(expected, info)
     unknown = "() => app.graph._nodes.map(n => n.type).filter(type => !LiteGraph.registered_node_types[type])"
     assert window.run(unknown) == []
+    assert too_near(window.boxes()) == []
     window.empty()
 
 

@@ -115,6 +115,16 @@ def test_a_picture_and_a_video_are_told_by_what_is_in_them(house, samples):
         house.inputs.load_source("c")
 
 
+def test_a_grey_picture_of_16_bits_keeps_its_shades(house):
+    shades = np.linspace(0, 65535, 64 * 48).reshape(48, 64)
+    Image.fromarray(shades.astype(np.uint16)).save(house.root / "input" / "deep.png")
+    Image.fromarray((shades / 65535).astype(np.float32)).save(house.root / "input" / "deep.tif")
+    for name in ("deep.png", "deep.tif"):
+        image, _ = house.inputs.load_source(name)
+        assert image.shape == (1, 48, 64, 3)
+        assert np.abs(image[0].numpy() - shades[..., None] / 65535).max() < 1 / 255
+
+
 def test_a_phones_picture_stands_upright(house):
     pixels = np.zeros((20, 30, 3), np.uint8)
     pixels[:, :10] = 255

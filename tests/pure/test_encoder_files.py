@@ -253,8 +253,9 @@ def test_a_truncated_pickle_is_refused(tmp_path, keep):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "neither"),
-        (b"<!DOCTYPE html><html></html>", "neither"),
+        (b"", "is empty (0 bytes)"),
+        (b"<!DOCTYPE html><html></html>", "is a web page"),
+        (b"just some text", "neither"),
         (b"GGUF" + bytes(60), "GGUF"),  # of version 0
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
     ],

@@ -47,6 +47,8 @@ def test_what_is_no_video_is_refused_in_one_sentence(tmp_path):
         with pytest.raises(InputError, match=words) as caught:
             VideoFile(tmp_path / name)
         assert name in str(caught.value)
+        advice = ("save it as MP4", "choose a video file", "check the name")
+        assert any(what_next in str(caught.value) for what_next in advice)
     with pytest.raises(InputError, match="cannot be opened"):
         VideoFile(io.BytesIO(b"nothing"))
 
