@@ -63,6 +63,7 @@ def main() -> int:
     failures = [name for name, command in CHECKS.items() if check(name, python, "-m", *command)]
     extra = {"COMFYUI_DIR": str(ready.comfyui), **({"CHROMIUM": chromium} if chromium else {})}
     total = Count()
+    print(f"\n== {len(SUITES)} test suites, {AT_ONCE} at a time; to watch them: {LOGS.name}/*.log", flush=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = {pool.submit(pytest, name, python, chosen, extra): name for name, chosen in SUITES.items()}
         for done in as_completed(running):
