@@ -85,7 +85,8 @@ def _strategies(rows: Rows) -> Any:
         panel.bar(at, means, width, yerr=errors, label=label, error_kw={"lw": 0.8})
     panel.set_xticks(range(len(names)), names)
     panel.axhline(0, color="black", lw=0.6)
-    panel.legend(fontsize=7)
+    panel.set_ylim(top=1.1)
+    panel.legend(fontsize=7, ncols=len(numbers))
     return figure
 
 

@@ -163,8 +163,9 @@ def _target(text: str, measured: str, met: bool) -> str:
 def _speaking(rows: Sequence[Row]) -> list[str]:
     lines = []
     for name in ("video, espeak-ng", "picture, espeak-ng"):
-        values, lags, others, seams = (
-            list(values_of(rows, name, number).values()) for number in ("sync", "lag", "shuffled", "seam")
+        values, lags, others, seams, among = (
+            list(values_of(rows, name, number).values())
+            for number in ("sync", "lag", "shuffled", "seam", "seam_latent")
         )
         if not values:
             continue
@@ -176,7 +177,11 @@ def _speaking(rows: Sequence[Row]) -> list[str]:
             _target(
                 f"another voice below 0.2 ({name})", f"{other.mean:.2f}, worst {other.highest:.2f}", other.mean < 0.2
             ),
-            _target(f"seam ≤ 1.5 ({name})", f"{seam.mean:.2f} ± {seam.deviation:.2f}", seam.mean <= 1.5),
+            _target(
+                f"seam ≤ 1.5 ({name})",
+                f"{seam.mean:.2f} ± {seam.deviation:.2f}; among steps between latent frames {spread(among).mean:.2f}",
+                seam.mean <= 1.5,
+            ),
         ]
     return lines
 
