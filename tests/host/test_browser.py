@@ -170,9 +170,9 @@ def test_the_nodes_are_there_with_their_names(window: Window) -> None:
 def test_a_template_opens_and_would_send_its_api_file(window: Window, server: Any, name: str) -> None:
     window.run("async () => { await app.extensionManager.command.execute('Comfy.BrowseTemplates') }")
     page = window.page
-    page.get_by_text("infinitetalk", exact=True).first.click(timeout=20 * SECONDS)
+    page.get_by_text("infinitetalk", exact=True).first.click(timeout=60 * SECONDS)
     card = page.get_by_text(name, exact=False).first
-    card.wait_for(timeout=20 * SECONDS)
+    card.wait_for(timeout=60 * SECONDS)
     if name == NAMES[0]:
         page.wait_for_timeout(1 * SECONDS)  # the thumbnails
         window.shot("templates")
@@ -307,7 +307,7 @@ def test_run_makes_a_video_and_shows_it_on_the_node(window: Window, voice_frames
     page.wait_for_function(
         """() => [...document.querySelectorAll('video')]
             .some(v => /InfiniteTalk/.test(v.currentSrc) && v.readyState >= 2)""",
-        timeout=20 * SECONDS,
+        timeout=60 * SECONDS,
     )
     shown = player.evaluate("v => ({ seconds: v.duration, width: v.videoWidth, height: v.videoHeight })")
     assert (shown["width"], shown["height"]) == (64, 64)
@@ -341,8 +341,8 @@ def test_the_help_page_opens(window: Window) -> None:
         """() => { const node = app.graph._nodes.find(n => n.comfyClass === 'InfiniteTalkGuidance');
             app.canvas.selectNodes([node]); app.canvas.centerOnNode(node); app.canvas.setDirty(true, true) }"""
     )
-    page.locator("[data-testid=info-button]").first.click(timeout=10 * SECONDS)
-    page.get_by_text("Model passes a chunk").first.wait_for(timeout=10 * SECONDS)
+    page.locator("[data-testid=info-button]").first.click(timeout=60 * SECONDS)
+    page.get_by_text("Model passes a chunk").first.wait_for(timeout=60 * SECONDS)
     window.shot("help")
 
 
