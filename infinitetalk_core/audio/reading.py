@@ -28,7 +28,7 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
     Raises InputError, in one sentence, where there is no sound or nothing of it can be decoded.
     """
     try:
-        container = av.open(str(path.resolve()), mode="r")
+        container = av.open(str(path.resolve()), mode="r", metadata_errors="replace")  # titles in old encodings
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(
             f"{path.name} cannot be opened as a sound or video file ({error.strerror}): it is damaged, cut off or of "

@@ -20,10 +20,11 @@ from infinitetalk_core.scratch import RowWriter, Spool
 RATE = 16000
 
 
-def _write(path: Path, waveform: np.ndarray, codec: str = "pcm_s16le", rate: int = RATE) -> None:
+def _write(path: Path, waveform: np.ndarray, codec: str = "pcm_s16le", rate: int = RATE, title: str = "") -> None:
     """waveform (channels, samples) in -1 … 1."""
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(waveform)]
     with av.open(str(path), "w") as file:
+        file.metadata["title"] = title
         stream = file.add_stream(codec, rate=rate, layout=layout)
         for start in range(0, waveform.shape[1], 1000):
             part = (waveform[:, start : start + 1000] * 32767).astype(np.int16)
@@ -51,6 +52,14 @@ def test_a_sound_file_is_read_whole_whether_it_is_held_in_memory_or_on_the_disk(
     assert scratch.exists() == (kept == 100)
     if scratch.exists():
         assert not list(scratch.iterdir()), "the file has no name, so nothing can be left behind"
+
+
+def test_a_title_in_an_old_encoding_is_no_reason_to_refuse_a_sound(tmp_path):
+    _write(tmp_path / "v.wav", _noise(1, RATE), title="Cafe~ au lait")
+    content = (tmp_path / "v.wav").read_bytes()
+    assert b"Cafe~" in content
+    (tmp_path / "v.wav").write_bytes(content.replace(b"Cafe~", "Café ".encode("latin-1")))
+    assert read_sound(tmp_path / "v.wav").samples == RATE
 
 
 def test_the_sound_of_a_video_is_its_first_track(tmp_path):
