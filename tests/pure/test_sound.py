@@ -9,7 +9,7 @@ import numpy as np
 import pyloudnorm
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infinitetalk_core.audio import loudness as loudness_module
@@ -95,6 +95,7 @@ def test_mixing_and_placing_leave_their_inputs_alone():
     assert to_mono(Sound(torch.tensor([[1.0], [0.0]]), 16000)).waveform.tolist() == [[0.5]]
 
 
+@settings(deadline=None)
 @given(st.integers(6400, 60000), st.integers(1000, 9000), st.integers(0, 9))
 def test_loudness_in_pieces_is_pyloudnorms_of_the_whole(samples, piece, seed):
     noise = np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
