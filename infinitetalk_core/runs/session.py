@@ -170,18 +170,25 @@ def _same_file(store: RunStore, wanted: Wanted, run: Run) -> bool:
 def _earlier_path(store: RunStore, wanted: Wanted, run: Run) -> Path | None:
     """Where the video was going already, if that is still free. The unfinished ones of this run make room for it."""
     notes = store.manifest
+    changed = []  # by somebody, whose they are now
     for old in notes.get("interrupted", []):
         path = wanted.root / old["video"]
         if path.is_file() and path.stat().st_size == old["bytes"]:
             store.disk.remove(path)
-    if notes.get("interrupted"):
-        store.describe(interrupted=[])
+        elif path.is_file():
+            changed.append(old)
+    if notes.get("interrupted", []) != changed:
+        store.describe(interrupted=changed)
     if not _same_file(store, wanted, run):
         return None
     path = wanted.root / notes["video"]
     if path.exists() or not path.parent.is_dir() or not _claim(store, path, noted=True):
         return None
     store.disk.remove(VideoWriter.part_of(path))
+    # A disk too full for the video was too full for the note of it as well.
+    for left in VideoWriter.interrupted_of(path):
+        if _name(left, wanted) not in [old["video"] for old in changed]:
+            store.disk.remove(left)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import logging
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 # does not know it, 7.1 writes garbage then (seen with PyAV 14.2).
 _PLAIN = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
 _BEST = "hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
+_INTERRUPTED = "_interrupted"  # behind the name
 _MUXER = {"flush_packets": "1", "max_interleave_delta": "1000000"}
 
 log = logging.getLogger("infinitetalk")
@@ -113,7 +115,12 @@ class VideoWriter:
     @property
     def interrupted(self) -> Path:
         """Where an unfinished video goes if nothing is there yet."""
-        return self.path.with_name(f"{self.path.stem}_interrupted{self.path.suffix}")
+        return self.path.with_name(f"{self.path.stem}{_INTERRUPTED}{self.path.suffix}")
+
+    @staticmethod
+    def interrupted_of(path: Path) -> list[Path]:
+        """The unfinished videos of `path` that are there."""
+        return sorted(path.parent.glob(f"{glob.escape(path.stem)}{_INTERRUPTED}*{path.suffix}"))
 
     def __enter__(self) -> VideoWriter:
         if self.path.exists():

@@ -118,12 +118,13 @@ def test_many_power_cuts_over_one_run(tmp_path_factory, undisturbed, moments):
     assert place.videos() == ["v.mp4"]
 
 
-def test_a_full_disk_at_any_moment_is_named_and_costs_nothing(tmp_path, undisturbed, operations):
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_full_disk_at_any_moment_is_named_and_costs_nothing(tmp_path, undisturbed, operations, lasting):
     for operation in range(1, operations + 1):
         place = Place(tmp_path / str(operation))
         place.root.mkdir()
         try:
-            place.dub(UnluckyDisk(operation, no_space))
+            place.dub(UnluckyDisk(operation, no_space, lasting))
         except OSError as error:
             assert "free some space there, then run again" in str(error) or "No space" in str(error)
         outcome = place.dub()
@@ -166,6 +167,16 @@ def test_what_happens_inside_a_chunk_costs_that_chunk(tmp_path, undisturbed, chu
     assert place.dub(notes=notes).path.read_bytes() == undisturbed
     assert notes.found_done == chunk - 1 and notes.made == list(range(chunk, 4))
     assert place.videos() == ["v.mp4"], "the unfinished one made room"
+
+
+def test_an_unfinished_video_that_somebody_has_changed_is_theirs(tmp_path, undisturbed):
+    place = Place(tmp_path)
+    for chunk in (2, 3):
+        interrupted_at(place, chunk)
+        (tmp_path / "v_interrupted.mp4").write_bytes(b"mine")
+    assert place.dub().path.read_bytes() == undisturbed
+    assert place.videos() == ["v.mp4", "v_interrupted.mp4"]
+    assert (tmp_path / "v_interrupted.mp4").read_bytes() == b"mine"
 
 
 def interrupted_at(place: Place, chunk: int) -> None:

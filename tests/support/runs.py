@@ -44,14 +44,18 @@ class DreamingModels(PlainModels):
 
 
 class UnluckyDisk(Disk):
-    """Counts everything that is done to it; at number `fails_at` something happens, `how` to choose."""
+    """Counts everything that is done to it; at number `fails_at` something happens, `how` to choose. lasting: and from
+    then on each time that something is written."""
 
-    def __init__(self, fails_at: int | None = None, how: Callable[[], None] | None = None) -> None:
-        self.count, self.fails_at, self.how = 0, fails_at, how or no_space
+    def __init__(
+        self, fails_at: int | None = None, how: Callable[[], None] | None = None, lasting: bool = False
+    ) -> None:
+        self.count, self.fails_at, self.how, self.lasting = 0, fails_at, how or no_space, lasting
 
-    def _tick(self) -> None:
+    def _tick(self, writes: bool = True) -> None:
         self.count += 1
-        if self.count == self.fails_at:
+        happened = self.fails_at is not None and self.count > self.fails_at
+        if self.count == self.fails_at or (happened and self.lasting and writes):
             self.how()
 
     def make_folder(self, path: Path) -> None:
@@ -59,7 +63,7 @@ class UnluckyDisk(Disk):
         super().make_folder(path)
 
     def remove(self, path: Path) -> None:
-        self._tick()
+        self._tick(writes=False)
         super().remove(path)
 
     def _open(self, path, mode="wb"):
