@@ -3,7 +3,8 @@
     with ComfyServer(python, comfyui, base, pack=repository) as server:
         result = server.run(api_workflow)
 
-The server listens on 127.0.0.1 only, and it is gone when the `with` block ends, however it ends.
+The server listens on 127.0.0.1 only, and it is gone when the `with` block ends, by an exception too. A signal of
+which Python makes no exception, such as SIGTERM without a handler, leaves it running.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +45,9 @@ def main() -> int:
     ready = host.prepare()
     # The rest needs what was installed there: go on in the environment's Python.
     command = [str(ready.python), __file__, INSIDE, str(ready.comfyui), *sys.argv[1:]]
+    if os.name == "posix":  # in this very process, which so ends the server on any signal
+        sys.stdout.flush()
+        os.execv(command[0], command)
     return subprocess.run(command, check=False).returncode
 
 
@@ -175,6 +179,7 @@ def settings_in_words() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with the demo, as on Ctrl+C
     try:
         sys.exit(main())
     except host.SetupError as error:
