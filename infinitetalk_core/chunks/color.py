@@ -74,10 +74,10 @@ def hold_colour(
 ) -> Tensor:
     """Give each frame the anchor's mean and spread of colour in Lab, blended in by `strength`.
 
-    frames: (F, H, W, 3) in [0, 1]; anchor: (h, w, 3) in [0, 1], any size, or one
-    for each frame (F, h, w, 3); strength: 0 (off: the same tensor
-    comes back) to 1; device: where to compute, a few frames at a time, by default where the frames are. A channel
-    without any spread takes the anchor's mean. Returns the frames' shape, type and device, cut to [0, 1].
+    frames: (F, H, W, 3) in [0, 1]; anchor: (h, w, 3) in [0, 1], any size, or one for each frame (F, h, w, 3); strength:
+    0 (off: the same tensor comes back) to 1; device: where to compute, a few frames at a time, by default where the
+    frames are. A channel without any spread takes the anchor's mean. Returns the frames' shape, type and device, cut to
+    [0, 1].
 
     over: frames, odd, over whose colours the correction of each is averaged. Colours drift over seconds, while an
     opening mouth or a moving hand changes a frame's mean and spread in a moment, and has a right to: with 1, as the
