@@ -18,7 +18,7 @@ from .disk import Disk
 from .lock import RunLock
 from .runner import Run, Watcher, first_missing
 from .sittings import Sittings
-from .store import RunStore
+from .store import RunStore, read_object
 
 LOCK = "lock"
 
@@ -201,7 +201,7 @@ def _claim(store: RunStore, path: Path, noted: bool = False) -> bool:
     report = path.with_suffix(".json")
     if store.disk.create(report, json.dumps(_placeholder(store)).encode()):
         return True
-    found = _read(report)
+    found = read_object(report)
     return noted if found is None else found.get("run") == _placeholder(store)["run"]
 
 
@@ -218,18 +218,9 @@ def _freeing(store: RunStore, path: Path) -> Iterator[None]:
     except BaseException:
         report = path.with_suffix(".json")
         with contextlib.suppress(OSError):  # a second failure must not hide the first one
-            if _read(report) == _placeholder(store):
+            if read_object(report) == _placeholder(store):
                 store.disk.remove(report)
         raise
-
-
-def _read(report: Path) -> dict[str, Any] | None:
-    """What is in a report; None if that cannot be told."""
-    try:
-        found = json.loads(report.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _finished_earlier(store: RunStore, wanted: Wanted, run: Run) -> Outcome | None:

@@ -57,7 +57,7 @@ class RunStore:
 
     def _read_manifest(self) -> dict[str, Any]:
         """What run.json says; empty if there is none, or if it is damaged: it only repeats what the key stands for."""
-        found = _read_json(self.folder / MANIFEST)
+        found = read_object(self.folder / MANIFEST) or {}
         if found.get("format") == FORMAT and found.get("version", 0) > VERSION:
             raise InputError(
                 f"the unfinished run in {self.folder} was begun by a newer version of this pack (format "
@@ -163,18 +163,18 @@ class RunStore:
         return None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty if there is none that can be read."""
+def read_object(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file; None if there is none that can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _read_record(path: Path) -> dict[str, Any]:
     """What a record says; empty if there is none or a bit of it is wrong."""
-    found = _read_json(path)
+    found = read_object(path) or {}
     record = found.get("record", {})
     return record if found.get("sha256") == _sum_of(record) else {}
 
