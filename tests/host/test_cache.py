@@ -30,7 +30,7 @@ UNRELATED = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 32, "batch_size": 1, "color": 255}},
     "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
 }
-JOBS = int(os.environ.get("INFINITETALK_JOBS", "8"))  # 20 for a release
+JOBS = 20
 OPENED = 0x20  # IN_OPEN
 
 
@@ -222,7 +222,7 @@ def test_a_file_that_is_deleted_is_missed_in_one_sentence(bench):
     bench.run(bench.job(**changed))
 
 
-def test_after_many_jobs_nothing_of_ours_is_left_but_the_cache(bench):
+def test_after_twenty_jobs_nothing_of_ours_is_left_but_the_cache(bench):
     bench.cache(empty=True)
 
     def work(number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ from fault_table import survived
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
-KILLS = int(os.environ.get("INFINITETALK_KILLS", "2"))  # 20 for a release
+KILLS = int(os.environ.get("INFINITETALK_KILLS", "3"))  # 20 for a release
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,8 @@ def test_a_real_disk_that_fills_up_and_turns_read_only(bench, undisturbed):
         result = bench.run()
         assert result.status == "error" and "No space left on device" in str(result.error)
         made = len(bench.records())
-        assert made < CHUNKS, "it filled up in the middle"
+        # Where a page of memory is larger than usual, not even the first chunk fits.
+        assert (0 if mmap.PAGESIZE > 4096 else 1) <= made < CHUNKS, "it filled up in the middle"
         remount(bench.output, "ro,size=220k")
         result = bench.run()
         assert result.status == "error" and "Read-only file system" in str(result.error)

@@ -10,7 +10,7 @@ HEAD = """# What can go wrong
 
 Written by the tests that make it happen (`tests/host/test_faults.py` and `test_dub_folder.py` with a real ComfyUI
 server, `tests/pure/test_runs.py` in the engine), each line when its test passed. To write it anew, with 20 kills in
-place of 2: `INFINITETALK_FAULT_TABLE=1 INFINITETALK_KILLS=20 python3 tools/test.py`.
+place of 3: `INFINITETALK_FAULT_TABLE=1 INFINITETALK_KILLS=20 python3 tools/test.py`.
 
 | Accident | When | What Run does afterwards |
 | --- | --- | --- |
