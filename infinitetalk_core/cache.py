@@ -19,12 +19,13 @@ from typing import Any
 class FileStamp:
     """What a file on disk is, without reading it: equal as long as nobody has replaced or rewritten it.
 
-    parts: (name, size in bytes, modification time in ns, inode) of the file, or of each file of a model that is a
-    folder. The inode tells a replaced file of equal size and time; it is 0 where the file system has none.
+    parts: (name, size in bytes, times in ns of the last change of content and of inode, inode) of the file, or of each
+    file of a model that is a folder. The inode tells a replaced file of equal size and times; it is 0 where the file
+    system has none. The second time tells a change whose first time was set back (cp -p, editors, archives).
     """
 
     path: str
-    parts: tuple[tuple[str, int, int, int], ...]
+    parts: tuple[tuple[str, int, int, int, int], ...]
 
     @classmethod
     def of(cls, path: Path) -> FileStamp:
@@ -32,7 +33,7 @@ class FileStamp:
         place = path.resolve()
         files = sorted(f for f in place.iterdir() if f.is_file()) if place.is_dir() else [place]
         stats = [(file.name, file.stat()) for file in files]
-        return cls(str(place), tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats))
+        return cls(str(place), tuple((n, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for n, s in stats))
 
 
 @dataclass(frozen=True)
