@@ -59,18 +59,13 @@ def describe(value: Any) -> Any:
     if isinstance(value, Fingerprinted) and not isinstance(value, type):
         return value.fingerprint()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        counted = [f.name for f in dataclasses.fields(value) if EXCLUDED not in f.metadata]
-        return {"type": type(value).__name__, **{name: describe(getattr(value, name)) for name in counted}}
+        return describe_fields(value)
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, enum.Enum):
         return describe(value.value)
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Fraction):
-        return str(value)
     if isinstance(value, Real):
-        return float(value)
+        return _describe_number(value)
     if isinstance(value, Tensor):
         return _describe_tensor(value)
     if isinstance(value, Mapping):
@@ -78,6 +73,18 @@ def describe(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [describe(item) for item in value]
     raise TypeError(f"{type(value).__name__} has no fingerprint: give it a method `fingerprint` or exclude the field")
+
+
+def _describe_number(value: Real) -> int | float | str:
+    if isinstance(value, Integral):
+        return int(value)
+    return str(value) if isinstance(value, Fraction) else float(value)
+
+
+def describe_fields(value: Any) -> dict[str, Any]:
+    """A dataclass by its fields, but for excluded ones; for its own `fingerprint()`, where it needs one."""
+    counted = [f.name for f in dataclasses.fields(value) if EXCLUDED not in f.metadata]
+    return {"type": type(value).__name__, **{name: describe(getattr(value, name)) for name in counted}}
 
 
 def _describe_tensor(tensor: Tensor) -> Any:
@@ -96,7 +103,7 @@ def tensor_fingerprint(tensor: Tensor) -> str:
     """Type, shape and the whole content of a tensor on any device, in pieces (6 GB/s and more)."""
     digest = xxhash.xxh3_128(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     for piece in _pieces(tensor.detach()):
-        digest.update(memoryview(piece.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        digest.update(piece.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
