@@ -6,13 +6,14 @@ as far as the budget allows, and the one that has been idle longest goes first. 
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,16 @@ class FileStamp:
         """Of a file or a folder, links followed. Raises OSError where there is none."""
         place = path.resolve()
         files = sorted(f for f in place.iterdir() if f.is_file()) if place.is_dir() else [place]
-        stats = [(file.name, file.stat()) for file in files]
-        return cls(str(place), tuple((n, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for n, s in stats))
+        return cls(str(place), tuple(_state(file.name, file.stat()) for file in files))
+
+    @classmethod
+    def of_open(cls, file: IO[bytes]) -> FileStamp:
+        """Of an open file, which need not be the one that has its name by now. Raises OSError."""
+        return cls(str(file.name), (_state(Path(file.name).name, os.fstat(file.fileno())),))
+
+
+def _state(name: str, status: os.stat_result) -> tuple[str, int, int, int, int]:
+    return name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 @dataclass(frozen=True)

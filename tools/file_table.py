@@ -98,7 +98,7 @@ def weights_of(file: str, sizes: Sizes | None = None) -> Weights:
 
 def numbers(file: WeightsFile) -> dict[str, torch.Tensor]:
     """All weights of a file in float32."""
-    return as_numbers(file.read(), torch.float32)
+    return as_numbers(file.read().tensors, torch.float32)
 
 
 def relative(got: torch.Tensor, want: torch.Tensor) -> float:

@@ -9,20 +9,22 @@ import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.utils.parametrize import remove_parametrizations
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from ..cache import FileStamp
 from ..checkpoints.files import read_header, refuse_failed_download, without_prefix
 from ..checkpoints.kinds import WANT_WAV2VEC, check_kind
+from ..checkpoints.tensor_data import read_tensors, refuse_if_changed, weights_fingerprint
 from ..errors import InputError
+from ..fingerprint import key_of, tensor_fingerprint
 from .wav2vec import SpeechEncoder
 
 ADVICE = WANT_WAV2VEC.advice
@@ -38,11 +40,14 @@ WEIGHT_NORM = (
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Tensors in a weights file by their shapes, and a way to read one; `prefix` was taken off the names."""
+    """Tensors in a weights file by their shapes; `prefix` was taken off the names.
+
+    load: tensors by their names in the file, and the fingerprint of what was read; nothing of them stays mapped.
+    """
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
-    read: Callable[[str], Tensor]
+    load: Callable[[Collection[str]], tuple[dict[str, Tensor], str]]
     prefix: str = ""
 
     @property
@@ -50,21 +55,31 @@ class TensorFile:
         """Of the tensors."""
         return frozenset(self.shapes)
 
-    def tensor(self, name: str) -> Tensor:
-        """A float32 copy of a tensor: a view would keep the file mapped, and locked on Windows."""
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of one tensor; InputError where there is none."""
         if name not in self.names:
             raise InputError(f"{self.path} lacks the tensor {name}, so it is incomplete; download it again")
-        found = self.read(self.prefix + name)
-        if found.dtype not in FLOATS:
-            raise InputError(
-                f"{self.path} stores {name} as {found.dtype}, but a speech encoder is read as float32, "
-                "float16 or bfloat16; get the unquantised file"
-            )
-        return found.to(torch.float32, copy=True)
+        return self.shapes[name]
+
+    def read(self, names: Collection[str]) -> tuple[dict[str, Tensor], str]:
+        """These tensors in float32, and the fingerprint of what is stored for them."""
+        for name in names:
+            self.shape(name)
+        found, fingerprint = self.load([self.prefix + name for name in names])
+        tensors = {}
+        for name in names:
+            stored = found[self.prefix + name]
+            if stored.dtype not in FLOATS:
+                raise InputError(
+                    f"{self.path} stores {name} as {stored.dtype}, but a speech encoder is read as float32, "
+                    "float16 or bfloat16; get the unquantised file"
+                )
+            tensors[name] = stored.float()
+        return tensors, fingerprint
 
 
 def load_speech_encoder(path: Path) -> SpeechEncoder:
-    """The speech encoder in `path`, computing in float32 on the CPU.
+    """The speech encoder in `path`, computing in float32 on the CPU, with the fingerprint of what was read for it.
 
     path: a folder of Hugging Face (config.json, preprocessor_config.json, weights), or a weights file alone
     (safetensors, or a pickle of nothing but tensors). Sizes come from the tensors; config.json adds what
@@ -81,7 +96,9 @@ def load_speech_encoder(path: Path) -> SpeechEncoder:
     settings = read_settings(file, config)
     # Published models with a GroupNorm in front (base) take the waveform as it is, the others standardised.
     normalise = bool(processor.get("do_normalize", settings.feat_extract_norm == "layer"))
-    return SpeechEncoder(_network(settings, file), normalise_input=normalise)
+    network, read = _network(settings, file)
+    fingerprint = key_of({"weights": read, "config": config, "preprocessor": processor})
+    return SpeechEncoder(network, normalise_input=normalise, fingerprint=fingerprint)
 
 
 def _weights_file(path: Path) -> Path:
@@ -128,21 +145,38 @@ def _open(path: Path) -> TensorFile:
 
 
 def _open_safetensors(path: Path) -> TensorFile:
-    # The header first: mapping a file of something else may need more memory than there is.
     header = read_header(path)
     check_kind(path.name, header.shapes, WANT_WAV2VEC)
-    try:
-        opened = safe_open(path, framework="pt", device="cpu")
-    except SafetensorError as error:
-        raise InputError(f"{path} is a damaged safetensors file ({error}); download it again") from error
-    shapes = {theirs: header.shapes[name] for name, theirs in header.names.items()}
-    return TensorFile(path, shapes, opened.get_tensor)
+    ours = {theirs: name for name, theirs in header.names.items()}
+
+    def load(names: Collection[str]) -> tuple[dict[str, Tensor], str]:
+        found, fingerprint = read_tensors(path, header, [ours[name] for name in names])
+        return {name: found[ours[name]] for name in names}, fingerprint
+
+    return TensorFile(path, {theirs: header.shapes[name] for theirs, name in ours.items()}, load)
 
 
 def _open_pickle(path: Path) -> TensorFile:
+    with path.open("rb") as file:
+        stamp = FileStamp.of_open(file)
+    # Mapped for this one look, so that a large file of something else is told from the names and shapes in it.
+    shapes = {name: tuple(value.shape) for name, value in _unpickle(path, path, mapped=_can_be_mapped(path)).items()}
+
+    def load(names: Collection[str]) -> tuple[dict[str, Tensor], str]:
+        with path.open("rb") as file:
+            refuse_if_changed(file, stamp, path)
+            found = _unpickle(path, file)
+            refuse_if_changed(file, stamp, path)
+        fingerprint = weights_fingerprint({name: tensor_fingerprint(found[name]) for name in names})
+        return {name: found[name] for name in names}, fingerprint
+
+    return TensorFile(path, shapes, load)
+
+
+def _unpickle(path: Path, source: Path | BinaryIO, mapped: bool = False) -> dict[str, Tensor]:
+    """The tensors of a PyTorch file by their names. source: the path, or the file opened."""
     try:
-        # Mapped, so that a large file of something else is told from the names and shapes in it.
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
+        found = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds more than tensors, and what else is in it would be run as a program; "
@@ -157,8 +191,7 @@ def _open_pickle(path: Path) -> TensorFile:
             found = found[wrapper]
     if not isinstance(found, dict):
         raise InputError(f"{path} holds a {type(found).__name__} where named tensors are expected; {ADVICE}")
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    return TensorFile(path, {k: tuple(v.shape) for k, v in tensors.items()}, tensors.__getitem__)
+    return {name: value.detach() for name, value in found.items() if isinstance(value, Tensor)}
 
 
 def _can_be_mapped(path: Path) -> bool:
@@ -187,15 +220,23 @@ def _count(names: Iterable[str], start: str) -> int:
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
 
 
-def _position_weight(file: TensorFile) -> Tensor:
-    """The positional convolution's (channels, channels / groups, kernel), weight norm multiplied out."""
+def _position_names(file: TensorFile) -> tuple[str, ...]:
+    """What the positional convolution's weight (channels, channels / groups, kernel) is stored as: one tensor, or
+    weight norm's magnitude and direction."""
     if POSITION + "weight" in file.names:
-        return file.tensor(POSITION + "weight")
+        return (POSITION + "weight",)
     for magnitude, direction in WEIGHT_NORM:
         if POSITION + direction in file.names:
-            v = file.tensor(POSITION + direction)
-            return v * (file.tensor(POSITION + magnitude) / v.norm(dim=(0, 1), keepdim=True))
+            return POSITION + magnitude, POSITION + direction
     raise InputError(f"{file.path} lacks the tensor {POSITION}weight_v, so it is incomplete; download it again")
+
+
+def _position_weight(stored: Sequence[Tensor]) -> Tensor:
+    """From the tensors of `_position_names`: weight norm multiplied out."""
+    if len(stored) == 1:
+        return stored[0]
+    g, v = stored
+    return v * (g / v.norm(dim=(0, 1), keepdim=True))
 
 
 def inference_config(**sizes: Any) -> Wav2Vec2Config:
@@ -219,8 +260,8 @@ def read_settings(file: TensorFile, config: dict[str, Any]) -> Wav2Vec2Config:
     _check_config(file, config)
     names = file.names
     layer = "feature_extractor.conv_layers."
-    convs = [file.tensor(f"{layer}{i}.conv.weight").shape for i in range(_count(names, layer))]
-    channels, position_channels, position_kernel = _position_weight(file).shape
+    convs = [file.shape(f"{layer}{i}.conv.weight") for i in range(_count(names, layer))]
+    channels, position_channels, position_kernel = file.shape(_position_names(file)[-1])
     by_layer = f"{layer}1.layer_norm.weight" in names
     strides = tuple(config.get("conv_stride", (5, *(2,) * (len(convs) - 1))))
     heads = config.get("num_attention_heads", max(1, channels // 64))
@@ -235,7 +276,7 @@ def read_settings(file: TensorFile, config: dict[str, Any]) -> Wav2Vec2Config:
         hidden_size=channels,
         num_hidden_layers=_count(names, "encoder.layers."),
         num_attention_heads=heads,
-        intermediate_size=file.tensor("encoder.layers.0.feed_forward.intermediate_dense.weight").shape[0],
+        intermediate_size=file.shape("encoder.layers.0.feed_forward.intermediate_dense.weight")[0],
         conv_dim=tuple(shape[0] for shape in convs),
         conv_kernel=tuple(shape[2] for shape in convs),
         conv_stride=strides,
@@ -260,19 +301,22 @@ def _check_config(file: TensorFile, config: dict[str, Any]) -> None:
             )
 
 
-def _network(settings: Wav2Vec2Config, file: TensorFile) -> Wav2Vec2Model:
-    """The network with the file's weights, every tensor present and of the right shape."""
+def _network(settings: Wav2Vec2Config, file: TensorFile) -> tuple[Wav2Vec2Model, str]:
+    """The network with the file's weights, every tensor present and of the right shape, and their fingerprint."""
     with torch.device("meta"):  # without memory: the weights come from the file
         network = Wav2Vec2Model(settings)
         # Weight norm is a way to train; multiplied out there is one name for the weight whatever the file has.
         remove_parametrizations(network.encoder.pos_conv_embed.conv, "weight")
-    weights = {}
-    for name, expected in network.state_dict().items():
-        weights[name] = _position_weight(file) if name == POSITION + "weight" else file.tensor(name)
-        if weights[name].shape != expected.shape:
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    del expected[POSITION + "weight"]
+    for name, shape in expected.items():
+        if file.shape(name) != shape:
             raise InputError(
-                f"{file.path}: the tensor {name} has shape {tuple(weights[name].shape)} where the others "
-                f"ask for {tuple(expected.shape)}; download the file again"
+                f"{file.path}: the tensor {name} has shape {file.shape(name)} where the others ask for {shape}; "
+                "download the file again"
             )
+    position = _position_names(file)
+    weights, fingerprint = file.read([*expected, *position])
+    weights[POSITION + "weight"] = _position_weight([weights.pop(name) for name in position])
     network.load_state_dict(weights, assign=True)
-    return network
+    return network, fingerprint

@@ -194,13 +194,23 @@ class SpeechEncoder(nn.Module):
     three times as large (sharper attention); a small encoder, six times as large: 2 to 11 % by its weights.
     Random weights attend to far frames as much as to near ones; trained weights have not been measured.
     tests/pure/test_speech_encoder.py measures a small encoder.
+
+    fingerprint: of the files that it was loaded from (infinitetalk_core/fingerprint.py); "" where there are none.
     """
 
-    def __init__(self, network: Wav2Vec2Model, *, normalise_input: bool = False, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        network: Wav2Vec2Model,
+        *,
+        normalise_input: bool = False,
+        limits: Limits | None = None,
+        fingerprint: str = "",
+    ) -> None:
         super().__init__()
         self.network = network
         self.normalise_input = normalise_input
         self.limits = limits or Limits()
+        self.fingerprint = fingerprint
         self.eval().requires_grad_(False)
 
     @property

@@ -1,4 +1,4 @@
-"""GGUF files: their headers, and one tensor's bytes.
+"""Headers of GGUF files.
 
 The `gguf` package knows the types and their sizes. Its own reader is not used: it makes an array of every word of a
 text encoder's vocabulary, which took 15 s for one that this reads in a tenth of a second. Source: the format's
@@ -7,15 +7,10 @@ specification, docs/gguf.md of ggml.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from math import prod
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import Any, BinaryIO
 
 from ..errors import InputError
 from .files import Entry
@@ -27,12 +22,14 @@ STRING, ARRAY = 8, 9
 SHORT_ARRAY = 16  # longer ones are vocabularies, which nothing here reads
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."  # of tensors with more dimensions than GGUF has, or odd rows
 DEFAULT_ALIGNMENT = 32
+# So much is read for the header, then for one with a very large vocabulary.
+HEADER_BYTES = (1 << 24, 1 << 27)
 
 
 class _Cursor:
-    """Reads one value after the other from a mapped file."""
+    """Reads one value after the other."""
 
-    def __init__(self, data: mmap.mmap):
+    def __init__(self, data: bytes):
         self.data = data
         self.place = 0
 
@@ -75,14 +72,20 @@ class _Cursor:
         return None
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+def read_gguf(file: BinaryIO, path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     """The tensors and the metadata (as text) of a GGUF file, read from its header; InputError where it is cut off."""
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            entries, metadata, end = _parse(_Cursor(data), path)
-    except (struct.error, IndexError, KeyError, OverflowError) as error:
-        raise InputError(f"{path.name} is a GGUF file whose header is cut off or damaged; download it again") from error
-    size = path.stat().st_size
+    size = file.seek(0, 2)
+    for length in HEADER_BYTES:
+        file.seek(0)
+        try:
+            entries, metadata, end = _parse(_Cursor(file.read(length)), path)
+            break
+        except (struct.error, IndexError, KeyError, OverflowError) as error:
+            if length < min(size, HEADER_BYTES[-1]):
+                continue
+            raise InputError(
+                f"{path.name} is a GGUF file whose header is cut off or damaged; download it again"
+            ) from error
     if end > size:
         raise InputError(f"{path.name} is incomplete: it has {size} bytes and should have {end}; download it again")
     return entries, {k: str(v) for k, v in metadata.items() if v is not None}
@@ -108,8 +111,11 @@ def _parse(cursor: _Cursor, path: Path) -> tuple[dict[str, Entry], dict[str, Any
     entries, end = {}, base
     for name, stored, number, offset in described:
         dtype = _type_name(number)
-        entries[name] = Entry(tuple(metadata.get(ORIGINAL_SHAPE + name) or stored), dtype, base + offset)
-        end = max(end, base + offset + stored_bytes(stored, dtype))
+        shape, length = tuple(metadata.get(ORIGINAL_SHAPE + name) or stored), stored_bytes(stored, dtype)
+        if prod(shape) != prod(stored):
+            raise InputError(f"{path.name} stores {name} as {stored}, which cannot be {shape}; download it again")
+        entries[name] = Entry(shape, dtype, base + offset, length)
+        end = max(end, base + offset + length)
     return entries, metadata, end
 
 
@@ -129,13 +135,6 @@ def stored_bytes(shape: tuple[int, ...], dtype: str) -> int:
     """Bytes of a tensor of `shape` in the GGUF type `dtype`; 0 where that is not known."""
     size = block_size(dtype)
     return 0 if size is None else prod(shape) // size[0] * size[1]
-
-
-def read_gguf_bytes(path: Path, entry: Entry) -> Tensor:
-    """The bytes of one tensor, mapped: read from the disk when they are used."""
-    count = stored_bytes(entry.shape, entry.dtype)
-    # Copy on write, since PyTorch has no read-only tensors.
-    return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c", offset=entry.start, shape=(count,)))
 
 
 def _package() -> Any:

@@ -1,7 +1,7 @@
 """A weights file of a known kind: how each of its tensors is stored, and reading them as they are stored.
 
-Quantised tensors stay quantised in memory, as bytes of the mapped file; a layer turns them into numbers where it uses
-them (`Quantised.dequantise`).
+Quantised tensors stay quantised in memory, as the bytes of the file; a layer turns them into numbers where it uses them
+(`Quantised.dequantise`).
 """
 
 from __future__ import annotations
@@ -13,22 +13,15 @@ from math import prod
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import InputError
 from .blocks import BLOCKS
-from .files import Entry, Header, read_header
-from .gguf_file import read_gguf_bytes
+from .files import Header, read_header
 from .kinds import Wanted, check_kind
+from .tensor_data import read_tensors
 
-FLOATS = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
+FLOATS = ("F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 SCALED = "scaled"  # numbers of a float type times a scale a tensor or a row
 # Old and new names of what stands beside a scaled weight; "X.weight" belongs to "X.scale_weight" or "X.weight_scale".
 SCALES = (".scale_weight", ".weight_scale")
@@ -83,6 +76,14 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class LoadedWeights:
+    """Weights in memory. fingerprint: of all that was read for them, so equal in a copy of the file."""
+
+    tensors: dict[str, Tensor | Quantised]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class WeightsFile:
     """A file of the kind that was wanted, its weights not read yet. Names are those of the model's modules."""
 
@@ -95,31 +96,30 @@ class WeightsFile:
         """Of the numbers, whatever the layout."""
         return {name: stored.shape for name, stored in self.tensors.items()}
 
-    def read(self) -> dict[str, Tensor | Quantised]:
-        """All weights as they are stored, mapped from the disk; plain fp8 stays fp8."""
-        if self.header.gguf:
-            return {name: self._read_gguf(name, stored) for name, stored in self.tensors.items()}
-        with safe_open(self.path, framework="pt") as file:
-            found: dict[str, Tensor | Quantised] = {}
-            for name, stored in self.tensors.items():
-                tensor = file.get_tensor(self.header.names[name])
-                if stored.scale is None:
-                    found[name] = tensor
-                else:
-                    scale = file.get_tensor(self.header.names[stored.scale]).float()
-                    scale = scale.reshape(1 if scale.numel() == 1 else (-1, *[1] * (tensor.ndim - 1)))
-                    found[name] = Quantised(tensor, SCALED, stored.shape, scale)
-        return found
+    def read(self) -> LoadedWeights:
+        """All weights as they are stored (plain fp8 stays fp8), in memory that no change of the file reaches.
 
-    def _read_gguf(self, name: str, stored: Stored) -> Tensor | Quantised:
-        data = read_gguf_bytes(self.path, Entry(stored.shape, stored.dtype, self.header.starts[name]))
-        if stored.dtype in FLOATS:
-            return data.view(FLOATS[stored.dtype]).reshape(stored.shape)
-        layout = BLOCKS[stored.dtype]
-        if stored.shape[-1] % layout.values:
-            # Rows that are no whole blocks were stored under another shape.
-            return layout.dequantise(data, torch.float16).reshape(stored.shape)
-        return Quantised(data.reshape(layout.stored_shape(stored.shape)), stored.dtype, stored.shape)
+        Raises InputError where the file was changed since its header was read, or is while this reads it.
+        """
+        scales = {stored.scale for stored in self.tensors.values() if stored.scale is not None}
+        data, fingerprint = read_tensors(self.path, self.header, {*self.tensors, *scales})
+        loaded = {name: _weight(data[name], stored, data) for name, stored in self.tensors.items()}
+        return LoadedWeights(loaded, fingerprint)
+
+
+def _weight(data: Tensor, stored: Stored, others: Mapping[str, Tensor]) -> Tensor | Quantised:
+    """data: what `read_tensors` gives. others: the same of all tensors, for the scale."""
+    if stored.dtype in FLOATS:
+        if stored.scale is None:
+            return data
+        scale = others[stored.scale].float()
+        scale = scale.reshape(1 if scale.numel() == 1 else (-1, *[1] * (data.ndim - 1)))
+        return Quantised(data, SCALED, stored.shape, scale)
+    layout = BLOCKS[stored.dtype]
+    if stored.shape[-1] % layout.values:
+        # Rows that are no whole blocks were stored under another shape.
+        return layout.dequantise(data, torch.float16).reshape(stored.shape)
+    return Quantised(data.reshape(layout.stored_shape(stored.shape)), stored.dtype, stored.shape)
 
 
 def open_weights(path: Path, wanted: Wanted, rename: Callable[[str], str] = str) -> WeightsFile:
@@ -163,11 +163,9 @@ def _check_type(path: Path, header: Header, name: str, wanted: Wanted) -> None:
 def _check_notes(path: Path, header: Header, wanted: Wanted) -> None:
     """Refuse formats that ComfyUI's newer files name: in a note beside each weight, or in the header."""
     formats = _noted_formats(header.metadata)
-    notes = [name for name in header.names if name.endswith(NOTE)]
-    if notes:
-        with safe_open(path, framework="pt") as file:
-            # All are read: layers may differ. They are some dozens of bytes each.
-            formats |= {_format_of(file.get_tensor(header.names[name])) for name in notes}
+    # All are read: layers may differ. They are some dozens of bytes each.
+    notes, _ = read_tensors(path, header, [name for name in header.names if name.endswith(NOTE)])
+    formats |= {_format_of(note) for note in notes.values()}
     for other in sorted(formats - set(READABLE_NOTES)):
         _refuse_layout(path, other, wanted)
 

@@ -103,7 +103,7 @@ def load_dubber(models: Path) -> Dubber:
     backbone.load_state_dict(wan)
     file = open_infinitetalk(models / TALK)
     adapter = AudioAdapter(AdapterConfig.from_shapes(file.shapes, heads))
-    adapter.load_state_dict(as_numbers(file.read(), torch.float32))
+    adapter.load_state_dict(as_numbers(file.read().tensors, torch.float32))
     return Dubber(backbone.eval(), adapter.eval())
 
 
@@ -111,7 +111,7 @@ def load_camera(models: Path) -> Uni3C:
     """The small Uni3C."""
     file = open_uni3c(models / CAMERA)
     network = Uni3C(Uni3CConfig.from_shapes(file.shapes))
-    network.load_state_dict(as_numbers(file.read(), torch.float32))
+    network.load_state_dict(as_numbers(file.read().tensors, torch.float32))
     return network.eval()
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.ldm.wan.model
-import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -79,7 +78,7 @@ def put_on_model(
     backbone = check_backbone(model)
     # Neither strength nor attention makes other weights.
     adapter = (models or SharedModels()).patcher(
-        path, WORDS, lambda: model_patcher(_load_adapter(path, backbone)), (backbone.num_heads,)
+        path, WORDS, partial(_load_adapter, path, backbone), (backbone.num_heads,)
     )
     _check_fit(adapter.model.config, backbone, path.name)
     patched = model.clone()
@@ -92,12 +91,14 @@ def put_on_model(
     return patched
 
 
-def _load_adapter(path: Path, backbone: Any) -> torch.nn.Module:
-    """The weights of a file, refused by its header alone if they are not made for `backbone`."""
+def _load_adapter(path: Path, backbone: Any) -> tuple[Patcher, str]:
+    """The weights of a file and their fingerprint; refused by the header alone if they are not made for `backbone`."""
     file = open_infinitetalk(path)
     config = AdapterConfig.from_shapes(file.shapes, backbone.num_heads)
     _check_fit(config, backbone, path.name)
-    return load_strictly(partial(AudioAdapter, config, device="meta"), file.read(), path.name)
+    loaded = file.read()
+    adapter = load_strictly(partial(AudioAdapter, config, device="meta"), loaded.tensors, path.name)
+    return model_patcher(adapter), loaded.fingerprint
 
 
 def _check_fit(config: AdapterConfig, backbone: Any, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ import transformers
 from ...infinitetalk_core.audio.encoder_files import load_speech_encoder
 from ...infinitetalk_core.audio.sound import Sound, check_sound
 from ...infinitetalk_core.errors import InputError
-from ...infinitetalk_core.identity import run_key, sound_identity
+from ...infinitetalk_core.fingerprint import describe, key_of
 from ...infinitetalk_core.runs.voices import KeptVoice, KeptVoices
 from ...infinitetalk_core.speech import Speech, Voice
 from .files import temp_folder
-from .identity import model_identity, versions
+from .identity import versions
 from .patchers import Patcher
-from .shared_models import SharedModels
+from .shared_models import SharedModels, fingerprint_of
 from .video import RUNS_FOLDER, output_folder
 
 PROGRESS_STEPS = 100
@@ -28,10 +27,10 @@ KEPT_FROM_SECONDS = 60.0  # what is shorter is heard in a second or so
 
 
 class HostAudioEncoder:
-    """A speech encoder whose weights ComfyUI keeps on the GPU while there is room. identity: of its files."""
+    """A speech encoder of `SharedModels`, whose weights ComfyUI keeps on the GPU while there is room."""
 
-    def __init__(self, patcher: Patcher, identity: str | None):
-        self.patcher, self._identity = patcher, identity
+    def __init__(self, patcher: Patcher):
+        self.patcher = patcher
 
     def encode(self, voice: Sound) -> Voice:
         """Speech features (F, layers, channels) of a prepared voice; those of a long one are kept beside the runs, so
@@ -43,11 +42,12 @@ class HostAudioEncoder:
     def _key(self, voice: Sound) -> str:
         """Equal where the features are, to the bit."""
         encoder = self.patcher.model
-        return run_key(
+        settings = [encoder.network.config.to_json_string(), encoder.normalise_input]
+        return key_of(
             {
-                "voice": [sound_identity(voice.waveform), voice.sample_rate_hz],
-                "encoder": [self._identity, encoder.network.config.to_json_string(), encoder.normalise_input],
-                "windows": asdict(encoder.limits),
+                "voice": describe(voice),
+                "encoder": [fingerprint_of(self.patcher), *settings],
+                "windows": describe(encoder.limits),
                 "computed": [str(encoder.dtype), str(self.patcher.load_device), transformers.__version__],
                 "versions": versions(),
             }
@@ -68,16 +68,17 @@ class HostAudioEncoder:
 def load_audio_encoder(path: Path, models: SharedModels | None = None) -> HostAudioEncoder:
     """The wav2vec 2.0 model of a file or folder. models: where loaded weights are shared."""
 
-    def load() -> Patcher:
+    def load() -> tuple[Patcher, str]:
+        encoder = load_speech_encoder(path)
         # Plain PyTorch layers: always loaded whole (a few hundred MB), never in parts.
-        return comfy.model_patcher.ModelPatcher(
-            load_speech_encoder(path),
+        patcher = comfy.model_patcher.ModelPatcher(
+            encoder,
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )
+        return patcher, encoder.fingerprint
 
-    models = models or SharedModels()
-    return HostAudioEncoder(models.patcher(path, "audio encoder", load), model_identity(path, models.files))
+    return HostAudioEncoder((models or SharedModels()).patcher(path, "audio encoder", load))
 
 
 def kept_voices() -> KeptVoices:

@@ -1,9 +1,10 @@
 """The models of all graphs: one copy of each in this process, kept in the engine's cache, moved by ComfyUI.
 
-A graph gets a clone of the cached ModelPatcher, and with it, as an attachment that ComfyUI hands on to every further
-clone, the lease. So the lease ends exactly when the last patcher made from it is gone: when ComfyUI forgets the
-outputs of the loader and of the nodes behind it. The cached patcher itself is the parent of them all, so ComfyUI goes
-on counting an idle model that is still on the GPU, and unloads it when it needs the room.
+A graph gets a clone of the cached ModelPatcher, and with it, as attachments that ComfyUI hands on to every further
+clone, the lease and the fingerprint of the weights that were read. So the lease ends exactly when the last patcher made
+from it is gone: when ComfyUI forgets the outputs of the loader and of the nodes behind it. The cached patcher itself is
+the parent of them all, so ComfyUI goes on counting an idle model that is still on the GPU, and unloads it when it needs
+the room.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .patchers import Patcher
 
 log = logging.getLogger("infinitetalk")
 LEASE = "infinitetalk_lease"
+FINGERPRINT = "infinitetalk_fingerprint"
 GB = 1e9
 SHARE_OF_RAM = 4
 FREE_ROUTES = ("/free", "/api/free")
@@ -43,14 +45,18 @@ class SharedModels:
         self.cache = ModelCache(budget, lambda patcher: int(patcher.model_size()))
         self.files = FileIdentities()  # so that the next run does not read samples of the same files again
 
-    def patcher(self, path: Path, kind: str, load: Callable[[], Patcher], options: tuple[Any, ...] = ()) -> Patcher:
+    def patcher(
+        self, path: Path, kind: str, load: Callable[[], tuple[Patcher, str]], options: tuple[Any, ...] = ()
+    ) -> Patcher:
         """The model of a file as a ModelPatcher of the caller's own. kind: for people. options: what makes other
-        weights of the same file. load: makes it, if it is not here."""
+        weights of the same file. load: makes it, if it is not here, and the fingerprint of what it read."""
         begun, read = time.perf_counter(), []
 
         def make() -> Patcher:
             read.append(path)
-            return load()
+            loaded, fingerprint = load()
+            loaded.set_attachments(FINGERPRINT, fingerprint)
+            return loaded
 
         lease = self.cache.get(ModelKey(FileStamp.of(path), kind, options), make)
         size = lease.value.model_size() / GB
@@ -84,8 +90,16 @@ class SharedModels:
         self.cache.set_budget(default_budget_bytes() if budget_gb < 0 else round(budget_gb * GB))
 
 
+def fingerprint_of(patcher: Patcher) -> str:
+    """Of the weights that were read for a model of `SharedModels`, or for the model that it is a clone of."""
+    found = patcher.get_attachment(FINGERPRINT)
+    if found is None:
+        raise ValueError("this model was not loaded by SharedModels, so it has no fingerprint")
+    return str(found)
+
+
 def split(patcher: Patcher) -> tuple[int, int]:
-    """The bytes of a model in RAM (or still mapped from its file) and on the GPU."""
+    """The bytes of a model in RAM and on the GPU."""
     size = int(patcher.model_size())
     gpu = 0
     if patcher.load_device.type != "cpu":

@@ -69,10 +69,11 @@ def level_at(sigmas: Tensor, share: float) -> float:
 def load_uni3c_patcher(path: Path, models: SharedModels | None = None) -> Patcher:
     """The Uni3C ControlNet of a file, loaded and moved by ComfyUI. models: where loaded weights are shared."""
 
-    def load() -> Patcher:
+    def load() -> tuple[Patcher, str]:
         file = open_uni3c(path)
         make = partial(Uni3C, Uni3CConfig.from_shapes(file.shapes), device="meta")
-        return model_patcher(load_strictly(make, file.read(), path.name))
+        loaded = file.read()
+        return model_patcher(load_strictly(make, loaded.tensors, path.name)), loaded.fingerprint
 
     return (models or SharedModels()).patcher(path, "Uni3C", load)
 

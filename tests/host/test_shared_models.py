@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -75,3 +76,36 @@ def test_what_is_on_the_gpu_is_told_apart(shared):
     split = import_module(type(shared).__module__).split
     assert split(patcher("cuda", 10, 4)) == (6, 4)
     assert split(patcher("cpu", 10, 10)) == (10, 0)
+
+
+def test_every_clone_knows_which_weights_were_read(core, files, shared, base, models_dir, tmp_path):
+    module = import_module(type(shared).__module__)
+    model = core.adapter.put_on_model(base, files.infinitetalk, 1.0, models=shared)
+    (adapter,) = model.clone().get_additional_models_with_key(core.adapter.KEY)
+    read = module.fingerprint_of(adapter)
+    assert module.fingerprint_of(adapter.clone().clone()) == read
+    copy = tmp_path / "copy.safetensors"
+    shutil.copyfile(files.infinitetalk, copy)
+    other = core.adapter.put_on_model(base, copy, 1.0, models=shared)
+    assert module.fingerprint_of(other.get_additional_models_with_key(core.adapter.KEY)[0]) == read
+    camera = module.fingerprint_of(core.uni3c.load_uni3c_patcher(files.uni3c, shared))
+    audio = import_module(f"{core.adapter.__package__}.audio")
+    encoder = audio.load_audio_encoder(models_dir / "audio_encoders" / "tiny_wav2vec2.safetensors", shared)
+    assert len({read, camera, module.fingerprint_of(encoder.patcher)}) == 3
+    with pytest.raises(ValueError, match="has no fingerprint"):
+        module.fingerprint_of(base)
+
+
+def test_a_file_that_is_written_in_place_is_other_weights_for_new_graphs_only(core, files, shared, tmp_path):
+    path = tmp_path / "uni3c.safetensors"
+    shutil.copyfile(files.uni3c, path)
+    first = core.uni3c.load_uni3c_patcher(path, shared)
+    want = {name: value.clone() for name, value in first.model.state_dict().items()}
+    with path.open("r+b") as file:
+        file.seek(-5000, 2)
+        file.write(bytes(5000))
+    second = core.uni3c.load_uni3c_patcher(path, shared)
+    fingerprint_of = import_module(type(shared).__module__).fingerprint_of
+    assert fingerprint_of(first) != fingerprint_of(second)
+    now = first.model.state_dict()
+    assert all(torch.equal(now[name], value) for name, value in want.items())

@@ -44,7 +44,7 @@ def ours(core, path):
     """The file in ComfyUI's casting layers."""
     file = core.files.open_uni3c(path)
     model = core.model.Uni3C(core.model.Uni3CConfig.from_shapes(file.shapes), comfy.ops.manual_cast, device="meta")
-    model.load_state_dict(file.read(), assign=True)
+    model.load_state_dict(file.read().tensors, assign=True)
     return model
 
 

@@ -47,7 +47,7 @@ def numbers(read) -> dict[str, np.ndarray]:
 def check(path, weights, limit, quantised: bool) -> None:
     file = open_infinitetalk(path)
     assert AdapterConfig.from_shapes(file.shapes, heads=2) == CONFIG
-    read = file.read()
+    read = file.read().tensors
     assert read.keys() == weights.keys()
     assert any(isinstance(v, Quantised) for v in read.values()) is quantised, "quantised weights stay quantised"
     for name, value in numbers(read).items():
@@ -112,7 +112,7 @@ def test_gguf_blocks_are_read_as_the_gguf_package_reads_them(name):
 
 def test_quantised_weights_are_as_small_in_memory_as_on_the_disk(weights, tmp_path):
     layouts.write_gguf(tmp_path / "x.gguf", weights, "Q4_K")
-    read = open_infinitetalk(tmp_path / "x.gguf").read()
+    read = open_infinitetalk(tmp_path / "x.gguf").read().tensors
     proj = read["blocks.0.audio_cross_attn.proj.weight"]
     assert isinstance(proj, Quantised)
     assert proj.shape == (256, 256)
@@ -133,7 +133,7 @@ def test_uni3c_in_quantised_layouts(tmp_path):
     for name, limit in (("x.gguf", 7e-3), ("x.safetensors", 3.2e-2)):
         file = open_uni3c(tmp_path / name)
         assert Uni3CConfig.from_shapes(file.shapes, heads=2) == config
-        read = file.read()
+        read = file.read().tensors
         assert isinstance(read["controlnet_blocks.0.self_attn.to_q.weight"], Quantised)
         for key, value in numbers(read).items():
             assert value.shape == weights[key].shape, "convolutions have five dimensions, GGUF has four"

@@ -75,7 +75,7 @@ def test_weights_load_from_every_plain_layout(uni3c, layout, dtype, tmp_path):
     path = save(tmp_path / "x.safetensors", {LAYOUTS[layout](k): v for k, v in weights.items()}, dtype)
     file = open_uni3c(path)
     assert Uni3CConfig.from_shapes(file.shapes, heads=2) == CONFIG
-    loaded = file.read()
+    loaded = file.read().tensors
     assert loaded.keys() == weights.keys()
     for name, tensor in weights.items():
         assert loaded[name].dtype == dtype
