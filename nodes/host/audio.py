@@ -15,7 +15,7 @@ from ...infinitetalk_core.audio.sound import Sound, check_sound
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.fingerprint import describe, key_of
 from ...infinitetalk_core.runs.voices import KeptVoice, KeptVoices
-from ...infinitetalk_core.speech import Speech, Voice
+from ...infinitetalk_core.speech import EncodedVoice, Speech, Voice
 from .files import temp_folder
 from .identity import versions
 from .patchers import Patcher
@@ -32,12 +32,13 @@ class HostAudioEncoder:
     def __init__(self, patcher: Patcher):
         self.patcher = patcher
 
-    def encode(self, voice: Sound) -> Voice:
-        """Speech features (F, layers, channels) of a prepared voice; those of a long one are kept beside the runs, so
-        that going on with one does not hear it again."""
+    def encode(self, voice: Sound) -> EncodedVoice:
+        """Speech features (F, layers, channels) of a prepared voice, and their key; those of a long one are kept beside
+        the runs, so that going on with one does not hear it again."""
+        key = self._key(voice)
         if voice.seconds < KEPT_FROM_SECONDS:
-            return self._hear(voice)
-        return kept_voices().heard(self._key(voice), lambda: self._hear(voice))
+            return EncodedVoice(self._hear(voice), key)
+        return EncodedVoice(kept_voices().heard(key, lambda: self._hear(voice)), key)
 
     def _key(self, voice: Sound) -> str:
         """Equal where the features are, to the bit."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib import import_module
 from types import SimpleNamespace
 
 import folder_paths
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture
@@ -36,8 +38,8 @@ def test_a_long_voice_is_heard_once(ear, pack):
     voice = sound(pack, 61)
     first = ear.encoder.encode(voice)
     again = ear.encoder.encode(voice)
-    rows = torch.arange(len(first))
-    assert ear.heard == 1 and torch.equal(first[rows], again[rows])
+    rows = torch.arange(len(first.features))
+    assert ear.heard == 1 and torch.equal(first.features[rows], again.features[rows]) and first.key == again.key
     voice.waveform[0, 500_000] += 0.01
     ear.encoder.encode(voice)
     assert ear.heard == 2, "a sample is another voice"
@@ -51,3 +53,29 @@ def test_a_long_voice_is_heard_once(ear, pack):
 def test_a_short_voice_leaves_nothing(ear, pack):
     ear.encoder.encode(sound(pack, 2))
     assert not list(ear.folder.iterdir())
+
+
+def test_what_was_encoded_is_known_by_its_key(ear, pack, models_dir, tmp_path):
+    """Whatever the encoder's file is called, and however long ago it was read."""
+    voice, short = sound(pack, 2), sound(pack, 1)
+    key = ear.encoder.encode(voice).key
+    copy = tmp_path / "copy.safetensors"
+    shutil.copyfile(models_dir / "audio_encoders" / "tiny_wav2vec2.safetensors", copy)
+    assert ear.audio.load_audio_encoder(copy).encode(voice).key == key
+    weights = load_file(copy)
+    name = next(name for name in weights if name.endswith("attention.q_proj.weight"))
+    weights[name].view(-1)[7] *= 1.01
+    save_file(weights, copy)
+    others = [ear.encoder.encode(short).key, ear.audio.load_audio_encoder(copy).encode(voice).key]
+    ear.encoder.patcher.model.double()
+    others.append(ear.encoder.encode(voice).key)
+    ear.encoder.patcher.model.float()
+    assert len({key, *others}) == 4, "another voice, other weights, other arithmetic"
+
+
+def test_both_speakers_have_a_key(ear, pack):
+    speech = import_module(f"{pack.__name__}.infinitetalk_core.speech")
+    sounds = [sound(pack, 1), sound(pack, 2)]
+    found = speech.encode_speakers(ear.encoder.encode, sounds, speech.Timing.TOGETHER)
+    again = speech.encode_speakers(ear.encoder.encode, sounds[::-1], speech.Timing.TOGETHER)
+    assert len(set(found.encoded)) == 2 and again.encoded == found.encoded[::-1]

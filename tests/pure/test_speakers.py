@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 from infinitetalk_core.audio.sound import Sound, lay_out, mix, place
 from infinitetalk_core.chunks.speaker_masks import Box, areas_of
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.speech import Timing, encode_speakers, encode_speech
+from infinitetalk_core.fingerprint import describe, tensor_fingerprint
+from infinitetalk_core.scratch import RowWriter, StoredRows
+from infinitetalk_core.speech import EncodedVoice, Speech, Timing, encode_speakers, encode_speech
 
 RATE = 16000
 
@@ -77,6 +80,51 @@ def test_one_voice_keeps_its_sound():
     speech = encode_speech(loudness_a_frame, sound)
     assert speech.sound is sound
     assert speech.frames == 25
+
+
+def known(voice: Sound) -> EncodedVoice:
+    """As the host encodes: with a key."""
+    return EncodedVoice(loudness_a_frame(voice), tensor_fingerprint(voice.waveform))
+
+
+@pytest.mark.parametrize("encode", [known, loudness_a_frame], ids=["known by a key", "known by its features"])
+@pytest.mark.parametrize("timing", Timing)
+def test_a_speech_is_known_by_who_says_what(encode, timing):
+    def found(sounds: list[Sound | None], areas=None) -> object:
+        return describe(encode_speakers(encode, sounds, timing, areas))
+
+    one, two = tone(1.0), tone(1.0, hz=300.0)
+    boxes = (Box(0, 0, 8, 8), Box(8, 0, 16, 8))
+    speech = found([one, two])
+    assert speech == found([tone(1.0), tone(1.0, hz=300.0)])
+    others = [found([two, one]), found([one, one]), found([one, None]), found([None, one]), found([one, two], boxes)]
+    assert all(other != speech for other in others)
+    assert found([one, two], boxes) == found([one, two], boxes) != found([one, two], boxes[::-1])
+    if timing is Timing.TOGETHER:
+        mixes = [encode_speakers(encode, pair, timing).sound.waveform for pair in ([one, two], [two, one])]
+        assert torch.equal(*mixes), "what is heard does not tell them apart"
+
+
+def test_last_bits_of_the_features_do_not_make_another_speech():
+    one = encode_speech(known, tone(1.0))
+    assert describe(one) == describe(replace(one, voices=(one.voices[0] * (1 + 1e-7),)))
+    assert describe(one) != describe(replace(one, encoded=("another",)))
+    plain = replace(one, encoded=())
+    assert describe(plain) != describe(replace(plain, voices=(one.voices[0] * 1.01,)))
+    with pytest.raises(ValueError, match="1 voices need as many keys or none, got 2"):
+        replace(one, encoded=("a", "b"))
+
+
+def test_features_in_a_file_are_known_as_those_in_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr("infinitetalk_core.scratch.KEPT_BYTES", 1000)
+    features = torch.randn(700, 2, 5)
+    writer = RowWriter(tuple(features.shape), tmp_path)
+    writer.append(features)
+    assert isinstance(writer.rows(), StoredRows)
+    speech = Speech((features,), tone(28.0))
+    assert describe(speech) == describe(replace(speech, voices=(writer.rows(),)))
+    features[699, 1, 4] += 1e-3
+    assert describe(speech) != describe(replace(speech, voices=(writer.rows(),)))
 
 
 def test_in_turn_equals_the_reference():
