@@ -1,8 +1,9 @@
 """Features of long voices on the disk, so that a run that goes on need not hear its voice again.
 
-A file a voice, named by its key: the numbers as they are, then its shape and their checksum as JSON in END_BYTES. It is
-no part of a run: the voice is heard before it is known which run it is for. So it is kept within limits of its own, and
-a file that is missing, damaged or refused by the disk costs the hearing and nothing else.
+A file a voice, named by its key: the numbers as they are, then the key, their shape and their checksum as JSON in
+END_BYTES. It is no part of a run: the voice is heard before it is known which run it is for. So it is kept within
+limits of its own, and a file that is missing, damaged, another voice's or refused by the disk costs the hearing and
+nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import IO
@@ -26,6 +28,7 @@ from ..speech import Voice
 from .disk import Disk
 
 SUFFIX = ".voice"
+FORMAT = 2
 END_BYTES = 256
 ROWS_AT_ONCE = 256  # of wav2vec base 9 MB
 READ_BYTES = 1 << 24
@@ -36,11 +39,11 @@ log = logging.getLogger("infinitetalk")
 
 
 class KeptVoice(StoredRows):
-    """Features that are read from their file, a few rows at a time."""
+    """Features that are read from their file, a few rows at a time. end: what `_check` found in it."""
 
-    def __init__(self, file: IO[bytes], shape: tuple[int, ...], path: Path) -> None:
-        super().__init__(file, shape)
-        self._path = path
+    def __init__(self, file: IO[bytes], end: _End, path: Path) -> None:
+        super().__init__(file, end.shape)
+        self._end, self._path = end, path
 
     def _read(self, first: int, stop: int) -> Tensor:
         try:
@@ -49,8 +52,12 @@ class KeptVoice(StoredRows):
             # A network drive that was away never takes an old handle back, and ComfyUI goes on handing this voice out.
             if not self._path.exists():
                 raise
+            file = self._path.open("rb", buffering=0)
+            if _check(file) != self._end:
+                file.close()
+                raise
             with self._lock:
-                self._file = self._path.open("rb", buffering=0)
+                self._file = file
         return super()._read(first, stop)
 
     def give_up(self) -> None:
@@ -100,15 +107,17 @@ class KeptVoices:
     def _find(self, key: str) -> KeptVoice | None:
         path = self._path(key)
         try:
-            with open(path, "rb") as file:
-                shape = _shape_if_whole(file)
-            if shape is not None:
-                with contextlib.suppress(OSError):
-                    os.utime(path)  # needed now
-                return KeptVoice(path.open("rb", buffering=0), shape, path)
+            file = path.open("rb", buffering=0)
         except OSError:
             return None
-        log.warning("InfiniteTalk: %s is damaged; the voice is heard again", path)
+        end = _check(file)
+        if end is not None and end.key == key:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # needed now
+            return KeptVoice(file, end, path)
+        file.close()
+        what = "is damaged" if end is None else "is another voice's under this one's name"
+        log.warning("InfiniteTalk: %s %s; the voice is heard again", path, what)
         with contextlib.suppress(OSError):
             path.unlink()
         return None
@@ -116,7 +125,7 @@ class KeptVoices:
     def _keep(self, key: str, voice: Voice) -> None:
         self._disk.make_folder(self.folder)
         self._make_room(prod(voice.shape) * 4 + END_BYTES)
-        self._disk.write(self._path(key), _content(voice))
+        self._disk.write(self._path(key), _content(key, voice))
 
     def _make_room(self, size: int) -> None:
         """Remove those that were needed longest ago, and what a crash left half written, as far as there is no room."""
@@ -139,7 +148,27 @@ class KeptVoices:
         return found
 
 
-def _content(voice: Voice) -> Iterator[bytes]:
+@dataclass(frozen=True)
+class _End:
+    """What stands at the end of a file."""
+
+    key: str
+    shape: tuple[int, ...]
+    crc32: int
+
+    def to_bytes(self) -> bytes:
+        return json.dumps({"format": FORMAT, **vars(self)}).encode().ljust(END_BYTES)
+
+    @staticmethod
+    def of(data: bytes) -> _End:
+        """Raises ValueError, KeyError or TypeError for anything else, and for files of earlier versions."""
+        found = json.loads(data)
+        if found["format"] != FORMAT:
+            raise ValueError("a file of another version")
+        return _End(found["key"], tuple(found["shape"]), found["crc32"])
+
+
+def _content(key: str, voice: Voice) -> Iterator[bytes]:
     """The file, in parts."""
     checksum = 0
     for start in range(0, len(voice), ROWS_AT_ONCE):
@@ -147,17 +176,16 @@ def _content(voice: Voice) -> Iterator[bytes]:
         part = rows.numpy().tobytes()
         checksum = zlib.crc32(part, checksum)
         yield part
-    yield json.dumps({"shape": list(voice.shape), "crc32": checksum}).encode().ljust(END_BYTES)
+    yield _End(key, tuple(voice.shape), checksum).to_bytes()
 
 
-def _shape_if_whole(file: IO[bytes]) -> tuple[int, ...] | None:
-    """What shape the numbers in a file have; None if they are not all there and as they were."""
+def _check(file: IO[bytes]) -> _End | None:
+    """What stands at the end of a file; None if the numbers are not all there and as they were."""
     try:
         numbers = file.seek(0, os.SEEK_END) - END_BYTES
         file.seek(max(numbers, 0))
-        end = json.loads(file.read(END_BYTES))
-        shape = tuple(end["shape"])
-        if prod(shape) * 4 != numbers:
+        end = _End.of(file.read(END_BYTES))
+        if prod(end.shape) * 4 != numbers:
             return None
         file.seek(0)
         checksum = 0
@@ -169,4 +197,4 @@ def _shape_if_whole(file: IO[bytes]) -> tuple[int, ...] | None:
             numbers -= len(part)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return shape if checksum == end["crc32"] else None
+    return end if checksum == end.crc32 else None

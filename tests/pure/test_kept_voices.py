@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from infinitetalk_core.audio.windows import speech_windows
-from infinitetalk_core.identity import sound_identity
+from infinitetalk_core.fingerprint import tensor_fingerprint
 from infinitetalk_core.runs import voices as voices_module
 from infinitetalk_core.runs.disk import Disk
 from infinitetalk_core.runs.voices import KeptVoice, KeptVoices
@@ -85,6 +87,37 @@ def test_a_damaged_voice_is_heard_again(tmp_path, harm):
     assert path.read_bytes() == whole, "and kept anew"
 
 
+@pytest.mark.parametrize("how", ["renamed", "copied"])
+def test_another_voices_file_under_this_ones_name_is_not_taken(tmp_path, how, caplog):
+    other, kept = Ear(FEATURES + 1), KeptVoices(tmp_path)
+    kept.heard("b", other)
+    place = shutil.move if how == "renamed" else shutil.copyfile
+    place(tmp_path / "b.voice", tmp_path / "a.voice")
+    ear = Ear()
+    assert same(kept.heard("a", ear)) and ear.times == 1
+    assert "a.voice is another voice's under this one's name; the voice is heard again" in caplog.text
+    assert same(KeptVoices(tmp_path).heard("a", Ear(None))), "and is kept now"
+
+
+def test_a_file_of_an_earlier_version_is_heard_again(tmp_path):
+    """It had no key in it."""
+    ear, kept = Ear(), KeptVoices(tmp_path)
+    kept.heard("a", ear)
+    path = tmp_path / "a.voice"
+    whole = path.read_bytes()
+    end = {k: v for k, v in json.loads(whole[-voices_module.END_BYTES :]).items() if k in ("shape", "crc32")}
+    path.write_bytes(whole[: -voices_module.END_BYTES] + json.dumps(end).encode().ljust(voices_module.END_BYTES))
+    assert same(kept.heard("a", ear)) and ear.times == 2 and path.read_bytes() == whole
+
+
+def test_the_file_that_was_checked_is_the_one_that_is_read(tmp_path):
+    """Not another one that has its name a moment later."""
+    voice = KeptVoices(tmp_path).heard("a", Ear())
+    KeptVoices(tmp_path / "other").heard("a", Ear(FEATURES + 1))
+    (tmp_path / "other" / "a.voice").replace(tmp_path / "a.voice")
+    assert same(voice)
+
+
 def test_a_full_disk_costs_the_keeping_and_nothing_else(tmp_path, caplog):
     class Full(Disk):
         def _put(self, file, data):
@@ -137,6 +170,11 @@ def test_a_drive_that_was_away_for_a_moment_is_read_again(tmp_path, monkeypatch)
     voice = KeptVoices(tmp_path).heard("a", Ear())
     monkeypatch.setattr(voice, "_file", Stale())
     assert same(voice)
+    KeptVoices(tmp_path / "other").heard("a", Ear(FEATURES + 1))
+    (tmp_path / "other" / "a.voice").replace(tmp_path / "a.voice")
+    monkeypatch.setattr(voice, "_file", Stale())
+    with pytest.raises(OSError):
+        same(voice)
     (tmp_path / "a.voice").unlink()
     monkeypatch.setattr(voice, "_file", Stale())
     with pytest.raises(OSError):
@@ -155,9 +193,9 @@ def test_what_was_given_up_can_be_read_until_it_is_let_go(tmp_path):
 
 def test_a_sound_is_its_whole_content():
     sound = torch.zeros(2, 30_000_000)  # 240 MB, of which samples would miss most
-    plain = sound_identity(sound)
+    plain = tensor_fingerprint(sound)
     sound[1, 17_654_321] = 1e-4
-    changed = sound_identity(sound)
-    assert plain != changed == sound_identity(sound.clone())
-    assert sound_identity(torch.zeros(1, 1).expand(2, 9)) == sound_identity(torch.zeros(2, 9))
-    assert sound_identity(torch.zeros(1, 18)) != sound_identity(torch.zeros(2, 9))
+    changed = tensor_fingerprint(sound)
+    assert plain != changed == tensor_fingerprint(sound.clone())
+    assert tensor_fingerprint(torch.zeros(1, 1).expand(2, 9)) == tensor_fingerprint(torch.zeros(2, 9))
+    assert tensor_fingerprint(torch.zeros(1, 18)) != tensor_fingerprint(torch.zeros(2, 9))
