@@ -22,6 +22,7 @@ from fault_table import survived
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
+WEIGHTS = "tiny_infinitetalk_single.safetensors"
 KILLS = int(os.environ.get("INFINITETALK_KILLS", "3"))  # 20 for a release
 
 
@@ -197,6 +198,46 @@ def test_a_source_that_is_changed_or_deleted_while_it_is_read(bench, undisturbed
         survived("source deleted in mid-run", "after the second chunk", "the run goes on: the file stays open")
     finally:
         source.write_bytes(content)
+
+
+@contextlib.contextmanager
+def model_of_its_own(bench, path: str) -> Iterator[Path]:
+    """A file of the server's models folder as a copy that may be harmed; the original stays as it is."""
+    models, shared = bench.base / "models", (bench.base / "models").resolve()
+    whole = shared / path
+    models.unlink()
+    try:
+        for folder in shared.iterdir():
+            (models / folder.name).mkdir(parents=True)
+            for file in folder.iterdir():
+                (models / folder.name / file.name).symlink_to(file)
+        (models / path).unlink()
+        shutil.copyfile(whole, models / path)
+        yield models / path
+    finally:
+        shutil.rmtree(models)
+        models.symlink_to(shared, target_is_directory=True)
+
+
+@pytest.mark.parametrize("how", ["truncated", "overwritten"])
+def test_a_weights_file_that_is_harmed_while_a_chunk_is_made(bench, undisturbed, how):
+    """A job has its weights in memory of its own."""
+    with model_of_its_own(bench, f"model_patches/{WEIGHTS}") as weights:
+
+        def harm() -> None:
+            with weights.open("r+b") as file:
+                if how == "truncated":
+                    file.truncate(0)
+                else:
+                    file.write(bytes(weights.stat().st_size))
+
+        bench.faults(slow=1.0)
+        prompt = bench.queue()
+        bench.when(bench.records, harm)
+        result = bench.server.follow(prompt, timeout=300)
+        assert bench.server.alive() and result.status == "success", result.error or bench.server.log_tail()
+        assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
+    survived(f"weights file {how} in mid-run", "while the second chunk is made", "the same video to the bit")
 
 
 def test_a_clock_that_goes_backwards(bench, undisturbed):
