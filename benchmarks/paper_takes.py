@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import fmean
@@ -22,11 +22,12 @@ from torch import Tensor
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.audio.voice import SAMPLE_RATE_HZ
-from infinitetalk_core.chunks.camera import FilmedGuide
-from infinitetalk_core.chunks.conditioning import seeded_noise
-from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
+from infinitetalk_core.chunks.camera import CameraControl, FilmedGuide
+from infinitetalk_core.chunks.dub import dub
+from infinitetalk_core.chunks.job import ColourHold, Job, Reference, Sampling
 from infinitetalk_core.chunks.plan import Chunk
-from infinitetalk_core.chunks.reference import Picking, Policy, pick_references
+from infinitetalk_core.chunks.reference import Picking, Policy
+from infinitetalk_core.fingerprint import Component
 from infinitetalk_core.metrics.camera_motion import camera_error, measure_camera
 from infinitetalk_core.metrics.chunk import ChunkMetrics, measure
 from infinitetalk_core.metrics.copying import copying
@@ -45,7 +46,7 @@ from infinitetalk_core.training.vae import WanVae, fast
 from infinitetalk_core.training.voices import Utterance, join, on_whole_frames, silence, speak
 from infinitetalk_core.video.source import PictureBatch
 
-from .paper_conditions import CODEC, SHIFT, Condition
+from .paper_conditions import CHUNK_FRAMES, CODEC, SHIFT, Condition
 
 OWN_WORDS = 500_000  # added to a seed: what the person in the source says
 SHUFFLES = 5
@@ -155,19 +156,22 @@ def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
     """The run, as the nodes put it together."""
     picking = Picking(condition.policy, seed=seed)
     source = PictureBatch(scene.source)
-    plan = condition.plan
+    # The voice goes on after the last whole chunk.
+    heard = scene.speech.sound
+    samples = condition.frames * heard.sample_rate_hz // FRAMES_PER_SECOND
+    camera = CameraControl(Component(None, "Uni3C"), FilmedGuide(source)) if condition.uni3c else None
     return Job(
-        plan=plan,
-        picks=pick_references(plan, picking, source.length),
-        context_frames=condition.context,
-        speech=scene.speech,
+        speech=replace(scene.speech, sound=Sound(heard.waveform[:, :samples], heard.sample_rate_hz)),
         reference=Reference(source, source.height, source.width, picking),
-        masks=None,
-        colour=ColourHold(condition.colour_hold, over=condition.colour_over),
-        noise=seeded_noise(seed),
-        strengths=(condition.sdedit,) if condition.sdedit < 1 else (),
-        camera=FilmedGuide(source) if condition.uni3c else None,
-        seam_fade=condition.seam_fade,
+        sampling=Sampling(
+            seed=seed,
+            chunk_frames=CHUNK_FRAMES,
+            context_frames=condition.context,
+            colour=ColourHold(condition.colour_hold, over=condition.colour_over),
+            seam_fade=condition.seam_fade,
+            sdedit=(condition.sdedit,) if condition.sdedit < 1 else (),
+            camera=camera,
+        ),
     )
 
 
@@ -207,10 +211,10 @@ def make_row(condition: Condition, seed: int, models: Path, variant: Path) -> tu
     scene = make_scene(condition, seed, encode)
     job = make_job(condition, scene, seed)
     take = film(job, make_models(condition, models, variant))
-    numbers = {**mouth_numbers(take.frames, scene), **chunk_numbers(take, job)}
+    numbers = {**mouth_numbers(take.frames, scene), **chunk_numbers(take, condition)}
     if condition.portrait:
         return numbers, {}
-    more, curves = source_numbers(condition, take, scene, job)
+    more, curves = source_numbers(condition, take, scene)
     return {**numbers, **more}, curves
 
 
@@ -238,14 +242,14 @@ def beyond(opening: Curve, source: Curve, voice: Curve) -> float:
     return (own - heard * chance) / math.sqrt(max((1 - heard**2) * (1 - chance**2), 1e-3))
 
 
-def chunk_numbers(take: Take, job: Job) -> Numbers:
+def chunk_numbers(take: Take, condition: Condition) -> Numbers:
     """Seams and sharpness; how much moves from frame to frame (0 … 255)."""
     steps = (take.frames[1:] - take.frames[:-1]).abs().mean((1, 2, 3))
     seams = [chunk.seam for chunk in take.chunks if chunk.seam is not None]
     return {
         "seam": fmean(seams) if seams else None,
         "seam_worst": max(seams) if seams else None,
-        "seam_latent": seam_among_latents(steps, job.plan) if seams else None,
+        "seam_latent": seam_among_latents(steps, condition.plan) if seams else None,
         "sharpness": fmean(chunk.sharpness for chunk in take.chunks),
         "motion": 255 * steps.mean().item(),
     }
@@ -264,10 +268,10 @@ def seam_among_latents(steps: Tensor, plan: Sequence[Chunk]) -> float:
     return fmean(steps[i - 1].item() for i in joins) / fmean(steps[i - 1].item() for i in inside)
 
 
-def source_numbers(condition: Condition, take: Take, scene: Scene, job: Job) -> tuple[Numbers, dict[str, list[float]]]:
+def source_numbers(condition: Condition, take: Take, scene: Scene) -> tuple[Numbers, dict[str, list[float]]]:
     """Everything that compares with the source at the same time."""
     background = border(scene.source) if condition.moving_camera else still_pixels(scene.source)
-    curve = drift_curve(take.frames, scene.source, job.plan, background)
+    curve = drift_curve(take.frames, scene.source, condition.plan, background)
     numbers = drift_numbers(curve)
     numbers["background_difference"] = curve.mean("background_difference")
     if condition.moving_camera:
@@ -275,7 +279,7 @@ def source_numbers(condition: Condition, take: Take, scene: Scene, job: Job) -> 
         numbers |= {"camera_shift": error.shift, "camera_scale": error.scale}
     if condition.policy is not Policy.PREVIOUS_OUTPUT:  # which looks at no frame of the source
         mouths = (scene.truth, scene.own_mouth)
-        copied = copying(take.frames, scene.source, job.plan, take.looked_at, mouths)
+        copied = copying(take.frames, scene.source, condition.plan, take.looked_at, mouths)
         numbers |= {"pose_own_time": copied.own_time, "pose_copied": copied.copied}
     names = ("colour", "identity", "background")
     curves = {name: [getattr(chunk, name) for chunk in curve.chunks] for name in names}

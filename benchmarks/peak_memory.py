@@ -20,7 +20,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,12 +95,9 @@ def stand_in_decode(latents):
 def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> Watch:
     """One job."""
     seconds = (CHUNK + (options.chunks - 1) * STEP) / 25
-    job = make_job(argparse.Namespace(seconds=seconds, size=64, steps=options.steps), pack, models)
-    model, vae, encoder, sound, reference, settings = job
     height, width = SIZES[size]
-    reference = replace(reference, height=height, width=width)
-    settings = replace(settings, filename_prefix=f"peak_{size}")
-    speech = import_module(f"{pack}.infinitetalk_core.speech").encode_speech(encoder.encode, sound)
+    hear, model, vae = make_job(seconds, (height, width), options.steps, pack, models)
+    job = hear()
     run = import_module(f"{pack}.nodes.host.run")
     watch = Watch()
     real = options.real
@@ -122,7 +118,7 @@ def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> 
     vae.decode = next_chunk
     with watch:
         hidden = SimpleNamespace(prompt=None, extra_pnginfo=None)
-        run.run_dub((model, vae, None, None, None), speech, reference, settings, hidden)
+        run.run_job(job, hidden)
     return watch
 
 

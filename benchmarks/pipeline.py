@@ -41,8 +41,11 @@ class Stopwatch:
         setattr(owner, method, timed)
 
 
-def make_job(options: argparse.Namespace, pack: str, models: Path):
-    """Models, speech and reference as the nodes hand them to the sampler."""
+def make_job(seconds: float, size: tuple[int, int], steps: int, pack: str, models: Path):
+    """A job of the small random models as the nodes put it together. size: height and width of the video.
+
+    Returns (what encodes the speech and gives the job, MODEL, VAE).
+    """
     import comfy.sd
     import comfy.utils
     import numpy as np
@@ -58,30 +61,20 @@ def make_job(options: argparse.Namespace, pack: str, models: Path):
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models / "vae" / "tiny_wan_vae.safetensors")))
     encoder = module("nodes.host.audio").load_audio_encoder(models / "audio_encoders" / "tiny_wav2vec2.safetensors")
     sound = module("infinitetalk_core.audio.sound").Sound(
-        torch.sin(torch.arange(round(options.seconds * 16000)) / 20)[None] * 0.2, 16000
+        torch.sin(torch.arange(round(seconds * 16000)) / 20)[None] * 0.2, 16000
     )
     picture = torch.from_numpy(np.asarray(Image.open(REPO / "samples" / "portrait.png").convert("RGB"))).float() / 255
     source = module("infinitetalk_core.video.source").PictureBatch(picture[None])
-    reference = module("infinitetalk_core.chunks.dub").Reference(source, options.size, options.size)
-    sampling = module("infinitetalk_core.sampling.settings").SamplingSettings(options.steps, 1.0, 1.0)
-    settings = module("nodes.host.run").RunSettings(
-        sampling=sampling,
-        sampler=None,
-        sigmas=None,
-        seed=0,
-        chunk_frames=81,
-        context_frames=9,
-        colour=module("infinitetalk_core.chunks.dub").ColourHold(
-            over=module("infinitetalk_core.chunks.color").COLOUR_HOLD_FRAMES
-        ),
-        seam_fade=module("infinitetalk_core.chunks.seam").SEAM_FADE,
-        strengths=(),
-        pinned=None,
-        camera=None,
-        filename_prefix="benchmark",
-        crf=18,
-    )
-    return model, vae, encoder, sound, reference, settings
+    job = module("infinitetalk_core.chunks.job")
+    reference = job.Reference(source, *size)
+    guidance = module("infinitetalk_core.sampling.settings").SamplingSettings(steps, 1.0, 1.0)
+    components = module("nodes.host.run").components_of(None, None, model, vae)
+
+    def hear():
+        speech = module("infinitetalk_core.speech").encode_speech(encoder.encode, sound)
+        return job.Job(speech, reference, job.Sampling(guidance=guidance), components)
+
+    return hear, model, vae
 
 
 def main() -> None:
@@ -98,17 +91,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         folder_paths.set_output_directory(folder)
         write_tiny_models(Path(folder) / "models")
-        model, vae, encoder, sound, reference, settings = make_job(options, pack, Path(folder) / "models")
+        size = (options.size, options.size)
+        hear, model, vae = make_job(options.seconds, size, options.steps, pack, Path(folder) / "models")
         watch = Stopwatch()
         watch.watch(model.model, "apply_model", "DiT")
         watch.watch(vae, "encode", "VAE encode")
         watch.watch(vae, "decode", "VAE decode")
         start = time.perf_counter()
-        speech = import_module(f"{pack}.infinitetalk_core.speech").encode_speech(encoder.encode, sound)
+        job = hear()
         heard = time.perf_counter() - start
         hidden = SimpleNamespace(prompt=None, extra_pnginfo=None)
-        run = import_module(f"{pack}.nodes.host.run").run_dub
-        run((model, vae, None, None, None), speech, reference, settings, hidden)
+        import_module(f"{pack}.nodes.host.run").run_job(job, hidden)
         total = time.perf_counter() - start
     inside = sum(watch.seconds.values())
     print(f"{options.seconds:g} s at {options.size} x {options.size}, {options.steps} steps: {total:.1f} s in all")

@@ -40,6 +40,16 @@ class FileStamp:
         """Of an open file, which need not be the one that has its name by now. Raises OSError."""
         return cls(str(file.name), (_state(Path(file.name).name, os.fstat(file.fileno())),))
 
+    def same_content(self, other: FileStamp) -> bool:
+        """Whether sizes and times of content are equal. The time of the inode alone also changes when a file is renamed
+        or loses its name."""
+        return [part[1:3] for part in self.parts] == [part[1:3] for part in other.parts]
+
+    @property
+    def changed_ns(self) -> int:
+        """The last change of a file's content or inode, in ns since 1970."""
+        return max((max(part[2], part[3]) for part in self.parts), default=0)
+
 
 def _state(name: str, status: os.stat_result) -> tuple[str, int, int, int, int]:
     return name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

@@ -2,9 +2,11 @@
 
 from comfy_api.latest import io
 
+from ..infinitetalk_core.chunks.camera import CameraControl
 from ..infinitetalk_core.errors import InputError
+from ..infinitetalk_core.fingerprint import Component
 from .host.camera import filmed_guide
-from .host.uni3c import CameraControl
+from .host.shared_models import fingerprint_of
 from .types import CATEGORY, CameraPathType, CameraType, Uni3CType
 
 
@@ -60,4 +62,4 @@ class CameraControlNode(io.ComfyNode):
         if path is not None and guidance_video is not None:
             raise InputError("connect a camera path or a guidance video, not both")
         guide = path if guidance_video is None else filmed_guide(guidance_video)
-        return io.NodeOutput(CameraControl(uni3c, guide, strength, start, end))
+        return io.NodeOutput(CameraControl(Component(uni3c, fingerprint_of(uni3c)), guide, strength, start, end))

@@ -2,14 +2,11 @@
 
 from comfy_api.latest import io
 
-from ..infinitetalk_core.chunks.color import COLOUR_HOLD_FRAMES
-from ..infinitetalk_core.chunks.dub import ColourHold
-from ..infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES
-from ..infinitetalk_core.chunks.seam import SEAM_FADE, check_seam_fade
-from ..infinitetalk_core.chunks.takes import Following
-from ..infinitetalk_core.runs.session import Switches
+from ..infinitetalk_core.chunks.job import ColourHold, Job, Output, Sampling
+from ..infinitetalk_core.chunks.redo import AfterRedo, Redo
 from ..infinitetalk_core.sampling.settings import preset_for
-from .host.run import RunSettings, run_dub
+from ..infinitetalk_core.video.format import VideoFormat
+from .host.run import components_of, run_job
 from .shared import ModelNode
 from .types import (
     CATEGORY,
@@ -25,7 +22,7 @@ from .types import (
 )
 
 COLOUR_ANCHORS = ["chunk's reference", "first reference"]
-AFTER_REDO = [following.value for following in Following]
+AFTER_REDO = [after.value for after in AfterRedo]
 
 
 class ChunkSampler(ModelNode):
@@ -103,7 +100,7 @@ class ChunkSampler(ModelNode):
                 advanced(
                     io.Int.Input(
                         "chunk_frames",
-                        default=CHUNK_FRAMES,
+                        default=Sampling.chunk_frames,
                         min=5,
                         max=401,
                         step=4,
@@ -113,7 +110,7 @@ class ChunkSampler(ModelNode):
                 advanced(
                     io.Int.Input(
                         "context_frames",
-                        default=CONTEXT_FRAMES,
+                        default=Sampling.context_frames,
                         min=1,
                         max=397,
                         step=4,
@@ -123,7 +120,7 @@ class ChunkSampler(ModelNode):
                 ),
                 io.Float.Input(
                     "colour_hold",
-                    default=1.0,
+                    default=ColourHold.strength,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -141,13 +138,13 @@ class ChunkSampler(ModelNode):
                 ),
                 io.String.Input(
                     "filename_prefix",
-                    default="video/InfiniteTalk",
+                    default=Output.filename_prefix,
                     tooltip="Where in ComfyUI's output folder the file goes.",
                 ),
                 advanced(
                     io.Int.Input(
                         "crf",
-                        default=18,
+                        default=VideoFormat.crf,
                         min=0,
                         max=51,
                         tooltip="H.264 quality: 18 looks like the original, 23 is half the size. Not read where a "
@@ -189,7 +186,7 @@ class ChunkSampler(ModelNode):
                 advanced(
                     io.Int.Input(
                         "seam_fade",
-                        default=SEAM_FADE,
+                        default=Sampling.seam_fade,
                         min=0,
                         max=64,
                         tooltip="Frames over which a chunk leaves the look of the last frame before it, which the VAE "
@@ -207,56 +204,57 @@ class ChunkSampler(ModelNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> str:
+        """Run again where the file of a loaded model was changed: the loader's output is still the old one's."""
+        if cls.shared is None:
+            return ""
+        cls.shared.loaded.begin()  # ComfyUI asks before it runs anything
+        return "\n".join(cls.shared.loaded.changed())
+
+    @classmethod
     def execute(  # noqa: PLR0913 (one parameter an input)
         cls,
         model,
         vae,
         speech,
         reference,
-        seed: int,
-        chunk_frames: int = CHUNK_FRAMES,
-        context_frames: int = CONTEXT_FRAMES,
-        colour_hold: float = 1.0,
+        clip_vision=None,
+        positive=None,
+        negative=None,
+        sampler=None,
+        guidance=None,
+        video_format=None,
+        crf: int = VideoFormat.crf,
+        colour_hold: float = ColourHold.strength,
         colour_anchor: str = COLOUR_ANCHORS[0],
-        filename_prefix: str = "video/InfiniteTalk",
-        crf: int = 18,
+        filename_prefix: str = Output.filename_prefix,
         start_over: bool = False,
         keep_intermediates: bool = False,
         redo_chunks: str = "",
         after_redo: str = AFTER_REDO[0],
-        seam_fade: int = SEAM_FADE,
-        guidance=None,
-        clip_vision=None,
-        positive=None,
-        negative=None,
-        sdedit=(),
-        camera=None,
-        pinned=None,
-        sampler=None,
-        sigmas=None,
-        video_format=None,
+        **sampling,
     ) -> io.NodeOutput:
-        """Run it."""
+        """Put the job together and run it. sampling: inputs that are fields of `Sampling`, under the same names."""
         to_first = choice(colour_anchor, COLOUR_ANCHORS, "colour_anchor") == COLOUR_ANCHORS[1]
-        settings = RunSettings(
-            sampling=guidance or preset_for(reference.height, reference.width),
-            sampler=sampler,
-            sigmas=sigmas,
-            seed=seed,
-            chunk_frames=chunk_frames,
-            context_frames=context_frames,
-            colour=ColourHold(colour_hold, to_first, over=COLOUR_HOLD_FRAMES),
-            seam_fade=check_seam_fade(seam_fade),
-            strengths=sdedit,
-            pinned=pinned,
-            camera=camera,
-            filename_prefix=filename_prefix,
-            crf=crf,
-            redo=redo_chunks,
-            following=Following(choice(after_redo, AFTER_REDO, "after_redo")),
-            switches=Switches(start_over, keep_intermediates),
-            video_format=video_format,
+        job = Job(
+            speech=speech,
+            reference=reference,
+            sampling=Sampling(
+                guidance=guidance or preset_for(reference.height, reference.width),
+                colour=ColourHold(colour_hold, to_first),
+                **sampling,
+            ),
+            components=components_of(
+                cls.hidden,
+                cls.shared,
+                model,
+                vae,
+                clip_vision=clip_vision,
+                positive=positive,
+                negative=negative,
+                sampler=sampler,
+            ),
+            output=Output(video_format or VideoFormat(crf=crf), filename_prefix, start_over, keep_intermediates),
+            redo=Redo(redo_chunks, AfterRedo(choice(after_redo, AFTER_REDO, "after_redo"))),
         )
-        models = (model, vae, clip_vision, positive, negative)
-        files = cls.shared.files if cls.shared else None
-        return run_dub(models, speech, reference, settings, cls.hidden, files)
+        return run_job(job, cls.hidden)

@@ -2,11 +2,12 @@
 
 from comfy_api.latest import io
 
-from ..infinitetalk_core.chunks.dub import Reference
+from ..infinitetalk_core.chunks.job import Reference
 from ..infinitetalk_core.chunks.reference import AfterEnd, Picking, Policy, parse_times
 from ..infinitetalk_core.chunks.sizes import Size, output_size
 from .host.reference import contact_sheet, cuts_of, shown
 from .host.video import source_of
+from .shared import ModelNode
 from .types import CATEGORY, ReferenceType, SpeechType, advanced, choice
 
 POLICIES = {p.value: p for p in Policy}
@@ -23,7 +24,7 @@ POLICY_HELP = (
 )
 
 
-class ReferencePicker(io.ComfyNode):
+class ReferencePicker(ModelNode):
     """IMAGE or VIDEO → reference frames."""
 
     @classmethod
@@ -142,7 +143,7 @@ class ReferencePicker(io.ComfyNode):
         speech=None,
     ) -> io.NodeOutput:
         """Open the source and show the picks."""
-        source = source_of(image, video)
+        source = source_of(image, video, cls.shared.files if cls.shared else None)
         if policy == "auto":
             policy = (Policy.STILL if source.length == 1 else Policy.CHUNK_START).value
         picking = Picking(

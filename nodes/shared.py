@@ -10,6 +10,11 @@ from .host.shared_models import SharedModels
 
 
 class ModelNode(io.ComfyNode):
-    """A node with models. shared: what all such nodes share; the extension puts its own here when ComfyUI loads it."""
+    """A node with models. shared: what all such nodes share; the extension puts its own here when ComfyUI loads it.
+
+    knows_its_files: what it loads carries its fingerprint, so the files that it names say nothing more
+    (host/fingerprint.py).
+    """
 
     shared: ClassVar[SharedModels | None] = None
+    knows_its_files: ClassVar[bool] = True

@@ -6,8 +6,8 @@ CATEGORY = "video/infinitetalk"
 
 AudioEncoder = io.Custom("INFINITETALK_AUDIO_ENCODER")  # infinitetalk_core.audio.wav2vec.SpeechEncoder, patched
 SpeechType = io.Custom("INFINITETALK_SPEECH")  # infinitetalk_core.speech.Speech
-ReferenceType = io.Custom("INFINITETALK_REFERENCE")  # infinitetalk_core.chunks.dub.Reference
-GuidanceType = io.Custom("INFINITETALK_GUIDANCE")  # nodes.guidance.Settings
+ReferenceType = io.Custom("INFINITETALK_REFERENCE")  # infinitetalk_core.chunks.job.Reference
+GuidanceType = io.Custom("INFINITETALK_GUIDANCE")  # infinitetalk_core.sampling.settings.SamplingSettings
 
 SDEditType = io.Custom("INFINITETALK_SDEDIT")  # tuple of strengths
 PinnedType = io.Custom("INFINITETALK_PINNED")  # infinitetalk_core.chunks.pinned.Pinned
@@ -15,7 +15,7 @@ VideoFormatType = io.Custom("INFINITETALK_VIDEO_FORMAT")  # infinitetalk_core.vi
 
 Uni3CType = io.Custom("INFINITETALK_UNI3C")  # ModelPatcher of infinitetalk_core.model.uni3c.Uni3C
 CameraPathType = io.Custom("INFINITETALK_CAMERA_PATH")  # infinitetalk_core.chunks.camera.CameraGuide
-CameraType = io.Custom("INFINITETALK_CAMERA")  # nodes.host.uni3c.CameraControl
+CameraType = io.Custom("INFINITETALK_CAMERA")  # infinitetalk_core.chunks.camera.CameraControl
 
 
 def advanced(widget: io.Input) -> io.Input:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from ..chunks.camera import View
 from ..chunks.plan import Chunk
 from ..chunks.sizes import fit_mask_to, fit_to
 from ..errors import InputError
+from ..fingerprint import excluded
 from .embedding import camera_embedding
 from .path import START_ELEVATION, Move, Swing, camera_path, orbit_radius, picture_intrinsics
 from .render import PathRenderer
@@ -31,7 +32,9 @@ class PathGuide:
     frames: int
     field_of_view: float = 55.0
     start_elevation: float = START_ELEVATION
-    device: torch.device | None = None
+    device: torch.device | None = field(
+        default=None, metadata=excluded("where it is rendered; the machine counts by itself")
+    )
 
     def __post_init__(self) -> None:
         shape, size = self.depth.shape, self.picture.shape[:2]

@@ -1,4 +1,4 @@
-"""The guidance video that tells Uni3C how the camera moves, window by window."""
+"""Camera control: the guidance video that tells Uni3C how the camera moves, window by window, and how strongly."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+from ..fingerprint import Component
 from ..video.source import FrameSource
 from .plan import Chunk
 from .reference import AfterEnd, shown_frames
@@ -61,3 +63,36 @@ def source_window(source: FrameSource, chunk: Chunk, after_end: AfterEnd, height
     # Each frame once and in order: a file is read forwards, and a held frame is fitted once.
     pictures = {n: fit_to(source.frame(n), height, width) for n in sorted(set(shown))}
     return torch.stack([pictures[n] for n in shown])
+
+
+@dataclass(frozen=True)
+class CameraControl:
+    """Uni3C for a job. guide: None for the source itself; start, end: shares of the schedule between which it acts."""
+
+    controlnet: Component
+    guide: CameraGuide | None = None
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end <= 1:
+            raise InputError(
+                f"start and end must be between 0 and 1 and in this order, got {self.start:g} and {self.end:g}"
+            )
+
+    def acts_at(self, sigma: float, sigmas: Tensor) -> bool:
+        """Whether the noise level `sigma` lies in the asked part of the schedule `sigmas` (steps + 1,).
+
+        From the start and to the end are without a bound: samplers that add noise go above the schedule.
+        """
+        low = 0.0 if self.end == 1 else level_at(sigmas, self.end) - 1e-6
+        high = float("inf") if self.start == 0 else level_at(sigmas, self.start) + 1e-6
+        return low <= sigma <= high
+
+
+def level_at(sigmas: Tensor, share: float) -> float:
+    """The noise level after `share` of the steps, between steps in proportion."""
+    place = share * (len(sigmas) - 1)
+    low = min(int(place), len(sigmas) - 2)
+    return float(sigmas[low] + (sigmas[low + 1] - sigmas[low]) * (place - low))

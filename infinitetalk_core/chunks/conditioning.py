@@ -17,8 +17,8 @@ MASK_CHANNELS = 4
 VAE_STRIDE = 8
 MID_GREY = 0.5
 
-# (chunk, shape) → noise of that shape
-Noise = Callable[[Chunk, tuple[int, ...]], Tensor]
+# (seed, shape) → noise of that shape
+Noise = Callable[[int, tuple[int, ...]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class ChunkConditioning:
     """All that the denoising of one chunk needs. T latent frames of h x w, S speakers."""
 
     chunk: Chunk
+    seed: int  # of the noise, and of what a sampler draws
     noise: Tensor  # (1, 16, T, h, w)
     context: Tensor  # (1, 16, t_c, h, w): clean latents that are held (z₁'s beginning)
     reference: Tensor  # (1, 16, T, h, w): z₂, the reference frame followed by mid-grey
@@ -69,11 +70,6 @@ def model_input(z1: Tensor, mask: Tensor, z2: Tensor) -> Tensor:
     return torch.cat([z1, *(t.to(z1).expand(batch, -1, -1, -1, -1) for t in (mask, z2))], dim=1)
 
 
-def seeded_noise(seed: int) -> Noise:
-    """Noise from `seed` + the chunk's index, drawn on the CPU: any chunk can be made again alone, on any device."""
-
-    def draw(chunk: Chunk, shape: tuple[int, ...]) -> Tensor:
-        generator = torch.Generator().manual_seed((seed + chunk.index) % 2**64)
-        return torch.randn(shape, generator=generator)
-
-    return draw
+def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Normal noise from a chunk's seed (0 … 2^64 - 1), drawn on the CPU: the same for any device."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

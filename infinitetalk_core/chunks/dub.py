@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio.windows import speech_windows
 from ..sampling.euler import pin
-from ..speech import Speech
-from ..video.source import FrameSource
-from .camera import CameraConditioning, CameraGuide, FilmedGuide, source_window
+from .camera import CameraConditioning, FilmedGuide
 from .color import hold_colour
 from .conditioning import (
     LATENT_CHANNELS,
     VAE_STRIDE,
     ChunkConditioning,
     Noise,
+    draw_noise,
     reference_mask,
     reference_video,
 )
-from .pinned import Pinned, latent_mask, paste
+from .job import Job
+from .pinned import latent_mask, paste
 from .plan import Chunk
-from .reference import Pick, Picking, Policy, shown_frames, source_frame
+from .reference import Pick, PlannedChunk, Policy, shown_frames, source_frame
 from .seam import fade_seam
-from .sizes import fit_to
 
 # (step just done, its clean estimate (1, 16, T, h, w))
 AfterStep = Callable[[int, Tensor], None]
@@ -53,35 +51,6 @@ class Models(Protocol):
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Where identity, background and camera come from. cuts: source frames at which another shot begins."""
-
-    source: FrameSource
-    height: int
-    width: int
-    picking: Picking = field(default_factory=Picking)
-    cuts: tuple[int, ...] = ()
-
-    def picture(self, frame: int) -> Tensor:
-        """That source frame at the video's size: (height, width, 3)."""
-        return fit_to(self.source.frame(frame), self.height, self.width)
-
-    def window(self, chunk: Chunk) -> Tensor:
-        """The source at the chunk's time: (length, height, width, 3)."""
-        return source_window(self.source, chunk, self.picking.after_end, self.height, self.width)
-
-
-@dataclass(frozen=True)
-class ColourHold:
-    """Colours held to a picture: the reference frame of each chunk, or always that of the first chunk."""
-
-    strength: float = 1.0
-    to_first: bool = False
-    device: torch.device | None = None  # where to compute; by default where the frames are
-    over: int = 1  # frames whose colours are averaged for the correction of each, odd; 1 as the reference
-
-
-@dataclass(frozen=True)
 class Tail:
     """What a chunk hands to the next one."""
 
@@ -98,28 +67,6 @@ class Finished:
     frames: Tensor
     tail: Tail
     looked_at: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything a run is made of besides the models."""
-
-    plan: Sequence[Chunk]
-    picks: Sequence[Pick]  # by chunk index
-    context_frames: int  # what a chunk hands to the next one
-    speech: Speech
-    reference: Reference
-    masks: Tensor | None
-    colour: ColourHold
-    noise: Noise
-    strengths: tuple[float, ...] = ()  # SDEdit's t₀ by chunk index, the last one goes on; empty: off
-    pinned: Pinned | None = None
-    camera: CameraGuide | None = None
-    seam_fade: int = 0  # new frames over which what the VAE changed in the context fades in
-
-    def strength(self, chunk: Chunk) -> float:
-        """SDEdit's t₀ of `chunk`."""
-        return self.strengths[min(chunk.index, len(self.strengths) - 1)] if self.strengths else 1.0
 
 
 @dataclass(frozen=True)
@@ -146,20 +93,26 @@ def dub(
     models: Models,
     after_step: Callable[[Chunk, int, Tensor], None] = lambda chunk, step, x: None,
     tail: Tail | None = None,
+    plan: Sequence[PlannedChunk] | None = None,
+    noise: Noise = draw_noise,
 ) -> Iterator[Finished]:
-    """Make the chunks of `job.plan` one after the other.
+    """Make the chunks of the job's plan one after the other.
 
-    `tail` continues a run that was begun earlier: `job.plan` then starts at the chunk after it.
+    plan: those to make instead, each continuing from the one before it; tail: what the first of them continues from.
+    noise: (seed, shape) → the noise of a chunk.
     """
     look: _Look | None = None
     anchor: Tensor | None = None
-    if tail is not None and job.colour.to_first and job.colour.strength > 0:
-        anchor = job.reference.picture(job.picks[0].frames[0])
-    for chunk in job.plan:
+    colour = job.sampling.colour
+    if tail is not None and colour.to_first and colour.strength > 0:
+        anchor = job.reference.picture(job.plan[0].pick.frames[0])
+    for planned in job.plan if plan is None else plan:
+        chunk = planned.chunk
         tail = tail if chunk.context else None
-        look = _look_at(job, chunk, models, look, tail)
-        anchor = look.picture if anchor is None or not job.colour.to_first else anchor
-        frames, tail = _make(job, chunk, models, look, anchor, tail, partial(after_step, chunk))
+        look = _look_at(job, planned, models, look, tail)
+        anchor = look.picture if anchor is None or not colour.to_first else anchor
+        drawn = partial(noise, planned.seed)
+        frames, tail = _make(job, planned, models, look, anchor, tail, drawn, partial(after_step, chunk))
         yield Finished(chunk, frames, tail, look.key)
         # Whoever took the chunk may drop it now; here it must not live on beside the next one.
         del frames
@@ -167,28 +120,31 @@ def dub(
 
 def _make(
     job: Job,
-    chunk: Chunk,
+    planned: PlannedChunk,
     models: Models,
     look: _Look,
     anchor: Tensor,
     tail: Tail | None,
+    noise: Callable[[tuple[int, ...]], Tensor],
     after_step: AfterStep,
 ) -> tuple[Tensor, Tail]:
     """The new frames of one chunk, and its tail. Both own their memory: the rest of the chunk ends here."""
+    chunk, sampling = planned.chunk, job.sampling
     source = _source(job, chunk, models)
-    conditioning = _conditioning(job, chunk, models, look, tail, source)
+    conditioning = _conditioning(job, planned, models, look, tail, source, noise)
     latents = _denoise(conditioning, models, after_step)
     frames = models.decode(latents)
     if conditioning.strength > 0:
         # Where the source is known at each moment, its colours are too: light may change within a chunk.
-        held_to = anchor if source is None or job.colour.to_first else source.frames
-        frames = hold_colour(frames, held_to, job.colour.strength, job.colour.device, job.colour.over)
+        colour = sampling.colour
+        held_to = anchor if source is None or colour.to_first else source.frames
+        frames = hold_colour(frames, held_to, colour.strength, colour.device, colour.over)
         if tail is not None:
-            frames = fade_seam(frames, chunk, tail.frames[-1], job.seam_fade, job.context_frames)
+            frames = fade_seam(frames, chunk, tail.frames[-1], sampling.seam_fade, sampling.context_frames)
     if source is not None and source.free is not None:
         frames = paste(frames, source.frames, source.free)
-    index = chunk.start + chunk.length - job.context_frames
-    return frames[chunk.new].clone(), Tail(frames[-job.context_frames :].clone(), index)
+    index = chunk.start + chunk.length - sampling.context_frames
+    return frames[chunk.new].clone(), Tail(frames[-sampling.context_frames :].clone(), index)
 
 
 def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterStep) -> Tensor:
@@ -198,8 +154,8 @@ def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterS
     return models.denoise(conditioning, after_step)
 
 
-def _look_at(job: Job, chunk: Chunk, models: Models, before: _Look | None, tail: Tail | None) -> _Look:
-    pick = job.picks[chunk.index]
+def _look_at(job: Job, planned: PlannedChunk, models: Models, before: _Look | None, tail: Tail | None) -> _Look:
+    chunk, pick = planned.chunk, planned.pick
     key: tuple[int, ...]
     if pick.previous and tail is not None:
         key, picture, last = (), tail.frames[-1], None
@@ -232,34 +188,42 @@ def _thumbnail(picture: Tensor) -> Tensor:
 
 
 def _source(job: Job, chunk: Chunk, models: Models) -> _Source | None:
-    if job.pinned is None and job.strength(chunk) >= 1:
+    pinned, reference = job.sampling.pinned, job.reference
+    if pinned is None and job.sampling.strength(chunk) >= 1:
         return None
-    reference = job.reference
     frames = reference.window(chunk)
     free = None
-    if job.pinned is not None:
+    if pinned is not None:
         shown = shown_frames(chunk, reference.source.length, reference.picking.after_end)
-        free = job.pinned.window(shown, (reference.height, reference.width))
+        free = pinned.window(shown, (reference.height, reference.width))
     return _Source(frames, models.encode(frames), free)
 
 
 def _conditioning(
-    job: Job, chunk: Chunk, models: Models, look: _Look, tail: Tail | None, source: _Source | None
+    job: Job,
+    planned: PlannedChunk,
+    models: Models,
+    look: _Look,
+    tail: Tail | None,
+    source: _Source | None,
+    noise: Callable[[tuple[int, ...]], Tensor],
 ) -> ChunkConditioning:
+    chunk = planned.chunk
     context = models.encode(_opening(job, chunk, look)[None] if tail is None else tail.frames)
     size = (job.reference.height // VAE_STRIDE, job.reference.width // VAE_STRIDE)
     free = None if source is None or source.free is None else latent_mask(source.free, chunk.latent_frames)
     return ChunkConditioning(
         chunk=chunk,
-        noise=job.noise(chunk, (1, LATENT_CHANNELS, chunk.latent_frames, *size)),
+        seed=planned.seed,
+        noise=noise((1, LATENT_CHANNELS, chunk.latent_frames, *size)),
         context=context,
         reference=look.latents,
-        mask=reference_mask(chunk.latent_frames, *size, last=job.picks[chunk.index].last is not None),
+        mask=reference_mask(chunk.latent_frames, *size, last=planned.pick.last is not None),
         picture=look.clip,
         windows=speech_windows(job.speech.voices, chunk.start, chunk.length),
         masks=job.masks,
         source=None if source is None else source.latents,
-        strength=job.strength(chunk),
+        strength=job.sampling.strength(chunk),
         free=free,
         camera=_camera(job, chunk, models, source),
     )
@@ -274,7 +238,7 @@ def _opening(job: Job, chunk: Chunk, look: _Look) -> Tensor:
 
 
 def _camera(job: Job, chunk: Chunk, models: Models, source: _Source | None) -> CameraConditioning | None:
-    guide, reference = job.camera, job.reference
+    guide, reference = job.camera_guide, job.reference
     if guide is None:
         return None
     if source is not None and isinstance(guide, FilmedGuide) and guide.source is reference.source:

@@ -10,6 +10,7 @@ from ..errors import InputError
 
 CHUNK_FRAMES = 81
 CONTEXT_FRAMES = 9
+SEEDS = 2**64
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Chunk:
     def new(self) -> slice:
         """The frames of this chunk that are written."""
         return slice(self.context, self.context + self.keep)
+
+
+def chunk_seed(seed: int, chunk: Chunk) -> int:
+    """The seed of a chunk's noise: the job's plus the chunk's index, so that any chunk can be made again alone."""
+    return (int(seed) + chunk.index) % SEEDS
 
 
 def latent_frames(frames: int) -> int:

@@ -77,6 +77,15 @@ class Pick:
     previous: bool = False
 
 
+@dataclass(frozen=True)
+class PlannedChunk:
+    """A chunk of the plan: what it looks at, and the seed of its noise."""
+
+    chunk: Chunk
+    pick: Pick
+    seed: int
+
+
 def source_frame(frame: int, length: int, after_end: AfterEnd) -> int:
     """The source frame (0 … length−1, at 25 fps) that stands for output frame `frame`."""
     if after_end is AfterEnd.LOOP:

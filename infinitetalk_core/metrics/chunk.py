@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..chunks.color import rgb_to_lab
-from ..chunks.dub import Finished, Job
+from ..chunks.dub import Finished
+from ..chunks.job import Job
 from ..chunks.reference import shown_frames
 from ..rate import FRAMES_PER_SECOND
 
@@ -75,19 +76,21 @@ def measure(job: Job, finished: Finished, before: Tensor | None) -> ChunkMetrics
         seconds=first / FRAMES_PER_SECOND,
         seam=None if before is None or chunk.context == 0 else seam(before, frames),
         colour_drift=fmean(colours),
-        outside_drift=None if job.pinned is None else fmean(outside),
+        outside_drift=None if job.sampling.pinned is None else fmean(outside),
         sharpness=fmean(own) / max(fmean(sources), 1e-9),
     )
 
 
 def _measure_frame(job: Job, frame: Tensor, shown: int) -> tuple[float, float, float, float]:
     """Colour distance to source frame `shown`, both sharpnesses, and the difference outside the mask (0 … 255)."""
-    device = job.colour.device
+    device = job.sampling.colour.device
     made, source = (t.to(device, torch.float32) for t in (frame, job.reference.picture(shown)))
     made_lab, source_lab = rgb_to_lab(made), rgb_to_lab(source)
     drift = 0.0
-    if job.pinned is not None:
-        outside = job.pinned.window([shown], (job.reference.height, job.reference.width))[0].to(made.device) == 0
+    if job.sampling.pinned is not None:
+        outside = (
+            job.sampling.pinned.window([shown], (job.reference.height, job.reference.width))[0].to(made.device) == 0
+        )
         drift = (made - source)[outside].abs().mean().item() * 255 if outside.any() else 0.0
     return colour_distance(made_lab, source_lab), sharpness(made_lab), sharpness(source_lab), drift
 

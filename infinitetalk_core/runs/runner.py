@@ -6,21 +6,21 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..chunks.dub import Finished, Job, Models, dub
+from ..chunks.dub import Finished, Models, dub
+from ..chunks.job import Job
 from ..chunks.plan import Chunk
-from ..chunks.takes import with_takes
 from ..errors import InputError
 from ..heap import give_back_memory
 from ..metrics.chunk import measure
-from ..video.format import VideoFormat
 from ..video.segment import encode_segment
 from ..video.writer import VideoWriter
-from .steps import Step
+from .steps import Step, plan_steps
 from .store import RunStore
 
 
@@ -42,10 +42,13 @@ class Run:
     """A job, how to make its chunks, and where they are kept."""
 
     job: Job
-    steps: Sequence[Step]  # the video, in order
     models: Models
     store: RunStore
-    form: VideoFormat
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The video, in order."""
+        return plan_steps(self.job.plan, self.job.overrides, self.job.redo.after)
 
     @property
     def variant(self) -> str:
@@ -70,13 +73,12 @@ class Run:
         """Make `steps`, each continuing from the one before it, and join those that come next in the video."""
         tail = None if steps[0].before is None else self.store.tail(steps[0].before)
         before = None if tail is None else tail.frames[-1].clone()
-        takes = {step.chunk.index: step.take for step in steps if step.take is not None}
-        job = with_takes(self.job, takes, [step.chunk for step in steps])
+        job = self.job
         coming = iter(steps)
         began = time.monotonic()
-        for finished in dub(job, self.models, watcher.after_step, tail):
+        for finished in dub(job, self.models, watcher.after_step, tail, [step.planned for step in steps]):
             step = next(coming)
-            if self.job.reference.source.changed():
+            if job.reference.source.changed():
                 raise InputError(
                     "the source file was changed while the video was being made from it; run again, which starts a new "
                     "video from the changed file"
@@ -86,7 +88,7 @@ class Run:
                 "reference_frames": list(finished.looked_at),
                 "frames": len(finished.frames),
             }
-            segment = encode_segment(finished.frames, self.form)
+            segment = encode_segment(finished.frames, job.output.format)
             entry["seconds_taken"] = round(time.monotonic() - began, 3)
             self.store.commit(step, segment, finished.tail if self._goes_on(step) else None, entry)
             if step == self.steps[len(numbers)]:

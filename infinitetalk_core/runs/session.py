@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..audio.sound import Sound
-from ..identity import file_identity
+from ..fingerprint import file_fingerprint
 from ..video.soundtrack import encode_sound
 from ..video.writer import VideoWriter
 from .disk import Disk
@@ -19,6 +19,7 @@ from .lock import RunLock
 from .runner import Run, Watcher, first_missing
 from .sittings import Sittings
 from .store import RunStore, read_object
+from .upgrade import begun_with_other_versions
 
 LOCK = "lock"
 
@@ -67,6 +68,9 @@ class Sitting(Watcher, Protocol):
     def found(self, done: int, missing: int, store: RunStore) -> None:
         """`done` chunks are finished before the first that is missing; `missing` are to be made in all."""
 
+    def warn(self, text: str) -> None:
+        """Something that the user should know of before the work begins."""
+
     def between(self) -> None:
         """Called during longer work; what it raises stops the run."""
 
@@ -100,10 +104,14 @@ def sit(
 
 def _sit_down(store: RunStore, wanted: Wanted, run: Run, watcher: Sitting) -> tuple[Outcome, Sittings]:
     """Make what is missing of the video; how it went is noted in the manifest."""
+    begun = bool(store.manifest)
     earlier = _earlier_path(store, wanted, run)
     done = first_missing(store, run.steps)
     sittings = Sittings(store, done)
     with sittings.noting_failure():
+        other = None if begun else begun_with_other_versions(store.folder.parent, wanted.made_of)
+        if other is not None:
+            watcher.warn(str(other))
         path = earlier or wanted.new_path()
         while True:
             # Noted before it is claimed, so that a power cut in between does not lose the name.
@@ -135,7 +143,7 @@ def _make(store: RunStore, wanted: Wanted, run: Run, writer: VideoWriter, watche
     def closed(part: Path) -> None:
         report = wanted.report(numbers, True, done).encode()
         store.disk.write(writer.path.with_suffix(".json"), report)
-        store.describe(result={"identity": file_identity(part)})
+        store.describe(result={"fingerprint": file_fingerprint(part)})
 
     writer.on_closed = closed
     try:
@@ -229,7 +237,7 @@ def _finished_earlier(store: RunStore, wanted: Wanted, run: Run) -> Outcome | No
     if not notes.get("result") or not _same_file(store, wanted, run):
         return None
     path = wanted.root / notes["video"]
-    if not path.is_file() or file_identity(path) != notes["result"]["identity"]:
+    if not path.is_file() or file_fingerprint(path) != notes["result"].get("fingerprint"):
         return None
     report = path.with_suffix(".json")
     text = report.read_text(encoding="utf-8") if report.is_file() else json.dumps(notes.get("report", {}))

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..chunks.plan import Chunk
-from ..chunks.takes import Following, Take
+from ..chunks.redo import AfterRedo, ChunkOverride
+from ..chunks.reference import PlannedChunk
 
 
 @dataclass(frozen=True)
@@ -15,10 +16,14 @@ class Step:
     """A chunk to make. `recipe` is equal for equal results within a run; `before` is the step that it continues from,
     None where a shot begins."""
 
-    chunk: Chunk
-    take: Take | None
+    planned: PlannedChunk
     recipe: str
     before: Step | None = field(compare=False, repr=False)  # its recipe is part of this one's
+
+    @property
+    def chunk(self) -> Chunk:
+        """Its place in the video."""
+        return self.planned.chunk
 
     @property
     def stem(self) -> str:
@@ -26,26 +31,29 @@ class Step:
         return f"{self.chunk.index + 1:05}-{self.recipe}"
 
 
-def plan_steps(plan: Sequence[Chunk], takes: Mapping[int, Take], following: Following) -> list[Step]:
+def plan_steps(
+    plan: Sequence[PlannedChunk], overrides: Mapping[int, ChunkOverride], after_redo: AfterRedo
+) -> list[Step]:
     """The steps of the whole video.
 
-    A chunk that continues from another one is another chunk, so a take changes all that follow in its shot; with
-    `Following.KEEP` they stay what they were, and so does their past.
+    A chunk that continues from another one is another chunk, so one that is made again changes all that follow in its
+    shot; with `AfterRedo.KEEP` they stay what they were, and so does their past.
     """
     steps: list[Step] = []
     plain_before: Step | None = None
-    for chunk in plan:
-        plain = _step(chunk, None, plain_before)
-        before = steps[-1] if steps and following is Following.CONTINUE else plain_before
-        take = takes.get(chunk.index)
-        steps.append(plain if take is None and before == plain_before else _step(chunk, take, before))
+    for planned in plan:
+        plain = _step(planned, None, plain_before)
+        before = steps[-1] if steps and after_redo is AfterRedo.CONTINUE else plain_before
+        override = overrides.get(planned.chunk.index)
+        same = override is None and before == plain_before
+        steps.append(plain if same else _step(planned, override, before))
         plain_before = plain
     return steps
 
 
-def _step(chunk: Chunk, take: Take | None, before: Step | None) -> Step:
-    before = before if chunk.context else None
+def _step(planned: PlannedChunk, override: ChunkOverride | None, before: Step | None) -> Step:
+    before = before if planned.chunk.context else None
     past = "" if before is None else before.recipe
-    how = "" if take is None else f"{take.seed} {take.frame}"
-    recipe = hashlib.sha256(f"{chunk.index} {how} {past}".encode()).hexdigest()[:10]
-    return Step(chunk, take, recipe, before)
+    how = "" if override is None else f"{override.seed} {override.frame}"
+    recipe = hashlib.sha256(f"{planned.chunk.index} {how} {past}".encode()).hexdigest()[:10]
+    return Step(planned if override is None else override.apply(planned), recipe, before)

@@ -9,7 +9,8 @@ A folder a run, named by its key:
     00004-5f….json      its record: sizes and checksums of the two above, and its numbers
     lock                who writes it
 
-A chunk counts from the moment its record is there, which is written last. Everything else is checked against it.
+A chunk counts from the moment its record is there, which is written last. Everything else is checked against it. The
+manifest and each record name the key, so files of another run that were copied here do not count.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from .disk import SCRATCH, Disk
 from .lock import RunLock
 from .steps import Step
 
-FORMAT, VERSION = "infinitetalk run", 1
+FORMAT, VERSION = "infinitetalk run", 2
 MANIFEST, SOUND = "run.json", "sound"
 TAIL_EVERY = 8  # of the tails of earlier chunks, each so many-th stays: a damaged file costs no more than these
 
@@ -53,21 +54,21 @@ class RunStore:
         self._remove(folder.glob("*" + SCRATCH))
         if start_over:
             self._remove(path for path in folder.iterdir() if path.name != lock.path.name)
-        self.manifest = self._read_manifest()
-
-    def _read_manifest(self) -> dict[str, Any]:
-        """What run.json says; empty if there is none, or if it is damaged: it only repeats what the key stands for."""
-        found = read_object(self.folder / MANIFEST) or {}
-        if found.get("format") == FORMAT and found.get("version", 0) > VERSION:
+        self.manifest = read_manifest(folder)
+        if self.manifest.get("version", 0) > VERSION:
             raise InputError(
                 f"the unfinished run in {self.folder} was begun by a newer version of this pack (format "
-                f"{found['version']}, this one knows {VERSION}); update the pack, or switch start_over on"
+                f"{self.manifest['version']}, this one knows {VERSION}); update the pack, or switch start_over on"
             )
-        return found if found.get("format") == FORMAT else {}
+
+    @property
+    def key(self) -> str:
+        """What the run is known by: the name of its folder."""
+        return self.folder.name
 
     def describe(self, **changes: Any) -> None:
         """Write run.json anew with these entries."""
-        self.manifest = {"format": FORMAT, "version": VERSION, **self.manifest, **changes}
+        self.manifest = {**self.manifest, "format": FORMAT, "version": VERSION, "key": self.key, **changes}
         self._write(self.folder / MANIFEST, json.dumps(self.manifest, indent=1, ensure_ascii=False).encode())
 
     def give_up_intermediates(self) -> None:
@@ -99,7 +100,7 @@ class RunStore:
 
     def record(self, step: Step) -> dict[str, Any]:
         """The numbers of a finished step; empty if it is not finished."""
-        return _read_record(self.folder / f"{step.stem}.json").get("numbers", {})
+        return self._record(step.stem).get("numbers", {})
 
     def segment(self, step: Step) -> bytes | None:
         """The pictures of a step (what `encode_segment` gave); None if they are not there or damaged."""
@@ -132,13 +133,16 @@ class RunStore:
         for name, data in files.items():
             self._write(self.folder / name, data)
         sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-        record = {"numbers": dict(numbers), "files": sums}
+        record = {"key": self.key, "numbers": dict(numbers), "files": sums}
         text = json.dumps({"record": record, "sha256": _sum_of(record)}, indent=1)
         self._write(self.folder / f"{stem}.json", text.encode())
 
     def _files(self, stem: str) -> dict[str, Any]:
         """Sizes and checksums by name, from a record."""
-        return _read_record(self.folder / f"{stem}.json").get("files", {})
+        return self._record(stem).get("files", {})
+
+    def _record(self, stem: str) -> dict[str, Any]:
+        return _read_record(self.folder / f"{stem}.json")
 
     def _write(self, path: Path, data: bytes) -> None:
         before = path.stat().st_size if path.exists() else 0
@@ -172,11 +176,28 @@ def read_object(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a run's run.json says; empty if there is none, if it is damaged or of another run: it only repeats what the
+    key stands for. Of older formats too: their chunks do not count."""
+    found = read_object(folder / MANIFEST) or {}
+    version = found.get("version")
+    if found.get("format") != FORMAT or not isinstance(version, int) or version < VERSION:
+        return {}
+    return found if version > VERSION or found.get("key") == folder.name else {}
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The numbers of a run's finished chunks, also of those that were made again."""
+    records = [_read_record(path) for path in sorted(folder.glob("[0-9]*.json"))]
+    return [record["numbers"] for record in records if record]
+
+
 def _read_record(path: Path) -> dict[str, Any]:
-    """What a record says; empty if there is none or a bit of it is wrong."""
+    """What a record says; empty if there is none, a bit of it is wrong, or it is another run's."""
     found = read_object(path) or {}
     record = found.get("record", {})
-    return record if found.get("sha256") == _sum_of(record) else {}
+    whole = isinstance(record, dict) and found.get("sha256") == _sum_of(record)
+    return record if whole and record.get("key") == path.parent.name else {}
 
 
 def _sum_of(record: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import BinaryIO
 
 import av
@@ -20,13 +19,13 @@ _HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}  # by AVColorTransferCharacteristic
 
 
 class Decoder:
-    """Frames of a file's first video stream in display order, at times counted in units of `time_base` seconds.
+    """Frames of an open file's first video stream in display order, at times counted in units of `time_base` seconds.
 
     first_time: when the first frame is shown; end_time: when the last one ends; pose: how frames are shown.
     Raises InputError, in one sentence, when the file cannot be opened or nothing in it can be decoded.
     """
 
-    def __init__(self, file: Path | BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
         self._open()
         try:
@@ -47,13 +46,9 @@ class Decoder:
             raise
 
     def _open(self) -> None:
-        if isinstance(self._file, Path):
-            source: str | BinaryIO = str(self._file.resolve())
-        else:
-            source = self._file
-            source.seek(0)
+        self._file.seek(0)
         try:
-            self._container = av.open(source, mode="r", metadata_errors="replace")
+            self._container = av.open(self._file, mode="r", metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(
                 f"{self._name} cannot be opened as a video ({error.strerror}): it is damaged, cut off or of another "

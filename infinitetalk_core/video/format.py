@@ -132,8 +132,12 @@ class VideoFormat:
             )
         return self
 
-    def to_json(self) -> list[str | int]:
+    def fingerprint(self) -> list[str | int]:
         """Equal for formats that give the same file."""
+        return self.to_json()
+
+    def to_json(self) -> list[str | int]:
+        """For reading: the codec, and of those with losses bits a colour and crf."""
         if self.codec is Codec.LOSSLESS:
             return [self.codec.value]
         return [self.codec.value, self.bits, self.crf]

@@ -15,8 +15,9 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from ..cache import FileStamp
 from ..errors import InputError
-from ..identity import file_identity, stream_identity, tensor_identity
+from ..fingerprint import FileFingerprints, stream_fingerprint, tensor_fingerprint
 from ..rate import FRAMES_PER_SECOND
 from .decoder import Decoder
 from .pixels import to_rgb
@@ -42,12 +43,12 @@ class FrameSource(Protocol):
         """(H, W, 3) float32 in [0, 1]: the picture shown at index / 25 seconds, 0 <= index < length."""
         ...
 
-    def identity(self) -> str:
-        """Equal for sources that show the same pictures."""
+    def fingerprint(self) -> str:
+        """Equal exactly for sources of the same content."""
         ...
 
     def changed(self) -> bool:
-        """Whether the file was changed since it was opened, so that frames read from now on may be others."""
+        """Whether the file was written to since it was opened, so that frames read from now on may be others."""
         ...
 
     def close(self) -> None:
@@ -64,17 +65,21 @@ def _check_index(index: int, length: int) -> None:
         raise IndexError(f"the source has frames 0 to {length - 1}, not {index}")
 
 
-def _content(file: Path | BinaryIO) -> str:
-    return file_identity(file) if isinstance(file, Path) else stream_identity(file)
-
-
-def _stamp(file: Path | BinaryIO) -> tuple[int, int] | None:
-    """What changes when a file is written to; None where there is none."""
+def _stamp(file: BinaryIO) -> FileStamp | None:
+    """What changes when an open file is written to; None for a stream in memory."""
     try:
-        stat = file.stat() if isinstance(file, Path) else None
-    except OSError:
+        return FileStamp.of_open(file)
+    except (OSError, ValueError, AttributeError):
         return None
-    return None if stat is None else (stat.st_size, stat.st_mtime_ns)
+
+
+def _open(path: Path) -> BinaryIO:
+    if not path.is_file():
+        raise InputError(f"there is no video file {path}: check the name")
+    try:
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be opened ({error.strerror}): check the file's permissions") from error
 
 
 class PictureBatch:
@@ -101,9 +106,9 @@ class PictureBatch:
         shown = math.floor(index * self._fps / FRAMES_PER_SECOND)
         return self._images[min(shown, len(self._images) - 1)].float().cpu()
 
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Of the pictures and their rate."""
-        return f"{tensor_identity(self._images)} at {self._fps}"
+        return f"{tensor_fingerprint(self._images)} at {self._fps}"
 
     def changed(self) -> bool:
         """Never: the pictures are in memory."""
@@ -123,15 +128,22 @@ class VideoFile:
     Raises InputError, in one sentence, for what cannot be opened, has no video or no picture that decodes.
     """
 
-    def __init__(self, file: str | Path | BinaryIO) -> None:
+    def __init__(self, file: str | Path | BinaryIO, fingerprints: FileFingerprints | None = None) -> None:
+        """fingerprints: what is known of files from earlier times."""
+        self._fingerprints = fingerprints or FileFingerprints()
+        self._owned: BinaryIO | None = None
         if isinstance(file, (str, Path)):
-            file = Path(file)
-            if not file.is_file():
-                raise InputError(f"there is no video file {file}: check the name")
+            file = self._owned = _open(Path(file))
+        # Whatever happens to the name of the file: this handle is decoded, hashed and watched.
         self._file, self._stamp = file, _stamp(file)
-        self._identity: str | None = None
-        name = file if isinstance(file, Path) else Path(str(getattr(file, "name", "the video")))
-        self._decoder = Decoder(file, name.name)
+        self._fingerprint: str | None = None
+        name = getattr(file, "name", None)
+        try:
+            self._decoder = Decoder(file, Path(name).name if isinstance(name, str) else "the video")
+        except BaseException:
+            if self._owned is not None:
+                self._owned.close()
+            raise
         self.height, self.width = self._decoder.pose.shown_size
         ticks = self._decoder.end_time - self._decoder.first_time
         self.length = _frames_in(ticks * self._decoder.time_base)
@@ -148,20 +160,28 @@ class VideoFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def identity(self) -> str:
-        """Of the file's content when this was first asked."""
-        if self._identity is None:
-            self._identity = _content(self._file)
-        return self._identity
+    def fingerprint(self) -> str:
+        """Of the whole content of the file that was opened, whatever has its name now. Raises InputError where it was
+        written to since."""
+        if self._fingerprint is None:
+            self._fingerprint = self._fingerprints.of_open(self._file)
+            now = _stamp(self._file)
+            if self._stamp is not None and now is not None and not now.same_content(self._stamp):
+                self._fingerprint = None
+                raise InputError(
+                    "the source file was changed after it was opened: run again, which reads it from the beginning"
+                )
+            self._stamp = now
+        return self._fingerprint
 
     def changed(self) -> bool:
-        """Whether the file has another content now. One that was deleted stays readable while it is open."""
+        """Whether the open file has another content now. One that was replaced or deleted stays readable."""
         now = _stamp(self._file)
         if now in (None, self._stamp):
             return False
-        if self._identity != _content(self._file):
+        if self._fingerprint is None or self._fingerprint != stream_fingerprint(self._file):
             return True
-        self._stamp = now  # the same was written once more
+        self._stamp = now  # the same was written once more, or the file got another name
         return False
 
     def close(self) -> None:
@@ -170,6 +190,8 @@ class VideoFile:
         self._coming = iter(())
         self._kept.clear()
         self._decoder.close()
+        if self._owned is not None:
+            self._owned.close()
 
     def frame(self, index: int) -> Tensor:
         """(H, W, 3) float32 in [0, 1]: the picture shown at index / 25 seconds from the video's first."""

@@ -33,9 +33,9 @@ class Cut:
         """(H, W, 3): the picture shown index / 25 seconds after the cut's beginning."""
         return self.source.frame(self.first + index)
 
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Of the whole, and which part."""
-        return f"{self.source.identity()} from {self.first} for {self.length}"
+        return f"{self.source.fingerprint()} from {self.first} for {self.length}"
 
     def changed(self) -> bool:
         """Whether the source was."""

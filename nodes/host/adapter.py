@@ -137,12 +137,17 @@ def _kind_of_backbone(backbone: Any) -> Kind:
 
 def adapter_of(model: Patcher) -> AudioAdapter:
     """The audio adapter that `put_on_model` gave to this MODEL, or a sentence that it has none."""
+    return adapter_patcher(model).model
+
+
+def adapter_patcher(model: Patcher) -> Patcher:
+    """The adapter as the model that ComfyUI loads and moves. Raises InputError where this MODEL has none."""
     patchers = model.get_additional_models_with_key(KEY)
     if not patchers:
         raise InputError(
             "the MODEL has no InfiniteTalk weights: connect it through the InfiniteTalk Model Loader first"
         )
-    return patchers[0].model
+    return patchers[0]
 
 
 def announce(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,16 @@ log = logging.getLogger("infinitetalk")
 OVERRIDE = "optimized_attention_override"
 # Arguments of a host's attention that change what is computed; only PyTorch's knows them.
 SPECIAL = ("scale", "enable_gqa")
+# What kernels are written in, the packages behind ComfyUI's own choices, and all that have any.
+BENEATH = ("triton",)
+HOSTS = {
+    "attention_sage": ("sageattention", *BENEATH),
+    "attention3_sage": ("sageattn3", "sageattention", *BENEATH),
+    "attention_flash": ("flash_attn",),
+    "attention_xformers": ("xformers",),
+    "attention_comfy_kitchen_int8": ("comfy_kitchen", *BENEATH),
+}
+OTHERS = ("sageattention", "sageattn3", "flash_attn", "flash_attn_interface", "spas_sage_attn", "xformers", *BENEATH)
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,26 @@ def attention_in_use(model: Patcher) -> str:
         return f"another node's attention ({getattr(override, '__name__', type(override).__name__)})"
     name = comfy.ldm.modules.attention.optimized_attention.__name__
     return f"the attention that ComfyUI was started with ({name.removeprefix('attention_')})"
+
+
+def attention_name(model: Patcher) -> str:
+    """What runs the attention of `model`, as the name of a function or class, which no message changes."""
+    override = _override(model)
+    if isinstance(override, ChosenAttention):
+        return "sdpa" if override.kernel is None else f"{override.kernel.module}.{override.kernel.function}"
+    function = comfy.ldm.modules.attention.optimized_attention if override is None else override
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def attention_modules(model: Patcher) -> tuple[str, ...]:
+    """The Python modules outside of PyTorch that the attention of `model` may be computed by."""
+    override = _override(model)
+    if isinstance(override, ChosenAttention):
+        return () if override.kernel is None else (override.kernel.module.partition(".")[0], *BENEATH)
+    if override is None:
+        return HOSTS.get(comfy.ldm.modules.attention.optimized_attention.__name__, ())
+    # A node's that does not say by what: any that is loaded.
+    return tuple(module for module in OTHERS if module in sys.modules)
 
 
 def can_be_replaced(model: Patcher) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
-import transformers
 
 from ...infinitetalk_core.audio.encoder_files import load_speech_encoder
 from ...infinitetalk_core.audio.sound import Sound, check_sound
@@ -16,8 +15,8 @@ from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.fingerprint import describe, key_of
 from ...infinitetalk_core.runs.voices import KeptVoice, KeptVoices
 from ...infinitetalk_core.speech import EncodedVoice, Speech, Voice
+from .environment import versions
 from .files import temp_folder
-from .identity import versions
 from .patchers import Patcher
 from .shared_models import SharedModels, fingerprint_of
 from .video import RUNS_FOLDER, output_folder
@@ -38,21 +37,15 @@ class HostAudioEncoder:
         key = self._key(voice)
         if voice.seconds < KEPT_FROM_SECONDS:
             return EncodedVoice(self._hear(voice), key)
-        return EncodedVoice(kept_voices().heard(key, lambda: self._hear(voice)), key)
+        # To the bit only where the same programs compute on the same machine.
+        kept = key_of([key, versions(), str(self.patcher.load_device)])
+        return EncodedVoice(kept_voices().heard(kept, lambda: self._hear(voice)), key)
 
     def _key(self, voice: Sound) -> str:
-        """Equal where the features are, to the bit."""
+        """Of the voice, the encoder's weights and all of its settings."""
         encoder = self.patcher.model
-        settings = [encoder.network.config.to_json_string(), encoder.normalise_input]
-        return key_of(
-            {
-                "voice": describe(voice),
-                "encoder": [fingerprint_of(self.patcher), *settings],
-                "windows": describe(encoder.limits),
-                "computed": [str(encoder.dtype), str(self.patcher.load_device), transformers.__version__],
-                "versions": versions(),
-            }
-        )
+        settings = [encoder.network.config.to_json_string(), encoder.normalise_input, str(encoder.dtype)]
+        return key_of([describe(voice), fingerprint_of(self.patcher), settings, describe(encoder.limits)])
 
     def _hear(self, voice: Sound) -> Voice:
         """With a progress bar that can be interrupted; long ones lie in ComfyUI's temp folder."""

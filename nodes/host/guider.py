@@ -9,6 +9,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...infinitetalk_core.chunks.camera import CameraControl
 from ...infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ...infinitetalk_core.sampling.euler import pin
 from ...infinitetalk_core.sampling.guidance import Guidance, guided
@@ -16,7 +17,7 @@ from .adapter import KEY, SpeechCall, adapter_of
 from .patchers import Patcher
 from .step_cache import ChunkCache, step_caching_of
 from .uni3c import KEY as CAMERA_KEY
-from .uni3c import CameraControl, camera_steps
+from .uni3c import camera_steps
 
 
 class SpeechGuider(comfy.samplers.CFGGuider):

@@ -51,6 +51,11 @@ class JobProgress:
         going_on = f"continuing at chunk {done + 1} of {self.chunks}" if missing else "joining the finished chunks"
         say(f"{going_on} ({self.chunks - missing} of {self.chunks} chunks are there from before)")
 
+    def warn(self, text: str) -> None:
+        """Before the work begins: in the log and on the node."""
+        log.warning("InfiniteTalk: %s", text)
+        write_on_node(text)
+
     def between(self) -> None:
         """During longer work."""
         throw_exception_if_processing_interrupted()

@@ -13,12 +13,11 @@ from comfy_api.latest import ui
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...infinitetalk_core.chunks.dub import Reference
-from ...infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES, Chunk, plan_chunks
-from ...infinitetalk_core.chunks.reference import AfterEnd, Pick, Picking, Policy, output_cuts, pick_references
+from ...infinitetalk_core.chunks.job import Reference, plan_video, scene_cuts
+from ...infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES
+from ...infinitetalk_core.chunks.reference import Picking, PlannedChunk, Policy
 from ...infinitetalk_core.rate import FRAMES_PER_SECOND
 from ...infinitetalk_core.speech import Speech
-from ...infinitetalk_core.video.cuts import find_cuts
 from ...infinitetalk_core.video.source import FrameSource
 
 COLUMNS, CELL, LABEL, MOST = 6, 160, 18, 36
@@ -27,29 +26,13 @@ PROGRESS_STEPS = 100
 
 def cuts_of(source: FrameSource, picking: Picking, speech: Speech | None) -> tuple[int, ...]:
     """The scene cuts of as much of the source as is seen, found with a progress bar that can be interrupted."""
-    if source.length == 1 or picking.policy is Policy.STILL:
-        return ()
-    seen = source.length
-    if speech is not None and picking.after_end is AfterEnd.HOLD:
-        seen = min(seen, speech.frames)
     bar = comfy.utils.ProgressBar(PROGRESS_STEPS)
 
     def report(done: float) -> None:
         throw_exception_if_processing_interrupted()
         bar.update_absolute(round(done * PROGRESS_STEPS), PROGRESS_STEPS)
 
-    return tuple(find_cuts(source, seen, report))
-
-
-def plan_of(
-    reference: Reference, frames: int, chunk_frames: int = CHUNK_FRAMES, context_frames: int = CONTEXT_FRAMES
-) -> tuple[list[Chunk], list[Pick]]:
-    """The chunks of a video of `frames`, and what each looks at."""
-    length, picking = reference.source.length, reference.picking
-    # A still does not move on through its source, so it meets no cuts.
-    cuts = () if picking.policy is Policy.STILL else reference.cuts
-    plan = plan_chunks(frames, chunk_frames, context_frames, output_cuts(frames, cuts, length, picking.after_end))
-    return plan, pick_references(plan, picking, length, cuts)
+    return scene_cuts(source, picking, None if speech is None else speech.frames, report)
 
 
 def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
@@ -62,11 +45,10 @@ def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
     if reference.picking.policy is Policy.BY_HAND:
         # As far as times are given: whether they are enough, the sampler knows.
         frames = min(frames, max(len(times), 1) * (CHUNK_FRAMES - CONTEXT_FRAMES))
-    plan, picks = plan_of(reference, frames)
     shown_cells = (
-        _cell(reference, chunk, pick, frame)
-        for chunk, pick in zip(plan, picks, strict=True)
-        for frame in (*pick.frames[:1], *([] if pick.last is None else [pick.last]))
+        _cell(reference, planned, frame)
+        for planned in plan_video(reference, frames)
+        for frame in (*planned.pick.frames[:1], *([] if planned.pick.last is None else [planned.pick.last]))
     )
     cells = list(islice(shown_cells, MOST))
     rows = -(-len(cells) // COLUMNS)
@@ -78,7 +60,8 @@ def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
     return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255
 
 
-def _cell(reference: Reference, chunk: Chunk, pick: Pick, frame: int) -> Image.Image:
+def _cell(reference: Reference, planned: PlannedChunk, frame: int) -> Image.Image:
+    chunk, pick = planned.chunk, planned.pick
     picture = (reference.picture(frame) * 255).round().to(torch.uint8).cpu().numpy()
     small = Image.fromarray(picture)
     small.thumbnail((CELL - 4, CELL - 4))

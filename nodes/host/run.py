@@ -4,235 +4,181 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import comfy.model_management
 import comfy.samplers
 from comfy_api.latest import io
-from torch import Tensor
 
-from ...infinitetalk_core.chunks.camera import FilmedGuide
-from ...infinitetalk_core.chunks.conditioning import seeded_noise
-from ...infinitetalk_core.chunks.dub import ColourHold, Job, Reference
-from ...infinitetalk_core.chunks.pinned import Pinned
-from ...infinitetalk_core.chunks.speaker_masks import speaker_masks, token_masks
-from ...infinitetalk_core.chunks.takes import Following, Take, parse_takes, take_seed
+from ...infinitetalk_core.chunks.job import Components, Job, check_sigmas
 from ...infinitetalk_core.errors import InputError
-from ...infinitetalk_core.identity import FileIdentities, run_key, sound_identity, tensor_identity
+from ...infinitetalk_core.fingerprint import Component, FileFingerprints, key_of
 from ...infinitetalk_core.runs.runner import Run
 from ...infinitetalk_core.runs.session import Switches, Wanted, sit
-from ...infinitetalk_core.runs.steps import plan_steps
-from ...infinitetalk_core.sampling.settings import SamplingSettings
-from ...infinitetalk_core.speech import Speech
-from ...infinitetalk_core.video.format import VideoFormat
-from .adapter import adapter_of, check_backbone
+from .adapter import adapter_of, adapter_patcher, check_backbone
 from .audio import give_up_voices
-from .identity import Graph, precision, versions
+from .environment import precision, versions
+from .fingerprint import Graph, LoadedFiles
 from .leftovers import note_leftovers
-from .progress import JobProgress
-from .reference import plan_of
+from .progress import JobProgress, say
+from .shared_models import SharedModels, fingerprint_of
 from .step_cache import check_single, step_caching_of
 from .studio import Studio, check_vae, no_text
 from .uni3c import KEY as CAMERA_KEY
-from .uni3c import CameraControl
+from .uni3c import check_camera
 from .video import RUNS_FOLDER, finished_video, output_folder, output_path, workflow_metadata
 
 log = logging.getLogger("infinitetalk")
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """What the sampler node asks for besides models, speech and reference."""
-
-    sampling: SamplingSettings
-    sampler: Any | None
-    sigmas: Tensor | None
-    seed: int
-    chunk_frames: int
-    context_frames: int
-    colour: ColourHold
-    seam_fade: int
-    strengths: tuple[float, ...]
-    pinned: Pinned | None
-    camera: CameraControl | None
-    filename_prefix: str
-    crf: int
-    redo: str = ""
-    following: Following = Following.CONTINUE
-    switches: Switches = field(default_factory=Switches)
-    video_format: VideoFormat | None = None
-
-    @property
-    def form(self) -> VideoFormat:
-        """How the video is encoded: as the Video Format node says, else H.264 with `crf`."""
-        return self.video_format or VideoFormat(crf=self.crf)
+# Where each has the object that holds the weights.
+WEIGHTS = {"model": "model", "vae": "first_stage_model", "clip_vision": "model"}
+TEXTS = ("positive", "negative")
 
 
-def run_dub(
-    models: tuple[Any, Any, Any, Any, Any],
-    speech: Speech,
-    reference: Reference,
-    settings: RunSettings,
-    hidden: Any,
-    files: FileIdentities | None = None,
-) -> io.NodeOutput:
-    """Dub `reference` to `speech`. models: MODEL, VAE, CLIP vision, positive, negative (the last three or None).
+def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any, **others: Any) -> Components:
+    """The objects that are connected to a node, by the names of its inputs, each with what it is known by.
 
-    files: what is known of files from earlier runs.
+    hidden: the node's; shared: what is known of files and live models from earlier runs; others: the optional fields of
+    `Components`. Raises InputError for a MODEL or a VAE of another kind, and where ComfyUI holds a model whose file has
+    another content by now.
     """
-    settings.form.check(reference.height, reference.width)
+    check_backbone(model)
+    adapter = adapter_patcher(model)
+    check_guidance(model)
+    check_vae(vae)
+    files, loaded = (shared.files, shared.loaded) if shared else (FileFingerprints(), LoadedFiles())
+    graph = Graph(hidden, files)
+    found: dict[str, Component] = {}
+    for name, value in {"model": model, "vae": vae, **others}.items():
+        if value is None:
+            continue
+        upstream = graph.content(name, value) if name in TEXTS else graph.behind(name)
+        if name in WEIGHTS:
+            loaded.check(getattr(value, WEIGHTS[name], None), upstream.files)
+        if upstream.unknown and hidden is not None:
+            say(f"this job cannot be continued later, and is made anew each time: its {name}, since {upstream.unknown}")
+        found[name] = Component(value, upstream.fingerprint)
+    weights = {"graph": found["model"].fingerprint, "infinitetalk": fingerprint_of(adapter)}
+    return Components(**{**found, "model": Component(model, weights)})
+
+
+def run_job(job: Job, hidden: Any) -> io.NodeOutput:
+    """Make the video of `job`, or go on with it where it stopped. hidden: the node's."""
     note_leftovers()
-    job = _job(speech, reference, settings)
-    takes = parse_takes(settings.redo, len(job.plan), reference.source.length)
-    studio = _studio(models, settings, takes)
-    adapter_of(studio.model).config.check_features(*speech.voices[0].shape[1:])
-    progress = JobProgress(studio.model, len(job.plan), len(studio.sigmas) - 1)
-    made_of = described(job, studio, settings, Graph(hidden, files or FileIdentities()))
-    key = run_key(made_of)
-    steps = plan_steps(job.plan, takes, settings.following)
+    job = with_machine(job)
+    job.check()
+    studio = _studio(job)
+    adapter_of(studio.model).config.check_features(*job.speech.voices[0].shape[1:])
+    description = job.description()
+    made_of = {
+        **description,
+        "versions": versions(studio.model),
+        "precision": precision(studio.model, studio.vae),
+    }
+    key = key_of(made_of)
+    reference, steps = job.reference, len(studio.sigmas) - 1
+    progress = JobProgress(studio.model, len(job.plan), steps)
     log.info(
         "InfiniteTalk: %d frames of %d x %d in %d chunks of %d steps",
-        speech.frames,
+        job.speech.frames,
         reference.width,
         reference.height,
         len(job.plan),
-        len(studio.sigmas) - 1,
+        steps,
     )
-    progress.show(reference.picture(job.picks[0].frames[0]))
+    progress.show(reference.picture(job.plan[0].pick.frames[0]))
+    output = job.output
     wanted = Wanted(
         made_of=made_of,
-        place=settings.filename_prefix,
+        place=output.filename_prefix,
         root=output_folder(),
-        new_path=partial(output_path, settings.filename_prefix, reference.width, reference.height),
+        new_path=partial(output_path, output.filename_prefix, reference.width, reference.height),
         metadata=workflow_metadata(hidden),
-        sound=speech.sound,
-        report=partial(run_report, job, settings, f"{RUNS_FOLDER}/{key}"),
+        sound=job.speech.sound,
+        # Not the job: what it holds of models would live on with whoever keeps this.
+        report=partial(run_report, report_settings(job, f"{RUNS_FOLDER}/{key}", description["job"]["sampling"])),
     )
-    switches = replace(settings.switches, keep=settings.switches.keep or bool(takes))
-    outcome = sit(
-        output_folder() / RUNS_FOLDER / key,
-        wanted,
-        lambda store: Run(job, steps, studio, store, settings.form),
-        progress,
-        switches,
-    )
+    switches = Switches(output.start_over, output.keep_intermediates or bool(job.overrides))
+    folder = output_folder() / RUNS_FOLDER / key
+    outcome = sit(folder, wanted, lambda store: Run(job, studio, store), progress, switches)
     if not switches.keep:
-        give_up_voices(speech)
+        give_up_voices(job.speech)
     return finished_video(outcome.path, outcome.report)
 
 
-def run_report(
-    job: Job, settings: RunSettings, run: str, chunks: list[dict[str, Any]], complete: bool, continued_at: int
-) -> str:
+def run_report(about: dict[str, Any], chunks: list[dict[str, Any]], complete: bool, continued_at: int) -> str:
     """What was made and how well it holds together, as JSON.
 
-    run: the run's folder in ComfyUI's output; continued_at: the first chunk (from 0) made now.
+    about: the video and the settings; continued_at: the first chunk (from 0) made now.
     """
-    reference, sampling = job.reference, settings.sampling
-    return json.dumps(
-        {
-            "frames": job.speech.frames,
-            "complete": complete,
-            "run": run,
-            "width": reference.width,
-            "height": reference.height,
-            "seed": settings.seed,
-            "chunk_frames": settings.chunk_frames,
-            "context_frames": settings.context_frames,
-            "policy": reference.picking.policy.value,
-            "text_scale": sampling.text_scale,
-            "audio_scale": sampling.audio_scale,
-            "sdedit": settings.strengths,
-            "pinned": settings.pinned is not None,
-            "camera": None if settings.camera is None else settings.camera.strength,
-            "seam_fade": settings.seam_fade,
-            "redo": settings.redo,
-            "video_format": settings.form.to_json(),
-            "continued_at_chunk": continued_at + 1 if continued_at else None,
-            "chunks": chunks,
-        },
-        indent=1,
-    )
+    made = {
+        "complete": complete,
+        "continued_at_chunk": continued_at + 1 if continued_at else None,
+        "chunks": chunks,
+    }
+    return json.dumps({**about, **made}, indent=1)
 
 
-def described(job: Job, studio: Studio, settings: RunSettings, graph: Graph) -> dict[str, Any]:
-    """Everything that changes the video, as JSON: what a run is known by."""
-    reference, pinned, camera = job.reference, settings.pinned, settings.camera
-    caching = step_caching_of(studio.model)
+def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, Any]:
+    """What a report says of a job. run: its folder in ComfyUI's output; sampling: as it is described in its key."""
+    reference = job.reference
     return {
-        "versions": versions(),
-        "precision": precision(studio.model, studio.vae),
-        "plan": [list(vars(chunk).values()) for chunk in job.plan],
-        "picks": [[list(pick.frames), pick.last, pick.previous] for pick in job.picks],
-        "picking": [reference.picking.policy.value, reference.picking.after_end.value, reference.picking.control],
-        "size": [reference.height, reference.width],
-        "context_frames": settings.context_frames,
-        "source": reference.source.identity(),
-        "sound": [sound_identity(job.speech.sound.waveform), job.speech.sound.sample_rate_hz],
-        "speakers": None if job.masks is None else tensor_identity(job.masks),
-        "pinned": None if pinned is None else [tensor_identity(pinned.masks), pinned.feather],
-        "camera": None if camera is None else [camera.strength, camera.start, camera.end],
-        "guidance": asdict(settings.sampling.guidance),
-        "sigmas": studio.sigmas.tolist(),
-        "step_cache": None if caching is None else asdict(caching),
-        "seed": settings.seed,
-        "colour": [job.colour.strength, job.colour.to_first, job.colour.over],
-        "seam_fade": job.seam_fade,
-        "sdedit": list(settings.strengths),
-        "format": settings.form.to_json(),
-        # How the speech was encoded, too: features may differ in their last bits from one time to the next.
-        "graph": graph.behind("model", "vae", "clip_vision", "positive", "negative", "speech", "sampler", "camera"),
+        "frames": job.speech.frames,
+        "run": run,
+        "width": reference.width,
+        "height": reference.height,
+        "policy": reference.picking.policy.value,
+        **{name: value for name, value in sampling.items() if name != "type"},
+        "redo_chunks": job.redo.chunks,
+        "video_format": job.output.format.to_json(),
     }
 
 
-def _studio(models: tuple[Any, Any, Any, Any, Any], settings: RunSettings, takes: Mapping[int, Take]) -> Studio:
-    model, vae, clip_vision, positive, negative = models
-    backbone = check_backbone(model)
-    adapter_of(model)
-    check_vae(vae)
-    check_guidance(model)
+def with_machine(job: Job) -> Job:
+    """`job` with the step cache that its MODEL carries, and colours computed on the GPU, where they take no time."""
+    assert job.components is not None
+    sampling = replace(
+        job.sampling,
+        colour=replace(job.sampling.colour, device=comfy.model_management.get_torch_device()),
+        step_cache=step_caching_of(job.components.model.value),
+    )
+    return replace(job, sampling=sampling)
+
+
+def _studio(job: Job) -> Studio:
+    components, sampling = job.components, job.sampling
+    assert components is not None
+    model = components.model.value
+    conditionings = {name: _value(getattr(components, name)) for name in TEXTS}
     if step_caching_of(model) is not None:
-        check_single("positive", positive or [])
-        check_single("negative", negative or [])
-    if settings.camera is not None:
-        settings.camera.check(backbone.dim)
+        for name, conditioning in conditionings.items():
+            check_single(name, conditioning or [])
+    if sampling.camera is not None:
+        check_camera(sampling.camera, check_backbone(model).dim)
         # Loaded by ComfyUI together with the MODEL.
         model = model.clone()
-        model.set_additional_models(CAMERA_KEY, [settings.camera.uni3c])
-    sigmas = settings.sampling.sigmas
-    if settings.sigmas is not None:
-        sigmas = check_sigmas(settings.sigmas.float().cpu(), from_source=bool(settings.strengths))
+        model.set_additional_models(CAMERA_KEY, [sampling.camera.controlnet.value])
+    sigmas = sampling.schedule
+    if sampling.sigmas is not None:
+        sigmas = check_sigmas(sampling.sigmas.float().cpu(), from_source=bool(sampling.sdedit))
     return Studio(
         model=model,
-        vae=vae,
-        clip_vision=clip_vision,
-        positive=positive or no_text(model),
-        negative=negative or no_text(model),
-        guidance=settings.sampling.guidance,
-        sampler=settings.sampler or comfy.samplers.sampler_object("euler"),
+        vae=components.vae.value,
+        clip_vision=_value(components.clip_vision),
+        positive=conditionings["positive"] or no_text(model),
+        negative=conditionings["negative"] or no_text(model),
+        guidance=sampling.rule,
+        sampler=_value(components.sampler) or comfy.samplers.sampler_object("euler"),
         sigmas=sigmas,
-        seed_of=lambda chunk: take_seed(settings.seed, takes.get(chunk.index)) + chunk.index,
-        camera=settings.camera,
+        camera=sampling.camera,
     )
 
 
-def check_sigmas(sigmas: Tensor, from_source: bool) -> Tensor:
-    """`sigmas` if a chunk can be made with them; from_source: SDEdit chooses where they begin."""
-    if sigmas.ndim != 1 or len(sigmas) < 2:
-        raise InputError(
-            f"the SIGMAS hold {sigmas.numel()} noise levels, and at least 2 are needed (one step); "
-            "set denoise above 0 in the scheduler"
-        )
-    if sigmas[-1] > 1e-3 or (sigmas[1:] > sigmas[:-1]).any():
-        raise InputError(f"the SIGMAS must fall and end at 0, these end at {sigmas[-1]:g}; connect a whole schedule")
-    if sigmas[0] < 0.98 and not from_source:
-        raise InputError(
-            f"the SIGMAS start at {sigmas[0]:g} and not at 1; to start from the source connect SDEdit Strength instead"
-        )
-    return sigmas
+def _value(component: Component | None) -> Any:
+    return None if component is None else component.value
 
 
 def check_guidance(model: Any) -> None:
@@ -243,32 +189,3 @@ def check_guidance(model: Any) -> None:
                 "another node has changed the guidance of this MODEL (such as RescaleCFG), which InfiniteTalk's own "
                 "guidance by text and speech would replace; take that node out"
             )
-
-
-def _job(speech: Speech, reference: Reference, settings: RunSettings) -> Job:
-    masks = None
-    if len(speech.voices) > 1:
-        source = (reference.source.height, reference.source.width)
-        size = (reference.height, reference.width)
-        masks = token_masks(speaker_masks(len(speech.voices), speech.areas, source, size))
-    plan, picks = plan_of(reference, speech.frames, settings.chunk_frames, settings.context_frames)
-    if settings.pinned is not None:
-        settings.pinned.check((reference.source.height, reference.source.width), reference.source.length)
-    guide = None
-    if settings.camera is not None:
-        guide = settings.camera.guide or FilmedGuide(reference.source, reference.picking.after_end)
-    return Job(
-        plan=plan,
-        picks=picks,
-        context_frames=settings.context_frames,
-        speech=speech,
-        reference=reference,
-        masks=masks,
-        # Seconds a chunk on the CPU, nothing on a GPU.
-        colour=replace(settings.colour, device=comfy.model_management.get_torch_device()),
-        noise=seeded_noise(settings.seed),
-        strengths=settings.strengths,
-        pinned=settings.pinned,
-        camera=guide,
-        seam_fade=settings.seam_fade,
-    )

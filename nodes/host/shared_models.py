@@ -20,7 +20,8 @@ import comfy.model_management
 import torch
 
 from ...infinitetalk_core.cache import FileStamp, ModelCache, ModelKey
-from ...infinitetalk_core.identity import FileIdentities
+from ...infinitetalk_core.fingerprint import FileFingerprints
+from .fingerprint import LoadedFiles
 from .patchers import Patcher
 
 log = logging.getLogger("infinitetalk")
@@ -43,7 +44,10 @@ class SharedModels:
     def __init__(self, budget_bytes: int | None = None) -> None:
         budget = default_budget_bytes() if budget_bytes is None else budget_bytes
         self.cache = ModelCache(budget, lambda patcher: int(patcher.model_size()))
-        self.files = FileIdentities()  # so that the next run does not read samples of the same files again
+        self.files = FileFingerprints(
+            comfy.model_management.throw_exception_if_processing_interrupted
+        )  # so that the next run does not read the same files again
+        self.loaded = LoadedFiles()
 
     def patcher(
         self, path: Path, kind: str, load: Callable[[], tuple[Patcher, str]], options: tuple[Any, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,9 +14,9 @@ import node_helpers
 import torch
 from torch import Tensor
 
+from ...infinitetalk_core.chunks.camera import CameraControl
 from ...infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ...infinitetalk_core.chunks.dub import AfterStep
-from ...infinitetalk_core.chunks.plan import Chunk
 from ...infinitetalk_core.clip_image import clip_pixels
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.model.kernels import is_broken
@@ -29,7 +28,6 @@ from .attention import attention_in_use, can_be_replaced, with_plain_attention
 from .guider import SpeechGuider
 from .memory import Room, with_second_try
 from .patchers import Patcher
-from .uni3c import CameraControl
 
 log = logging.getLogger("infinitetalk")
 CLIP_TOKENS = (257, 1280)
@@ -47,7 +45,6 @@ class Studio:
     guidance: Guidance
     sampler: Any
     sigmas: Tensor
-    seed_of: Callable[[Chunk], int]
     camera: CameraControl | None = None
     room: Room = field(default_factory=Room)
 
@@ -129,7 +126,7 @@ class Studio:
             denoise_mask=conditioning.free,
             callback=watch,
             disable_pbar=True,
-            seed=self.seed_of(conditioning.chunk) % 2**64,
+            seed=conditioning.seed,
         )
         _judge(latents, held, guarded, what)
         return latents

@@ -14,7 +14,7 @@ from comfy.ldm.wan.model import sinusoidal_embedding_1d
 from torch import Tensor
 
 from ...infinitetalk_core.checkpoints.uni3c import open_uni3c
-from ...infinitetalk_core.chunks.camera import CameraConditioning, CameraGuide
+from ...infinitetalk_core.chunks.camera import CameraConditioning, CameraControl
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig
 from .patchers import Patcher, load_strictly, model_patcher
@@ -24,46 +24,14 @@ KEY = "infinitetalk_uni3c"
 WAN_CHANNELS = 20  # of the DiT's input: noisy latents and their mask
 
 
-@dataclass(frozen=True)
-class CameraControl:
-    """What the camera control node asks for. guide: None for the source itself."""
-
-    uni3c: Patcher
-    guide: CameraGuide | None
-    strength: float
-    start: float  # share of the schedule, 0 … 1
-    end: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end <= 1:
-            raise InputError(
-                f"start and end must be between 0 and 1 and in this order, got {self.start:g} and {self.end:g}"
-            )
-
-    def acts_at(self, sigma: float, sigmas: Tensor) -> bool:
-        """Whether the noise level `sigma` lies in the asked part of the schedule `sigmas` (steps + 1,).
-
-        From the start and to the end are without a bound: samplers that add noise go above the schedule.
-        """
-        low = 0.0 if self.end == 1 else level_at(sigmas, self.end) - 1e-6
-        high = float("inf") if self.start == 0 else level_at(sigmas, self.start) + 1e-6
-        return low <= sigma <= high
-
-    def check(self, dim: int) -> None:
-        """Refuse a ControlNet made for another width of Wan."""
-        config = self.uni3c.model.config
-        if (config.time_dim, config.out_dim) != (dim, dim):
-            raise InputError(
-                f"this Uni3C ControlNet is made for a model of width {config.out_dim}, but the MODEL's is {dim}; "
-                "use Wan21_Uni3C_controlnet_fp16.safetensors with Wan 2.1 I2V 14B"
-            )
-
-
-def level_at(sigmas: Tensor, share: float) -> float:
-    """The noise level after `share` of the steps, between steps in proportion."""
-    place = share * (len(sigmas) - 1)
-    low = min(int(place), len(sigmas) - 2)
-    return float(sigmas[low] + (sigmas[low + 1] - sigmas[low]) * (place - low))
+def check_camera(camera: CameraControl, dim: int) -> None:
+    """Refuse a ControlNet made for another width of Wan than `dim`."""
+    config = camera.controlnet.value.model.config
+    if (config.time_dim, config.out_dim) != (dim, dim):
+        raise InputError(
+            f"this Uni3C ControlNet is made for a model of width {config.out_dim}, but the MODEL's is {dim}; "
+            "use Wan21_Uni3C_controlnet_fp16.safetensors with Wan 2.1 I2V 14B"
+        )
 
 
 def load_uni3c_patcher(path: Path, models: SharedModels | None = None) -> Patcher:

@@ -13,6 +13,7 @@ from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
 from ...infinitetalk_core.errors import InputError, disk_error
+from ...infinitetalk_core.fingerprint import FileFingerprints
 from ...infinitetalk_core.video.source import FrameSource, PictureBatch, VideoFile
 from ...infinitetalk_core.video.trim import cut
 
@@ -22,8 +23,8 @@ EXAMPLE = "video/InfiniteTalk"
 LONGEST_NAME = 200  # bytes; file systems take 255, and number, state and ending come behind it
 
 
-def source_of(image: Tensor | None, video: Any | None) -> FrameSource:
-    """The frames behind an IMAGE or a VIDEO; exactly one of them must be connected."""
+def source_of(image: Tensor | None, video: Any | None, files: FileFingerprints | None = None) -> FrameSource:
+    """The frames behind an IMAGE or a VIDEO; exactly one of them must be connected. files: what is known of files."""
     if (image is None) == (video is None):
         both = "both are" if image is not None else "neither is"
         raise InputError(f"connect either an image or a video to the Reference Picker: {both} connected")
@@ -33,7 +34,7 @@ def source_of(image: Tensor | None, video: Any | None) -> FrameSource:
         # Made by another node and in memory already.
         parts = video.get_components()
         return PictureBatch(parts.images[..., :3], parts.frame_rate)
-    source = VideoFile(video.get_stream_source())
+    source = VideoFile(video.get_stream_source(), files)
     # Newer ComfyUI can cut a VIDEO without touching its file.
     start, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
     return cut(source, start, seconds) if start or seconds else source

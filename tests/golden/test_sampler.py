@@ -9,11 +9,10 @@ from torch import Tensor
 
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.chunks.conditioning import reference_mask, reference_video
-from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
-from infinitetalk_core.chunks.plan import Chunk, plan_chunks
-from infinitetalk_core.chunks.reference import Picking, Policy, pick_references
+from infinitetalk_core.chunks.dub import dub
+from infinitetalk_core.chunks.job import ColourHold, Job, Reference, Sampling
+from infinitetalk_core.chunks.reference import Picking, Policy
 from infinitetalk_core.chunks.sizes import fit_to
-from infinitetalk_core.chunks.speaker_masks import speaker_masks, token_masks
 from infinitetalk_core.sampling.guidance import Apg, Guidance
 from infinitetalk_core.sampling.schedule import shifted_sigmas
 from infinitetalk_core.speech import Speech
@@ -50,30 +49,30 @@ def run(golden, name: str) -> tuple[ReferenceModels, list, dict[str, Tensor], di
         Guidance(row["text_guide_scale"], row["audio_guide_scale"], apg),
     )
 
-    def noise(chunk: Chunk, shape: tuple[int, ...]) -> Tensor:
-        own = f"{name}/noise/chunk{chunk.index}/initial"
-        return inputs.get(own, inputs.get(f"noise/chunk{chunk.index}/initial"))[None].reshape(shape)
+    def noise(seed: int, shape: tuple[int, ...]) -> Tensor:
+        """The seed of a chunk is its index, since the job's is 0."""
+        own = f"{name}/noise/chunk{seed}/initial"
+        return inputs.get(own, inputs.get(f"noise/chunk{seed}/initial"))[None].reshape(shape)
 
     video = row["source"] == "video"
     pictures = inputs["source_video"] if video else inputs["source_image"][None]
     height, width = row["bucket_hw"]
     source = PictureBatch(pictures.float() / 255, fps=25)
-    masks = speaker_masks(2, None, (source.height, source.width), (height, width)) if two else None
     total = row["frames"][1]
     sound = Sound(torch.zeros(1, total * SAMPLES_A_FRAME), 25 * SAMPLES_A_FRAME)
-    plan = plan_chunks(total, row["frame_num"], row["motion_frame"])
     picking = Picking(Policy.CHUNK_START if video else Policy.STILL)
     job = Job(
-        plan=plan,
-        picks=pick_references(plan, picking, source.length),
-        context_frames=row["motion_frame"],
         speech=Speech(voices, sound),
         reference=Reference(source, height, width, picking),
-        masks=None if masks is None else token_masks(masks),
-        colour=ColourHold(row["color_correction_strength"], to_first=True),
-        noise=noise,
+        sampling=Sampling(
+            chunk_frames=row["frame_num"],
+            context_frames=row["motion_frame"],
+            # Frame by frame and without what the reference lacks.
+            colour=ColourHold(row["color_correction_strength"], to_first=True, over=1),
+            seam_fade=0,
+        ),
     )
-    return models, list(dub(job, models)), case.under(f"outputs/{name}"), row
+    return models, list(dub(job, models, noise=noise)), case.under(f"outputs/{name}"), row
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -207,6 +207,8 @@ MODULES = {
     "camera": "infinitetalk_core.chunks.camera",
     "conditioning": "infinitetalk_core.chunks.conditioning",
     "plan": "infinitetalk_core.chunks.plan",
+    "fingerprint": "infinitetalk_core.fingerprint",
+    "job": "infinitetalk_core.chunks.job",
     "euler": "infinitetalk_core.sampling.euler",
     "guidance": "infinitetalk_core.sampling.guidance",
     "schedule": "infinitetalk_core.sampling.schedule",

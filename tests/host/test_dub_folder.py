@@ -91,10 +91,12 @@ def test_a_folder_is_dubbed_although_server_and_client_are_killed(bench, jobs):
 def check_report(manifest: dict[str, Any]) -> None:
     """What a studio asks a finished job: when, how long, from what, with what, and whether it holds together."""
     made_of, report, last = manifest["made_of"], manifest["report"], manifest["sittings"][-1]
-    assert manifest["state"] == "finished" and manifest["video"].endswith(".mp4") and manifest["result"]["identity"]
+    assert manifest["state"] == "finished" and manifest["video"].endswith(".mp4") and manifest["result"]["fingerprint"]
     assert last["ended"] >= last["began"] and last["seconds"] > 0 and last["warnings"] == []
     assert {"pack", "comfyui", "torch", "av", "device", "attention"} <= set(made_of["versions"])
-    assert made_of["source"] and made_of["sound"] and made_of["graph"]["model"] and made_of["precision"]
-    assert report["seed"] == made_of["seed"] and report["complete"] and report["frames"] == FRAMES
+    job = made_of["job"]
+    assert job["reference"]["source"] and job["speech"]["sound"] and made_of["plan"] and made_of["precision"]
+    assert set(job["components"]["model"]["fingerprint"]) == {"graph", "infinitetalk"}
+    assert report["seed"] == job["sampling"]["seed"] and report["complete"] and report["frames"] == FRAMES
     assert len(report["chunks"]) == CHUNKS and sum(chunk["frames"] for chunk in report["chunks"]) == FRAMES
     assert all(chunk["seconds_taken"] > 0 and "reference_frames" in chunk for chunk in report["chunks"])

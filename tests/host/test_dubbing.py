@@ -98,7 +98,7 @@ def test_camera_of_the_source(dub):
         },
     }
     moved, report, _ = dub(nodes, {"camera": ["92", 0]})
-    assert report["camera"] == 1.0
+    assert report["camera"]["strength"] == 1.0
     assert len(moved) == len(plain)
     assert not np.array_equal(moved, plain)
     nodes["92"]["inputs"]["strength"] = 0.0

@@ -32,6 +32,7 @@ def make_conditioning(core, own, speakers: int = 1, context: int = 2):
         masks[0, :10], masks[1, 14:], masks[2, 10:14] = 1, 1, 1
     return core.conditioning.ChunkConditioning(
         chunk=chunk,
+        seed=chunk.index,
         noise=torch.randn(1, 16, 4, 8, 12),
         context=torch.randn(1, 16, context, 8, 12),
         reference=torch.randn(1, 16, 4, 8, 12),
@@ -133,7 +134,6 @@ def studio(core, model, guidance, sampler: str = "euler", steps: int = 3):
         guidance=guidance,
         sampler=comfy.samplers.sampler_object(sampler),
         sigmas=core.schedule.shifted_sigmas(steps, 7.0),
-        seed_of=lambda chunk: chunk.index,
     )
 
 

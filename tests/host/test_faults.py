@@ -333,6 +333,6 @@ def test_a_chunk_is_made_again(bench, undisturbed):
     again = bench.video(keep_intermediates=True, redo_chunks="4=99", after_redo="keep")
     assert again != first and frames_of(again) == frames_of(first)
     report = report_of(again)
-    assert report["continued_at_chunk"] == 4 and report["redo"] == "4=99"
+    assert report["continued_at_chunk"] == 4 and report["redo_chunks"] == "4=99"
     assert report["chunks"][4] == report_of(first)["chunks"][4], "the chunk after it stayed"
     assert len(bench.records()) == CHUNKS + 1

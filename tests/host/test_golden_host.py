@@ -73,7 +73,7 @@ def test_clip_tokens(golden_dir, pack):
         image_std=config["std"],
         model=vision,
     )
-    studio = studio_module.Studio(None, None, host, [], [], None, None, None, lambda chunk: 0)
+    studio = studio_module.Studio(None, None, host, [], [], None, None, None)
     tokens = 1 + (vit["image_size"] // vit["patch_size"]) ** 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(studio_module, "CLIP_TOKENS", (tokens, vit["dim"]))

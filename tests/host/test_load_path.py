@@ -196,15 +196,3 @@ def test_a_video_is_never_made_a_batch_of_images(pack, house, samples, monkeypat
     source = import_module(f"{pack.__name__}.nodes.host.video").source_of(None, video)
     assert source.length > 1 and source.frame(source.length - 1).shape[-1] == 3
     source.close()
-
-
-def test_a_text_that_looks_like_a_path_elsewhere_is_only_a_text(pack, monkeypatch):
-    """Newer ComfyUI raises for it; a prompt such as this one must not stop a job."""
-
-    def refuse(text: str) -> str:
-        raise ValueError(f"Invalid file path: {text!r}")
-
-    monkeypatch.setattr(folder_paths, "get_annotated_filepath", refuse)
-    identity = import_module(f"{pack.__name__}.nodes.host.identity")
-    known = import_module(f"{pack.__name__}.infinitetalk_core.identity").FileIdentities()
-    assert identity.files_named("/imagine a person ../ who speaks", known) == []

@@ -3,32 +3,61 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-MODEL, LOADER, TALK, SAMPLER = "model", "UNETLoader", "InfiniteTalkModelLoader", "InfiniteTalkChunkSampler"
-INPUTS = ("model", "vae", "clip_vision", "positive", "negative", "speech", "sampler", "camera")
+LOADER, TALK, SAMPLER = "UNETLoader", "InfiniteTalkModelLoader", "InfiniteTalkChunkSampler"
+WAN_NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"
+    "多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，"
+    "倒着走"
+)
 
 
 @pytest.fixture
-def key(core, pack, tmp_path, monkeypatch):
-    """`key(workflow)`: what the sampler's run is known by, of all that comes from other nodes."""
+def host(pack):
+    return import_module(f"{pack.__name__}.nodes.host.fingerprint")
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch) -> Path:
+    """A models folder and an input folder of the test's own."""
     import folder_paths
 
-    identity = import_module(f"{pack.__name__}.nodes.host.identity")
-    known = import_module(f"{pack.__name__}.infinitetalk_core.identity")
-    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
+    folders = {}
+    for kind in ("diffusion_models", "loras", "vae"):
+        (tmp_path / kind).mkdir()
+        folders[kind] = ([str(tmp_path / kind)], {".safetensors"})
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", folders)
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
+    (tmp_path / "loras" / "tiny_lora.safetensors").write_bytes(b"lora")
+    (tmp_path / "loras" / "copy.safetensors").write_bytes(b"lora")
+    return tmp_path
 
-    def of(workflow: dict[str, Any]) -> str:
+
+@pytest.fixture
+def graph(core, host):
+    """`graph(workflow)`: what is known of the graph behind the sampler."""
+
+    def of(workflow: dict[str, Any]) -> Any:
         nodes = SimpleNamespace(get_node=workflow.__getitem__, has_node=workflow.__contains__)
         (sampler,) = [i for i, node in workflow.items() if node["class_type"] == SAMPLER]
-        hidden = SimpleNamespace(dynprompt=nodes, unique_id=sampler)
-        return known.run_key(identity.Graph(hidden, known.FileIdentities()).behind(*INPUTS))
+        return host.Graph(SimpleNamespace(dynprompt=nodes, unique_id=sampler), core.fingerprint.FileFingerprints())
 
     return of
+
+
+@pytest.fixture
+def key(core, graph):
+    """`key(workflow)`: what the MODEL of a workflow is known by."""
+    return lambda workflow, name="model": core.fingerprint.key_of(graph(workflow).behind(name).fingerprint)
 
 
 def changed(workflow: dict[str, Any], kind: str, **inputs: Any) -> dict[str, Any]:
@@ -40,6 +69,15 @@ def changed(workflow: dict[str, Any], kind: str, **inputs: Any) -> dict[str, Any
     return found
 
 
+def with_node(workflow: dict[str, Any], kind: str, inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """`workflow` with one more node between its MODEL and the sampler."""
+    found = copy.deepcopy(workflow)
+    (sampler,) = [node for node in found.values() if node["class_type"] == SAMPLER]
+    found["more"] = {"class_type": kind, "inputs": {"model": sampler["inputs"]["model"], **inputs}, **more}
+    sampler["inputs"]["model"] = ["more", 0]
+    return found
+
+
 @pytest.mark.parametrize(
     ("kind", "inputs"),
     [
@@ -48,21 +86,19 @@ def changed(workflow: dict[str, Any], kind: str, **inputs: Any) -> dict[str, Any
         (LOADER, {"weight_dtype": "fp8_e4m3fn"}),
         (LOADER, {"unet_name": "another.safetensors"}),
         ("LoraLoaderModelOnly", {"strength_model": 0.5}),
-        ("LoadAudio", {"audio": "another.wav"}),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
 )
-def test_another_attention_precision_or_file_is_another_run(key, small, kind, inputs):
+def test_another_attention_precision_or_file_is_another_model(key, small, kind, inputs):
     workflow = small("video_dubbing")
     assert key(changed(workflow, kind, **inputs)) != key(workflow)
 
 
-def test_names_titles_ids_and_places_are_not(key, small, tmp_path):
+def test_names_titles_ids_and_places_are_not(key, small, models):
     workflow = small("video_dubbing")
-    (tmp_path / "voice.wav").write_bytes(b"sound")
-    (tmp_path / "copy.wav").write_bytes(b"sound")
     plain = key(workflow)
-    assert key(changed(workflow, "LoadAudio", audio="copy.wav")) == plain, "a file is known by its content"
+    copied = changed(workflow, "LoraLoaderModelOnly", lora_name="copy.safetensors")
+    assert key(copied) == plain, "a file is known by its content"
     assert key(changed(workflow, SAMPLER, filename_prefix="elsewhere/name")) == plain
     other = {f"9{i}": copy.deepcopy(node) for i, node in workflow.items()}
     for node in other.values():
@@ -70,15 +106,257 @@ def test_names_titles_ids_and_places_are_not(key, small, tmp_path):
         links = {n: [f"9{v[0]}", v[1]] for n, v in node["inputs"].items() if isinstance(v, list)}
         node["inputs"].update(links)
     assert key(other) == plain
-    (tmp_path / "voice.wav").write_bytes(b"sound of another day")
+    (models / "loras" / "tiny_lora.safetensors").write_bytes(b"lora of another day")
     assert key(workflow) != plain, "the same name with other content"
+    assert key(copied) == plain
+
+
+def test_a_file_of_ours_is_known_by_what_was_loaded(key, small, models):
+    """Its name says nothing: the loaded weights carry their fingerprint."""
+    (models / "diffusion_models" / "a.safetensors").write_bytes(b"one")
+    (models / "diffusion_models" / "b.safetensors").write_bytes(b"another")
+    with_a, with_b = (
+        with_node(small("talking_portrait"), "InfiniteTalkModelLoader", {"infinitetalk": f"{name}.safetensors"})
+        for name in "ab"
+    )
+    import nodes
+
+    own = SimpleNamespace(knows_its_files=True, INPUT_TYPES=lambda: {"required": {"infinitetalk": (["a", "b"],)}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(nodes.NODE_CLASS_MAPPINGS, "InfiniteTalkModelLoader", own)
+        assert key(with_a) == key(with_b)
+    assert key(with_a) != key(with_b), "of any other pack's loader the file counts"
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_name_may_come_over_a_link(key, small, models, link):
+    """Of a text node, as graphs have it whose loader's choice was turned into an input."""
+    workflow = small("video_dubbing")
+    name: Any = "copy.safetensors"
+    if link:
+        workflow["text"] = {"class_type": "PrimitiveString", "inputs": {"value": name}}
+        name = ["text", 0]
+    workflow = changed(workflow, "LoraLoaderModelOnly", lora_name=name)
+    plain = key(workflow)
+    (models / "loras" / "copy.safetensors").write_bytes(b"lora of another day")
+    assert key(workflow) != plain
+
+
+def test_the_files_of_a_model_that_is_a_folder_count(key, graph, small, models):
+    folder = models / "diffusion_models" / "wan"
+    (folder / "transformer").mkdir(parents=True)
+    part = folder / "transformer" / "part.safetensors"
+    part.write_bytes(b"1")
+    workflow = changed(small("talking_portrait"), LOADER, unet_name="wan")
+    assert part not in graph(workflow).behind("model").files, "any other folder may be a shelf of models"
+    (folder / "model_index.json").write_text("{}")
+    plain = key(workflow)
+    part.write_bytes(b"2")
+    assert key(workflow) != plain
+
+
+@pytest.mark.parametrize("changes", [float("nan"), [float("nan")], ["a", float("nan")], [object()], [[1, 2]]])
+def test_a_node_that_is_another_one_each_time_makes_a_run_of_its_own(key, small, changes):
+    workflow = with_node(small("talking_portrait"), "Random", {}, is_changed=changes)
+    assert key(workflow) != key(workflow)
+
+
+@pytest.mark.parametrize("changes", [["2 bytes"], [17], [0.5], [None], [True], "text"])
+def test_what_a_node_says_of_its_changes_counts(key, small, changes):
+    plain = with_node(small("talking_portrait"), "Folder", {})
+    noted = with_node(small("talking_portrait"), "Folder", {}, is_changed=changes)
+    other = with_node(small("talking_portrait"), "Folder", {}, is_changed=["another"])
+    assert key(noted) == key(copy.deepcopy(noted))
+    assert len({key(plain), key(noted), key(other)}) == 3
+
+
+def test_the_place_in_a_list_counts_where_there_is_one(key, small):
+    from comfy_execution.utils import CurrentNodeContext
+
+    import nodes
+
+    listing = SimpleNamespace(OUTPUT_IS_LIST=(True,), INPUT_TYPES=lambda: {})
+    workflow = with_node(small("talking_portrait"), "Strengths", {})
+    keys = {}
+    for lists in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            if lists:
+                patch.setitem(nodes.NODE_CLASS_MAPPINGS, "Strengths", listing)
+            for index in (0, 1):
+                with CurrentNodeContext("prompt", "31", index):
+                    keys[lists, index] = key(workflow)
+    assert keys[False, 0] == keys[False, 1]
+    assert len({keys[True, 0], keys[True, 1], keys[False, 0]}) == 3
+
+
+def test_without_a_prompt_nothing_is_found_again(core, host):
+    for hidden in (None, SimpleNamespace(dynprompt=None, unique_id=None)):
+        graph = host.Graph(hidden, core.fingerprint.FileFingerprints())
+        assert graph.behind("model").fingerprint != graph.behind("model").fingerprint
+
+
+# -- which texts are looked for on the disk
+
+
+def test_only_choices_are_looked_for(host):
+    import nodes
+
+    known = nodes.NODE_CLASS_MAPPINGS
+    assert host.choices_of(known["CLIPTextEncode"], ["text", "clip"]) == set()
+    assert host.choices_of(known["LoraLoaderModelOnly"], ["model", "lora_name", "strength_model"]) == {"lora_name"}
+    assert host.choices_of(known["LoadImage"], ["image"]) == {"image"}
+    assert host.choices_of(None, ["model"]) == {"model"}, "a node that is not known may name anything"
+    kinds = {"a": ("COMBO", {"options": ["a"]}), "b": ("COMBO,STRING",), "c": ("COMFY_DYNAMICCOMBO_V3",), "n": ("INT",)}
+    newer = SimpleNamespace(INPUT_TYPES=lambda: {"optional": kinds})
+    assert host.choices_of(newer, kinds) == {"a", "b", "c"}
+    assert host.choices_of(newer, ["c.file"]) == {"c.file"}, "parts of a dynamic input are not listed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WAN_NEGATIVE,
+        "她" * 86,  # 258 bytes
+        "她" * 5000,
+        "a/" * 3000,
+        "nul\0inside",
+        "line\nbreak",
+        "\ud83d half an emoji",
+        "",
+        " ",
+        ".",
+        "con",
+        "*?<>|",
+        "a person ../ who speaks",
+    ],
+    ids=lambda text: ascii(text[:12]),
+)
+def test_any_text_can_be_looked_for(host, models, text):
+    assert list(host.files_named(text)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\\server\share\model.safetensors",
+        "//server/share/model.safetensors",
+        r"\\?\C:\model.safetensors",
+        r"C:\model.safetensors",
+        "c:model.safetensors",
+        "/etc/passwd",
+        "../secret",
+        r"..\secret",
+        "a/../../secret",
+        "../secret [output]",
+    ],
+)
+def test_no_name_that_leads_elsewhere_is_looked_for(host, models, monkeypatch, text):
+    """Another machine would be asked for its file, with this one's password, just to look."""
+    (models / "secret").write_bytes(b"")
+
+    def asked(path: Path, *_: Any) -> bool:
+        raise AssertionError(f"{path} was looked for")
+
+    monkeypatch.setattr(Path, "is_file", asked)
+    monkeypatch.setattr(Path, "is_dir", asked)
+    assert list(host.files_named(text)) == []
+
+
+# -- content
+
+
+class ControlNet:
+    """Something that cannot be read."""
+
+
+def test_conditioning_is_known_by_its_content(core, graph, small):
+    import comfy.clip_vision
+
+    workflow = small("talking_portrait")
+    found = graph(workflow)
+    text = torch.randn(1, 512, 64)
+    seen = comfy.clip_vision.Output()
+    seen["penultimate_hidden_states"] = torch.zeros(1, 257, 8)
+
+    def key(conditioning: Any) -> str:
+        return core.fingerprint.key_of(found.content("positive", conditioning).fingerprint)
+
+    plain = [[text, {"pooled_output": None}]]
+    assert key(plain) == key([[text.clone(), {"pooled_output": None}]])
+    changed = text.clone()
+    changed[0, 100, 3] += 1e-6
+    others = [
+        [[changed, {"pooled_output": None}]],
+        [[text, {"pooled_output": torch.zeros(1, 4)}]],
+        [[text, {"pooled_output": None, "start_percent": 0.5}]],
+        [[text, {}], [text, {}]],
+        [[text, {"clip_vision_output": seen}]],
+    ]
+    assert len({key(c) for c in [plain, *others]}) == 6
+    with_vision = key(others[-1])
+    seen["penultimate_hidden_states"] = torch.ones(1, 257, 8)
+    assert key(others[-1]) != with_vision
+
+
+def test_what_cannot_be_read_in_it_is_known_by_the_graph_as_well(core, graph, small):
+    workflow = small("talking_portrait")
+    (sampler,) = [node for node in workflow.values() if node["class_type"] == SAMPLER]
+    workflow["prompt"] = {"class_type": "Prompt", "inputs": {"strength": 1.0}}
+    sampler["inputs"]["positive"] = ["prompt", 0]
+    conditioning = [[torch.zeros(1, 4, 4), {"control": ControlNet()}]]
+
+    def key(workflow: dict[str, Any], conditioning: Any = conditioning) -> str:
+        return core.fingerprint.key_of(graph(workflow).content("positive", conditioning).fingerprint)
+
+    assert key(workflow) == key(copy.deepcopy(workflow))
+    assert key(changed(workflow, "Prompt", strength=0.5)) != key(workflow)
+    assert key(workflow, [[torch.ones(1, 4, 4), {"control": ControlNet()}]]) != key(workflow), "its content too"
+    workflow["prompt"]["is_changed"] = [math.nan]
+    assert key(workflow) != key(workflow)
+
+
+# -- what is loaded
+
+
+class Weights(torch.nn.Module):
+    """A live model."""
+
+
+def test_a_file_that_changed_under_a_loaded_model_is_named(core, host, tmp_path):
+    files, loaded, live = core.fingerprint.FileFingerprints(), host.LoadedFiles(), Weights()
+    path, other = tmp_path / "style.safetensors", tmp_path / "other.safetensors"
+    path.write_bytes(b"1")
+    other.write_bytes(b"5")
+
+    def check(model: Any, *paths: Path) -> None:
+        loaded.check(model, {path: files.of(path) for path in paths})
+
+    check(live, path)
+    check(live, path, other)
+    assert loaded.changed() == []
+    path.write_bytes(b"2")
+    (changed,) = loaded.changed()
+    assert "style.safetensors" in changed
+    check(Weights(), path)
+    with pytest.raises(ValueError, match=r"style\.safetensors was changed on the disk after ComfyUI had.*/free"):
+        check(live, path)
+    path.write_bytes(b"1")
+    assert loaded.changed(), "written anew"
+    check(live, path)
+    assert loaded.changed() == [], "but the same"
+    other.unlink()
+    assert loaded.changed()
+    del live
+    assert loaded.changed() == []
+
+
+# -- the machine
 
 
 def test_the_types_that_comfyui_was_started_with_are_part_of_it(pack):
-    import torch
     from comfy.cli_args import args
 
-    precision = import_module(f"{pack.__name__}.nodes.host.identity").precision
+    precision = import_module(f"{pack.__name__}.nodes.host.environment").precision
 
     def of(model: Any = torch.float16, cast: Any = None, vae: Any = torch.float32) -> dict[str, Any]:
         inner = SimpleNamespace(get_dtype=lambda: model, manual_cast_dtype=cast)
@@ -87,3 +365,133 @@ def test_the_types_that_comfyui_was_started_with_are_part_of_it(pack):
     found = [of(), of(model=torch.float8_e4m3fn), of(cast=torch.float32), of(vae=torch.bfloat16)]
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
     assert args.fast is not None and found[0]["fast"] == []
+
+
+def test_packages_of_attention_count_where_they_are_used(pack, core, monkeypatch):
+    environment = import_module(f"{pack.__name__}.nodes.host.environment")
+    attention = import_module(f"{pack.__name__}.nodes.host.attention")
+    installed = {"sageattention": ["sageattention"], "triton": ["triton-windows"], "flash_attn": ["flash-attn"]}
+    monkeypatch.setattr(environment.importlib.metadata, "packages_distributions", lambda: installed)
+    monkeypatch.setattr(environment.importlib.metadata, "version", lambda name: f"1 of {name}")
+
+    def of(override: Any) -> dict[str, str]:
+        options = {} if override is None else {"transformer_options": {attention.OVERRIDE: override}}
+        found = environment.attention_versions(SimpleNamespace(model_options=options))
+        assert found["attention"]
+        return found["attention_packages"]
+
+    kernels = import_module(f"{pack.__name__}.infinitetalk_core.model.kernels")
+    sage = attention.ChosenAttention(kernels.Choice.SAGE, kernels.SAGE)
+    assert of(attention.ChosenAttention(kernels.Choice.SDPA)) == {}
+    assert of(sage) == {"sageattention": "1 of sageattention", "triton-windows": "1 of triton-windows"}
+    monkeypatch.setitem(attention.sys.modules, "flash_attn", SimpleNamespace())
+    monkeypatch.delitem(attention.sys.modules, "sageattention", raising=False)
+    assert "flash-attn" in of(lambda *a: None), "another node does not say by what"
+    assert "sageattention" not in of(lambda *a: None), "but what is not loaded is not used"
+    assert of(None) == {}, "ComfyUI's own on a CPU"
+    chosen = SimpleNamespace(__name__="attention_flash")
+    monkeypatch.setattr(attention.comfy.ldm.modules.attention, "optimized_attention", chosen)
+    assert of(None) == {"flash-attn": "1 of flash-attn"}
+
+
+def test_cudnn_and_the_driver_count_on_a_gpu(pack, monkeypatch, tmp_path):
+    environment = import_module(f"{pack.__name__}.nodes.host.environment")
+    assert not {"cudnn", "driver"} & set(environment.versions())
+    monkeypatch.setattr(environment.comfy.model_management, "get_torch_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(environment.comfy.model_management, "get_torch_device_name", lambda device: "cuda:0 card")
+    note = tmp_path / "version"
+    note.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22\nGCC version: 12.2.0\n")
+    monkeypatch.setattr(environment, "NVIDIA_DRIVER", note)
+    found = environment.versions()
+    assert found["driver"] == "550.54.14" and "cudnn" in found
+    note.unlink()
+    assert environment.versions()["driver"] != "550.54.14"
+
+
+# -- graphs of other packs
+
+
+def test_a_long_chain_of_nodes(key, small):
+    workflow = small("talking_portrait")
+    (sampler,) = [node for node in workflow.values() if node["class_type"] == SAMPLER]
+    for number in range(3000):
+        workflow[f"x{number}"] = {"class_type": "LoraOf", "inputs": {"model": sampler["inputs"]["model"]}}
+        sampler["inputs"]["model"] = [f"x{number}", 0]
+    plain = key(workflow)
+    assert key(workflow) == plain
+    workflow["x0"]["inputs"]["strength"] = 0.5
+    assert key(workflow) != plain
+
+
+def test_without_a_cache_of_outputs_nobody_notes_changes(key, small, monkeypatch):
+    """ComfyUI --cache-none never asks IS_CHANGED, so what it would say is not known."""
+    import nodes
+
+    workflow = with_node(small("talking_portrait"), "Random", {})
+    assert key(workflow) == key(workflow)
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "Random", SimpleNamespace(IS_CHANGED=None, INPUT_TYPES=lambda: {}))
+    assert key(workflow) != key(workflow)
+
+
+def test_an_object_in_an_expansion_makes_a_run_of_its_own(key, graph, small):
+    workflow = with_node(small("talking_portrait"), "Loop", {"initial": object()})
+    assert key(workflow) != key(workflow)
+    assert "Loop was handed a object" in graph(workflow).behind("model").unknown
+
+
+def test_what_a_node_was_expanded_to_counts(core, host, small):
+    workflow = with_node(small("talking_portrait"), "Group", {})
+    workflow["more.1"] = {"class_type": "Random", "inputs": {"model": ["more", 0]}, "is_changed": [math.nan]}
+    (sampler,) = [i for i, node in workflow.items() if node["class_type"] == SAMPLER]
+    nodes = SimpleNamespace(
+        get_node=workflow.__getitem__, has_node=workflow.__contains__, ephemeral_parents={"more.1": "more"}
+    )
+    files = core.fingerprint.FileFingerprints()
+    graph = host.Graph(SimpleNamespace(dynprompt=nodes, unique_id=sampler), files)
+    assert "Random says that it is another one each time" in graph.behind("model").unknown
+
+
+def test_a_choice_outside_of_comfyuis_folders_or_one_that_cannot_be_read_is_not_known(key, graph, small, models):
+    workflow = small("video_dubbing")
+    outside = changed(workflow, "LoraLoaderModelOnly", lora_name="/elsewhere/style.safetensors")
+    assert key(outside) != key(outside)
+    files = graph(workflow)
+
+    def denied(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    files._files.of = denied
+    assert "cannot be read (Permission denied)" in files.behind("model").unknown
+
+
+def test_pictures_that_a_node_loads_again_are_not_files_of_the_model(graph, small, models):
+    """It tells its changes, so ComfyUI runs it again."""
+    (models / "input").mkdir()
+    (models / "input" / "style.png").write_bytes(b"1")
+    workflow = with_node(small("video_dubbing"), "StyledBy", {"picture": ["picture", 0]})
+    workflow["picture"] = {"class_type": "LoadImage", "inputs": {"image": "style.png"}, "is_changed": ["abc"]}
+    names = {path.name for path in graph(workflow).behind("model").files}
+    assert "style.png" not in names and "tiny_lora.safetensors" in names
+
+
+def test_a_file_that_changed_while_the_job_began_is_named(core, host, tmp_path):
+    """Between the loader and the first time that the object is seen."""
+    files, loaded = core.fingerprint.FileFingerprints(), host.LoadedFiles()
+    path = tmp_path / "vae.safetensors"
+    path.write_bytes(b"1")
+    first, second = Weights(), Weights()
+    time.sleep(0.05)
+    loaded.begin()
+    loaded.check(first, {path: files.of(path)})
+    time.sleep(0.05)
+    path.write_bytes(b"2")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="was changed on the disk"):
+            loaded.check(second, {path: files.of(path)})
+    loaded.begin()
+    loaded.check(Weights(), {path: files.of(path)})
+
+
+@pytest.mark.parametrize("live", [None, {}, [], (), 5])
+def test_objects_that_cannot_be_remembered_are_not_checked(host, live, tmp_path):
+    host.LoadedFiles().check(live, {})

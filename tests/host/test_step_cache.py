@@ -8,7 +8,6 @@ import weakref
 from dataclasses import asdict, replace
 from importlib import import_module
 from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -161,18 +160,13 @@ def test_the_node_sets_it_and_its_numbers_are_part_of_the_runs_name(core, files,
         node.execute(base, 0.3, "480", 4, "GPU")
 
 
-def test_a_run_is_another_one_with_another_cache(core, files, caching):
+def test_the_job_knows_the_cache_that_its_model_carries(core, files, caching):
     """So a cached video never goes on from chunks that were made without it."""
-    job, settings = MagicMock(masks=None), MagicMock(pinned=None, camera=None, strengths=())
-    job.speech.sound.waveform = torch.zeros(1, 4)
-    settings.sampling = import_module(f"{core.cache.__package__}.settings").SamplingSettings()
     plain = load_model(core, files)
-    models = [plain, core.host_cache.put_step_cache(plain, caching)]
-    models.append(core.host_cache.put_step_cache(plain, replace(caching, threshold=0.3)))
-    told = [core.run.described(job, MagicMock(model=model), settings, MagicMock())["step_cache"] for model in models]
-    assert told[0] is None
-    assert told[1]["threshold"] == 2.5
-    assert told[2] == {**told[1], "threshold": 0.3}
+    job = import_module(f"{core.job.__package__}.job").Job(None, None, core.job.Sampling())
+    for model, want in ((plain, None), (core.host_cache.put_step_cache(plain, caching), caching)):
+        components = core.job.Components(core.fingerprint.Component(model, "model"), None)
+        assert core.run.with_machine(replace(job, components=components)).sampling.step_cache == want
 
 
 def test_texts_of_several_parts_are_refused(core):

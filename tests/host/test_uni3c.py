@@ -37,6 +37,7 @@ def conditioning(core, loaded, view: bool):
     )
     return core.conditioning.ChunkConditioning(
         chunk=core.plan.plan_chunks(13, 13, 5)[0],
+        seed=0,
         noise=torch.randn(1, 16, 4, 8, 12),
         context=torch.randn(1, 16, 2, 8, 12),
         reference=torch.randn(1, 16, 4, 8, 12),
@@ -48,8 +49,12 @@ def conditioning(core, loaded, view: bool):
     )
 
 
+def known(core, patcher):
+    return core.fingerprint.Component(patcher, "Uni3C")
+
+
 def studio(core, loaded, text: float, audio: float, **camera):
-    control = core.uni3c.CameraControl(loaded.patcher, None, **camera) if camera else None
+    control = core.camera.CameraControl(known(core, loaded.patcher), None, **camera) if camera else None
     generator = torch.Generator().manual_seed(5)
     model = loaded.model
     if control is not None:
@@ -65,7 +70,6 @@ def studio(core, loaded, text: float, audio: float, **camera):
         guidance=core.guidance.Guidance(text, audio),
         sampler=comfy.samplers.sampler_object("euler"),
         sigmas=core.schedule.shifted_sigmas(4, 7.0),
-        seed_of=lambda chunk: chunk.index,
         camera=control,
     )
 
@@ -141,9 +145,9 @@ def test_strength_zero_changes_nothing(core, loaded):
 
 
 def test_another_width_and_a_wrong_order_are_refused(core, loaded):
-    control = core.uni3c.CameraControl(loaded.patcher, None, 1.0, 0.0, 1.0)
-    control.check(256)
+    control = core.camera.CameraControl(known(core, loaded.patcher), None, 1.0, 0.0, 1.0)
+    core.uni3c.check_camera(control, 256)
     with pytest.raises(ValueError, match="made for a model of width 256, but the MODEL's is 5120"):
-        control.check(5120)
+        core.uni3c.check_camera(control, 5120)
     with pytest.raises(ValueError, match=r"got 0\.6 and 0\.3"):
-        core.uni3c.CameraControl(loaded.patcher, None, 1.0, 0.6, 0.3)
+        core.camera.CameraControl(known(core, loaded.patcher), None, 1.0, 0.6, 0.3)

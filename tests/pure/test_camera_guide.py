@@ -9,15 +9,17 @@ import torch
 
 from infinitetalk_core.camera.guide import PathGuide
 from infinitetalk_core.camera.path import dolly, pan
-from infinitetalk_core.chunks.camera import FilmedGuide
+from infinitetalk_core.chunks.camera import CameraControl, FilmedGuide
 from infinitetalk_core.chunks.dub import dub
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.reference import AfterEnd, Picking, Policy
 from infinitetalk_core.errors import InputError
+from infinitetalk_core.fingerprint import Component
 from infinitetalk_core.video.source import PictureBatch
 from tests.support.models import PlainModels, make_job
 
 HEIGHT, WIDTH, BLOCK = 32, 48, 8
+UNI3C = Component(None, "Uni3C")
 
 
 def wide_picture() -> torch.Tensor:
@@ -44,7 +46,7 @@ def shift_of(before: torch.Tensor, after: torch.Tensor) -> int:
 def test_a_pan_is_in_the_latents_of_its_chunk_and_in_no_other():
     begin = 17  # chunk 2 of 13 frames with 5 context frames is frames 16 to 28
     source = source_with_a_pan(60, begin, 1)
-    job = make_job(source, 40, Picking(Policy.CHUNK_START), camera=FilmedGuide(source))
+    job = make_job(source, 40, Picking(Policy.CHUNK_START), camera=CameraControl(UNI3C, FilmedGuide(source)))
     models = PlainModels()
     list(dub(job, models))
     shifts = {}
@@ -110,7 +112,7 @@ def test_what_the_path_shows_reaches_the_model():
     source = PictureBatch(path_guide(pan()).picture[None, :32, :48])
     guide = PathGuide(source.frame(0), torch.ones(32, 48), pan(0.3), 40)
     models = PlainModels()
-    list(dub(make_job(source, 30, camera=guide), models))
+    list(dub(make_job(source, 30, camera=CameraControl(UNI3C, guide)), models))
     for c in models.seen:
         assert c.camera.mask.shape[2] == c.chunk.length
         want = models.encode(guide.view(c.chunk, 32, 48).frames)

@@ -39,10 +39,10 @@ def test_sharpness_falls_with_blur():
 def test_a_run_reports_each_chunk():
     torch.manual_seed(0)
     source = PictureBatch(torch.full((40, 32, 48, 3), 0.5))
-    job = make_job(source, 40, Picking(Policy.CHUNK_START), output_cuts=[20])
+    job = make_job(source, 40, Picking(Policy.CHUNK_START), (20,))
     _, numbers = run_and_measure(job, PlainModels(level=0.25))
     assert [m.chunk for m in numbers] == list(range(1, len(job.plan) + 1))
-    assert [m.seam is None for m in numbers] == [c.context == 0 for c in job.plan]
+    assert [m.seam is None for m in numbers] == [planned.chunk.context == 0 for planned in job.plan]
     assert all(m.outside_drift is None for m in numbers)
     assert numbers[1].colour_drift > 20
     assert "seam" in str(numbers[1])

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infinitetalk_core.chunks.dub import ColourHold, dub
+from infinitetalk_core.chunks.dub import dub
+from infinitetalk_core.chunks.job import ColourHold
 from infinitetalk_core.chunks.pinned import Pinned, latent_mask, soften
 from infinitetalk_core.chunks.reference import Picking, Policy
 from infinitetalk_core.errors import InputError

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -14,10 +16,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infinitetalk_core.chunks.takes import Following
+from infinitetalk_core.chunks.redo import AfterRedo
+from infinitetalk_core.chunks.reference import Picking, Policy
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.runs.disk import SCRATCH
+from infinitetalk_core.runs.store import VERSION
 from infinitetalk_core.video.partfile import PartFile
+from infinitetalk_core.video.source import PictureBatch
 from tests.support.fault_table import survived
 from tests.support.runs import Notes, Place, UnluckyDisk, no_space, power_cut, small_job
 
@@ -219,10 +224,10 @@ def test_a_run_of_a_newer_version_is_left_alone(tmp_path, undisturbed):
     place = Place(tmp_path)
     interrupted_at(place, 2)
     path = place.folder / "run.json"
-    newer = {**json.loads(path.read_text()), "version": 2}
+    newer = {**json.loads(path.read_text()), "version": VERSION + 1}
     path.write_text(json.dumps(newer))
     before = {p.name: p.read_bytes() for p in place.folder.iterdir() if p.name != "lock"}
-    with pytest.raises(InputError, match=r"begun by a newer version .*\(format 2, this one knows 1\); update"):
+    with pytest.raises(InputError, match=r"begun by a newer version .*\(format 3, this one knows 2\); update"):
         place.dub()
     assert {p.name: p.read_bytes() for p in place.folder.iterdir() if p.name != "lock"} == before
     notes = Notes()
@@ -321,14 +326,14 @@ def test_a_chunk_made_again_with_the_following_ones_kept(tmp_path):
     place = Place(tmp_path, job=small_job(40), keep=True)
     first = json.loads(place.dub().report)["chunks"]
     notes = Notes()
-    redone = json.loads(place.dub(notes=notes, redo="3@0.5", following=Following.KEEP).report)["chunks"]
+    redone = json.loads(place.dub(notes=notes, redo="3@0.5", after_redo=AfterRedo.KEEP).report)["chunks"]
     assert (notes.joined, notes.made) == ([1, 2, 4, 5], [3])
     assert redone[2]["reference_frames"] == [12] and first[2]["reference_frames"] == [0]
     assert redone[4] == first[4]
     other = Place(tmp_path / "other", job=small_job(40))
     other.root.mkdir()
-    fresh = other.dub(redo="3@0.5", following=Following.KEEP).path.read_bytes()
-    assert fresh == place.dub(redo="3@0.5", following=Following.KEEP).path.read_bytes()
+    fresh = other.dub(redo="3@0.5", after_redo=AfterRedo.KEEP).path.read_bytes()
+    assert fresh == place.dub(redo="3@0.5", after_redo=AfterRedo.KEEP).path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -359,7 +364,8 @@ def test_tails_do_not_fill_the_disk(tmp_path):
 
 def test_shots_begin_afresh_after_a_crash_too(tmp_path):
     def job():
-        return small_job(40, output_cuts=(14, 30))
+        source = PictureBatch(torch.rand(45, 32, 48, 3, generator=torch.Generator().manual_seed(5)))
+        return small_job(40, source=source, picking=Picking(Policy.CHUNK_START), cuts=(14, 30))
 
     calm = Place(tmp_path / "a", job=job())
     calm.root.mkdir()
@@ -376,3 +382,73 @@ def test_a_source_that_changes_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(type(place.job.reference.source), "changed", lambda self: True)
     with pytest.raises(InputError, match="the source file was changed while the video was being made"):
         place.dub()
+
+
+def test_files_of_another_run_with_the_same_plan_are_not_taken(tmp_path, undisturbed):
+    """As when somebody copies a run's folder over another one, or renames it: its chunks show other pictures."""
+    other = Place(tmp_path / "other", job=small_job(source=PictureBatch(torch.zeros(30, 32, 48, 3))), keep=True)
+    other.root.mkdir()
+    other.dub()
+    place = Place(tmp_path / "mine", key="fedcba9876543210")
+    shutil.copytree(other.folder, place.folder)
+    assert list(place.folder.glob("0*.json"))
+    notes = Notes()
+    assert place.dub(notes=notes).path.read_bytes() == undisturbed
+    assert notes.made == [1, 2, 3] and notes.joined == []
+
+
+VERSIONS = {"job": {"seed": 0}, "versions": {"torch": "2.9", "pack": "1"}, "precision": {"fast": []}}
+
+
+def begun(tmp_path: Path, made_of: dict[str, Any], key: str = "00aa") -> Place:
+    """A run of this description that was stopped in its third chunk."""
+    place = Place(tmp_path, key=key, made_of=made_of)
+    interrupted_at(place, 3)
+    return place
+
+
+def test_after_an_upgrade_it_is_said_what_changed_and_what_is_lost(tmp_path):
+    begun(tmp_path, VERSIONS)
+    now = {**VERSIONS, "versions": {"torch": "2.10", "pack": "1"}, "precision": {"fast": ["fp16"]}}
+    notes = Notes()
+    Place(tmp_path, key="11bb", made_of=now).dub(notes=notes)
+    (warning,) = notes.warned
+    assert "torch was 2.9 and is now 2.10" in warning and "fast was [] and is now ['fp16']" in warning
+    assert "2 finished chunks (under a minute of work) in 00aa are not used" in warning
+    assert notes.made == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        VERSIONS,
+        {**VERSIONS, "job": {"seed": 1}},
+        {**VERSIONS, "job": {"seed": 1}, "versions": {}},
+        {**VERSIONS, "job": {"seed": None}, "versions": {}},
+        {**VERSIONS, "job": {"seed": 0, "components": {"positive": {"fingerprint": 2}}}},
+    ],
+    ids=["nothing", "the job", "both", "a setting taken away", "a setting that is new, in the same version"],
+)
+def test_where_something_else_changed_nothing_is_said(tmp_path, now):
+    begun(tmp_path, VERSIONS)
+    notes = Notes()
+    Place(tmp_path, key="11bb", made_of=now).dub(notes=notes)
+    assert notes.warned == []
+
+
+def test_an_upgrade_may_bring_new_settings_and_encode_the_prompt_otherwise(tmp_path):
+    text = {"components": {"positive": {"fingerprint": "a"}}}
+    begun(tmp_path, {**VERSIONS, "job": {"seed": 0, **text}})
+    other = {"components": {"positive": {"fingerprint": "b"}}}
+    notes = Notes()
+    now = {**VERSIONS, "job": {"seed": 0, "new_setting": 0.5, **other}, "versions": {"torch": "3", "pack": "2"}}
+    Place(tmp_path, key="11bb", made_of=now).dub(notes=notes)
+    (warning,) = notes.warned
+    assert "this job, or one with another prompt, was begun before" in warning and "pack was 1 and is now 2" in warning
+
+
+def test_a_finished_run_of_another_version_is_no_loss(tmp_path):
+    Place(tmp_path, key="00aa", made_of=VERSIONS).dub()
+    notes = Notes()
+    Place(tmp_path, key="11bb", made_of={**VERSIONS, "versions": {}}).dub(notes=notes)
+    assert notes.warned == []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infinitetalk_core.chunks.conditioning import model_input, reference_mask, reference_video, seeded_noise
-from infinitetalk_core.chunks.plan import plan_chunks
+from infinitetalk_core.chunks.conditioning import draw_noise, model_input, reference_mask, reference_video
+from infinitetalk_core.chunks.plan import chunk_seed, plan_chunks
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.sampling.euler import euler, pin
 from infinitetalk_core.sampling.guidance import Apg, Branch, Guidance, guided
@@ -70,11 +71,16 @@ def test_conditioning_has_the_papers_shapes():
 
 def test_noise_of_a_chunk_depends_on_seed_and_index_only():
     a, b, *_ = plan_chunks(400)
-    draw = seeded_noise(2**64 - 1)
     shape = (1, 16, 2, 4, 4)
-    assert torch.equal(draw(a, shape), seeded_noise(2**64 - 1)(a, shape))
-    assert not torch.equal(draw(a, shape), draw(b, shape))
-    assert torch.equal(draw(b, shape), seeded_noise(0)(a, shape)), "seeds wrap around"
+
+    def noise(seed, chunk):
+        return draw_noise(chunk_seed(seed, chunk), shape)
+
+    most = 2**64 - 1
+    assert torch.equal(noise(most, a), noise(most, a))
+    assert not torch.equal(noise(most, a), noise(most, b))
+    assert torch.equal(noise(most, b), noise(0, a)), "seeds wrap around"
+    assert chunk_seed(np.int64(7), b) == 8, "nodes of other packs give numbers of numpy"
 
 
 def test_apg_starts_fresh_with_each_rule():

@@ -65,7 +65,7 @@ def moving_source(frames: int = 60) -> PictureBatch:
 
 def test_strength_zero_is_the_source_through_the_codec():
     source, models = moving_source(), PlainModels()
-    job = make_job(source, 13, Picking(Policy.CHUNK_START), strengths=(0.0,))
+    job = make_job(source, 13, Picking(Policy.CHUNK_START), sdedit=(0.0,))
     (finished,) = dub(job, models)
     want = models.decode(models.encode(torch.stack([source.frame(i) for i in range(13)])))
     torch.testing.assert_close(finished.frames, want)
@@ -76,14 +76,14 @@ def test_strength_one_reads_no_source_and_changes_nothing():
     source = moving_source()
     plain, full = PlainModels(), PlainModels()
     a = list(dub(make_job(source, 30), plain))
-    b = list(dub(make_job(source, 30, strengths=(1.0,)), full))
+    b = list(dub(make_job(source, 30, sdedit=(1.0,)), full))
     assert all(torch.equal(x.frames, y.frames) for x, y in zip(a, b, strict=True))
     assert all(c.source is None for c in full.seen)
 
 
 def test_each_chunk_gets_its_own_slice_of_the_source_and_strength():
     source, models = moving_source(), PlainModels()
-    job = make_job(source, 40, Picking(Policy.CHUNK_START), strengths=(0.9, 0.5))
+    job = make_job(source, 40, Picking(Policy.CHUNK_START), sdedit=(0.9, 0.5))
     list(dub(job, models))
     assert [c.strength for c in models.seen] == [0.9, 0.5, 0.5, 0.5, 0.5]
     for c in models.seen:

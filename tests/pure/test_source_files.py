@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from infinitetalk_core.errors import InputError
+from infinitetalk_core.fingerprint import file_fingerprint, stream_fingerprint
 from infinitetalk_core.video.source import KEPT_FRAMES, VideoFile
 from tests.support.numbered_video import make_video, number_in, numbers_of, steady
 
@@ -110,18 +112,48 @@ def test_a_file_that_gets_another_content_is_noticed_and_a_copy_of_itself_is_not
     make_video(path, [Fraction(n, 25) for n in range(5)])
     content = path.read_bytes()
     with VideoFile(path) as video:
-        before = video.identity()
+        before = video.fingerprint()
         assert not video.changed()
         path.write_bytes(content)
         assert not video.changed(), "the same once more"
         path.write_bytes(content + b"\0")
         assert video.changed()
+        path.write_bytes(content)
         path.unlink()
         assert not video.changed() and number_in(video.frame(3)) == 3, "deleted: it stays open"
     (tmp_path / "copy.mp4").write_bytes(content)
     with VideoFile(tmp_path / "copy.mp4") as copy, VideoFile(io.BytesIO(content)) as stream:
-        assert copy.identity() == before == stream.identity()
+        assert copy.fingerprint() == before == stream.fingerprint()
         assert number_in(stream.frame(2)) == 2, "reading goes on after it was asked what it is"
+
+
+def test_a_file_that_is_replaced_after_it_was_opened_stays_what_it_was(tmp_path):
+    """By its content, its pictures and its name in the run: another film has only its place on the disk."""
+    path, other = tmp_path / "v.mp4", tmp_path / "other.mp4"
+    make_video(path, steady(300, 25))
+    make_video(other, steady(20, 25))
+    content = path.read_bytes()
+    with VideoFile(path) as video:
+        other.replace(path)
+        assert video.fingerprint() == stream_fingerprint(io.BytesIO(content)) != file_fingerprint(path)
+        assert not video.changed()
+        assert [number_in(video.frame(index)) for index in (299, 0, 150)] == [299, 0, 150], "there and back"
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_file_that_is_written_to_after_it_was_opened_is_refused(tmp_path, known):
+    path = tmp_path / "v.mp4"
+    make_video(path, steady(20, 25))
+    with VideoFile(path) as video:
+        if known:
+            video.fingerprint()
+        with open(path, "r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"?")
+        assert video.changed()
+        if not known:
+            with pytest.raises(InputError, match="the source file was changed after it was opened: run again"):
+                video.fingerprint()
 
 
 def test_a_closed_video_lets_go_of_its_file(tmp_path):

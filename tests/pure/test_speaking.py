@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
-from infinitetalk_core.chunks.conditioning import seeded_noise
-from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
-from infinitetalk_core.chunks.plan import plan_chunks
-from infinitetalk_core.chunks.reference import Picking, pick_references
+from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.chunks.dub import dub
+from infinitetalk_core.chunks.job import Job, Reference, Sampling
 from infinitetalk_core.metrics.sync import mouth_opening, shuffled, sync
 from infinitetalk_core.sampling.guidance import Guidance
 from infinitetalk_core.sampling.schedule import shifted_sigmas
@@ -54,16 +53,11 @@ def spoken(request: pytest.FixtureRequest, models: OwnModels) -> tuple[np.ndarra
     said = encode_speech(encoder.encode, utterance.sound)
     size = TRAINED.settings[PICKER]["height"]
     source = PictureBatch(listening(1, seed, moving_camera=False, size=size).frames(0, 1))
-    plan, picking = plan_chunks(FRAMES, chunk_frames, context_frames), Picking()
+    sound = Sound(said.sound.waveform[:, : FRAMES * said.sound.sample_rate_hz // 25], said.sound.sample_rate_hz)
     job = Job(
-        plan=plan,
-        picks=pick_references(plan, picking, source.length),
-        context_frames=context_frames,
-        speech=Speech((said.voices[0][:FRAMES],), said.sound),
-        reference=Reference(source, size, size, picking),
-        masks=None,
-        colour=ColourHold(),
-        noise=seeded_noise(0),
+        speech=Speech((said.voices[0][:FRAMES],), sound),
+        reference=Reference(source, size, size),
+        sampling=Sampling(chunk_frames=chunk_frames, context_frames=context_frames),
     )
     frames = torch.cat([finished.frames for finished in dub(job, models)])
     return mouth_opening(frames), articulate(utterance).opening[:FRAMES]

@@ -9,10 +9,10 @@ pytest.importorskip("cv2", reason="training needs opencv-python-headless")
 pytest.importorskip("espeakng_loader", reason="training needs espeakng_loader")
 
 from infinitetalk_core.audio.sound import Sound
-from infinitetalk_core.chunks.conditioning import seeded_noise
-from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
+from infinitetalk_core.chunks.dub import dub
+from infinitetalk_core.chunks.job import ColourHold, Job, Reference, Sampling
 from infinitetalk_core.chunks.plan import Chunk
-from infinitetalk_core.chunks.reference import Pick, Picking, Policy
+from infinitetalk_core.chunks.reference import Pick, Picking, PlannedChunk, Policy
 from infinitetalk_core.speech import Speech, encode_speech
 from infinitetalk_core.training import dataset
 from infinitetalk_core.training.articulation import articulate
@@ -58,19 +58,14 @@ def test_a_sample_is_what_the_sampler_would_be_given(samples):
     features = encode_speech(heard, utterance.sound).voices[0]
     for number in range(len(samples)):
         start = round(samples.speech[number, 4, 2, 0, 0].item() * 100) - 4
-        chunk = Chunk(0, start, 13, 0, 13)
+        planned = PlannedChunk(Chunk(0, start, 13, 0, 13), Pick((start,)), seed=0)
         job = Job(
-            plan=[chunk],
-            picks=[Pick((start,))],
-            context_frames=5,
             speech=Speech((features,), utterance.sound),
             reference=Reference(video, 32, 32, Picking(Policy.CHUNK_START)),
-            masks=None,
-            colour=ColourHold(0.0),
-            noise=seeded_noise(0),
+            sampling=Sampling(chunk_frames=13, context_frames=5, colour=ColourHold(0.0)),
         )
         models = PlainModels()
-        list(dub(job, models))
+        list(dub(job, models, plan=[planned]))
         (asked,) = models.seen
         half = {"atol": 2e-3, "rtol": 2e-3}
         torch.testing.assert_close(

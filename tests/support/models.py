@@ -9,10 +9,10 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor
 
 from infinitetalk_core.audio.sound import Sound
-from infinitetalk_core.chunks.conditioning import ChunkConditioning, seeded_noise
-from infinitetalk_core.chunks.dub import ColourHold, Job, Reference, dub
-from infinitetalk_core.chunks.plan import plan_chunks
-from infinitetalk_core.chunks.reference import Picking, pick_references
+from infinitetalk_core.chunks.conditioning import ChunkConditioning
+from infinitetalk_core.chunks.dub import dub
+from infinitetalk_core.chunks.job import ColourHold, Job, Reference, Sampling
+from infinitetalk_core.chunks.reference import Picking
 from infinitetalk_core.metrics.chunk import ChunkMetrics, measure
 from infinitetalk_core.sampling.euler import pin
 from infinitetalk_core.speech import Speech
@@ -52,20 +52,13 @@ class PlainModels:
 
 
 def make_job(source, total: int, picking: Picking | None = None, cuts: tuple[int, ...] = (), **options) -> Job:
-    """A run of `total` frames of 32 x 48 in chunks of 13 with 5 context frames, silent, colours not held."""
-    picking = picking or Picking()
-    plan = plan_chunks(total, 13, 5, options.pop("output_cuts", ()))
-    reference = Reference(source, 32, 48, picking, cuts)
+    """A run of `total` frames of 32 x 48 in chunks of 13 with 5 context frames, silent, colours not held, joins not
+    faded. options: of `Sampling`."""
+    plain = {"chunk_frames": 13, "context_frames": 5, "colour": ColourHold(0.0), "seam_fade": 0}
     return Job(
-        plan=plan,
-        picks=pick_references(plan, picking, source.length, cuts),
-        context_frames=5,
         speech=Speech((torch.zeros(total, 1, 2),), Sound(torch.zeros(1, total * 640), 16000)),
-        reference=reference,
-        masks=None,
-        colour=options.pop("colour", ColourHold(0.0)),
-        noise=seeded_noise(0),
-        **options,
+        reference=Reference(source, 32, 48, picking or Picking(), cuts),
+        sampling=Sampling(**{**plain, **options}),
     )
 
 

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from torch import Tensor
 
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.chunks.conditioning import ChunkConditioning
-from infinitetalk_core.chunks.dub import ColourHold, Job
-from infinitetalk_core.chunks.takes import Following, parse_takes
+from infinitetalk_core.chunks.job import ColourHold, Job, Output
+from infinitetalk_core.chunks.redo import AfterRedo, Redo
 from infinitetalk_core.runs.disk import Disk
 from infinitetalk_core.runs.runner import Run
 from infinitetalk_core.runs.session import Outcome, Switches, Wanted, sit
-from infinitetalk_core.runs.steps import plan_steps
 from infinitetalk_core.runs.store import RunStore
 from infinitetalk_core.sampling.euler import pin
 from infinitetalk_core.video.format import VideoFormat
@@ -102,10 +101,14 @@ class Notes:
     found_done: int | None = None
     made: list[int] = field(default_factory=list)
     joined: list[int] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
     on_chunk: Callable[[int], None] = lambda chunk: None
 
     def found(self, done: int, missing: int, store: RunStore) -> None:
         self.found_done = done
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
 
     def between(self) -> None:
         pass
@@ -127,9 +130,9 @@ def portrait() -> PictureBatch:
 
 def small_job(total: int = TOTAL, **options: Any) -> Job:
     """Colours held, as by default."""
-    job = make_job(options.pop("source", None) or portrait(), total, colour=ColourHold(0.7), **options)
+    job = make_job(options.pop("source", None) or portrait(), total, colour=ColourHold(0.7, over=1), **options)
     sound = Sound(torch.sin(torch.arange(total * 640) * 0.05)[None] * 0.3, 16000)
-    return Job(**{**vars(job), "speech": type(job.speech)(job.speech.voices, sound)})
+    return replace(job, speech=replace(job.speech, sound=sound), output=Output(VideoFormat(crf=20)))
 
 
 @dataclass
@@ -140,6 +143,7 @@ class Place:
     job: Job = field(default_factory=small_job)
     name: str = "v.mp4"
     key: str = KEY
+    made_of: dict[str, Any] = field(default_factory=lambda: {"job": {"seed": 0}, "versions": {"torch": "1"}})
     keep: bool = False
     models: PlainModels = field(default_factory=DreamingModels)
 
@@ -159,27 +163,23 @@ class Place:
         disk: Disk | None = None,
         notes: Notes | None = None,
         redo: str = "",
-        following: Following = Following.CONTINUE,
+        after_redo: AfterRedo = AfterRedo.CONTINUE,
         start_over: bool = False,
     ) -> Outcome:
-        takes = parse_takes(redo, len(self.job.plan), self.job.reference.source.length)
-
-        def run(store: RunStore) -> Run:
-            return Run(self.job, plan_steps(self.job.plan, takes, following), self.models, store, VideoFormat(crf=20))
-
+        job = replace(self.job, redo=Redo(redo, after_redo))
         wanted = Wanted(
-            made_of={"seed": 0},
+            made_of=self.made_of,
             place=self.name,
             root=self.root,
             new_path=self.new_path,
             metadata={"prompt": "{}"},
-            sound=self.job.speech.sound,
+            sound=job.speech.sound,
             report=lambda numbers, complete, began: json.dumps(
                 {"run": f"runs/{self.key}", "complete": complete, "chunks": numbers}
             ),
         )
-        switches = Switches(start_over, self.keep or bool(takes))
-        return sit(self.folder, wanted, run, notes or Notes(), switches, disk)
+        switches = Switches(start_over, self.keep or bool(redo))
+        return sit(self.folder, wanted, lambda store: Run(job, self.models, store), notes or Notes(), switches, disk)
 
     def videos(self) -> list[str]:
         return sorted(path.name for path in self.root.glob("*.mp4"))

@@ -1,0 +1,240 @@
+"""A job: everything that decides a video, in frozen dataclasses, and its plan.
+
+A run is known by the fields of these classes (fingerprint.py). A new option is a field here, an input of a node and a
+line of help; a field that does not change the video says so with `excluded`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..fingerprint import Component, describe, excluded
+from ..sampling.guidance import Guidance
+from ..sampling.settings import SamplingSettings
+from ..sampling.step_cache import StepCaching
+from ..speech import Speech
+from ..video.cuts import find_cuts
+from ..video.format import VideoFormat
+from ..video.source import FrameSource
+from .camera import CameraControl, CameraGuide, FilmedGuide, source_window
+from .color import COLOUR_HOLD_FRAMES
+from .pinned import Pinned
+from .plan import CHUNK_FRAMES, CONTEXT_FRAMES, Chunk, check_4n_plus_1, chunk_seed, plan_chunks
+from .redo import ChunkOverride, Redo, parse_redo
+from .reference import AfterEnd, Picking, PlannedChunk, Policy, output_cuts, pick_references
+from .seam import SEAM_FADE, check_seam_fade
+from .sizes import fit_to
+from .speaker_masks import speaker_masks, token_masks
+
+
+@dataclass(frozen=True)
+class Components:
+    """The models of a job, as the user connected them. None: not connected."""
+
+    model: Component
+    vae: Component
+    clip_vision: Component | None = None
+    positive: Component | None = None
+    negative: Component | None = None
+    sampler: Component | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where identity, background and camera come from. cuts: source frames at which another shot begins."""
+
+    source: FrameSource
+    height: int
+    width: int
+    picking: Picking = field(default_factory=Picking)
+    cuts: tuple[int, ...] = field(
+        default=(), metadata=excluded("they change the plan, which counts; more of them are found in a longer search")
+    )
+
+    def picture(self, frame: int) -> Tensor:
+        """That source frame at the video's size: (height, width, 3)."""
+        return fit_to(self.source.frame(frame), self.height, self.width)
+
+    def window(self, chunk: Chunk) -> Tensor:
+        """The source at the chunk's time: (length, height, width, 3)."""
+        return source_window(self.source, chunk, self.picking.after_end, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class ColourHold:
+    """Colours held to a picture: the reference frame of each chunk, or always that of the first chunk."""
+
+    strength: float = 1.0
+    to_first: bool = False
+    over: int = COLOUR_HOLD_FRAMES  # frames whose colours are averaged for the correction of each, odd
+    device: torch.device | None = field(
+        default=None, metadata=excluded("where it is computed; the machine counts by itself")
+    )  # None: where the frames are
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How chunks are cut, denoised and joined. The defaults are those of the Chunk Sampler."""
+
+    seed: int = 0
+    guidance: SamplingSettings = field(default_factory=SamplingSettings)
+    sigmas: Tensor | None = None  # (steps + 1,) noise levels in place of those of `guidance`
+    step_cache: StepCaching | None = None
+    chunk_frames: int = CHUNK_FRAMES
+    context_frames: int = CONTEXT_FRAMES  # what a chunk hands to the next one
+    colour: ColourHold = field(default_factory=ColourHold)
+    seam_fade: int = SEAM_FADE  # new frames over which what the VAE changed in the context fades in; 0: off
+    sdedit: tuple[float, ...] = ()  # SDEdit's t₀ by chunk index, the last one goes on; empty: off
+    pinned: Pinned | None = None
+    camera: CameraControl | None = None
+
+    def __post_init__(self) -> None:
+        check_4n_plus_1("chunk length", self.chunk_frames)
+        check_4n_plus_1("context frames", self.context_frames)
+        check_seam_fade(self.seam_fade)
+
+    @property
+    def schedule(self) -> Tensor:
+        """The noise levels (steps + 1,), falling to 0."""
+        return self.guidance.sigmas if self.sigmas is None else self.sigmas
+
+    @property
+    def rule(self) -> Guidance:
+        """How the predictions of a step are combined."""
+        return self.guidance.guidance
+
+    def strength(self, chunk: Chunk) -> float:
+        """SDEdit's t₀ of `chunk`; 1 where it is off."""
+        return self.sdedit[min(chunk.index, len(self.sdedit) - 1)] if self.sdedit else 1.0
+
+
+@dataclass(frozen=True)
+class Output:
+    """The file, and what becomes of the run's own files."""
+
+    format: VideoFormat = field(default_factory=VideoFormat)
+    filename_prefix: str = field(
+        default="video/InfiniteTalk", metadata=excluded("where the file goes, not what is in it")
+    )
+    start_over: bool = field(default=False, metadata=excluded("makes the same video anew"))
+    keep_intermediates: bool = field(default=False, metadata=excluded("what stays beside the finished video"))
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides a video.
+
+    components: None where the models are known only as functions (`dub.Models`), without a host.
+    """
+
+    speech: Speech
+    reference: Reference
+    sampling: Sampling = field(default_factory=Sampling)
+    components: Components | None = None
+    output: Output = field(default_factory=Output)
+    redo: Redo = field(
+        default_factory=Redo,
+        metadata=excluded("chunks made again are further files of the same run (runs/steps.py), which names them"),
+    )
+
+    @cached_property
+    def plan(self) -> tuple[PlannedChunk, ...]:
+        """All chunks in order."""
+        sampling = self.sampling
+        return plan_video(
+            self.reference, self.speech.frames, sampling.chunk_frames, sampling.context_frames, sampling.seed
+        )
+
+    @cached_property
+    def overrides(self) -> dict[int, ChunkOverride]:
+        """The chunks to make again, by index. Raises InputError for what is none."""
+        return parse_redo(self.redo.chunks, len(self.plan), self.reference.source.length)
+
+    @cached_property
+    def masks(self) -> Tensor | None:
+        """Where each speaker is: (S+1, tokens of a frame), the last one the background; None for a single voice."""
+        voices, reference = len(self.speech.voices), self.reference
+        if voices == 1:
+            return None
+        picture, size = (reference.source.height, reference.source.width), (reference.height, reference.width)
+        return token_masks(speaker_masks(voices, self.speech.areas, picture, size))
+
+    @property
+    def camera_guide(self) -> CameraGuide | None:
+        """The guidance video of Uni3C: the one that is given, else the source itself; None without a camera."""
+        camera = self.sampling.camera
+        if camera is None:
+            return None
+        return camera.guide or FilmedGuide(self.reference.source, self.reference.picking.after_end)
+
+    def check(self) -> None:
+        """Raise InputError for parts that do not fit each other, before anything is loaded."""
+        source = self.reference.source
+        if self.sampling.pinned is not None:
+            self.sampling.pinned.check((source.height, source.width), source.length)
+        self.output.format.check(self.reference.height, self.reference.width)
+        assert self.plan and self.overrides is not None  # both say what is wrong with them
+
+    def description(self) -> dict[str, Any]:
+        """All that decides the video, as JSON: equal exactly where the videos are, on one machine."""
+        return {"job": describe(self), "plan": [_short(planned) for planned in self.plan]}
+
+
+def _short(planned: PlannedChunk) -> list[Any]:
+    chunk, pick = planned.chunk, planned.pick
+    place = [chunk.index, chunk.start, chunk.length, chunk.context, chunk.keep]
+    return [place, [list(pick.frames), pick.last, pick.previous], planned.seed]
+
+
+def plan_video(
+    reference: Reference,
+    frames: int,
+    chunk_frames: int = CHUNK_FRAMES,
+    context_frames: int = CONTEXT_FRAMES,
+    seed: int = 0,
+) -> tuple[PlannedChunk, ...]:
+    """The chunks of a video of `frames`, what each looks at, and its seed."""
+    length, picking = reference.source.length, reference.picking
+    # A still does not move on through its source, so it meets no cuts.
+    cuts: Sequence[int] = () if picking.policy is Policy.STILL else reference.cuts
+    chunks = plan_chunks(frames, chunk_frames, context_frames, output_cuts(frames, cuts, length, picking.after_end))
+    picks = pick_references(chunks, picking, length, cuts)
+    return tuple(PlannedChunk(chunk, pick, chunk_seed(seed, chunk)) for chunk, pick in zip(chunks, picks, strict=True))
+
+
+def scene_cuts(
+    source: FrameSource, picking: Picking, frames: int | None, report: Callable[[float], None]
+) -> tuple[int, ...]:
+    """The scene cuts of as much of the source as a video of `frames` (None: of any length) shows.
+
+    report: told the finished share of the search; what it raises ends it.
+    """
+    if source.length == 1 or picking.policy is Policy.STILL:
+        return ()
+    seen = source.length
+    if frames is not None and picking.after_end is AfterEnd.HOLD:
+        seen = min(seen, frames)
+    return tuple(find_cuts(source, seen, report))
+
+
+def check_sigmas(sigmas: Tensor, from_source: bool) -> Tensor:
+    """`sigmas` if a chunk can be made with them; from_source: SDEdit chooses where they begin."""
+    if sigmas.ndim != 1 or len(sigmas) < 2:
+        raise InputError(
+            f"the SIGMAS hold {sigmas.numel()} noise levels, and at least 2 are needed (one step); "
+            "set denoise above 0 in the scheduler"
+        )
+    if sigmas[-1] > 1e-3 or (sigmas[1:] > sigmas[:-1]).any():
+        raise InputError(f"the SIGMAS must fall and end at 0, these end at {sigmas[-1]:g}; connect a whole schedule")
+    if sigmas[0] < 0.98 and not from_source:
+        raise InputError(
+            f"the SIGMAS start at {sigmas[0]:g} and not at 1; to start from the source connect SDEdit Strength instead"
+        )
+    return sigmas

@@ -1,0 +1,72 @@
+"""Chunks made again: another seed or another reference for some of them."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from ..errors import InputError
+from ..rate import FRAMES_PER_SECOND
+from .plan import SEEDS, chunk_seed
+from .reference import Pick, PlannedChunk
+
+
+class AfterRedo(enum.Enum):
+    """What becomes of the chunks after one that is made again."""
+
+    CONTINUE = "continue"  # they are made again too, from its last frames
+    KEEP = "keep"  # they stay as they are; the join may show
+
+
+@dataclass(frozen=True)
+class Redo:
+    """Chunks to make again. chunks: as people write them, such as `4=77, 9@1.2` (`parse_redo`)."""
+
+    chunks: str = ""
+    after: AfterRedo = AfterRedo.CONTINUE
+
+
+@dataclass(frozen=True)
+class ChunkOverride:
+    """How a chunk is made again. seed: None for the job's own; frame: of the source, None for the planned one."""
+
+    seed: int | None = None
+    frame: int | None = None
+
+    def apply(self, planned: PlannedChunk) -> PlannedChunk:
+        """`planned` with this seed and this reference frame."""
+        if self.seed is not None:
+            planned = replace(planned, seed=chunk_seed(self.seed, planned.chunk))
+        return planned if self.frame is None else replace(planned, pick=Pick((self.frame,)))
+
+
+def parse_redo(text: str, chunks: int, source_frames: int) -> dict[int, ChunkOverride]:
+    """`4=77, 7=5@2.5, 9@1.2` → overrides by chunk index: chunk 4 with seed 77, chunk 9 with the source at 1.2 s.
+
+    chunks: how many there are, counted from 1. Raises InputError in one sentence.
+    """
+    overrides: dict[int, ChunkOverride] = {}
+    for word in text.replace(",", " ").split():
+        rest, at, seconds = word.partition("@")
+        number, equals, seed = rest.partition("=")
+        try:
+            chunk = int(number)
+            override = ChunkOverride(
+                int(seed) if equals else None,
+                int(float(seconds) * FRAMES_PER_SECOND + 1e-6) if at else None,
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{word!r} is no chunk to redo; write chunk=seed or chunk@seconds of the source, such as 4=77 or 4@2.5"
+            ) from error
+        if not 1 <= chunk <= chunks:
+            raise InputError(f"there is no chunk {chunk} to redo: this video has chunks 1 to {chunks}")
+        if override.seed is not None and not 0 <= override.seed < SEEDS:
+            raise InputError(f"the seed of chunk {chunk} must be between 0 and 2^64 - 1, got {override.seed}")
+        if override.frame is not None and not 0 <= override.frame < source_frames:
+            end = source_frames / FRAMES_PER_SECOND
+            raise InputError(f"chunk {chunk} cannot look at {seconds} s: the source lasts {end:g} s from 0")
+        if override == ChunkOverride():
+            raise InputError(f"chunk {chunk} would come out as it is: give another seed, such as {chunk}=77")
+        overrides[chunk - 1] = override
+    return overrides

@@ -1,0 +1,138 @@
+"""A custom node file with what other packs do. Tests put it into custom_nodes; see test_same_job.py.
+
+A file `pretend.json` beside it, {"comfyui": "9.9"}, makes this ComfyUI say another version.
+"""
+
+import json
+import shutil
+import time
+import zlib
+from pathlib import Path
+
+import comfyui_version
+import folder_paths
+import torch
+
+HERE = Path(__file__).parent
+if (HERE / "pretend.json").exists():
+    comfyui_version.__version__ = json.loads((HERE / "pretend.json").read_text())["comfyui"]
+
+
+class Anything(str):
+    """A type that fits every other."""
+
+    def __ne__(self, other):
+        return False
+
+
+ANY = Anything("*")
+
+
+class ForeignPrompts:
+    """Several texts as a list."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"texts": ("STRING", {"multiline": True})}}
+
+    RETURN_TYPES = ("STRING",)
+    OUTPUT_IS_LIST = (True,)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self, texts):
+        return (texts.split("\n"),)
+
+
+class ForeignConditioning:
+    """A conditioning of a text; `random`: another one each time, without saying so."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING", {"multiline": True}), "random": ("BOOLEAN", {"default": False})}}
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self, text, random):
+        seed = time.time_ns() % 2**31 if random else zlib.crc32(text.encode())
+        return ([[torch.randn(1, 512, 4096, generator=torch.Generator().manual_seed(seed)), {}]],)
+
+
+class ForeignCaption(ForeignConditioning):
+    """The same, and it says that it is another one each time."""
+
+    @classmethod
+    def IS_CHANGED(cls, text, random):
+        return float("nan")
+
+
+class ForeignModel:
+    """A MODEL that nobody can know: it may be another one each time."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    @classmethod
+    def IS_CHANGED(cls, model):
+        return float("nan")
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self, model):
+        return (model.clone(),)
+
+
+class ForeignStrengths:
+    """A MODEL in several strengths of a LoRA, as a list."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "lora": (folder_paths.get_filename_list("loras"),)}}
+
+    RETURN_TYPES = ("MODEL",)
+    OUTPUT_IS_LIST = (True,)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self, model, lora):
+        import nodes
+
+        loader = nodes.LoraLoaderModelOnly()
+        return ([loader.load_lora_model_only(model, lora, strength)[0] for strength in (0.5, 1.0)],)
+
+
+class ForeignReplace:
+    """Hands `value` on, after one file of the input folder was put in the place of another."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": (ANY,), "new": ("STRING",), "old": ("STRING",), "in_place": ("BOOLEAN",)}}
+
+    RETURN_TYPES = (ANY,)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self, value, new, old, in_place):
+        folder = Path(folder_paths.get_input_directory())
+        if in_place:
+            shutil.copyfile(folder / new, folder / old)
+        else:
+            shutil.copyfile(folder / new, folder / "scratch")
+            (folder / "scratch").replace(folder / old)
+        return (value,)
+
+
+CLASSES = (
+    ForeignPrompts,
+    ForeignConditioning,
+    ForeignCaption,
+    ForeignModel,
+    ForeignStrengths,
+    ForeignReplace,
+)
+NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in CLASSES}
