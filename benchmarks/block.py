@@ -105,9 +105,9 @@ def override(pack: str, attention: str) -> dict:
     import comfy.model_management
 
     kernels = import_module(f"{pack}.infinitetalk_core.model.kernels")
-    choice = kernels.Choice(attention)
+    choice = kernels.AttentionBackend(attention)
     machine = kernels.Machine.here(comfy.model_management.get_torch_device())
-    kernel = None if choice is kernels.Choice.SDPA else kernels.find_kernel(choice, machine)
+    kernel = None if choice is kernels.AttentionBackend.SDPA else kernels.find_kernel(choice, machine)
     chosen = import_module(f"{pack}.nodes.host.attention").ChosenAttention(choice, kernel)
     return {"optimized_attention_override": chosen}
 
@@ -133,7 +133,7 @@ def callables(b: SimpleNamespace, pack: str, speakers: int, attention: str):
         return b.block(b.x, b.e, b.pe, b.text, context_img_len=PICTURE, transformer_options=options)
 
     def ours():
-        return adapter._listening_block(0, b.block, b.ours, call, PICTURE, args, {})["img"]
+        return adapter._audio_block(0, b.block, b.ours, call, PICTURE, args, {})["img"]
 
     return native, ours
 

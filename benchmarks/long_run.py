@@ -43,7 +43,7 @@ WRITING = ("numbers", "encode", "keep", "join", "show", "trim")
 
 
 @dataclass
-class Sitting:
+class RunListener:
     """One press of Run: when its nodes began, and how it ended (None if the server was killed)."""
 
     queued: float
@@ -109,9 +109,9 @@ def notes(base: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def sit(server: ComfyServer, workflow: dict[str, Any], kill_at: int | None) -> Sitting:
+def execute_run(server: ComfyServer, workflow: dict[str, Any], kill_at: int | None) -> RunListener:
     """Press Run and wait for the end; with kill_at kill the server after that chunk."""
-    sitting = Sitting(time.monotonic())
+    sitting = RunListener(time.monotonic())
     seen = len(notes(server.base))
 
     def on_message(message: Message) -> None:
@@ -145,11 +145,11 @@ def run(options: argparse.Namespace, base: Path) -> None:
     frames = write_voice(base / "input" / "long_voice.wav", seconds)
     workflow, python = make_workflow(options), Path(sys.executable)
     with ComfyServer(python, comfyui_folder(), base, pack=REPO, cpu=not cuda_available(python)) as server:
-        sittings = [sit(server, workflow, options.kill_at)]
+        sittings = [execute_run(server, workflow, options.kill_at)]
         if options.kill_at is not None:
             server.stop()
             server.start()
-            sittings.append(sit(server, workflow, options.stop_at))
+            sittings.append(execute_run(server, workflow, options.stop_at))
         if options.stop_at is not None:
             print_starts(notes(base), sittings)
             return
@@ -160,7 +160,7 @@ def run(options: argparse.Namespace, base: Path) -> None:
     report(notes(base), sittings, video, frames)
 
 
-def report(noted: list[dict[str, Any]], sittings: list[Sitting], video: Path, frames: int) -> None:
+def report(noted: list[dict[str, Any]], sittings: list[RunListener], video: Path, frames: int) -> None:
     """Print memory, files, shares and durations, with what they should be."""
     chunks = [entry for entry in noted if "chunk" in entry]
     # A server that was started again has a memory of its own: only what the last one made is compared.
@@ -185,7 +185,7 @@ def report(noted: list[dict[str, Any]], sittings: list[Sitting], video: Path, fr
     print_video(video, frames)
 
 
-def print_starts(noted: list[dict[str, Any]], sittings: list[Sitting]) -> None:
+def print_starts(noted: list[dict[str, Any]], sittings: list[RunListener]) -> None:
     """How long each sitting took to its first new step, and with what."""
     starts = [entry for entry in noted if "sampling_since" in entry]
     for sitting, start in zip(sittings, starts, strict=True):

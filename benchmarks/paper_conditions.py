@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from infinitetalk_core.chunks.color import COLOUR_HOLD_FRAMES
+from infinitetalk_core.chunks.color import COLOR_HOLD_FRAMES
 from infinitetalk_core.chunks.plan import Chunk, plan_chunks
 from infinitetalk_core.chunks.reference import Policy
 from infinitetalk_core.chunks.seam import SEAM_FADE
@@ -44,8 +44,8 @@ class Condition:
     audio: float = 2.0
     text: float = 1.0
     words: str = ""
-    colour_hold: float = 0.0
-    colour_over: int = 1  # frames whose colours are averaged for it
+    color_hold: float = 0.0
+    color_over: int = 1  # frames whose colors are averaged for it
     seam_fade: int = 0
     moving_camera: bool = False
     sdedit: float = 1.0
@@ -79,7 +79,7 @@ class Condition:
 
 def as_users_get_it(condition: Condition) -> Condition:
     """With what the sampler node does to the frames by default."""
-    return replace(condition, colour_hold=1.0, colour_over=COLOUR_HOLD_FRAMES, seam_fade=SEAM_FADE)
+    return replace(condition, color_hold=1.0, color_over=COLOR_HOLD_FRAMES, seam_fade=SEAM_FADE)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Experiment:
     reference: str = ""  # the condition that the others are compared with, on the same seeds
 
 
-DRIFT = ("colour_end", "colour_slope", "identity_slope", "background_end", "background_slope")
+DRIFT = ("color_end", "color_slope", "identity_slope", "background_end", "background_slope")
 POLICY_COLUMNS = ("sync", "lag", "pose_own_time", "pose_copied", "mouth_copied", *DRIFT, "seam", "sharpness")
 
 
@@ -108,19 +108,17 @@ def experiments(recordings: Sequence[str] = (), flite: bool = False) -> tuple[Ex
             "camera",
             "Camera of the source",
             _camera(),
-            ("camera_shift", "camera_scale", "background_difference", "colour_mean", "sync", "mouth_copied"),
+            ("camera_shift", "camera_scale", "background_difference", "color_mean", "sync", "mouth_copied"),
             reference="none",
         ),
-        Experiment("guidance", "Guidance", _guidance(), ("sync", "best", "lag", "colour_mean", "sharpness", "motion")),
-        Experiment(
-            "context", "Context frames", _context(), ("seam", "seam_worst", "sync", "colour_end"), reference="9"
-        ),
-        Experiment("steps", "Steps", _steps(), ("sync", "sharpness", "seam", "colour_mean"), reference="40"),
+        Experiment("guidance", "Guidance", _guidance(), ("sync", "best", "lag", "color_mean", "sharpness", "motion")),
+        Experiment("context", "Context frames", _context(), ("seam", "seam_worst", "sync", "color_end"), reference="9"),
+        Experiment("steps", "Steps", _steps(), ("sync", "sharpness", "seam", "color_mean"), reference="40"),
         Experiment(
             "cache",
             "Step caching, by threshold (40 steps)",
             _step_cache(),
-            ("sync", "sharpness", "seam", "colour_mean"),
+            ("sync", "sharpness", "seam", "color_mean"),
             reference="off",
         ),
         Experiment(
@@ -131,7 +129,7 @@ def experiments(recordings: Sequence[str] = (), flite: bool = False) -> tuple[Ex
             12,
         ),
         Experiment(
-            "codec", "The VAE alone", (Condition("VAE", voice=CODEC, chunks=2),), ("psnr", "sync", "colour_mean"), 20
+            "codec", "The VAE alone", (Condition("VAE", voice=CODEC, chunks=2),), ("psnr", "sync", "color_mean"), 20
         ),
     )
 
@@ -143,9 +141,9 @@ def _trained() -> tuple[Condition, ...]:
 def _shipped() -> tuple[Condition, ...]:
     policies = {**STRATEGIES, "chunk start": Policy.CHUNK_START}
     rows = [Condition(name, LONG, policy) for name, policy in policies.items()]
-    each = Condition("M3, each frame held", LONG, colour_hold=1.0)
-    held = replace(each, name="M3, colours held", colour_over=COLOUR_HOLD_FRAMES)
-    return (*rows, each, held, as_users_get_it(replace(held, name="M3, colours held, seams faded")))
+    each = Condition("M3, each frame held", LONG, color_hold=1.0)
+    held = replace(each, name="M3, colors held", color_over=COLOR_HOLD_FRAMES)
+    return (*rows, each, held, as_users_get_it(replace(held, name="M3, colors held, seams faded")))
 
 
 def _camera() -> tuple[Condition, ...]:

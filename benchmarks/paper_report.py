@@ -23,9 +23,9 @@ NUMBERS = {
     "mouth_copied": ("source's mouth", 2),
     "pose_own_time": ("pose at own time", 2),
     "pose_copied": ("pose copied", 2),
-    "colour_mean": ("colour, Lab", 2),
-    "colour_end": ("colour at end, Lab", 2),
-    "colour_slope": ("colour a chunk", 3),
+    "color_mean": ("color, Lab", 2),
+    "color_end": ("color at end, Lab", 2),
+    "color_slope": ("color a chunk", 3),
     "identity_slope": ("identity a chunk", 3),
     "background_end": ("background at end, Lab", 2),
     "background_slope": ("background a chunk", 3),
@@ -196,12 +196,12 @@ def _codec(rows: Sequence[Row]) -> list[str]:
 
 def _drift(rows: Sequence[Row], what: str) -> list[str]:
     lines = []
-    for number, text in (("colour_end", "at the end"), ("colour_slope", "a chunk")):
+    for number, text in (("color_end", "at the end"), ("color_slope", "a chunk")):
         values = [list(values_of(rows, name, number).values()) for name in ("M3", "I2V")]
         if all(values):
             own, other = (spread(v).mean for v in values)
             measured = f"{number_text(own, 3)} against {number_text(other, 3)} Lab"
             if other > 0:
                 measured += f": {number_text(own / other, 2)} of I2V's"
-            lines.append(_target(f"colour drift {text}: M3 ≤ 1/3 of I2V ({what})", measured, own <= other / 3))
+            lines.append(_target(f"color drift {text}: M3 ≤ 1/3 of I2V ({what})", measured, own <= other / 3))
     return lines

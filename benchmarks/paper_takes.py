@@ -24,9 +24,9 @@ from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.audio.voice import SAMPLE_RATE_HZ
 from infinitetalk_core.chunks.camera import CameraControl, FilmedGuide
 from infinitetalk_core.chunks.dub import dub
-from infinitetalk_core.chunks.job import ColourHold, Job, Reference, Sampling
+from infinitetalk_core.chunks.job import ColorHold, Job, Reference, Sampling
 from infinitetalk_core.chunks.plan import Chunk
-from infinitetalk_core.chunks.reference import Picking, Policy
+from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.fingerprint import Component
 from infinitetalk_core.metrics.camera_motion import camera_error, measure_camera
 from infinitetalk_core.metrics.chunk import ChunkMetrics, measure
@@ -75,7 +75,7 @@ class Take:
 
     frames: Tensor  # (F, H, W, 3)
     chunks: list[ChunkMetrics]
-    looked_at: list[int | None]  # the source frame behind each chunk
+    reference_frames: list[int | None]  # the source frame behind each chunk
 
 
 @lru_cache(maxsize=1)
@@ -154,7 +154,7 @@ def _source(condition: Condition, seed: int) -> tuple[Tensor, Curve]:
 
 def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
     """The run, as the nodes put it together."""
-    picking = Picking(condition.policy, seed=seed)
+    picking = ReferenceSettings(condition.policy, seed=seed)
     source = PictureBatch(scene.source)
     # The voice goes on after the last whole chunk.
     heard = scene.speech.sound
@@ -167,7 +167,7 @@ def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
             seed=seed,
             chunk_frames=CHUNK_FRAMES,
             context_frames=condition.context,
-            colour=ColourHold(condition.colour_hold, over=condition.colour_over),
+            color=ColorHold(condition.color_hold, over=condition.color_over),
             seam_fade=condition.seam_fade,
             sdedit=(condition.sdedit,) if condition.sdedit < 1 else (),
             camera=camera,
@@ -194,13 +194,13 @@ def film(job: Job, models: OwnModels) -> Take:
     """Run it."""
     frames: list[Tensor] = []
     chunks: list[ChunkMetrics] = []
-    looked_at: list[int | None] = []
+    reference_frames: list[int | None] = []
     for finished in dub(job, models):
         chunks.append(measure(job, finished, frames[-1][-1] if frames else None))
         frames.append(finished.frames)
         # Of a first and a last frame the last: it lies in what the chunk writes.
-        looked_at.append(finished.looked_at[-1] if finished.looked_at else None)
-    return Take(torch.cat(frames), chunks, looked_at)
+        reference_frames.append(finished.reference_frames[-1] if finished.reference_frames else None)
+    return Take(torch.cat(frames), chunks, reference_frames)
 
 
 def make_row(condition: Condition, seed: int, models: Path, variant: Path) -> tuple[Numbers, dict[str, list[float]]]:
@@ -279,17 +279,17 @@ def source_numbers(condition: Condition, take: Take, scene: Scene) -> tuple[Numb
         numbers |= {"camera_shift": error.shift, "camera_scale": error.scale}
     if condition.policy is not Policy.PREVIOUS_OUTPUT:  # which looks at no frame of the source
         mouths = (scene.truth, scene.own_mouth)
-        copied = copying(take.frames, scene.source, condition.plan, take.looked_at, mouths)
+        copied = copying(take.frames, scene.source, condition.plan, take.reference_frames, mouths)
         numbers |= {"pose_own_time": copied.own_time, "pose_copied": copied.copied}
-    names = ("colour", "identity", "background")
+    names = ("color", "identity", "background")
     curves = {name: [getattr(chunk, name) for chunk in curve.chunks] for name in names}
     return numbers, {name: values for name, values in curves.items() if None not in values}
 
 
 def drift_numbers(curve: DriftCurve) -> Numbers:
-    """Of colour, identity and background: mean, end (of the last chunks), and change from chunk to chunk."""
+    """Of color, identity and background: mean, end (of the last chunks), and change from chunk to chunk."""
     numbers: Numbers = {}
-    for name in ("colour", "identity", "background"):
+    for name in ("color", "identity", "background"):
         last = DriftCurve(curve.chunks[-END:])
         numbers |= {
             f"{name}_mean": curve.mean(name),
@@ -319,7 +319,7 @@ def codec_numbers(condition: Condition, seed: int, vae: WanVae) -> Numbers:
     return {
         "psnr": psnr(again, frames),
         "sync": correlation(mouth_opening(again), opening),
-        "colour_mean": drift(again, frames).colour,
+        "color_mean": drift(again, frames).color,
     }
 
 

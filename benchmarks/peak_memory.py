@@ -6,7 +6,7 @@
 Runs a whole job through the nodes' own code into a real file, and looks at the process all the time: RAM beyond what
 it had before the job, by stage, and for each chunk, which shows that it does not grow. Without --real, DiT and VAE
 are stand-ins of the same shapes that compute nothing, so what is seen is what the pipeline itself holds: source,
-frames, colours, tail, encoder. With --real the small random models compute (hours on a CPU at these sizes). On a GPU
+frames, colors, tail, encoder. With --real the small random models compute (hours on a CPU at these sizes). On a GPU
 PyTorch's count of its memory is printed as well.
 """
 
@@ -96,8 +96,8 @@ def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> 
     """One job."""
     seconds = (CHUNK + (options.chunks - 1) * STEP) / 25
     height, width = SIZES[size]
-    hear, model, vae = make_job(seconds, (height, width), options.steps, pack, models)
-    job = hear()
+    encode_and_plan, model, vae = make_job(seconds, (height, width), options.steps, pack, models)
+    job = encode_and_plan()
     run = import_module(f"{pack}.nodes.host.run")
     watch = Watch()
     real = options.real
@@ -105,7 +105,7 @@ def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> 
     watch.during(vae, "encode", "VAE encode", None if real else stand_in_encode)
     watch.during(vae, "decode", "VAE decode", None if real else stand_in_decode)
     dub = import_module(f"{pack}.infinitetalk_core.chunks.dub")
-    watch.during(dub, "hold_colour", "colours")
+    watch.during(dub, "hold_color", "colors")
     runner = import_module(f"{pack}.infinitetalk_core.runs.runner")
     watch.during(runner, "measure", "numbers")
     watch.during(runner, "encode_segment", "H.264")

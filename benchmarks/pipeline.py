@@ -57,7 +57,7 @@ def make_job(seconds: float, size: tuple[int, int], steps: int, pack: str, model
 
     base = comfy.sd.load_diffusion_model(str(models / "diffusion_models" / "tiny_wan2.1_i2v.safetensors"))
     weights = models / "model_patches" / "tiny_infinitetalk_single.safetensors"
-    model = module("nodes.host.adapter").put_on_model(base, weights, 1.0)
+    model = module("nodes.host.adapter").patch_model(base, weights, 1.0)
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models / "vae" / "tiny_wan_vae.safetensors")))
     encoder = module("nodes.host.audio").load_audio_encoder(models / "audio_encoders" / "tiny_wav2vec2.safetensors")
     sound = module("infinitetalk_core.audio.sound").Sound(
@@ -70,11 +70,11 @@ def make_job(seconds: float, size: tuple[int, int], steps: int, pack: str, model
     guidance = module("infinitetalk_core.sampling.settings").SamplingSettings(steps, 1.0, 1.0)
     components = module("nodes.host.run").components_of(None, None, model, vae)
 
-    def hear():
+    def encode_and_plan():
         speech = module("infinitetalk_core.speech").encode_speech(encoder.encode, sound)
         return job.Job(speech, reference, job.Sampling(guidance=guidance), components)
 
-    return hear, model, vae
+    return encode_and_plan, model, vae
 
 
 def main() -> None:
@@ -92,13 +92,13 @@ def main() -> None:
         folder_paths.set_output_directory(folder)
         write_tiny_models(Path(folder) / "models")
         size = (options.size, options.size)
-        hear, model, vae = make_job(options.seconds, size, options.steps, pack, Path(folder) / "models")
+        encode_and_plan, model, vae = make_job(options.seconds, size, options.steps, pack, Path(folder) / "models")
         watch = Stopwatch()
         watch.watch(model.model, "apply_model", "DiT")
         watch.watch(vae, "encode", "VAE encode")
         watch.watch(vae, "decode", "VAE decode")
         start = time.perf_counter()
-        job = hear()
+        job = encode_and_plan()
         heard = time.perf_counter() - start
         hidden = SimpleNamespace(prompt=None, extra_pnginfo=None)
         import_module(f"{pack}.nodes.host.run").run_job(job, hidden)

@@ -97,7 +97,7 @@ def callables(b: SimpleNamespace, pack: str, attention: str):
     from comfy.patcher_extension import WrappersMP
 
     adapter = import_module(f"{pack}.nodes.host.adapter")
-    wrappers = {WrappersMP.DIFFUSION_MODEL: {adapter.KEY: [adapter.listen]}}
+    wrappers = {WrappersMP.DIFFUSION_MODEL: {adapter.KEY: [adapter.wan_forward_wrapper]}}
     call = adapter.SpeechCall(b.adapter, [b.speech], 1.0)
 
     def ours():

@@ -25,7 +25,7 @@ def clip_pixels(
     Raises InputError where the picture is not (H, W, 3).
     """
     if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
-        raise InputError(f"a picture must be (height, width, 3 colours), got {tuple(picture.shape)}")
+        raise InputError(f"a picture must be (height, width, 3 colors), got {tuple(picture.shape)}")
     pixels = picture.detach().float().permute(2, 0, 1)[None]
     # The overshoot of the bicubic filter is kept; resizing in [-1, 1], as there, or in [0, 1] is the same.
     small = functional.interpolate(pixels, size=(size, size), mode="bicubic", align_corners=False)

@@ -14,12 +14,12 @@ from torch import Tensor
 from .audio.sound import Sound, lay_out, mix, place
 from .audio.voice import SAMPLE_RATE_HZ, prepare_voice
 from .chunks.speaker_masks import Area
+from .disk_buffer import DiskTensor
 from .errors import InputError
 from .fingerprint import describe_fields, excluded, key_of, tensor_fingerprint
-from .scratch import StoredRows
 
 # Speech features (F, layers, channels) at 25 fps; those of hours are read from a file, some frames at a time
-Voice = Tensor | StoredRows
+SpeechFeatures = Tensor | DiskTensor
 ROWS_AT_ONCE = 256  # of features that are hashed: of wav2vec base 9 MB
 
 
@@ -27,12 +27,12 @@ ROWS_AT_ONCE = 256  # of features that are hashed: of wav2vec base 9 MB
 class EncodedVoice:
     """Speech features, and a key of all that they were made of and with: equal keys stand for the same features."""
 
-    features: Voice
+    features: SpeechFeatures
     key: str
 
 
 # A voice from `prepare_voice` → its features, with their key where somebody is to find them again by it
-Encode = Callable[[Sound], Voice | EncodedVoice]
+Encode = Callable[[Sound], SpeechFeatures | EncodedVoice]
 
 
 class Timing(enum.Enum):
@@ -51,7 +51,7 @@ class Speech:
     encoded: the key of each voice (`EncodedVoice`), or nothing, then they are known by their features.
     """
 
-    voices: tuple[Voice, ...] = field(
+    voices: tuple[SpeechFeatures, ...] = field(
         metadata=excluded("the last bits may differ from one time to the next; `encoded` says what they are")
     )
     sound: Sound
@@ -108,13 +108,15 @@ def encode_speakers(
     return _speech(encoded, mix(heard, in_turn=in_turn, scratch=scratch), areas)
 
 
-def _speech(encoded: Sequence[Voice | EncodedVoice], sound: Sound, areas: tuple[Area, ...] | None = None) -> Speech:
+def _speech(
+    encoded: Sequence[SpeechFeatures | EncodedVoice], sound: Sound, areas: tuple[Area, ...] | None = None
+) -> Speech:
     voices = tuple(voice.features if isinstance(voice, EncodedVoice) else voice for voice in encoded)
     keys = tuple(voice.key for voice in encoded if isinstance(voice, EncodedVoice))
     return Speech(voices, sound, areas, keys if len(keys) == len(voices) else ())
 
 
-def _features_fingerprint(voice: Voice) -> str:
+def _features_fingerprint(voice: SpeechFeatures) -> str:
     """The same for equal features in memory and in a file."""
     parts = torch.arange(len(voice)).split(ROWS_AT_ONCE)
     return key_of([list(voice.shape), *(tensor_fingerprint(voice[rows]) for rows in parts)])

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..infinitetalk_core.chunks.job import ColourHold, Job, Output, Sampling
+from ..infinitetalk_core.chunks.job import ColorHold, Job, Output, Sampling
 from ..infinitetalk_core.chunks.redo import AfterRedo, Redo
 from ..infinitetalk_core.sampling.settings import preset_for
 from ..infinitetalk_core.video.format import VideoFormat
@@ -21,7 +21,7 @@ from .types import (
     choice,
 )
 
-COLOUR_ANCHORS = ["chunk's reference", "first reference"]
+COLOR_ANCHORS = ["chunk's reference", "first reference"]
 AFTER_REDO = [after.value for after in AfterRedo]
 
 
@@ -119,20 +119,20 @@ class ChunkSampler(ModelNode):
                     )
                 ),
                 io.Float.Input(
-                    "colour_hold",
-                    default=ColourHold.strength,
+                    "color_hold",
+                    default=ColorHold.strength,
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Holds mean and spread of the colours, taken over a second, to the reference so that they "
+                    tooltip="Holds mean and spread of the colors, taken over a second, to the reference so that they "
                     "do not drift; 0 is off. Lower it when the light changes within a chunk.",
                 ),
                 advanced(
                     io.Combo.Input(
-                        "colour_anchor",
-                        options=COLOUR_ANCHORS,
-                        default=COLOUR_ANCHORS[0],
-                        tooltip="What colours are held to. The chunk's own reference follows a video's light; the "
+                        "color_anchor",
+                        options=COLOR_ANCHORS,
+                        default=COLOR_ANCHORS[0],
+                        tooltip="What colors are held to. The chunk's own reference follows a video's light; the "
                         "first reference never changes.",
                     )
                 ),
@@ -225,8 +225,8 @@ class ChunkSampler(ModelNode):
         guidance=None,
         video_format=None,
         crf: int = VideoFormat.crf,
-        colour_hold: float = ColourHold.strength,
-        colour_anchor: str = COLOUR_ANCHORS[0],
+        color_hold: float = ColorHold.strength,
+        color_anchor: str = COLOR_ANCHORS[0],
         filename_prefix: str = Output.filename_prefix,
         start_over: bool = False,
         keep_intermediates: bool = False,
@@ -235,13 +235,13 @@ class ChunkSampler(ModelNode):
         **sampling,
     ) -> io.NodeOutput:
         """Put the job together and run it. sampling: inputs that are fields of `Sampling`, under the same names."""
-        to_first = choice(colour_anchor, COLOUR_ANCHORS, "colour_anchor") == COLOUR_ANCHORS[1]
+        to_first = choice(color_anchor, COLOR_ANCHORS, "color_anchor") == COLOR_ANCHORS[1]
         job = Job(
             speech=speech,
             reference=reference,
             sampling=Sampling(
                 guidance=guidance or preset_for(reference.height, reference.width),
-                colour=ColourHold(colour_hold, to_first),
+                color=ColorHold(color_hold, to_first),
                 **sampling,
             ),
             components=components_of(

@@ -56,7 +56,7 @@ class GuidanceSettings(io.ComfyNode):
                     io.Boolean.Input(
                         "apg",
                         default=False,
-                        tooltip="Adaptive projected guidance: strong guidance without over-saturated colours.",
+                        tooltip="Adaptive projected guidance: strong guidance without over-saturated colors.",
                     )
                 ),
                 advanced(

@@ -2,13 +2,13 @@
 
 from comfy_api.latest import io
 
-from ..infinitetalk_core.model.kernels import Choice
-from .host.adapter import put_on_model
+from ..infinitetalk_core.model.kernels import AttentionBackend
+from .host.adapter import patch_model
 from .host.files import file_stamp, infinitetalk_path, infinitetalk_weights
 from .shared import ModelNode
 from .types import CATEGORY, advanced, choice
 
-ATTENTION = [kind.value for kind in Choice]
+ATTENTION = [kind.value for kind in AttentionBackend]
 
 
 class ModelLoader(ModelNode):
@@ -69,6 +69,6 @@ class ModelLoader(ModelNode):
     @classmethod
     def execute(cls, model, infinitetalk: str, strength: float = 1.0, attention: str = ATTENTION[0]) -> io.NodeOutput:
         """Patch it."""
-        chosen = Choice(choice(attention, ATTENTION, "attention"))
+        chosen = AttentionBackend(choice(attention, ATTENTION, "attention"))
         path = infinitetalk_path(infinitetalk)
-        return io.NodeOutput(put_on_model(model, path, strength, chosen, cls.shared))
+        return io.NodeOutput(patch_model(model, path, strength, chosen, cls.shared))

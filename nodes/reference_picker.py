@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..infinitetalk_core.chunks.job import Reference
-from ..infinitetalk_core.chunks.reference import AfterEnd, Picking, Policy, parse_times
+from ..infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSettings, parse_times
 from ..infinitetalk_core.chunks.sizes import Size, output_size
 from .host.reference import contact_sheet, cuts_of, shown
 from .host.video import source_of
@@ -146,7 +146,7 @@ class ReferencePicker(ModelNode):
         source = source_of(image, video, cls.shared.files if cls.shared else None)
         if policy == "auto":
             policy = (Policy.STILL if source.length == 1 else Policy.CHUNK_START).value
-        picking = Picking(
+        picking = ReferenceSettings(
             policy=POLICIES[choice(policy, ["auto", *POLICIES], "policy")],
             after_end=AFTER_END[choice(after_end, list(AFTER_END), "after_end")],
             radius_seconds=radius_seconds,

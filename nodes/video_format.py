@@ -19,7 +19,7 @@ class VideoFormatNode(io.ComfyNode):
             node_id="InfiniteTalkVideoFormat",
             display_name="InfiniteTalk Video Format",
             category=CATEGORY,
-            description="How the video file is encoded: codec, bits a colour, quality. Always an MP4 with 25 frames a "
+            description="How the video file is encoded: codec, bits a color, quality. Always an MP4 with 25 frames a "
             "second. Connect it to the Chunk Sampler.",
             inputs=[
                 io.Combo.Input(

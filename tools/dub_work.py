@@ -142,7 +142,7 @@ class Worker:
             while self.board.open:
                 await self._fill_up()
                 for active in list(self.active):
-                    await self._look_at(active)
+                    await self._encode_reference(active)
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._news.wait(), self.settings.look)
                 self._news.clear()
@@ -218,7 +218,7 @@ class Worker:
             return f"{UPLOADS}/{name}"
         return await self.server.upload(file, name, UPLOADS)
 
-    async def _look_at(self, active: Active) -> None:
+    async def _encode_reference(self, active: Active) -> None:
         """Act on what became of a job."""
         outcome = await self.server.outcome(active.prompt)
         if outcome.fate == "pending":

@@ -31,7 +31,7 @@ from near_misses import NEAR_MISSES  # noqa: E402
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder  # noqa: E402
 from infinitetalk_core.audio.sound import Sound  # noqa: E402
-from infinitetalk_core.checkpoints.blocks import BLOCKS  # noqa: E402
+from infinitetalk_core.checkpoints.gguf_dequant import BLOCKS  # noqa: E402
 from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk  # noqa: E402
 from infinitetalk_core.checkpoints.kinds import WANT_INFINITETALK  # noqa: E402
 from infinitetalk_core.checkpoints.uni3c import open_uni3c  # noqa: E402
@@ -83,8 +83,8 @@ def _cut(path: Path, weights: Weights) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
 
-def _text(path: Path, words: bytes) -> None:
-    path.write_bytes(words)
+def _text(path: Path, label: bytes) -> None:
+    path.write_bytes(label)
 
 
 def weights_of(file: str, sizes: Sizes | None = None) -> Weights:

@@ -128,8 +128,8 @@ def shapes(seed: int, performance: Performance, camera: CameraMove, size: int) -
     """The whole person, and the clothes: (F, size, size), 0 … 1."""
     bare = replace(make_character(seed), props=())
     dark, bright = (20, 20, 20), (250, 250, 250)
-    wall = [replace(bare, wall=(colour, colour)) for colour in (dark, bright)]
-    cloth = [replace(bare, shirt=colour, under=colour) for colour in (dark, bright)]
+    wall = [replace(bare, wall=(color, color)) for color in (dark, bright)]
+    cloth = [replace(bare, shirt=color, under=color) for color in (dark, bright)]
     return 1 - unlike(*wall, performance, camera, size), unlike(*cloth, performance, camera, size)
 
 

@@ -35,7 +35,7 @@ FPS = 25
 SHOWN = 9  # frames side by side
 SIDE = 192  # pixels of each: twice what the small model makes
 HEIGHT, DPI = 600, 160  # of the figure
-INK, VOICE_COLOUR, TRUTH_COLOUR, MADE_COLOUR = "#3b3f51", "#9aa4b8", "#2a9d8f", "#d1495b"
+INK, VOICE_COLOR, TRUTH_COLOR, MADE_COLOR = "#3b3f51", "#9aa4b8", "#2a9d8f", "#d1495b"
 
 Frames = NDArray[np.uint8]
 Track = NDArray[np.float64]
@@ -96,10 +96,10 @@ def draw(frames: Frames, truth: Track) -> Any:
     seconds = np.arange(len(truth)) / FPS
     sound = figure.add_axes((0.01, 0.45, 0.98, 0.2))
     peaks = waveform(900)
-    sound.fill_between(np.linspace(0, len(truth) / FPS, len(peaks)), -peaks, peaks, color=VOICE_COLOUR, linewidth=0)
+    sound.fill_between(np.linspace(0, len(truth) / FPS, len(peaks)), -peaks, peaks, color=VOICE_COLOR, linewidth=0)
     mouth = figure.add_axes((0.01, 0.1, 0.98, 0.25))
-    mouth.fill_between(seconds, truth, color=TRUTH_COLOUR, alpha=0.25, linewidth=0, label="what the voice asks for")
-    mouth.plot(seconds, fitted(opening, truth), color=MADE_COLOUR, linewidth=1.4, label="measured in the video")
+    mouth.fill_between(seconds, truth, color=TRUTH_COLOR, alpha=0.25, linewidth=0, label="what the voice asks for")
+    mouth.plot(seconds, fitted(opening, truth), color=MADE_COLOR, linewidth=1.4, label="measured in the video")
     figure.text(0.99, 0.05, "seconds", ha="right")
     figure.text(0.01, 0.378, f"mouth opening: correlation {found.correlation:.2f}, lag {found.lag} frames")
     figure.legend(*mouth.get_legend_handles_labels(), loc=(0.6, 0.365), frameon=False, ncols=2)

@@ -27,7 +27,7 @@ THUMBNAILS: dict[str, tuple[str, tuple[str, ...]]] = {
 SIDE, WAVE = 512, 128  # pixels: the square thumbnail, the height of the waveform at its foot
 BARS, SMOOTH = 64, 3  # bars of the waveform; drawn this many times too large, then scaled down
 INK = (22, 24, 33)
-COLOURS = ((92, 214, 192), (255, 158, 94))  # one a voice
+COLORS = ((92, 214, 192), (255, 158, 94))  # one a voice
 JPEG_QUALITY = 85
 
 
@@ -46,7 +46,7 @@ def out_of_noise(picture: Image.Image, share: float) -> Image.Image:
 
 
 def only_the_face(picture: Image.Image, share: float) -> Image.Image:
-    """Colour where the video may change."""
+    """Color where the video may change."""
     mask = Image.open(SAMPLES / "face_mask.png")
     return Image.composite(picture, ImageOps.grayscale(picture).point(lambda v: v * 0.6).convert("RGB"), mask)
 
@@ -106,7 +106,7 @@ def _cover(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _waveform(voices: list[np.ndarray]) -> Image.Image:
-    """Loudness as rounded bars; each voice in its colour."""
+    """Loudness as rounded bars; each voice in its color."""
     width, height = SIDE * SMOOTH, WAVE * SMOOTH
     strip = Image.new("RGB", (width, height), INK)
     pen = ImageDraw.Draw(strip)
@@ -117,9 +117,9 @@ def _waveform(voices: list[np.ndarray]) -> Image.Image:
     step = width / (BARS + 2)
     for i, level in enumerate(levels / levels.max()):
         half = max(0.04, 0.42 * float(level) ** 0.7) * height
-        colour = COLOURS[0 if edges[i] < len(voices[0]) else 1]
+        color = COLORS[0 if edges[i] < len(voices[0]) else 1]
         x = (i + 1.2) * step
-        pen.rounded_rectangle((x, height / 2 - half, x + 0.6 * step, height / 2 + half), 0.3 * step, fill=colour)
+        pen.rounded_rectangle((x, height / 2 - half, x + 0.6 * step, height / 2 + half), 0.3 * step, fill=color)
     return strip.resize((SIDE, WAVE), Image.Resampling.LANCZOS)
 
 

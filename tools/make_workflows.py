@@ -119,8 +119,8 @@ def _ui_node(node: Node, order: int, info: Info, links: dict[int, tuple[int, int
         "properties": _properties(node),
         "widgets_values": values,
     }
-    if node.colour:
-        saved["color"], saved["bgcolor"] = node.colour
+    if node.color:
+        saved["color"], saved["bgcolor"] = node.color
     return saved
 
 
@@ -161,7 +161,7 @@ def _group(number: int, group: Group) -> dict[str, Any]:
         "id": number,
         "title": group.title,
         "bounding": bounding,
-        "color": group.colour,
+        "color": group.color,
         "font_size": 24,
         "flags": {},
     }

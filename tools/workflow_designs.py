@@ -72,7 +72,7 @@ UNI3C_NOTE = """# A video says something else, and its camera stays
 * Another video's camera: connect it to `guidance_video`.
 
 Reference Picker shows which source frames the chunks look at. The sampler's `report`, and the .json file beside the
-video, say for each chunk how smooth the join is and how far the colours are from the source's.
+video, say for each chunk how smooth the join is and how far the colors are from the source's.
 """
 
 SDEDIT_NOTE = """# A video says something else, and holds on to the source
@@ -82,7 +82,7 @@ SDEDIT_NOTE = """# A video says something else, and holds on to the source
 **SDEdit Strength** starts each chunk from the noised source instead of noise. No model file is needed for it.
 * *Camera or background do not follow*: lower the strength, 0.02 at a time.
 * *The lips follow the old words*: raise it. 1 is off.
-* *The colours shift on a long video*: leave `colour_hold` of the sampler at 1, or raise the strength of later chunks in
+* *The colors shift on a long video*: leave `color_hold` of the sampler at 1, or raise the strength of later chunks in
 `per_chunk`, such as 0.9, 0.92, 0.95.
 
 For a camera that moves much, the workflow *dub_keep_camera_uni3c* follows better.

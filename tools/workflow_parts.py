@@ -24,19 +24,19 @@ class Node:
     widgets: dict[str, Any] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
     title: str = ""
-    colour: tuple[str, str] | None = None
+    color: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Group:
-    """A coloured frame with a title."""
+    """A colored frame with a title."""
 
     title: str
     x: int
     y: int
     width: int
     height: int
-    colour: str
+    color: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ FILES = {
 UNI3C = "Wan21_Uni3C_controlnet_fp16.safetensors"
 SINGLE, MULTI = (f"wan2.1_infiniteTalk_{kind}_fp16.safetensors" for kind in ("single", "multi"))
 BLUE, GREEN, PURPLE, RED = "#3f789e", "#3f7a4f", "#6b4f8a", "#8a4a4a"
-POSITIVE_COLOUR, NEGATIVE_COLOUR = ("#232", "#353"), ("#322", "#533")
+POSITIVE_COLOR, NEGATIVE_COLOR = ("#232", "#353"), ("#322", "#533")
 NEGATIVE = (
     "blurry, distorted face, deformed mouth, crooked teeth, flicker, frozen picture, overexposed, "
     "subtitles, watermark, extra fingers"
@@ -160,7 +160,7 @@ def sampling(prompt: str, **more: Link) -> tuple[Node, ...]:
         **more,
     }
     return (
-        Node(POSITIVE, "CLIPTextEncode", x, 80, 360, 150, {"text": prompt}, text, "What the scene is", POSITIVE_COLOUR),
+        Node(POSITIVE, "CLIPTextEncode", x, 80, 360, 150, {"text": prompt}, text, "What the scene is", POSITIVE_COLOR),
         Node(
             NEGATIVE_TEXT,
             "CLIPTextEncode",
@@ -171,7 +171,7 @@ def sampling(prompt: str, **more: Link) -> tuple[Node, ...]:
             {"text": NEGATIVE},
             text,
             "What it should not be (quality presets)",
-            NEGATIVE_COLOUR,
+            NEGATIVE_COLOR,
         ),
         Node(GUIDANCE, "InfiniteTalkGuidance", x, 480, 360, 226, {"preset": "distill LoRA (8 steps)"}),
         Node(SAMPLER, "InfiniteTalkChunkSampler", 1700, 80, 380, 860, {}, inputs),

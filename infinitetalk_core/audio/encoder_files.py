@@ -20,7 +20,7 @@ from torch.nn.utils.parametrize import remove_parametrizations
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ..cache import FileStamp
-from ..checkpoints.files import read_header, refuse_failed_download, without_prefix
+from ..checkpoints.header import read_header, refuse_failed_download, without_prefix
 from ..checkpoints.kinds import WANT_WAV2VEC, check_kind
 from ..checkpoints.tensor_data import read_tensors, refuse_if_changed, weights_fingerprint
 from ..errors import InputError

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyloudnorm import IIRfilter, Meter
 from scipy.signal import lfilter
 
-from ..scratch import Spool
+from ..disk_buffer import Spool
 
 BLOCK_SECONDS = 0.4
 CHUNK_SAMPLES = 1 << 22

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from av.audio.resampler import AudioResampler
 
+from ..disk_buffer import ChannelBuffer
 from ..errors import InputError
-from ..scratch import Planes
 from .sound import Sound, check_sound
 
 COPY_AGAIN = "copy it here again, or save it as WAV"
@@ -39,12 +39,12 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
         stream = next((s for s in container.streams.audio if s.codec_context is not None), None)
         if stream is None:
             raise InputError(f"{path.name} has no sound in it that can be decoded: choose a file with a sound track")
-        found: Planes | None = None
+        found: ChannelBuffer | None = None
         rate = 0
         for block in _blocks(container, stream, path.name):
             planes = block.to_ndarray()
             if found is None:
-                found, rate = Planes(len(planes), scratch), block.sample_rate
+                found, rate = ChannelBuffer(len(planes), scratch), block.sample_rate
             if found.count // rate != (found.count + planes.shape[1]) // rate:
                 between()
             found.append(planes.astype(np.float32, copy=False))

@@ -12,9 +12,9 @@ import soxr
 import torch
 from torch import Tensor
 
+from ..disk_buffer import ChannelBuffer
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
-from ..scratch import Planes
 
 PIECE_SAMPLES = 1 << 20
 
@@ -117,11 +117,11 @@ def _pieces(sound: Sound) -> Iterator[Tensor]:
 def _in_pieces(sound: Sound, rate: int, pieces: Iterator[Tensor], scratch: Path | None) -> Sound:
     """`pieces` (channels, n) of what `sound` becomes at its own rate, resampled and put together."""
     wanted = -(-sound.samples * rate // sound.sample_rate_hz)
-    found: Planes | None = None
+    found: ChannelBuffer | None = None
     stream, seen = None, 0
     for piece in pieces:
         channels, samples = piece.shape
-        found = found or Planes(channels, scratch)
+        found = found or ChannelBuffer(channels, scratch)
         seen += samples
         numbers = piece.numpy()
         if rate != sound.sample_rate_hz:
@@ -169,7 +169,7 @@ def mix(sounds: Sequence[Sound], *, in_turn: bool = False, scratch: Path | None 
 
 def _sum(sounds: Sequence[Sound], starts: Sequence[int], length: int, channels: int, scratch: Path | None) -> Sound:
     """Sounds of one rate added up from their starts on, in `channels` (1: as the mean of each) and `length` samples."""
-    total = Planes(channels, scratch)
+    total = ChannelBuffer(channels, scratch)
     for begin in range(0, length, PIECE_SAMPLES):
         piece = torch.zeros(channels, min(PIECE_SAMPLES, length - begin))
         for sound, start in zip(sounds, starts, strict=True):

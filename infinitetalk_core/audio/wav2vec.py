@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from transformers import Wav2Vec2Model
 
+from ..disk_buffer import DiskTensor, RowWriter, Spool
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
-from ..scratch import RowWriter, Spool, StoredRows
 from .loudness import Samples
 from .sound import Sound, resample, to_mono
 from .voice import SAMPLE_RATE_HZ, prepare_voice
@@ -247,14 +247,14 @@ class SpeechEncoder(nn.Module):
         report: Report | None = None,
         device: torch.device | None = None,
         scratch: Path | None = None,
-    ) -> Tensor | StoredRows:
+    ) -> Tensor | DiskTensor:
         """Speech features (F, layers, channels), float32 on the CPU; F is `frames_of` the samples at 16 kHz.
 
         levelled: the sound comes from `prepare_voice`, perhaps with silence around it, and its loudness is kept.
         report: called with the fraction done between pieces of work; what it raises ends the work cleanly.
         device: where to compute; by default where the first parameter is (the host knows better when it keeps
         some weights elsewhere).
-        scratch: a folder where features of more than 256 MB lie (4.6 minutes of wav2vec base) as `StoredRows`, to the
+        scratch: a folder where features of more than 256 MB lie (4.6 minutes of wav2vec base) as `DiskTensor`, to the
         bit what they are in memory; None keeps them all in memory.
         """
         device = device or next(self.parameters()).device

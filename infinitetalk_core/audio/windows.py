@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..scratch import StoredRows
+from ..disk_buffer import DiskTensor
 
 WINDOW = 5
 
@@ -30,6 +30,6 @@ def window_indices(start: int, length: int, available: int, window: int = WINDOW
     return [[mirror(i + offset, available) for offset in range(-half, half + 1)] for i in range(start, start + length)]
 
 
-def speech_windows(voices: Sequence[Tensor | StoredRows], start: int, length: int, window: int = WINDOW) -> Tensor:
+def speech_windows(voices: Sequence[Tensor | DiskTensor], start: int, length: int, window: int = WINDOW) -> Tensor:
     """Windows (S, length, window, layers, channels) of S voices, each (F, layers, channels)."""
     return torch.stack([voice[torch.tensor(window_indices(start, length, len(voice), window))] for voice in voices])

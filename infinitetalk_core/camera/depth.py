@@ -29,7 +29,7 @@ def depth_from_picture(image: Tensor, near: float, far: float, inverse: bool) ->
         image = image[..., :3].mean(-1)
     if image.ndim != 2 or 0 in image.shape:
         raise InputError(
-            f"depth must be one picture (height, width, colours), got {tuple(image.shape)}; take one frame of it"
+            f"depth must be one picture (height, width, colors), got {tuple(image.shape)}; take one frame of it"
         )
     if not (0 < near <= far and math.isfinite(far)):
         raise InputError(f"nearest and farthest depth must be above 0 and in this order, got {near} and {far}")

@@ -50,7 +50,7 @@ class _Points:
     depth: Tensor
     reach_x: Tensor  # (N,) pixels from a point to its neighbour's; at least 1
     reach_y: Tensor
-    colour: Tensor  # (N,) index into the picture's pixels
+    color: Tensor  # (N,) index into the picture's pixels
     frame: Tensor  # (N,) which of the frames at hand
 
     def where(self, keep: Tensor) -> _Points:
@@ -68,7 +68,7 @@ class PathRenderer:
 
     def __init__(self, picture: Tensor, depth: Tensor, cameras: Cameras, device: torch.device | None = None) -> None:
         if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
-            raise InputError(f"the picture must be (height, width, 3 colours), got {tuple(picture.shape)}")
+            raise InputError(f"the picture must be (height, width, 3 colors), got {tuple(picture.shape)}")
         if depth.shape != picture.shape[:2]:
             raise InputError(
                 f"the depth map must have the picture's size {tuple(picture.shape[:2])}, got {tuple(depth.shape)}; "
@@ -133,7 +133,7 @@ def _project(points: Tensor, view: Tensor, solid: Tensor, closest: float) -> _Po
     frame, pixel = (front & near_frame & solid).flatten(1).nonzero().unbind(1)
     kept = frame * height * width + pixel
     at_x, at_y, at_depth, reach_x, reach_y = (value.flatten()[kept] for value in (x, y, depth, _reach(x), _reach(y)))
-    return _Points(at_x, at_y, at_depth, reach_x, reach_y, colour=pixel, frame=frame)
+    return _Points(at_x, at_y, at_depth, reach_x, reach_y, color=pixel, frame=frame)
 
 
 def _reach(position: Tensor) -> Tensor:
@@ -151,12 +151,12 @@ def _splat(points: _Points, picture: Tensor, count: int) -> Warped:
     nearest = picture.new_full((count * height * width,), torch.inf)
     for reached, pixel, _ in _cells(points, height, width, cover=True):
         nearest.scatter_reduce_(0, pixel, points.depth[reached], "amin")
-    colours = picture.reshape(-1, 3)
+    colors = picture.reshape(-1, 3)
     total = picture.new_zeros(count * height * width, 4)
     for reached, pixel, weight in _cells(points, height, width, cover=False):
         visible = (points.depth[reached] <= nearest[pixel] * _SAME_SURFACE).nonzero()[:, 0]
         weight = weight[visible, None]
-        light = torch.cat((colours[points.colour[reached[visible]]] * weight, weight), dim=1)
+        light = torch.cat((colors[points.color[reached[visible]]] * weight, weight), dim=1)
         total.index_add_(0, pixel[visible], light)
     total = total.view(count, height, width, 4)
     seen = (torch.isfinite(nearest).view(count, height, width) & (total[..., 3] > 0)).float()
@@ -202,10 +202,10 @@ def _fill_cracks(frames: Tensor, seen: Tensor) -> Warped:
     crack, y, x = ((closed > 0) & (seen == 0)).nonzero().unbind(1)
     steps = torch.arange(-reach, reach + 1, device=seen.device)
     around_y, around_x = (y[:, None] + steps)[:, :, None], (x[:, None] + steps)[:, None]
-    colours = frames[crack[:, None, None], around_y, around_x].sum((1, 2))
+    colors = frames[crack[:, None, None], around_y, around_x].sum((1, 2))
     count = seen[crack[:, None, None], around_y, around_x].sum((1, 2))
     frames = torch.where(seen[..., None] > 0, frames, EMPTY)
-    frames[crack, y, x] = colours / count[:, None]
+    frames[crack, y, x] = colors / count[:, None]
     seen = seen.clone()
     seen[crack, y, x] = 1
     return Warped(frames, seen)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import InputError
-from .files import Entry
+from .header import Entry
 
 VERSIONS = (2, 3)
 # Types of metadata values, by the format's numbers.

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from ..errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]
-Tells = Callable[[set[str]], bool]
+Detector = Callable[[set[str]], bool]
 
 LOAD_DIFFUSION = "Load Diffusion Model or a GGUF loader takes it from models/diffusion_models"
 NOT_HERE = "it does not work with InfiniteTalk"
 
 
-class Kind(enum.Enum):
+class CheckpointKind(enum.Enum):
     """Kinds of files that people have next to each other on disk: how a sentence names them, and what they are for."""
 
-    words: str
+    label: str
     use: str
 
     INFINITETALK = ("InfiniteTalk weights", "the InfiniteTalk Model Loader takes it from models/model_patches")
@@ -61,16 +61,16 @@ class Kind(enum.Enum):
     LANGUAGE_MODEL = ("a language model", NOT_HERE)
     UNKNOWN = ("a file of an unknown kind", "")
 
-    def __init__(self, words: str, use: str):
-        self.words = words
+    def __init__(self, label: str, use: str):
+        self.label = label
         self.use = use
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExpectedCheckpoint:
     """What a loader expects, and what to get where it got something else."""
 
-    kind: Kind
+    kind: CheckpointKind
     file: str
     source: str
     folder: str
@@ -78,51 +78,51 @@ class Wanted:
     @property
     def advice(self) -> str:
         """What to do, as the end of a sentence."""
-        return f"get {self.kind.words}, for example {self.file} from {self.source}, into {self.folder}"
+        return f"get {self.kind.label}, for example {self.file} from {self.source}, into {self.folder}"
 
 
-WANT_INFINITETALK = Wanted(
-    Kind.INFINITETALK,
+WANT_INFINITETALK = ExpectedCheckpoint(
+    CheckpointKind.INFINITETALK,
     "wan2.1_infiniteTalk_single_fp16.safetensors",
     "huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged",
     "models/model_patches",
 )
-WANT_BASE = Wanted(
-    Kind.WAN_I2V,
+WANT_BASE = ExpectedCheckpoint(
+    CheckpointKind.WAN_I2V,
     "wan2.1_i2v_480p_14B_fp8_scaled.safetensors",
     "huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged",
     "models/diffusion_models",
 )
-WANT_UNI3C = Wanted(
-    Kind.UNI3C,
+WANT_UNI3C = ExpectedCheckpoint(
+    CheckpointKind.UNI3C,
     "Wan21_Uni3C_controlnet_fp16.safetensors",
     "huggingface.co/Kijai/WanVideo_comfy",
     "models/controlnet",
 )
-WANT_WAV2VEC = Wanted(
-    Kind.WAV2VEC,
+WANT_WAV2VEC = ExpectedCheckpoint(
+    CheckpointKind.WAV2VEC,
     "wav2vec2-chinese-base_fp16.safetensors",
     "huggingface.co/Kijai/wav2vec2_safetensors",
     "models/audio_encoders",
 )
 
 
-def check_kind(name: str, shapes: Shapes, wanted: Wanted) -> None:
+def check_kind(name: str, shapes: Shapes, wanted: ExpectedCheckpoint) -> None:
     """Refuse the file `name` with tensors of these names (without a common prefix) where something else is wanted."""
     kind = kind_of(shapes)
     if kind is wanted.kind:
         return
-    if kind is Kind.UNKNOWN:
+    if kind is CheckpointKind.UNKNOWN:
         use = f" (it holds {', '.join(sorted(shapes)[:3])} …)" if shapes else " (it holds no tensors)"
     else:
         use = f" ({kind.use})"
-    raise InputError(f"{name} is {kind.words}{use}, not {wanted.kind.words}; {wanted.advice}")
+    raise InputError(f"{name} is {kind.label}{use}, not {wanted.kind.label}; {wanted.advice}")
 
 
-def kind_of(shapes: Shapes) -> Kind:
+def kind_of(shapes: Shapes) -> CheckpointKind:
     """The kind of the file whose tensors have these names (without a common prefix) and shapes."""
     names = set(shapes)
-    for kind, tells in _TELLS:
+    for kind, tells in DETECTORS:
         if tells(names):
             return kind
     if "head.modulation" in names and "patch_embedding.weight" in names:
@@ -130,35 +130,37 @@ def kind_of(shapes: Shapes) -> Kind:
         return kind_of_wan(
             dim, channels, sees="img_emb.proj.0.bias" in names, first_and_last="img_emb.emb_pos" in names
         )
-    for kind, tells in _LESS_SURE:
+    for kind, tells in WEAK_DETECTORS:
         if tells(names):
             return kind
-    return Kind.UNKNOWN
+    return CheckpointKind.UNKNOWN
 
 
-def kind_of_wan(dim: int, channels: int, sees: bool, first_and_last: bool) -> Kind:
+def kind_of_wan(dim: int, channels: int, sees: bool, first_and_last: bool) -> CheckpointKind:
     """A plain Wan model by its width, its input channels, whether it takes a CLIP picture, and one or two of them."""
     small = dim == 1536
     if first_and_last:
-        return Kind.WAN_FLF2V
+        return CheckpointKind.WAN_FLF2V
     if channels == 36:
-        return (Kind.WAN_I2V_SMALL if small else Kind.WAN_I2V) if sees else Kind.WAN_I2V_22
+        return (
+            (CheckpointKind.WAN_I2V_SMALL if small else CheckpointKind.WAN_I2V) if sees else CheckpointKind.WAN_I2V_22
+        )
     if channels == 16:
-        return Kind.WAN_T2V_SMALL if small else Kind.WAN_T2V
+        return CheckpointKind.WAN_T2V_SMALL if small else CheckpointKind.WAN_T2V
     if channels == 48:
-        return Kind.WAN_5B if dim == 3072 else Kind.WAN_FUN_CONTROL
-    return Kind.WAN_OTHER
+        return CheckpointKind.WAN_5B if dim == 3072 else CheckpointKind.WAN_FUN_CONTROL
+    return CheckpointKind.WAN_OTHER
 
 
-def _has(*parts: str) -> Tells:
+def _has(*parts: str) -> Detector:
     return lambda names: any(all(p in n for p in parts) for n in names)
 
 
-def _named(*wanted: str) -> Tells:
+def _named(*wanted: str) -> Detector:
     return lambda names: names.issuperset(wanted)
 
 
-def _ends(*ends: str) -> Tells:
+def _ends(*ends: str) -> Detector:
     return lambda names: any(n.endswith(ends) for n in names)
 
 
@@ -170,48 +172,48 @@ _LORA_ENDS = (
 )
 
 # In order: the first that fits.
-_TELLS: tuple[tuple[Kind, Tells], ...] = (
-    (Kind.QUANTO, _ends(".weight._data")),
-    (Kind.LORA, _ends(*_LORA_ENDS)),
-    (Kind.LORA, lambda n: bool(n) and all(k.endswith((".diff", ".diff_b", ".alpha")) for k in n)),
-    (Kind.UNI3C, _has("controlnet_patch_embedding")),
-    (Kind.WAN_INFINITETALK, lambda n: _is_infinitetalk(n) and "patch_embedding.weight" in n),
-    (Kind.INFINITETALK, _is_infinitetalk),
-    (Kind.FANTASYTALKING, _named("proj_model.proj.weight")),
-    (Kind.WAN_VACE, lambda n: _is_wan(n) and "vace_blocks.0.after_proj.weight" in n),
-    (Kind.WAN_VACE_PART, _named("vace_blocks.0.after_proj.weight")),
-    (Kind.WAN_FUN_CAMERA, lambda n: _is_wan(n) and "control_adapter.conv.weight" in n),
-    (Kind.WAN_S2V, lambda n: _is_wan(n) and _has("casual_audio_encoder.")(n)),
-    (Kind.WAN_HUMO, lambda n: _is_wan(n) and _has("audio_proj.audio_proj_glob_1.")(n)),
-    (Kind.WAN_ANIMATE, lambda n: _is_wan(n) and _has("face_adapter.fuser_blocks.")(n)),
-    (Kind.WAN_FUN_CONTROL, lambda n: _is_wan(n) and "ref_conv.weight" in n),
-    (Kind.WAVLM, _has("gru_rel_pos_linear")),
-    (Kind.HUBERT, lambda n: any(k.startswith("hubert.") for k in n)),
-    (Kind.DATA2VEC, _has("pos_conv_embed.layers.")),
-    (Kind.CONFORMER, _has("self_attn.linear_q.")),
-    (Kind.WAV2VEC_FAIRSEQ, _has("feature_extractor.conv_layers.0.0.weight")),
-    (Kind.WAV2VEC, _has("feature_extractor.conv_layers.")),
+DETECTORS: tuple[tuple[CheckpointKind, Detector], ...] = (
+    (CheckpointKind.QUANTO, _ends(".weight._data")),
+    (CheckpointKind.LORA, _ends(*_LORA_ENDS)),
+    (CheckpointKind.LORA, lambda n: bool(n) and all(k.endswith((".diff", ".diff_b", ".alpha")) for k in n)),
+    (CheckpointKind.UNI3C, _has("controlnet_patch_embedding")),
+    (CheckpointKind.WAN_INFINITETALK, lambda n: _is_infinitetalk(n) and "patch_embedding.weight" in n),
+    (CheckpointKind.INFINITETALK, _is_infinitetalk),
+    (CheckpointKind.FANTASYTALKING, _named("proj_model.proj.weight")),
+    (CheckpointKind.WAN_VACE, lambda n: _is_wan(n) and "vace_blocks.0.after_proj.weight" in n),
+    (CheckpointKind.WAN_VACE_PART, _named("vace_blocks.0.after_proj.weight")),
+    (CheckpointKind.WAN_FUN_CAMERA, lambda n: _is_wan(n) and "control_adapter.conv.weight" in n),
+    (CheckpointKind.WAN_S2V, lambda n: _is_wan(n) and _has("casual_audio_encoder.")(n)),
+    (CheckpointKind.WAN_HUMO, lambda n: _is_wan(n) and _has("audio_proj.audio_proj_glob_1.")(n)),
+    (CheckpointKind.WAN_ANIMATE, lambda n: _is_wan(n) and _has("face_adapter.fuser_blocks.")(n)),
+    (CheckpointKind.WAN_FUN_CONTROL, lambda n: _is_wan(n) and "ref_conv.weight" in n),
+    (CheckpointKind.WAVLM, _has("gru_rel_pos_linear")),
+    (CheckpointKind.HUBERT, lambda n: any(k.startswith("hubert.") for k in n)),
+    (CheckpointKind.DATA2VEC, _has("pos_conv_embed.layers.")),
+    (CheckpointKind.CONFORMER, _has("self_attn.linear_q.")),
+    (CheckpointKind.WAV2VEC_FAIRSEQ, _has("feature_extractor.conv_layers.0.0.weight")),
+    (CheckpointKind.WAV2VEC, _has("feature_extractor.conv_layers.")),
     (
-        Kind.WHISPER,
+        CheckpointKind.WHISPER,
         lambda n: _has("encoder.embed_positions")(n) or _named("encoder.conv1.weight", "encoder.conv2.weight")(n),
     ),
-    (Kind.CLIP_VISION, lambda n: _has("vision_model.embeddings")(n) or _has("visual.patch_embedding")(n)),
-    (Kind.CLIP_VISION, _named("visual.conv1.weight")),
-    (Kind.TEXT_ENCODER, _has("SelfAttention.relative_attention_bias")),
-    (Kind.TEXT_ENCODER, _has("pos_embedding.embedding.weight")),
-    (Kind.TEXT_ENCODER, _has("text_model.encoder.layers")),
-    (Kind.TEXT_ENCODER, _has("enc.blk.0.attn_q.weight")),
-    (Kind.VAE, _has("decoder.middle.0.residual.0.gamma")),
-    (Kind.VAE, lambda n: _has("decoder.conv_in.")(n) and _has("decoder.mid")(n)),
-    (Kind.VAE, _has("decoder.conv_in.weight")),
+    (CheckpointKind.CLIP_VISION, lambda n: _has("vision_model.embeddings")(n) or _has("visual.patch_embedding")(n)),
+    (CheckpointKind.CLIP_VISION, _named("visual.conv1.weight")),
+    (CheckpointKind.TEXT_ENCODER, _has("SelfAttention.relative_attention_bias")),
+    (CheckpointKind.TEXT_ENCODER, _has("pos_embedding.embedding.weight")),
+    (CheckpointKind.TEXT_ENCODER, _has("text_model.encoder.layers")),
+    (CheckpointKind.TEXT_ENCODER, _has("enc.blk.0.attn_q.weight")),
+    (CheckpointKind.VAE, _has("decoder.middle.0.residual.0.gamma")),
+    (CheckpointKind.VAE, lambda n: _has("decoder.conv_in.")(n) and _has("decoder.mid")(n)),
+    (CheckpointKind.VAE, _has("decoder.conv_in.weight")),
 )
 # What could be a part of one of the above: only where nothing above fits.
-_LESS_SURE: tuple[tuple[Kind, Tells], ...] = (
-    (Kind.WAN_DIFFUSERS, _has("condition_embedder.time_embedder")),
-    (Kind.WAN_SHARD, lambda n: "head.modulation" in n or "patch_embedding.weight" in n),
-    (Kind.WAN_SHARD, lambda n: _has("self_attn.norm_q.")(n) and _has("cross_attn.norm_k")(n)),
-    (Kind.OTHER_DIFFUSION, _has("double_blocks.0.")),
-    (Kind.OTHER_DIFFUSION, _has("transformer_blocks.0.")),
-    (Kind.OTHER_DIFFUSION, _has("input_blocks.0.0.weight")),
-    (Kind.LANGUAGE_MODEL, lambda n: _has("token_embd.weight")(n) or _has("embed_tokens.weight")(n)),
+WEAK_DETECTORS: tuple[tuple[CheckpointKind, Detector], ...] = (
+    (CheckpointKind.WAN_DIFFUSERS, _has("condition_embedder.time_embedder")),
+    (CheckpointKind.WAN_SHARD, lambda n: "head.modulation" in n or "patch_embedding.weight" in n),
+    (CheckpointKind.WAN_SHARD, lambda n: _has("self_attn.norm_q.")(n) and _has("cross_attn.norm_k")(n)),
+    (CheckpointKind.OTHER_DIFFUSION, _has("double_blocks.0.")),
+    (CheckpointKind.OTHER_DIFFUSION, _has("transformer_blocks.0.")),
+    (CheckpointKind.OTHER_DIFFUSION, _has("input_blocks.0.0.weight")),
+    (CheckpointKind.LANGUAGE_MODEL, lambda n: _has("token_embd.weight")(n) or _has("embed_tokens.weight")(n)),
 )

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..cache import FileStamp
 from ..errors import InputError
 from ..fingerprint import key_of
-from .files import DTYPES, Header
+from .header import DTYPES, Header
 
 PIECE_BYTES = 1 << 20  # is hashed while it is still in the processor's cache
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .blocks import BLOCKS
-from .files import Header, read_header
-from .kinds import Wanted, check_kind
+from .gguf_dequant import BLOCKS
+from .header import Header, read_header
+from .kinds import ExpectedCheckpoint, check_kind
 from .tensor_data import read_tensors
 
 FLOATS = ("F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
@@ -122,7 +122,7 @@ def _weight(data: Tensor, stored: Stored, others: Mapping[str, Tensor]) -> Tenso
     return Quantised(data.reshape(layout.stored_shape(stored.shape)), stored.dtype, stored.shape)
 
 
-def open_weights(path: Path, wanted: Wanted, rename: Callable[[str], str] = str) -> WeightsFile:
+def open_weights(path: Path, wanted: ExpectedCheckpoint, rename: Callable[[str], str] = str) -> WeightsFile:
     """The file at `path`, if it is of the wanted kind and stored in a way that can be read.
 
     rename: from the file's names, without their common prefix, to the model's. Reads the header only, so a wrong file
@@ -153,14 +153,14 @@ def _scale_of(path: Path, header: Header, name: str) -> str | None:
     return scale
 
 
-def _check_type(path: Path, header: Header, name: str, wanted: Wanted) -> None:
+def _check_type(path: Path, header: Header, name: str, wanted: ExpectedCheckpoint) -> None:
     dtype = header.dtypes[name]
     if dtype in FLOATS or (header.gguf and dtype in BLOCKS):
         return
     _refuse_layout(path, dtype, wanted)
 
 
-def _check_notes(path: Path, header: Header, wanted: Wanted) -> None:
+def _check_notes(path: Path, header: Header, wanted: ExpectedCheckpoint) -> None:
     """Refuse formats that ComfyUI's newer files name: in a note beside each weight, or in the header."""
     formats = _noted_formats(header.metadata)
     # All are read: layers may differ. They are some dozens of bytes each.
@@ -185,8 +185,8 @@ def _format_of(note: Tensor) -> str:
         return "an unknown format"
 
 
-def _refuse_layout(path: Path, layout: str, wanted: Wanted) -> None:
+def _refuse_layout(path: Path, layout: str, wanted: ExpectedCheckpoint) -> None:
     raise InputError(
-        f"{path.name} holds {wanted.kind.words} stored as {layout}, which cannot be read; use {READS}, "
+        f"{path.name} holds {wanted.kind.label} stored as {layout}, which cannot be read; use {READS}, "
         f"for example {wanted.file} from {wanted.source}"
     )

@@ -1,4 +1,4 @@
-"""Colour held to an anchor picture, so that a long video does not drift from chunk to chunk."""
+"""Color held to an anchor picture, so that a long video does not drift from chunk to chunk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
-COLOUR_HOLD_FRAMES = 25  # a second: longer than a syllable or a blink, shorter than any drift
+COLOR_HOLD_FRAMES = 25  # a second: longer than a syllable or a blink, shorter than any drift
 FRAMES_AT_ONCE = 4  # a 720p frame needs about 60 MB while it is converted
 
 # sRGB primaries and the D65 white (2 degree observer), IEC 61966-2-1; the digits are scikit-image's.
@@ -49,7 +49,7 @@ def _mean_and_deviation(lab: Tensor) -> tuple[Tensor, Tensor]:
     return mean + pivot, deviation
 
 
-def _colours_of(frames: Tensor, device: torch.device, over: int) -> tuple[Tensor, Tensor]:
+def _colors_of(frames: Tensor, device: torch.device, over: int) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each frame, averaged over `over` frames around it, a few frames at a time."""
     parts = [_mean_and_deviation(_lab(part, device)) for part in frames.split(FRAMES_AT_ONCE)]
     mean, deviation = (torch.cat(tracks) for tracks in zip(*parts, strict=True))
@@ -69,30 +69,30 @@ def _averaged(track: Tensor, over: int) -> Tensor:
     return mean.T.reshape(track.shape)
 
 
-def hold_colour(
+def hold_color(
     frames: Tensor, anchor: Tensor, strength: float, device: torch.device | None = None, over: int = 1
 ) -> Tensor:
-    """Give each frame the anchor's mean and spread of colour in Lab, blended in by `strength`.
+    """Give each frame the anchor's mean and spread of color in Lab, blended in by `strength`.
 
     frames: (F, H, W, 3) in [0, 1]; anchor: (h, w, 3) in [0, 1], any size, or one for each frame (F, h, w, 3); strength:
     0 (off: the same tensor comes back) to 1; device: where to compute, a few frames at a time, by default where the
     frames are. A channel without any spread takes the anchor's mean. Returns the frames' shape, type and device, cut to
     [0, 1].
 
-    over: frames, odd, over whose colours the correction of each is averaged. Colours drift over seconds, while an
+    over: frames, odd, over whose colors the correction of each is averaged. Colors drift over seconds, while an
     opening mouth or a moving hand changes a frame's mean and spread in a moment, and has a right to: with 1, as the
     reference has it, the whole picture gives way to every such movement.
     Source: the reference's match_and_blend_colors (wan/utils/multitalk_utils.py), which is `over` 1.
     Raises InputError for a strength outside 0 to 1, an even `over`, or a wrong shape.
     """
     if not 0 <= strength <= 1:
-        raise InputError(f"colour strength must be between 0 and 1, got {strength}")
+        raise InputError(f"color strength must be between 0 and 1, got {strength}")
     if over < 1 or over % 2 == 0:
-        raise InputError(f"colours are averaged over an odd number of frames, got {over}")
+        raise InputError(f"colors are averaged over an odd number of frames, got {over}")
     anchors = anchor[None] if anchor.ndim == 3 else anchor
     if frames.ndim != 4 or frames.shape[-1] != 3 or anchors.ndim != 4 or anchors.shape[-1] != 3:
         raise InputError(
-            "colour needs frames (F, H, W, 3) and one anchor picture (H, W, 3) or one for each frame, "
+            "color needs frames (F, H, W, 3) and one anchor picture (H, W, 3) or one for each frame, "
             f"got {tuple(frames.shape)} and {tuple(anchor.shape)}"
         )
     if len(anchors) not in (1, len(frames)):
@@ -100,8 +100,8 @@ def hold_colour(
     if strength == 0:
         return frames
     device = device or frames.device
-    mean, deviation = _colours_of(frames, device, over)
-    anchor_mean, anchor_deviation = _colours_of(anchors, device, over)
+    mean, deviation = _colors_of(frames, device, over)
+    anchor_mean, anchor_deviation = _colors_of(anchors, device, over)
     gain = torch.where(deviation < _FLAT, 0, anchor_deviation / deviation)
     goal = anchor_mean.expand_as(mean)
     held = torch.empty_like(frames)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..audio.windows import speech_windows
 from ..sampling.euler import pin
 from .camera import CameraConditioning, FilmedGuide
-from .color import hold_colour
+from .color import hold_color
 from .conditioning import (
     LATENT_CHANNELS,
     VAE_STRIDE,
@@ -26,7 +26,7 @@ from .conditioning import (
 from .job import Job
 from .pinned import latent_mask, paste
 from .plan import Chunk
-from .reference import Pick, PlannedChunk, Policy, shown_frames, source_frame
+from .reference import PlannedChunk, Policy, ReferenceChoice, shown_frames, source_frame
 from .seam import fade_seam
 
 # (step just done, its clean estimate (1, 16, T, h, w))
@@ -43,7 +43,7 @@ class Models(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (1, 16, T, h, w) → frames (F, H, W, 3)."""
 
-    def see(self, picture: Tensor) -> Any:
+    def encode_image(self, picture: Tensor) -> Any:
         """A picture (H, W, 3) → its CLIP tokens, or None where there is no CLIP vision."""
 
     def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
@@ -51,7 +51,7 @@ class Models(Protocol):
 
 
 @dataclass(frozen=True)
-class Tail:
+class ContextFrames:
     """What a chunk hands to the next one."""
 
     frames: Tensor  # (M, H, W, 3): the last M = 4(t_c − 1) + 1 frames, as they were written
@@ -59,18 +59,18 @@ class Tail:
 
 
 @dataclass(frozen=True)
-class Finished:
+class ChunkOutput:
     """A chunk that is done: its new frames (keep, H, W, 3), what the next one continues from, and the source frames
     that it looked at (none where that was the video itself)."""
 
     chunk: Chunk
     frames: Tensor
-    tail: Tail
-    looked_at: tuple[int, ...]
+    tail: ContextFrames
+    reference_frames: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class _Look:
+class EncodedReference:
     """A reference as the models see it; kept while the next chunk looks at the same."""
 
     key: tuple[int, ...]  # source frames; empty for a frame of the video itself
@@ -92,28 +92,28 @@ def dub(
     job: Job,
     models: Models,
     after_step: Callable[[Chunk, int, Tensor], None] = lambda chunk, step, x: None,
-    tail: Tail | None = None,
+    tail: ContextFrames | None = None,
     plan: Sequence[PlannedChunk] | None = None,
     noise: Noise = draw_noise,
-) -> Iterator[Finished]:
+) -> Iterator[ChunkOutput]:
     """Make the chunks of the job's plan one after the other.
 
     plan: those to make instead, each continuing from the one before it; tail: what the first of them continues from.
     noise: (seed, shape) → the noise of a chunk.
     """
-    look: _Look | None = None
+    look: EncodedReference | None = None
     anchor: Tensor | None = None
-    colour = job.sampling.colour
-    if tail is not None and colour.to_first and colour.strength > 0:
+    color = job.sampling.color
+    if tail is not None and color.to_first and color.strength > 0:
         anchor = job.reference.picture(job.plan[0].pick.frames[0])
     for planned in job.plan if plan is None else plan:
         chunk = planned.chunk
         tail = tail if chunk.context else None
-        look = _look_at(job, planned, models, look, tail)
-        anchor = look.picture if anchor is None or not colour.to_first else anchor
+        look = _encode_reference(job, planned, models, look, tail)
+        anchor = look.picture if anchor is None or not color.to_first else anchor
         drawn = partial(noise, planned.seed)
         frames, tail = _make(job, planned, models, look, anchor, tail, drawn, partial(after_step, chunk))
-        yield Finished(chunk, frames, tail, look.key)
+        yield ChunkOutput(chunk, frames, tail, look.key)
         # Whoever took the chunk may drop it now; here it must not live on beside the next one.
         del frames
 
@@ -122,12 +122,12 @@ def _make(
     job: Job,
     planned: PlannedChunk,
     models: Models,
-    look: _Look,
+    look: EncodedReference,
     anchor: Tensor,
-    tail: Tail | None,
+    tail: ContextFrames | None,
     noise: Callable[[tuple[int, ...]], Tensor],
     after_step: AfterStep,
-) -> tuple[Tensor, Tail]:
+) -> tuple[Tensor, ContextFrames]:
     """The new frames of one chunk, and its tail. Both own their memory: the rest of the chunk ends here."""
     chunk, sampling = planned.chunk, job.sampling
     source = _source(job, chunk, models)
@@ -135,16 +135,16 @@ def _make(
     latents = _denoise(conditioning, models, after_step)
     frames = models.decode(latents)
     if conditioning.strength > 0:
-        # Where the source is known at each moment, its colours are too: light may change within a chunk.
-        colour = sampling.colour
-        held_to = anchor if source is None or colour.to_first else source.frames
-        frames = hold_colour(frames, held_to, colour.strength, colour.device, colour.over)
+        # Where the source is known at each moment, its colors are too: light may change within a chunk.
+        color = sampling.color
+        held_to = anchor if source is None or color.to_first else source.frames
+        frames = hold_color(frames, held_to, color.strength, color.device, color.over)
         if tail is not None:
             frames = fade_seam(frames, chunk, tail.frames[-1], sampling.seam_fade, sampling.context_frames)
     if source is not None and source.free is not None:
         frames = paste(frames, source.frames, source.free)
     index = chunk.start + chunk.length - sampling.context_frames
-    return frames[chunk.new].clone(), Tail(frames[-sampling.context_frames :].clone(), index)
+    return frames[chunk.new].clone(), ContextFrames(frames[-sampling.context_frames :].clone(), index)
 
 
 def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterStep) -> Tensor:
@@ -154,7 +154,9 @@ def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterS
     return models.denoise(conditioning, after_step)
 
 
-def _look_at(job: Job, planned: PlannedChunk, models: Models, before: _Look | None, tail: Tail | None) -> _Look:
+def _encode_reference(
+    job: Job, planned: PlannedChunk, models: Models, before: EncodedReference | None, tail: ContextFrames | None
+) -> EncodedReference:
     chunk, pick = planned.chunk, planned.pick
     key: tuple[int, ...]
     if pick.previous and tail is not None:
@@ -167,10 +169,10 @@ def _look_at(job: Job, planned: PlannedChunk, models: Models, before: _Look | No
         picture = job.reference.picture(frame)
         last = None if pick.last is None else job.reference.picture(pick.last)
     latents = models.encode(reference_video(picture, chunk.length, last))
-    return _Look(key, picture, latents, models.see(picture))
+    return EncodedReference(key, picture, latents, models.encode_image(picture))
 
 
-def _choose(job: Job, pick: Pick, tail: Tail | None) -> int:
+def _choose(job: Job, pick: ReferenceChoice, tail: ContextFrames | None) -> int:
     """Of several candidates the one whose place in the order of likeness to the context frames is `control`."""
     if len(pick.frames) == 1 or tail is None:
         return pick.frames[0]
@@ -203,8 +205,8 @@ def _conditioning(
     job: Job,
     planned: PlannedChunk,
     models: Models,
-    look: _Look,
-    tail: Tail | None,
+    look: EncodedReference,
+    tail: ContextFrames | None,
     source: _Source | None,
     noise: Callable[[tuple[int, ...]], Tensor],
 ) -> ChunkConditioning:
@@ -229,7 +231,7 @@ def _conditioning(
     )
 
 
-def _opening(job: Job, chunk: Chunk, look: _Look) -> Tensor:
+def _opening(job: Job, chunk: Chunk, look: EncodedReference) -> Tensor:
     """The frame that a shot opens with: the source at that moment, whatever the reference is; of a still, the still."""
     if job.reference.picking.policy is Policy.STILL:
         return look.picture

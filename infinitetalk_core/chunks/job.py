@@ -24,11 +24,11 @@ from ..video.cuts import find_cuts
 from ..video.format import VideoFormat
 from ..video.source import FrameSource
 from .camera import CameraControl, CameraGuide, FilmedGuide, source_window
-from .color import COLOUR_HOLD_FRAMES
+from .color import COLOR_HOLD_FRAMES
 from .pinned import Pinned
 from .plan import CHUNK_FRAMES, CONTEXT_FRAMES, Chunk, check_4n_plus_1, chunk_seed, plan_chunks
 from .redo import ChunkOverride, Redo, parse_redo
-from .reference import AfterEnd, Picking, PlannedChunk, Policy, output_cuts, pick_references
+from .reference import AfterEnd, PlannedChunk, Policy, ReferenceSettings, output_cuts, pick_references
 from .seam import SEAM_FADE, check_seam_fade
 from .sizes import fit_to
 from .speaker_masks import speaker_masks, token_masks
@@ -53,7 +53,7 @@ class Reference:
     source: FrameSource
     height: int
     width: int
-    picking: Picking = field(default_factory=Picking)
+    picking: ReferenceSettings = field(default_factory=ReferenceSettings)
     cuts: tuple[int, ...] = field(
         default=(), metadata=excluded("they change the plan, which counts; more of them are found in a longer search")
     )
@@ -68,12 +68,12 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class ColourHold:
-    """Colours held to a picture: the reference frame of each chunk, or always that of the first chunk."""
+class ColorHold:
+    """Colors held to a picture: the reference frame of each chunk, or always that of the first chunk."""
 
     strength: float = 1.0
     to_first: bool = False
-    over: int = COLOUR_HOLD_FRAMES  # frames whose colours are averaged for the correction of each, odd
+    over: int = COLOR_HOLD_FRAMES  # frames whose colors are averaged for the correction of each, odd
     device: torch.device | None = field(
         default=None, metadata=excluded("where it is computed; the machine counts by itself")
     )  # None: where the frames are
@@ -89,7 +89,7 @@ class Sampling:
     step_cache: StepCaching | None = None
     chunk_frames: int = CHUNK_FRAMES
     context_frames: int = CONTEXT_FRAMES  # what a chunk hands to the next one
-    colour: ColourHold = field(default_factory=ColourHold)
+    color: ColorHold = field(default_factory=ColorHold)
     seam_fade: int = SEAM_FADE  # new frames over which what the VAE changed in the context fades in; 0: off
     sdedit: tuple[float, ...] = ()  # SDEdit's t₀ by chunk index, the last one goes on; empty: off
     pinned: Pinned | None = None
@@ -210,7 +210,7 @@ def plan_video(
 
 
 def scene_cuts(
-    source: FrameSource, picking: Picking, frames: int | None, report: Callable[[float], None]
+    source: FrameSource, picking: ReferenceSettings, frames: int | None, report: Callable[[float], None]
 ) -> tuple[int, ...]:
     """The scene cuts of as much of the source as a video of `frames` (None: of any length) shows.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
 from .plan import SEEDS, chunk_seed
-from .reference import Pick, PlannedChunk
+from .reference import PlannedChunk, ReferenceChoice
 
 
 class AfterRedo(enum.Enum):
@@ -37,7 +37,7 @@ class ChunkOverride:
         """`planned` with this seed and this reference frame."""
         if self.seed is not None:
             planned = replace(planned, seed=chunk_seed(self.seed, planned.chunk))
-        return planned if self.frame is None else replace(planned, pick=Pick((self.frame,)))
+        return planned if self.frame is None else replace(planned, pick=ReferenceChoice((self.frame,)))
 
 
 def parse_redo(text: str, chunks: int, source_frames: int) -> dict[int, ChunkOverride]:

@@ -1,7 +1,7 @@
 """Which source frame a chunk looks at for identity, background and camera. Whole numbers at 25 frames a second.
 
 The paper compares where the reference comes from in training (section 3.3 and its ablation: M0 to M3) and finds that
-nearness decides how strongly it holds: a frame of the same moment is copied, one from far away lets colours and
+nearness decides how strongly it holds: a frame of the same moment is copied, one from far away lets colors and
 background drift, one from the neighbourhood balances. The same choices can be made here.
 """
 
@@ -46,7 +46,7 @@ class AfterEnd(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Picking:
+class ReferenceSettings:
     """A policy and what it needs."""
 
     policy: Policy = Policy.STILL
@@ -64,7 +64,7 @@ class Picking:
 
 
 @dataclass(frozen=True)
-class Pick:
+class ReferenceChoice:
     """What a chunk looks at.
 
     frames: source frames at 25 fps. One is the reference. Several are candidates, of which the one is taken whose
@@ -82,7 +82,7 @@ class PlannedChunk:
     """A chunk of the plan: what it looks at, and the seed of its noise."""
 
     chunk: Chunk
-    pick: Pick
+    pick: ReferenceChoice
     seed: int
 
 
@@ -109,22 +109,22 @@ def output_cuts(total: int, source_cuts: Sequence[int], length: int, after_end: 
 
 
 def pick_references(
-    plan: Sequence[Chunk], picking: Picking, length: int, source_cuts: Sequence[int] = ()
-) -> list[Pick]:
+    plan: Sequence[Chunk], picking: ReferenceSettings, length: int, source_cuts: Sequence[int] = ()
+) -> list[ReferenceChoice]:
     """What each chunk of `plan` looks at, in a source of `length` frames. Never across a cut of the source."""
     if picking.policy is Policy.BY_HAND:
-        return [Pick((frame,)) for frame in _by_hand(len(plan), picking, length)]
+        return [ReferenceChoice((frame,)) for frame in _by_hand(len(plan), picking, length)]
     return [_pick(chunk, picking, length, _shot(chunk, picking, length, source_cuts)) for chunk in plan]
 
 
-def _shot(chunk: Chunk, picking: Picking, length: int, cuts: Sequence[int]) -> range:
+def _shot(chunk: Chunk, picking: ReferenceSettings, length: int, cuts: Sequence[int]) -> range:
     """The frames of the shot in which `chunk` begins to be seen."""
     seen = source_frame(chunk.start + chunk.context, length, picking.after_end)
     place = bisect_right(cuts, seen)
     return range(cuts[place - 1] if place else 0, cuts[place] if place < len(cuts) else length)
 
 
-def _pick(chunk: Chunk, picking: Picking, length: int, shot: range) -> Pick:
+def _pick(chunk: Chunk, picking: ReferenceSettings, length: int, shot: range) -> ReferenceChoice:
     # Frames beyond the shot are not kept of this chunk: its border stands for them.
     shown = [min(max(f, shot.start), shot.stop - 1) for f in shown_frames(chunk, length, picking.after_end)]
     first, last = shown[0], shown[-1]
@@ -132,26 +132,26 @@ def _pick(chunk: Chunk, picking: Picking, length: int, shot: range) -> Pick:
     draw = random.Random(picking.seed * 1_000_003 + chunk.index)
     match picking.policy:
         case Policy.STILL:
-            return Pick((0,))
+            return ReferenceChoice((0,))
         case Policy.SAME_CHUNK:
-            return Pick((draw.choice(shown),))
+            return ReferenceChoice((draw.choice(shown),))
         case Policy.CHUNK_EDGE:
-            return Pick((draw.choice((first, last)),))
+            return ReferenceChoice((draw.choice((first, last)),))
         case Policy.FIRST_LAST:
-            return Pick((first,), last=last)
+            return ReferenceChoice((first,), last=last)
         case Policy.PREVIOUS_OUTPUT:
-            return Pick((first,), previous=True)
+            return ReferenceChoice((first,), previous=True)
         case Policy.DISTANT:
-            return Pick((_distant(shot, shown, draw),))
+            return ReferenceChoice((_distant(shot, shown, draw),))
         case Policy.NEIGHBOUR:
-            return Pick((draw.choice(_neighbours(picking, shot, shown)),))
+            return ReferenceChoice((draw.choice(_neighbours(picking, shot, shown)),))
         case Policy.ADAPTIVE:
             near = _neighbours(picking, shot, shown)
-            return Pick(tuple(sorted(draw.sample(near, min(CANDIDATES, len(near))))))
-    return Pick((first,))
+            return ReferenceChoice(tuple(sorted(draw.sample(near, min(CANDIDATES, len(near))))))
+    return ReferenceChoice((first,))
 
 
-def _neighbours(picking: Picking, shot: range, shown: Sequence[int]) -> list[int]:
+def _neighbours(picking: ReferenceSettings, shot: range, shown: Sequence[int]) -> list[int]:
     """Frames of the shot that the chunk does not show, near one that it does; else the chunk's own borders."""
     radius = max(round(picking.radius_seconds * FRAMES_PER_SECOND), 1)
     seen = set(shown)
@@ -187,7 +187,7 @@ def _runs(frames: set[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _by_hand(chunks: int, picking: Picking, length: int) -> list[int]:
+def _by_hand(chunks: int, picking: ReferenceSettings, length: int) -> list[int]:
     times = picking.times_seconds
     if len(times) < chunks:
         raise InputError(

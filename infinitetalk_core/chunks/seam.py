@@ -20,12 +20,12 @@ def check_seam_fade(count: int) -> int:
 
 
 def fade_seam(frames: Tensor, chunk: Chunk, last: Tensor, count: int, tail: int) -> Tensor:
-    """Let the new frames of `chunk` begin as sharp and as coloured as the video before them ended.
+    """Let the new frames of `chunk` begin as sharp and as colored as the video before them ended.
 
     The context frames pass through the VAE once more and come back a little different; the new frames look like them,
     so the difference shows as a jump. `last` (H, W, 3) is the frame before the join as it was written, and the same
     frame is in `frames` (F, H, W, 3) as the VAE gave it back. Their difference is added to `count` new frames: all of
-    it to the first, less and less along a cosine to the others. So is a step of the whole picture's mean colour from
+    it to the first, less and less along a cosine to the others. So is a step of the whole picture's mean color from
     the context to the first new frame, which shows as a flash where nothing moves. The last `tail` frames stay as they
     are, so nothing is carried from chunk to chunk. The reference has nothing like it.
     Returns frames in [0, 1], or the same tensor where there is nothing to fade.

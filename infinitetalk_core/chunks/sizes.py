@@ -118,7 +118,7 @@ def fit_to(picture: Tensor, height: int, width: int) -> Tensor:
     Raises InputError where the picture is not (H, W, 3).
     """
     if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
-        raise InputError(f"a picture must be (height, width, 3 colours), got {tuple(picture.shape)}")
+        raise InputError(f"a picture must be (height, width, 3 colors), got {tuple(picture.shape)}")
     pixels = (picture.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     new_height, new_width = scaled_size((pixels.shape[0], pixels.shape[1]), (height, width))
     image = Image.fromarray(np.ascontiguousarray(pixels)).resize(

@@ -101,7 +101,7 @@ def _small(frames: Tensor, longest: int) -> Tensor:
 
 
 def _as_bright(frames: Tensor) -> Tensor:
-    """`frames` (F, 3, h, w) as bright as the first at the picture's sides: a drift of colour is no movement."""
+    """`frames` (F, 3, h, w) as bright as the first at the picture's sides: a drift of color is no movement."""
     sides = frames.flatten(2)[..., _background(frames[:1])[1] > 0]
     if sides.shape[-1] == 0:
         return frames
@@ -190,16 +190,16 @@ def _register(first: Tensor, frames: Tensor, start: Tensor, usual: tuple[float, 
 def _background(first: Tensor) -> tuple[Tensor, Tensor]:
     """The pixels' places (2, n) in widths from the middle, and how much each counts (n,), in `first` (1, 3, h, w).
 
-    1 at the left and right of the picture, 0 where a speaker and the shoulders are, and for colours that the picture's
+    1 at the left and right of the picture, 0 where a speaker and the shoulders are, and for colors that the picture's
     edges do not have: hair that comes near them.
     """
     height, width = first.shape[-2:]
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     x, y = (x.flatten() - width / 2) / width, (y.flatten() - height / 2) / height
     border = ((x.abs() - 0.3) / 0.08).clamp(0, 1) * ((0.26 - y) / 0.08).clamp(0, 1)
-    colours = first[0].flatten(1).T
-    edge = colours[(x.abs() > 0.44) & (y < 0.2)]
-    strange = torch.cdist(colours, edge).amin(dim=1)
+    colors = first[0].flatten(1).T
+    edge = colors[(x.abs() > 0.44) & (y < 0.2)]
+    strange = torch.cdist(colors, edge).amin(dim=1)
     return torch.stack((x, y * height / width)), border * (1 - (strange - 0.05) / 0.05).clamp(0, 1)
 
 
@@ -222,7 +222,7 @@ def _look(frames: Tensor, x: Tensor, y: Tensor, movement: Tensor, height_by_widt
 
 
 def _unbiased(error: Tensor, weight: Tensor) -> Tensor:
-    """`error` (F, 3, n) without what all pixels share, so that a drift of colour is no movement."""
+    """`error` (F, 3, n) without what all pixels share, so that a drift of color is no movement."""
     return error - (weight * error).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp(min=1e-6)
 
 

@@ -1,10 +1,10 @@
-"""Numbers of each chunk: how smooth its join is, how far its colours drifted, what moved that should not, sharpness.
+"""Numbers of each chunk: how smooth its join is, how far its colors drifted, what moved that should not, sharpness.
 
 seam: the mean absolute difference between the last frame before the join and the first one after it, divided by the
 median of the same difference between neighbouring frames inside the chunk. No unit; 1 is as smooth as inside, 2 twice
 as large a step. None for a chunk that begins a shot.
 
-colour drift: the distance in CIE Lab between the mean colour of the video's frames and that of the source's frames of
+color drift: the distance in CIE Lab between the mean color of the video's frames and that of the source's frames of
 the same time, averaged over frames. 1 is just visible, 10 is another light.
 
 outside drift: the mean absolute difference to the source, on the scale of 0 to 255, over the pixels outside the mask
@@ -25,12 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..chunks.color import rgb_to_lab
-from ..chunks.dub import Finished
+from ..chunks.dub import ChunkOutput
 from ..chunks.job import Job
 from ..chunks.reference import shown_frames
 from ..rate import FRAMES_PER_SECOND
 
-EVERY = 8  # frames; colours and sharpness are measured on each 8th
+EVERY = 8  # frames; colors and sharpness are measured on each 8th
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ChunkMetrics:
     chunk: int  # from 1, as people count
     seconds: float  # where in the video the chunk's new frames begin
     seam: float | None
-    colour_drift: float
+    color_drift: float
     outside_drift: float | None
     sharpness: float
 
@@ -48,7 +48,7 @@ class ChunkMetrics:
         parts = [
             f"chunk {self.chunk} at {self.seconds:.1f} s",
             "a new shot" if self.seam is None else f"seam {self.seam:.2f}",
-            f"colour drift {self.colour_drift:.1f}",
+            f"color drift {self.color_drift:.1f}",
             f"sharpness {self.sharpness:.2f}",
         ]
         if self.outside_drift is not None:
@@ -60,7 +60,7 @@ class ChunkMetrics:
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
-def measure(job: Job, finished: Finished, before: Tensor | None) -> ChunkMetrics:
+def measure(job: Job, finished: ChunkOutput, before: Tensor | None) -> ChunkMetrics:
     """The numbers of `finished`; `before` (H, W, 3) is the last frame written before it, or None.
 
     Frame by frame: a chunk's memory is not taken twice.
@@ -70,20 +70,20 @@ def measure(job: Job, finished: Finished, before: Tensor | None) -> ChunkMetrics
     sampled = range(0, len(frames), EVERY)
     shown = shown_frames(chunk, job.reference.source.length, job.reference.picking.after_end)
     numbers = [_measure_frame(job, frames[i], shown[chunk.context + i]) for i in sampled]
-    colours, own, sources, outside = zip(*numbers, strict=True)
+    colors, own, sources, outside = zip(*numbers, strict=True)
     return ChunkMetrics(
         chunk=chunk.index + 1,
         seconds=first / FRAMES_PER_SECOND,
         seam=None if before is None or chunk.context == 0 else seam(before, frames),
-        colour_drift=fmean(colours),
+        color_drift=fmean(colors),
         outside_drift=None if job.sampling.pinned is None else fmean(outside),
         sharpness=fmean(own) / max(fmean(sources), 1e-9),
     )
 
 
 def _measure_frame(job: Job, frame: Tensor, shown: int) -> tuple[float, float, float, float]:
-    """Colour distance to source frame `shown`, both sharpnesses, and the difference outside the mask (0 … 255)."""
-    device = job.sampling.colour.device
+    """Color distance to source frame `shown`, both sharpnesses, and the difference outside the mask (0 … 255)."""
+    device = job.sampling.color.device
     made, source = (t.to(device, torch.float32) for t in (frame, job.reference.picture(shown)))
     made_lab, source_lab = rgb_to_lab(made), rgb_to_lab(source)
     drift = 0.0
@@ -92,7 +92,7 @@ def _measure_frame(job: Job, frame: Tensor, shown: int) -> tuple[float, float, f
             job.sampling.pinned.window([shown], (job.reference.height, job.reference.width))[0].to(made.device) == 0
         )
         drift = (made - source)[outside].abs().mean().item() * 255 if outside.any() else 0.0
-    return colour_distance(made_lab, source_lab), sharpness(made_lab), sharpness(source_lab), drift
+    return color_distance(made_lab, source_lab), sharpness(made_lab), sharpness(source_lab), drift
 
 
 def seam(before: Tensor, frames: Tensor) -> float:
@@ -102,8 +102,8 @@ def seam(before: Tensor, frames: Tensor) -> float:
     return join / max(median(steps) if steps else join, 1e-6)
 
 
-def colour_distance(made: Tensor, source: Tensor) -> float:
-    """Distance of the mean colours of two frames (H, W, 3) in Lab."""
+def color_distance(made: Tensor, source: Tensor) -> float:
+    """Distance of the mean colors of two frames (H, W, 3) in Lab."""
     return (made.mean(dim=(0, 1)) - source.mean(dim=(0, 1))).norm().item()
 
 

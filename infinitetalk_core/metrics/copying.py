@@ -4,8 +4,8 @@ A reference should give identity, light and background; pose and mouth should fo
 (section 3.3) finds that a model trained with references from the chunk's own time (M0) repeats their content at the
 wrong moment, and one trained with the chunk's borders (M1) repeats their poses there.
 
-Of a frame and the reference the difference is taken over the pixels that move in the source, without the mean colour
-of each, so that a drift of colour is no pose. Per chunk:
+Of a frame and the reference the difference is taken over the pixels that move in the source, without the mean color
+of each, so that a drift of color is no pose. Per chunk:
 
 own time: 1 − d(t) / median of d over the chunk's frames, where t is the chunk's frame nearest to the reference's own
 time. 1: the frame at that time is the reference; 0: it is no more like it than the chunk's other frames; below 0: less.
@@ -62,7 +62,7 @@ def copying(
     frames: Tensor,
     source: Tensor,
     plan: Sequence[Chunk],
-    looked_at: Sequence[int | None],
+    reference_frames: Sequence[int | None],
     mouths: tuple[ArrayLike, ArrayLike],
     *,
     after_end: AfterEnd = AfterEnd.HOLD,
@@ -75,12 +75,12 @@ def copying(
     video and in the source frames of the same times, (F,) each; after_end: what the source shows after its end; seed:
     which other frames chance is taken from. Raises InputError where no chunk looked at the source.
     """
-    if len(looked_at) != len(plan):
-        raise InputError(f"each of the {len(plan)} chunks needs its reference, got {len(looked_at)}")
+    if len(reference_frames) != len(plan):
+        raise InputError(f"each of the {len(plan)} chunks needs its reference, got {len(reference_frames)}")
     shown = [source_frame(t, len(source), after_end) for t in range(len(frames))]
     moving = _moving(source)
     rows = []
-    for chunk, written, reference in zip(plan, written_frames(plan, len(frames)), looked_at, strict=True):
+    for chunk, written, reference in zip(plan, written_frames(plan, len(frames)), reference_frames, strict=True):
         if reference is None or len(written) < 2:
             continue
         poses = _poses(frames[written.start : written.stop], moving)
@@ -102,7 +102,7 @@ def _moving(source: Tensor) -> Tensor:
 
 
 def _poses(frames: Tensor, moving: Tensor) -> Tensor:
-    """The moving pixels of `frames` (F, H, W, 3) without the mean colour of each frame: (F, n, 3)."""
+    """The moving pixels of `frames` (F, H, W, 3) without the mean color of each frame: (F, n, 3)."""
     pixels = frames[:, moving].float()
     return pixels - pixels.mean(dim=1, keepdim=True)
 

@@ -2,11 +2,11 @@
 
 Every number is taken of some frames of a chunk and the source's frames of the same time, and averaged.
 
-colour: the distance in CIE Lab between the mean colours of the whole picture. 1 is just visible, 10 is another light.
+color: the distance in CIE Lab between the mean colors of the whole picture. 1 is just visible, 10 is another light.
 
-identity: how far the colours of the person are from the source's, in Lab: per channel the mean difference between the
+identity: how far the colors of the person are from the source's, in Lab: per channel the mean difference between the
 sorted values of all pixels that are not background (the earth mover's distance), and the length of the three. Where
-somebody's head is does not matter, what colours they are made of does.
+somebody's head is does not matter, what colors they are made of does.
 
 background: the mean distance in Lab between pixels of the background at the same place. background_difference: their
 mean absolute difference on the scale of 0 to 255. None where there is no background that stands still.
@@ -36,7 +36,7 @@ _ENOUGH = 0.05  # of the picture: fewer still pixels are chance
 class Drift:
     """How far some frames are from the source; the module says what each number means."""
 
-    colour: float
+    color: float
     identity: float
     background: float | None
     background_difference: float | None
@@ -104,20 +104,20 @@ def drift(frames: Tensor, source: Tensor, background: Tensor | None = None) -> D
             f"{tuple(frames.shape)} and {tuple(source.shape)}"
         )
     made, own = (rgb_to_lab(f.float()) for f in (frames, source.expand_as(frames)))
-    colour = (made.mean(dim=(1, 2)) - own.mean(dim=(1, 2))).norm(dim=-1).mean().item()
+    color = (made.mean(dim=(1, 2)) - own.mean(dim=(1, 2))).norm(dim=-1).mean().item()
     person = torch.ones_like(made[0, ..., 0], dtype=torch.bool) if background is None else ~background
     if background is None:
-        return Drift(colour, _colours_apart(made, own), None, None)
+        return Drift(color, _colors_apart(made, own), None, None)
     return Drift(
-        colour=colour,
-        identity=_colours_apart(made[:, person], own[:, person]),
+        color=color,
+        identity=_colors_apart(made[:, person], own[:, person]),
         background=(made - own)[:, background].norm(dim=-1).mean().item(),
         background_difference=255 * (frames.float() - source.float())[:, background].abs().mean().item(),
     )
 
 
-def _colours_apart(made: Tensor, own: Tensor) -> float:
-    """The earth mover's distance between the colours of two sets of pixels (..., 3), as many in both."""
+def _colors_apart(made: Tensor, own: Tensor) -> float:
+    """The earth mover's distance between the colors of two sets of pixels (..., 3), as many in both."""
     first, second = (pixels.reshape(-1, 3).sort(dim=0).values for pixels in (made, own))
     return (first - second).abs().mean(dim=0).norm().item() if len(first) else 0.0
 

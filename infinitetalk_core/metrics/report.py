@@ -34,7 +34,9 @@ class Dubbed:
     source: Tensor  # (L, H, W, 3) in [0, 1]; one frame: a portrait
     truth: ArrayLike  # (F,): how far the voice wants the mouth open
     plan: Sequence[Chunk]
-    looked_at: Sequence[int | None]  # for each chunk the source frame that was its reference; None: no source frame
+    reference_frames: Sequence[
+        int | None
+    ]  # for each chunk the source frame that was its reference; None: no source frame
     after_end: AfterEnd = AfterEnd.HOLD
     background: Tensor | None = None  # (H, W), true where nothing moves; without it, found in the source
     camera: CameraTrack | None = None  # the true camera; without it, the source's is measured
@@ -67,7 +69,7 @@ class VideoMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """The numbers by name, with the drift's slopes and means."""
-        names = ("colour", "identity", "background", "background_difference")
+        names = ("color", "identity", "background", "background_difference")
         return {
             "sync": asdict(self.sync),
             "shuffled": self.shuffled,
@@ -91,7 +93,7 @@ def measure_video(video: Dubbed, seed: int = 0) -> VideoMetrics:
     return VideoMetrics(
         sync=sync(opening, video.truth, min(_LAG, max(len(opening) // 2 - 1, 0))),
         shuffled=_shuffled(opening, video.truth, seed),
-        copying=None if all(at is None for at in video.looked_at) else _copying(video, opening, shown, seed),
+        copying=None if all(at is None for at in video.reference_frames) else _copying(video, opening, shown, seed),
         drift=drift_curve(video.frames, shown, video.plan, background),
         seams=seams(video.frames, video.plan),
         camera=camera_error(measure_camera(video.frames), video.camera or measure_camera(shown)),
@@ -114,7 +116,7 @@ def relative_sharpness(frames: Tensor, source: Tensor) -> float:
 def _copying(video: Dubbed, opening: ArrayLike, shown: Tensor, seed: int) -> Copying:
     mouths = (opening, mouth_opening(shown))
     return copying(
-        video.frames, video.source, video.plan, video.looked_at, mouths, after_end=video.after_end, seed=seed
+        video.frames, video.source, video.plan, video.reference_frames, mouths, after_end=video.after_end, seed=seed
     )
 
 

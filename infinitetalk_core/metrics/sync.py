@@ -1,7 +1,7 @@
 """How well a mouth follows a voice.
 
 opening: how far the mouth is open in each frame. For a drawn speaker it is counted from the pixels that have the one
-colour of the inside of a mouth; for a real face see `landmarks.py`. Its unit does not matter: only correlations are
+color of the inside of a mouth; for a real face see `landmarks.py`. Its unit does not matter: only correlations are
 taken.
 
 sync: the Pearson correlation between the measured opening and the opening that the voice asks for, at the same frame.
@@ -24,11 +24,11 @@ from torch import Tensor
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
 
-MOUTH_COLOUR = (112, 0, 44)  # red, green, blue, 0 … 255: the inside of every drawn mouth
+MOUTH_COLOR = (112, 0, 44)  # red, green, blue, 0 … 255: the inside of every drawn mouth
 # A pixel is compared by red − green, blue − green and lightness (the columns; the rows are red, green, blue). Hue tells
 # a mouth from dark hair, and a blur that mixes it with skin changes hue least. Weights from 60 drawn speakers.
 _COMPARED = ((1.0, 0.0, 0.667), (-1.0, -1.0, 0.667), (0.0, 1.0, 0.667))
-_REACH = 0.33  # a pixel this far from the colour, so compared, is no mouth at all
+_REACH = 0.33  # a pixel this far from the color, so compared, is no mouth at all
 _FRAMES_AT_ONCE = 64
 _SAME = 1e-3  # correlations this near to the best are as good
 
@@ -42,15 +42,15 @@ class Sync:
     best: float  # the correlation at that lag
 
 
-def mouth_opening(frames: Tensor, colour: tuple[int, int, int] = MOUTH_COLOUR) -> NDArray[np.float32]:
+def mouth_opening(frames: Tensor, color: tuple[int, int, int] = MOUTH_COLOR) -> NDArray[np.float32]:
     """How far the mouth of a drawn speaker is open in `frames` (F, H, W, 3): (F,), in picture heights.
 
-    Each pixel counts by how near its colour is to `colour` (0 … 255). The height of the mouth is the mean of the
+    Each pixel counts by how near its color is to `color` (0 … 255). The height of the mouth is the mean of the
     heights of its columns, each weighted by itself, so that neither a rounded mouth nor stray pixels matter much.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise InputError(f"the mouth is measured in frames (F, H, W, 3), got {tuple(frames.shape)}")
-    inside = torch.tensor(colour, dtype=torch.float32) / 255
+    inside = torch.tensor(color, dtype=torch.float32) / 255
     compared = torch.tensor(_COMPARED)
     heights = []
     for part in frames.split(_FRAMES_AT_ONCE):

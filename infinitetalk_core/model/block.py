@@ -69,15 +69,15 @@ def audio_conditioned_block(
     del y  # large, and the feed-forward is the block's peak
     x = calls.after_cross_attention(x + calls.cross_attention(block.norm3(x)))
     if audio_scale != 0:
-        heard = hear(audio, audio.norm_x(x), q, k, speech, calls.attention)
-        x = torch.add(x, heard, alpha=audio_scale)
-        del heard
+        y = audio_cross_attention(audio, audio.norm_x(x), q, k, speech, calls.attention)
+        x = torch.add(x, y, alpha=audio_scale)
+        del y
     del q, k
     y = block.ffn(torch.addcmul(shift2, block.norm2(x), 1 + scale2))
     return torch.addcmul(x, y, gate2)
 
 
-def hear(
+def audio_cross_attention(
     audio: AudioBlock,
     y: Tensor,
     q: Tensor | None,

@@ -22,7 +22,7 @@ MOST_CHANNELS = {"sage": 128, "flash": 256}  # of a head
 SAGE_GPUS = ((8, 0), (8, 6), (8, 9), (9, 0), (12, 0), (12, 1))
 
 
-class Choice(enum.Enum):
+class AttentionBackend(enum.Enum):
     """What a user can ask for. AUTO: what the host does anyway."""
 
     AUTO = "auto"
@@ -73,10 +73,10 @@ FLASH = (
     Kernel("flash_attn.cute", "flash_attn_func", "FlashAttention 4", lambda c: c[0] in (9, 10), "9.0 and 10.x"),
     Kernel("flash_attn", "flash_attn_func", "FlashAttention 2", lambda c: c >= (8, 0), "8.0 and newer"),
 )
-KERNELS = {Choice.SAGE: (SAGE,), Choice.FLASH: FLASH}
+KERNELS = {AttentionBackend.SAGE: (SAGE,), AttentionBackend.FLASH: FLASH}
 
 
-def find_kernel(choice: Choice, machine: Machine) -> Kernel:
+def find_kernel(choice: AttentionBackend, machine: Machine) -> Kernel:
     """The kernel for an explicit choice, or a sentence on why it cannot run here."""
     refused = f"attention {choice.value!r} cannot run here: "
     if machine.capability is None:
@@ -94,7 +94,7 @@ def find_kernel(choice: Choice, machine: Machine) -> Kernel:
     raise InputError(f"{refused}this GPU has compute capability {major}.{minor}, and {runs}; choose auto")
 
 
-def takes(choice: Choice, q: Tensor) -> bool:
+def supports(choice: AttentionBackend, q: Tensor) -> bool:
     """Whether a kernel of `choice` takes queries (B, L, H, D) of this type and head size."""
     return q.dtype in HALVES and q.shape[-1] <= MOST_CHANNELS[choice.value]
 
@@ -115,7 +115,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, module: str, function: str) -> Tensor:
 
 
 def is_broken(latents: Tensor, context: int) -> bool:
-    """Whether a kernel has spoiled the latents (1, C, T, h, w): not-a-number, or one flat colour in every new frame.
+    """Whether a kernel has spoiled the latents (1, C, T, h, w): not-a-number, or one flat color in every new frame.
 
     context: latent frames at the start that are held and say nothing.
     """

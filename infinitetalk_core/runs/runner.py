@@ -12,16 +12,16 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..chunks.dub import Finished, Models, dub
+from ..chunks.dub import ChunkOutput, Models, dub
 from ..chunks.job import Job
 from ..chunks.plan import Chunk
 from ..errors import InputError
-from ..heap import give_back_memory
+from ..malloc_trim import trim_heap
 from ..metrics.chunk import measure
 from ..video.segment import encode_segment
 from ..video.writer import VideoWriter
-from .steps import Step, plan_steps
 from .store import RunStore
+from .tasks import ChunkTask, plan_tasks
 
 
 class Watcher(Protocol):
@@ -30,7 +30,7 @@ class Watcher(Protocol):
     def after_step(self, chunk: Chunk, step: int, clean: Tensor) -> None:
         """A step (from 0) of denoising is done; `clean` (1, 16, T, h, w) is its estimate."""
 
-    def chunk_made(self, finished: Finished, numbers: dict[str, Any]) -> None:
+    def chunk_made(self, finished: ChunkOutput, numbers: dict[str, Any]) -> None:
         """A chunk was made, kept and joined."""
 
     def chunk_joined(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
@@ -46,9 +46,9 @@ class Run:
     store: RunStore
 
     @cached_property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[ChunkTask]:
         """The video, in order."""
-        return plan_steps(self.job.plan, self.job.overrides, self.job.redo.after)
+        return plan_tasks(self.job.plan, self.job.overrides, self.job.redo.after)
 
     @property
     def variant(self) -> str:
@@ -68,7 +68,7 @@ class Run:
             watcher.chunk_joined(step.chunk, numbers[-1])
 
     def _make(
-        self, steps: Sequence[Step], writer: VideoWriter, watcher: Watcher, numbers: list[dict[str, Any]]
+        self, steps: Sequence[ChunkTask], writer: VideoWriter, watcher: Watcher, numbers: list[dict[str, Any]]
     ) -> None:
         """Make `steps`, each continuing from the one before it, and join those that come next in the video."""
         tail = None if steps[0].before is None else self.store.tail(steps[0].before)
@@ -85,7 +85,7 @@ class Run:
                 )
             entry = {
                 **measure(job, finished, before).to_json(),
-                "reference_frames": list(finished.looked_at),
+                "reference_frames": list(finished.reference_frames),
                 "frames": len(finished.frames),
             }
             segment = encode_segment(finished.frames, job.output.format)
@@ -98,15 +98,15 @@ class Run:
             before = finished.frames[-1].clone()
             began = time.monotonic()
             del finished  # its memory is the next chunk's
-            give_back_memory()
+            trim_heap()
 
-    def _goes_on(self, step: Step) -> bool:
+    def _goes_on(self, step: ChunkTask) -> bool:
         """Whether another chunk continues from this one."""
         after = self.steps[step.chunk.index + 1 :]
         return bool(after) and after[0].chunk.context > 0
 
 
-def missing(store: RunStore, steps: Sequence[Step], position: int) -> list[Step]:
+def missing(store: RunStore, steps: Sequence[ChunkTask], position: int) -> list[ChunkTask]:
     """What to make, one after the other, so that the video goes on at `position`.
 
     Back to where a shot begins or a tail is there, then on as far as chunks are missing.
@@ -122,6 +122,6 @@ def missing(store: RunStore, steps: Sequence[Step], position: int) -> list[Step]
     return chain
 
 
-def first_missing(store: RunStore, steps: Sequence[Step]) -> int:
+def first_missing(store: RunStore, steps: Sequence[ChunkTask]) -> int:
     """The position of the first chunk that is not finished; their number if all are."""
     return next((i for i, step in enumerate(steps) if not store.done(step)), len(steps))

@@ -16,8 +16,8 @@ from ..video.soundtrack import encode_sound
 from ..video.writer import VideoWriter
 from .disk import Disk
 from .lock import RunLock
+from .run_log import RunLog
 from .runner import Run, Watcher, first_missing
-from .sittings import Sittings
 from .store import RunStore, read_object
 from .upgrade import begun_with_other_versions
 
@@ -27,7 +27,7 @@ log = logging.getLogger("infinitetalk")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class OutputSpec:
     """The video that a run is to become.
 
     made_of: everything that changes it, as JSON; place: what a person chose for its name, with which `new_path` finds a
@@ -62,7 +62,7 @@ class Outcome:
     continued_at: int
 
 
-class Sitting(Watcher, Protocol):
+class RunListener(Watcher, Protocol):
     """Who is told what a sitting finds, besides how it goes on."""
 
     def found(self, done: int, missing: int, store: RunStore) -> None:
@@ -75,11 +75,11 @@ class Sitting(Watcher, Protocol):
         """Called during longer work; what it raises stops the run."""
 
 
-def sit(
+def execute_run(
     folder: Path,
-    wanted: Wanted,
+    wanted: OutputSpec,
     run_in: Callable[[RunStore], Run],
-    watcher: Sitting,
+    watcher: RunListener,
     switches: Switches,
     disk: Disk | None = None,
 ) -> Outcome:
@@ -94,7 +94,7 @@ def sit(
         run = run_in(store)
         outcome, notes = _finished_earlier(store, wanted, run), {}
         if outcome is None:
-            outcome, sittings = _sit_down(store, wanted, run, watcher)
+            outcome, sittings = _make_missing(store, wanted, run, watcher)
             notes = {"sittings": sittings.entries}
         store.describe(state="finished", report=json.loads(outcome.report), **notes)
         if not switches.keep:
@@ -102,12 +102,12 @@ def sit(
         return outcome
 
 
-def _sit_down(store: RunStore, wanted: Wanted, run: Run, watcher: Sitting) -> tuple[Outcome, Sittings]:
+def _make_missing(store: RunStore, wanted: OutputSpec, run: Run, watcher: RunListener) -> tuple[Outcome, RunLog]:
     """Make what is missing of the video; how it went is noted in the manifest."""
     begun = bool(store.manifest)
     earlier = _earlier_path(store, wanted, run)
     done = first_missing(store, run.steps)
-    sittings = Sittings(store, done)
+    sittings = RunLog(store, done)
     with sittings.noting_failure():
         other = None if begun else begun_with_other_versions(store.folder.parent, wanted.made_of)
         if other is not None:
@@ -136,7 +136,7 @@ def _sit_down(store: RunStore, wanted: Wanted, run: Run, watcher: Sitting) -> tu
     return Outcome(path, report, done), sittings
 
 
-def _make(store: RunStore, wanted: Wanted, run: Run, writer: VideoWriter, watcher: Sitting, done: int) -> str:
+def _make(store: RunStore, wanted: OutputSpec, run: Run, writer: VideoWriter, watcher: RunListener, done: int) -> str:
     """Make the file; its report lies beside it before it gets its name."""
     numbers: list[dict[str, Any]] = []
 
@@ -157,7 +157,7 @@ def _make(store: RunStore, wanted: Wanted, run: Run, writer: VideoWriter, watche
 
 
 def _note_unfinished(
-    store: RunStore, wanted: Wanted, writer: VideoWriter, numbers: list[dict[str, Any]], done: int
+    store: RunStore, wanted: OutputSpec, writer: VideoWriter, numbers: list[dict[str, Any]], done: int
 ) -> None:
     """Write beside the unfinished video what it holds. A second failure must not hide the first one."""
     assert writer.kept is not None
@@ -169,13 +169,13 @@ def _note_unfinished(
         log.warning("InfiniteTalk: %s", error)
 
 
-def _same_file(store: RunStore, wanted: Wanted, run: Run) -> bool:
+def _same_file(store: RunStore, wanted: OutputSpec, run: Run) -> bool:
     """Whether the notes speak of the video that is wanted: of one name, and with the same chunks made again."""
     notes = store.manifest
     return bool(notes.get("video")) and (notes.get("place"), notes.get("variant")) == (wanted.place, run.variant)
 
 
-def _earlier_path(store: RunStore, wanted: Wanted, run: Run) -> Path | None:
+def _earlier_path(store: RunStore, wanted: OutputSpec, run: Run) -> Path | None:
     """Where the video was going already, if that is still free. The unfinished ones of this run make room for it."""
     notes = store.manifest
     changed = []  # by somebody, whose they are now
@@ -231,7 +231,7 @@ def _freeing(store: RunStore, path: Path) -> Iterator[None]:
         raise
 
 
-def _finished_earlier(store: RunStore, wanted: Wanted, run: Run) -> Outcome | None:
+def _finished_earlier(store: RunStore, wanted: OutputSpec, run: Run) -> Outcome | None:
     """The video that this very run has become already, if it is still there and still the same."""
     notes = store.manifest
     if not notes.get("result") or not _same_file(store, wanted, run):
@@ -245,5 +245,5 @@ def _finished_earlier(store: RunStore, wanted: Wanted, run: Run) -> Outcome | No
     return Outcome(path, text, len(run.steps))
 
 
-def _name(path: Path, wanted: Wanted) -> str:
+def _name(path: Path, wanted: OutputSpec) -> str:
     return path.relative_to(wanted.root).as_posix()

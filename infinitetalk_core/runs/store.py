@@ -25,11 +25,11 @@ from typing import Any
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from ..chunks.dub import Tail
+from ..chunks.dub import ContextFrames
 from ..errors import InputError
 from .disk import SCRATCH, Disk
 from .lock import RunLock
-from .steps import Step
+from .tasks import ChunkTask
 
 FORMAT, VERSION = "infinitetalk run", 2
 MANIFEST, SOUND = "run.json", "sound"
@@ -90,7 +90,7 @@ class RunStore:
 
     # -- the chunks
 
-    def done(self, step: Step) -> bool:
+    def done(self, step: ChunkTask) -> bool:
         """Whether the pictures of a step seem to be there: their record, and a file of the right size."""
         entry = self._files(step.stem).get(f"{step.stem}.mp4", {})
         try:
@@ -98,24 +98,24 @@ class RunStore:
         except OSError:
             return False
 
-    def record(self, step: Step) -> dict[str, Any]:
+    def record(self, step: ChunkTask) -> dict[str, Any]:
         """The numbers of a finished step; empty if it is not finished."""
         return self._record(step.stem).get("numbers", {})
 
-    def segment(self, step: Step) -> bytes | None:
+    def segment(self, step: ChunkTask) -> bytes | None:
         """The pictures of a step (what `encode_segment` gave); None if they are not there or damaged."""
         return self._whole(step.stem, self.folder / f"{step.stem}.mp4")
 
-    def tail(self, step: Step) -> Tail | None:
+    def tail(self, step: ChunkTask) -> ContextFrames | None:
         """What the next chunk continues from, bit by bit; None if it is not there or damaged."""
         data = self._whole(step.stem, self.folder / f"{step.stem}.tail")
         if data is None:
             return None
         chunk = step.chunk
         frames = load_tensors(data)["frames"]
-        return Tail(frames, chunk.start + chunk.length - len(frames))
+        return ContextFrames(frames, chunk.start + chunk.length - len(frames))
 
-    def commit(self, step: Step, segment: bytes, tail: Tail | None, numbers: Mapping[str, Any]) -> None:
+    def commit(self, step: ChunkTask, segment: bytes, tail: ContextFrames | None, numbers: Mapping[str, Any]) -> None:
         """Keep a finished step; tail: None if nothing continues from it. Tails that are not needed any more go."""
         self.lock.check()
         files = {f"{step.stem}.mp4": segment}

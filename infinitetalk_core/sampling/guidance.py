@@ -26,12 +26,12 @@ class Branch(enum.Enum):
     UNCOND = "negative text, no speech"
 
     @property
-    def hears(self) -> bool:
+    def uses_audio(self) -> bool:
         """Whether this branch is given the speech."""
         return self in (Branch.COND, Branch.DROP_TEXT)
 
     @property
-    def reads(self) -> bool:
+    def uses_text(self) -> bool:
         """Whether this branch is given the positive text."""
         return self in (Branch.COND, Branch.DROP_AUDIO)
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .characters import Character, Colour, Prop, blend, darker
+from .characters import Character, Color, Prop, blend, darker
 
 BACKDROP_REACH = 2.0  # pictures that the painted wall is wide, so that the camera may look aside
 _FRACTION_BITS = 4
@@ -16,34 +16,34 @@ _SUPERSAMPLING = 2
 class _Easel:
     """A canvas in coordinates of the picture, where 0 to 1 is what a still camera sees."""
 
-    def __init__(self, size: int, wall: tuple[Colour, Colour]) -> None:
+    def __init__(self, size: int, wall: tuple[Color, Color]) -> None:
         side = round(size * BACKDROP_REACH)
         self.scale = float(size)
         self.offset = (side - size) / 2
         down = np.clip((np.arange(side) - self.offset) / size, -0.2, 1.2)[:, None, None]
         down = 0.5 + 0.5 * np.tanh(4.0 * (down - 0.55))
-        top, bottom = (np.array(colour, np.float64) for colour in wall)
+        top, bottom = (np.array(color, np.float64) for color in wall)
         self.canvas = np.ascontiguousarray(
             np.broadcast_to(np.rint(top + (bottom - top) * down).astype(np.uint8), (side, side, 3))
         )
 
-    def polygon(self, corners: list[tuple[float, float]], colour: Colour) -> None:
+    def polygon(self, corners: list[tuple[float, float]], color: Color) -> None:
         pixels = np.array(corners) * self.scale + self.offset - 0.5
         fixed = np.rint(pixels * (1 << _FRACTION_BITS)).astype(np.int32)
-        cv2.fillPoly(self.canvas, [fixed], colour, cv2.LINE_AA, _FRACTION_BITS)
+        cv2.fillPoly(self.canvas, [fixed], color, cv2.LINE_AA, _FRACTION_BITS)
 
-    def box(self, x: float, y: float, half_width: float, half_height: float, colour: Colour) -> None:
+    def box(self, x: float, y: float, half_width: float, half_height: float, color: Color) -> None:
         left, right, up, down = x - half_width, x + half_width, y - half_height, y + half_height
-        self.polygon([(left, up), (right, up), (right, down), (left, down)], colour)
+        self.polygon([(left, up), (right, up), (right, down), (left, down)], color)
 
-    def oval(self, x: float, y: float, half_width: float, half_height: float, colour: Colour) -> None:
+    def oval(self, x: float, y: float, half_width: float, half_height: float, color: Color) -> None:
         angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-        self.polygon([(x + half_width * np.cos(a), y + half_height * np.sin(a)) for a in angle], colour)
+        self.polygon([(x + half_width * np.cos(a), y + half_height * np.sin(a)) for a in angle], color)
 
 
 def _paint(easel: _Easel, prop: Prop) -> None:
     x, y, s = prop.x, prop.y, prop.size
-    main, accent = prop.colour, prop.accent
+    main, accent = prop.color, prop.accent
     if prop.kind == "window":
         easel.box(x, y, s * 0.95, s * 1.15, accent)
         for dx, dy in ((-0.43, -0.53), (0.43, -0.53), (-0.43, 0.53), (0.43, 0.53)):

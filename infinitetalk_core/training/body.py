@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .characters import Character, Colour, blend, darker, lighter
+from .characters import Character, Color, blend, darker, lighter
 from .performance import Performance
 from .shapes import Layer, Points, both, mirrored, smooth
 
@@ -50,11 +50,11 @@ def shirt(character: Character, performance: Performance) -> list[Layer]:
     return layers + _collar(character, performance)
 
 
-def _pair(corners: list[list[float]], colour: Colour, performance: Performance) -> Layer:
+def _pair(corners: list[list[float]], color: Color, performance: Performance) -> Layer:
     right = np.array(corners, np.float32)
     middle = np.array([0.5, 0.0], np.float32)
     sides = (right, right * np.array([-1.0, 1.0], np.float32))
-    return both(*(Layer(_breathing(points + middle, performance), colour) for points in sides))
+    return both(*(Layer(_breathing(points + middle, performance), color) for points in sides))
 
 
 def _collar(character: Character, performance: Performance) -> list[Layer]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 
-MOUTH_INTERIOR: Colour = (112, 0, 44)
+MOUTH_INTERIOR: Color = (112, 0, 44)
 """The inside of every mouth; nothing else in any scene comes near it, so that pixels can be counted."""
 
-_SKINS: tuple[Colour, ...] = (
+_SKINS: tuple[Color, ...] = (
     (255, 224, 198),
     (248, 208, 178),
     (238, 192, 154),
@@ -22,7 +22,7 @@ _SKINS: tuple[Colour, ...] = (
     (152, 104, 78),
     (138, 96, 72),
 )
-_HAIRS: tuple[Colour, ...] = (
+_HAIRS: tuple[Color, ...] = (
     (42, 46, 54),
     (68, 60, 50),
     (104, 78, 52),
@@ -36,8 +36,8 @@ _HAIRS: tuple[Colour, ...] = (
     (214, 130, 150),
     (140, 110, 180),
 )
-_IRISES: tuple[Colour, ...] = ((96, 70, 46), (60, 110, 160), (70, 130, 90), (110, 116, 124), (150, 104, 50))
-_SHIRTS: tuple[Colour, ...] = (
+_IRISES: tuple[Color, ...] = ((96, 70, 46), (60, 110, 160), (70, 130, 90), (110, 116, 124), (150, 104, 50))
+_SHIRTS: tuple[Color, ...] = (
     (70, 110, 170),
     (60, 140, 130),
     (230, 190, 90),
@@ -49,7 +49,7 @@ _SHIRTS: tuple[Colour, ...] = (
     (206, 120, 140),
     (110, 170, 200),
 )
-_WALLS: tuple[tuple[Colour, Colour], ...] = (
+_WALLS: tuple[tuple[Color, Color], ...] = (
     ((188, 216, 232), (150, 186, 210)),
     ((236, 222, 196), (214, 192, 160)),
     ((200, 224, 206), (160, 194, 172)),
@@ -73,8 +73,8 @@ class Prop:
     x: float
     y: float
     size: float
-    colour: Colour
-    accent: Colour
+    color: Color
+    accent: Color
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Character:
     """Looks of one drawn person and the room behind; lengths in pictures, so they hold at any size."""
 
     seed: int
-    skin: Colour
-    lips: Colour
-    hair: Colour
-    iris: Colour
+    skin: Color
+    lips: Color
+    hair: Color
+    iris: Color
     hair_style: str
     face_width: float  # half the width of the head
     face_height: float  # half the height of the head
@@ -100,42 +100,42 @@ class Character:
     lip_fullness: float
     smile: float
     lashes: bool
-    glasses: Colour | None
+    glasses: Color | None
     beard: str | None
-    earrings: Colour | None
+    earrings: Color | None
     shirt_style: str
-    shirt: Colour
-    under: Colour  # what shows in the collar
+    shirt: Color
+    under: Color  # what shows in the collar
     shoulder_width: float
     light: int  # −1 from the left, 1 from the right
-    wall: tuple[Colour, Colour]
+    wall: tuple[Color, Color]
     props: tuple[Prop, ...]
 
 
-def blend(first: Colour, second: Colour, share: float) -> Colour:
+def blend(first: Color, second: Color, share: float) -> Color:
     """`first` with `share` (0 to 1) of `second` mixed in."""
     mixed = [round(a + (b - a) * share) for a, b in zip(first, second, strict=True)]
     return mixed[0], mixed[1], mixed[2]
 
 
-def darker(colour: Colour, share: float) -> Colour:
-    """A shade of a colour, a little bluish as shadows are."""
-    return blend(colour, (36, 46, 66), share)
+def darker(color: Color, share: float) -> Color:
+    """A shade of a color, a little bluish as shadows are."""
+    return blend(color, (36, 46, 66), share)
 
 
-def lighter(colour: Colour, share: float) -> Colour:
-    """A tint of a colour, a little warm as light is."""
-    return blend(colour, (255, 250, 236), share)
+def lighter(color: Color, share: float) -> Color:
+    """A tint of a color, a little warm as light is."""
+    return blend(color, (255, 250, 236), share)
 
 
-def _pick(rng: np.random.Generator, choices: tuple[Colour, ...], spread: float = 7.0) -> Colour:
-    """One of the colours, moved a little so that two characters rarely share it."""
+def _pick(rng: np.random.Generator, choices: tuple[Color, ...], spread: float = 7.0) -> Color:
+    """One of the colors, moved a little so that two characters rarely share it."""
     moved = np.array(choices[rng.integers(len(choices))]) + rng.normal(0, spread) + rng.normal(0, spread / 2, 3)
     red, green, blue = moved.clip(30, 255)
     return round(red), round(green), round(blue)
 
 
-def _room(rng: np.random.Generator) -> tuple[tuple[Colour, Colour], tuple[Prop, ...]]:
+def _room(rng: np.random.Generator) -> tuple[tuple[Color, Color], tuple[Prop, ...]]:
     top, bottom = _WALLS[rng.integers(len(_WALLS))]
     places = [(0.10, 0.24), (0.90, 0.24), (0.06, 0.62), (0.94, 0.62)]
     chosen = rng.permutation(len(places))[: rng.integers(2, 5)]
@@ -146,8 +146,8 @@ def _room(rng: np.random.Generator) -> tuple[tuple[Colour, Colour], tuple[Prop, 
         tone = blend(top, bottom, 0.5)
         warm = lighter(tone, float(rng.uniform(0.3, 0.55)))
         deep = darker(tone, float(rng.uniform(0.16, 0.3)))
-        colours = (warm, deep) if rng.random() < 0.5 else (deep, warm)
-        props.append(Prop(PROPS[kind], float(x), float(y), float(rng.uniform(0.15, 0.22)), *colours))
+        colors = (warm, deep) if rng.random() < 0.5 else (deep, warm)
+        props.append(Prop(PROPS[kind], float(x), float(y), float(rng.uniform(0.15, 0.22)), *colors))
     return (top, bottom), tuple(props)
 
 

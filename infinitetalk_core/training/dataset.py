@@ -23,8 +23,8 @@ from ..audio.sound import Sound
 from ..audio.windows import speech_windows
 from ..chunks.conditioning import MID_GREY, reference_video
 from ..chunks.plan import Chunk, latent_frames
-from ..chunks.reference import Picking, Policy, pick_references
-from ..speech import Voice, encode_speech
+from ..chunks.reference import Policy, ReferenceSettings, pick_references
+from ..speech import SpeechFeatures, encode_speech
 from .articulation import Articulation, articulate
 from .captions import CALM, LIVELY
 from .drawn_video import DrawnVideo, speaking
@@ -63,7 +63,7 @@ class Samples:
     """Stacked samples, N of them. T latent frames of h x w, P policies, F frames."""
 
     target: Tensor  # (N, 16, T, h, w)
-    drifted: Tensor  # (N, 16, t, h, w): the context as it may come back, with colours that have shifted
+    drifted: Tensor  # (N, 16, t, h, w): the context as it may come back, with colors that have shifted
     references: Tensor  # (N, P, 16, T, h, w)
     speech: Tensor  # (N, F, window, layers, channels)
     mouth: Tensor  # (N, T, h, w): share of a latent's pixels that the mouth can change
@@ -140,7 +140,7 @@ def _cut(articulation: Articulation, frames: int) -> Articulation:
 def _sample(
     config: DatasetConfig,
     video: DrawnVideo,
-    features: Voice,
+    features: SpeechFeatures,
     start: int,
     rng: random.Random,
     encoder: _Encoder,
@@ -150,7 +150,7 @@ def _sample(
     chunk = Chunk(0, start, length, 0, length)
     frames = video.frames(start, start + length)
     seed = rng.randrange(2**31)
-    looks = [_reference(video, chunk, Picking(policy, seed=seed)) for policy in config.policies]
+    looks = [_reference(video, chunk, ReferenceSettings(policy, seed=seed)) for policy in config.policies]
     whole = [frames] if guide is None else [frames, guide.frames(start, start + length)]
     latents = encoder.encode(torch.stack(whole))
     return {
@@ -164,7 +164,7 @@ def _sample(
     }
 
 
-def _reference(video: DrawnVideo, chunk: Chunk, picking: Picking) -> tuple[Tensor, Tensor | None]:
+def _reference(video: DrawnVideo, chunk: Chunk, picking: ReferenceSettings) -> tuple[Tensor, Tensor | None]:
     """The frame that `picking` chooses, and the one that closes the chunk for the first-last baseline.
 
     Previous output (the I2V baseline) stands for the chunk's own beginning: the context's last frame.
@@ -208,7 +208,7 @@ def encode_half(vae: WanVae, frames: Tensor) -> Tensor:
 
 
 def drift(frames: Tensor, rng: random.Random) -> Tensor:
-    """`frames` with colours as they may come back after many chunks: other gains, levels, a little softer."""
+    """`frames` with colors as they may come back after many chunks: other gains, levels, a little softer."""
     gain = frames.new_tensor([rng.gauss(1, 0.02) for _ in range(3)])
     level = frames.new_tensor([rng.gauss(0, 0.01) for _ in range(3)])
     moved = (frames - 0.5) * gain + 0.5 + level

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .characters import MOUTH_INTERIOR, Character, Colour, blend, darker, lighter
+from .characters import MOUTH_INTERIOR, Character, Color, blend, darker, lighter
 from .performance import Performance, Track
 from .shapes import Layer, Points, band, ellipse
 
@@ -96,8 +96,8 @@ def _tongue_and_teeth(form: _Mouth, performance: Performance) -> list[Layer]:
     ]
 
 
-def _fading(first: Colour, second: Colour, opening: Track, start: float, stop: float) -> Points:
-    """From one colour to another while the mouth opens from `start` to `stop`: (F, 3)."""
+def _fading(first: Color, second: Color, opening: Track, start: float, stop: float) -> Points:
+    """From one color to another while the mouth opens from `start` to `stop`: (F, 3)."""
     share = np.clip((opening - start) / (stop - start), 0, 1)[:, None]
     return (np.array(first) + (np.array(second) - np.array(first)) * share).astype(np.float32)
 
@@ -153,7 +153,7 @@ def eye(character: Character, performance: Performance, side: int) -> list[Layer
     if character.lashes:
         wing = np.array([[1.0, 0.05], [1.34, -0.28], [0.78, -0.42]], np.float32) * size
         fall = (upper[:, 10:11] + 0.5 * size) * 0.9
-        layers.append(Layer(place(side * wing[:, 0], wing[:, 1] + fall, 0.004), layers[-1].colour))
+        layers.append(Layer(place(side * wing[:, 0], wing[:, 1] + fall, 0.004), layers[-1].color))
     return layers
 
 
@@ -167,7 +167,7 @@ def brow(character: Character, performance: Performance, side: int) -> Layer:
     points = np.stack([np.broadcast_to(x + side * character.eye_gap, y.shape), y], axis=-1)
     thickness = character.brow_thickness * np.clip(1.05 - 0.45 * (along + 0.3).clip(0, None) ** 1.5, 0.3, 1)
     ribbon = band(points.astype(np.float32), thickness.astype(np.float32))
-    colour = blend(darker(character.hair, 0.25), darker(character.skin, 0.55), 0.35)
-    if sum(character.skin) - sum(colour) < 150:
-        colour = darker(colour, 0.45)
-    return Layer(surface(ribbon, character, 0.012), colour)
+    color = blend(darker(character.hair, 0.25), darker(character.skin, 0.55), 0.35)
+    if sum(character.skin) - sum(color) < 150:
+        color = darker(color, 0.45)
+    return Layer(surface(ribbon, character, 0.012), color)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .characters import Character, Colour, blend, darker, lighter
+from .characters import Character, Color, blend, darker, lighter
 from .face import EYE_Y, MOUTH_Y, brow, eye, jaw_drop, mouth, surface
 from .hair import hair_front
 from .performance import Performance
@@ -37,9 +37,9 @@ def _shaded(outline: Points, character: Character) -> Points:
 def _ears(character: Character) -> list[Layer]:
     size = character.ear_size
 
-    def pair(outward: float, y: float, half_width: float, half_height: float, colour: Colour) -> Layer:
+    def pair(outward: float, y: float, half_width: float, half_height: float, color: Color) -> Layer:
         x = character.face_width * 1.01 + outward
-        left, right = (Layer(ellipse(side * x, y, half_width, half_height, -0.005), colour) for side in (-1, 1))
+        left, right = (Layer(ellipse(side * x, y, half_width, half_height, -0.005), color) for side in (-1, 1))
         return both(left, right)
 
     layers = [
@@ -63,9 +63,9 @@ def _nose(character: Character) -> list[Layer]:
 
 
 def _blush(character: Character) -> Layer:
-    colour = blend(character.skin, (236, 110, 104), 0.2)
+    color = blend(character.skin, (236, 110, 104), 0.2)
     left, right = (
-        Layer(surface(ellipse(side * 0.128, 0.078, 0.042, 0.03)[:, :2], character), colour) for side in (-1, 1)
+        Layer(surface(ellipse(side * 0.128, 0.078, 0.042, 0.03)[:, :2], character), color) for side in (-1, 1)
     )
     return both(left, right)
 
@@ -73,7 +73,7 @@ def _blush(character: Character) -> Layer:
 def _beard(character: Character, performance: Performance) -> list[Layer]:
     if character.beard is None:
         return []
-    colour = blend(darker(character.hair, 0.2), character.skin, 0.72 if character.beard == "stubble" else 0.1)
+    color = blend(darker(character.hair, 0.2), character.skin, 0.72 if character.beard == "stubble" else 0.1)
     drop = jaw_drop(performance)[:, None]
     a, b = character.face_width, character.face_height
     whiskers = [[0.0, 0.098], [0.06, 0.106], [0.105, 0.13], [0.112, 0.172], [0.075, 0.15], [0.0, 0.142]]
@@ -91,7 +91,7 @@ def _beard(character: Character, performance: Performance) -> list[Layer]:
             [0.8 * a, 0.045],
         ]
         inner = np.repeat(surface(np.array(edge, np.float32), character)[None], len(performance), axis=0)
-        layers.append(Layer(np.concatenate([outline[:, below], inner], axis=1), colour))
+        layers.append(Layer(np.concatenate([outline[:, below], inner], axis=1), color))
     if character.beard == "goatee":
         half = [
             [0.0, MOUTH_Y - 0.002],
@@ -102,10 +102,10 @@ def _beard(character: Character, performance: Performance) -> list[Layer]:
         ]
         points = np.repeat(smooth(np.array(mirrored(half), np.float32), 3)[None], len(performance), axis=0)
         points[..., 1] += drop
-        layers.append(Layer(surface(points, character), colour))
+        layers.append(Layer(surface(points, character), color))
     if character.beard in ("goatee", "moustache", "full"):
         shape = smooth(np.array(mirrored(whiskers), np.float32), 3)
-        layers.append(Layer(surface(shape, character, 0.02), darker(colour, 0.06)))
+        layers.append(Layer(surface(shape, character, 0.02), darker(color, 0.06)))
     return layers
 
 

@@ -147,7 +147,7 @@ class OwnModels:
         with self._precision():
             return self.vae.decode(latents.to(self._device))[0].float().cpu().clamp(0, 1)
 
-    def see(self, picture: Tensor) -> None:
+    def encode_image(self, picture: Tensor) -> None:
         """There is no small CLIP vision."""
 
     @torch.inference_mode()
@@ -165,8 +165,8 @@ class OwnModels:
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             camera = self._camera_share(x, sigma, c) if c.camera is not None else None
-            heard = [speech if b.hears else silence for b in branches]
-            read = torch.cat([text[b.reads] for b in branches]).to(device)
+            heard = [speech if b.uses_audio else silence for b in branches]
+            read = torch.cat([text[b.uses_text] for b in branches]).to(device)
             with self._precision():
                 found = self.dubber.predict(
                     x.expand(len(branches), -1, -1, -1, -1),

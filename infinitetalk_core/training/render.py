@@ -70,10 +70,10 @@ def _pixels(
     ]
 
 
-def _colours(layer: Layer, frames: int) -> list[tuple[float, ...]]:
-    if isinstance(layer.colour, tuple):
-        return [layer.colour] * frames
-    return [tuple(row) for row in layer.colour.tolist()]
+def _colors(layer: Layer, frames: int) -> list[tuple[float, ...]]:
+    if isinstance(layer.color, tuple):
+        return [layer.color] * frames
+    return [tuple(row) for row in layer.color.tolist()]
 
 
 def _backdrops(character: Character, camera: CameraMove, size: int) -> Iterator[Frames]:
@@ -112,15 +112,15 @@ def render(character: Character, performance: Performance, camera: CameraMove, s
     for layers, turned in stages:
         if layers:
             pixels = _pixels(layers, turned, performance, camera, side)
-            drawn += [(p, _colours(layer, frames), layer.visible) for p, layer in zip(pixels, layers, strict=True)]
+            drawn += [(p, _colors(layer, frames), layer.visible) for p, layer in zip(pixels, layers, strict=True)]
     out = np.empty((frames, size, size, 3), np.uint8)
     canvas = np.empty((side, side, 3), np.uint8)
     rows = canvas.reshape(size, _SUPERSAMPLING, side, 3)
     for index, backdrop in enumerate(_backdrops(character, camera, size)):
         rows[:] = backdrop[:, None]
-        for points, colours, visible in drawn:
+        for points, colors, visible in drawn:
             if visible is None or visible[index]:
-                cv2.fillPoly(canvas, points[index], colours[index], cv2.LINE_8, _FRACTION_BITS)
+                cv2.fillPoly(canvas, points[index], colors[index], cv2.LINE_8, _FRACTION_BITS)
         # Halving twice is much faster in cv2 than one step by four.
         half = cv2.resize(canvas, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
         cv2.resize(half, (size, size), dst=out[index], interpolation=cv2.INTER_AREA)

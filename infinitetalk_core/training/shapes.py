@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .characters import Colour
+from .characters import Color
 
 Points = NDArray[np.floating]
 
@@ -18,14 +18,14 @@ class Layer:
     """One flat shape. `points`: (N, 3) or (F, N, 3), x right, y down, z towards the camera, in pictures."""
 
     points: Points
-    colour: Colour | NDArray[np.float32]  # one, or (F, 3) where it changes
+    color: Color | NDArray[np.float32]  # one, or (F, 3) where it changes
     visible: NDArray[np.bool_] | None = None  # (F,), None = always
     parts: int = 1  # so many outlines of equal length that do not overlap, one after the other
 
 
 def both(left: Layer, right: Layer) -> Layer:
-    """Two outlines of one colour, such as the eyes, as one layer: half the work."""
-    return Layer(np.concatenate([left.points, right.points], axis=-2), left.colour, left.visible, parts=2)
+    """Two outlines of one color, such as the eyes, as one layer: half the work."""
+    return Layer(np.concatenate([left.points, right.points], axis=-2), left.color, left.visible, parts=2)
 
 
 def smooth(corners: Sequence[Sequence[float]] | Points, steps: int = 4) -> Points:

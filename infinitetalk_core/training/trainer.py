@@ -41,7 +41,7 @@ class TrainingConfig:
     opening_share: float = 0.5  # first chunks (t_c = 1) that look at their own first frame, as portraits do
     drop_speech: float = 0.12
     drop_text: float = 0.5
-    drifted_share: float = 0.4  # contexts whose colours have drifted: what is made should return to the reference's
+    drifted_share: float = 0.4  # contexts whose colors have drifted: what is made should return to the reference's
     context_noise: float = 0.1  # largest standard deviation of the noise on context latents
     mouth_weight: float = 4.0  # of latents that the mouth can change, in the loss
     seed: int = 0
@@ -81,7 +81,7 @@ def draw_batch(config: TrainingConfig, samples: Samples, rng: torch.Generator) -
 
 
 def _context(config: TrainingConfig, samples: Samples, rows: Tensor, held: int, rng: torch.Generator) -> Tensor:
-    """The held latents as they come back from the chunk before: perhaps with other colours, never quite clean."""
+    """The held latents as they come back from the chunk before: perhaps with other colors, never quite clean."""
     clean = samples.target[rows, :, :held].float()
     drifted = samples.drifted[rows, :, :held].float()
     use = 1 - _kept(config.drifted_share, config.batch, rng).view(-1, 1, 1, 1, 1)

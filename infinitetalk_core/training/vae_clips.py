@@ -74,11 +74,11 @@ class ClipPool:
 
 
 def _changed(clip: Tensor, rng: np.random.Generator) -> Tensor:
-    """(3, F, s, s) with slightly other colours; one in ten is a frame followed by mid-grey, as references are."""
+    """(3, F, s, s) with slightly other colors; one in ten is a frame followed by mid-grey, as references are."""
     if rng.random() < 0.1:
         clip = torch.cat((clip[:, :1], torch.zeros_like(clip[:, 1:])), dim=1)
     if rng.random() < 0.5:
-        # Colours that nobody has: so that no colour axis is rarer than another.
+        # Colors that nobody has: so that no color axis is rarer than another.
         clip = clip[torch.from_numpy(rng.permutation(3))]
     if rng.random() < 0.5:
         return clip
@@ -89,8 +89,8 @@ def _changed(clip: Tensor, rng: np.random.Generator) -> Tensor:
 
 def importance(clips: Tensor) -> Tensor:
     """Weight (B, 1, F, s, s) of each pixel, 1 or more: mouths most, then what moves, then edges."""
-    colour = clips.new_tensor(MOUTH_INTERIOR).view(1, 3, 1, 1, 1) / 127.5 - 1.0
-    inside = ((clips - colour).abs().amax(1, keepdim=True) < 0.2).float().amax(2, keepdim=True)
+    color = clips.new_tensor(MOUTH_INTERIOR).view(1, 3, 1, 1, 1) / 127.5 - 1.0
+    inside = ((clips - color).abs().amax(1, keepdim=True) < 0.2).float().amax(2, keepdim=True)
     near = F.max_pool3d(inside, (1, MOUTH_REACH, MOUTH_REACH), 1, (0, MOUTH_REACH // 2, MOUTH_REACH // 2))
     change = (clips.amax(2, keepdim=True) - clips.amin(2, keepdim=True)).amax(1, keepdim=True)
     spread = F.max_pool3d(clips, (1, 3, 3), 1, (0, 1, 1)) + F.max_pool3d(-clips, (1, 3, 3), 1, (0, 1, 1))

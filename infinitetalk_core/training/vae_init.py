@@ -42,8 +42,8 @@ def _start_encoder(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
     encoder = vae.encoder
     weights, offsets = parts(encoder.conv1)
     weights.zero_()
-    for colour in range(3):
-        weights[1 + colour, colour, -1, 1, 1] = 1.0
+    for color in range(3):
+        weights[1 + color, color, -1, 1, 1] = 1.0
     offsets[0] = CONSTANT
     x = encoder.conv1(pixels)
     for layer in encoder.downsamples:

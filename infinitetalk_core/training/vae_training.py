@@ -50,7 +50,7 @@ class Stage:
     encoder: bool = True  # False: only the decoder learns
     noise: float = 0.05  # deviation of what is added to the latents, whose own is 1
     again: float = 0.1  # share of steps that begin with the codec's own output
-    colour: float = 1.0  # weight of errors of colour alone, which errors of brightness would hide
+    color: float = 1.0  # weight of errors of color alone, which errors of brightness would hide
     steady: float = 0.0  # weight of flicker: what changes from frame to frame and should not, anywhere in the picture
 
 
@@ -259,7 +259,7 @@ def picture_loss(made: Tensor, wanted: Tensor, weight: Tensor, config: VaeTraini
     slopes = [(share.narrow(axis, 1, share.shape[axis] - 1) * error.diff(dim=axis).abs()).mean() for axis in (2, 3, 4)]
     hue = (share * (error - error.mean(1, keepdim=True)).abs()).mean()
     flicker = error.diff(dim=2).abs().mean()
-    return pixels + config.slope_weight * torch.stack(slopes).sum() + stage.colour * hue + stage.steady * flicker
+    return pixels + config.slope_weight * torch.stack(slopes).sum() + stage.color * hue + stage.steady * flicker
 
 
 def latent_loss(latents: Tensor) -> Tensor:

@@ -79,14 +79,14 @@ ENCODERS = {
         smallest=64,
     ),
     # H.264 too, since it plays in browsers and stays in MP4 when ComfyUI saves it anew, which FFV1 does not. In 10 bits
-    # without shared colours, from which every 8-bit picture comes back exactly; 8 bits would lose some.
+    # without shared colors, from which every 8-bit picture comes back exactly; 8 bits would lose some.
     Codec.LOSSLESS: Encoder("h264", "libx264", ("yuv444p10le", "yuv444p10le"), {**_X264, "qp": "0"}),
 }
 
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """codec; bits a colour, 8 or 10; crf: quality, 0 the best (without effect where nothing is lost)."""
+    """codec; bits a color, 8 or 10; crf: quality, 0 the best (without effect where nothing is lost)."""
 
     codec: Codec = Codec.H264
     bits: int = 8
@@ -114,7 +114,7 @@ class VideoFormat:
         """This format if it can be written, in this size, by this FFmpeg; else InputError."""
         encoder = self.encoder
         if self.bits not in (8, 10):
-            raise InputError(f"a video has 8 or 10 bits a colour, got {self.bits}")
+            raise InputError(f"a video has 8 or 10 bits a color, got {self.bits}")
         if self.codec is not Codec.LOSSLESS and not 0 <= self.crf <= encoder.worst:
             raise InputError(
                 f"crf must be between 0 (best) and {encoder.worst} (worst) for {self.codec.value}, got {self.crf}"
@@ -137,7 +137,7 @@ class VideoFormat:
         return self.to_json()
 
     def to_json(self) -> list[str | int]:
-        """For reading: the codec, and of those with losses bits a colour and crf."""
+        """For reading: the codec, and of those with losses bits a color and crf."""
         if self.codec is Codec.LOSSLESS:
             return [self.codec.value]
         return [self.codec.value, self.bits, self.crf]

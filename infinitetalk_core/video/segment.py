@@ -56,7 +56,7 @@ def _encodable(frame: Tensor, number: int, pixels: str, reformatter: VideoReform
         src_color_range=ColorRange.JPEG,
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,
-        interpolation=Interpolation.AREA,  # exact means of 2 x 2 pixels; the default aliases colour
+        interpolation=Interpolation.AREA,  # exact means of 2 x 2 pixels; the default aliases color
     )
     picture.pts = number
     picture.time_base = Fraction(1, FRAMES_PER_SECOND)
@@ -64,13 +64,13 @@ def _encodable(frame: Tensor, number: int, pixels: str, reformatter: VideoReform
 
 
 def _shallow(frame: Tensor) -> av.VideoFrame:
-    """In 8 bits a colour."""
+    """In 8 bits a color."""
     pixels = (frame.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     return av.VideoFrame.from_ndarray(pixels, format="rgb24")
 
 
 def _deep(frame: Tensor) -> av.VideoFrame:
-    """In 16 bits a colour."""
+    """In 16 bits a color."""
     pixels = (frame.detach().float() * _WHITE).round().clamp(0, _WHITE).to(torch.int32).cpu().numpy()
     return av.VideoFrame.from_ndarray(pixels.astype(np.uint16), format="rgb48le")
 

@@ -91,7 +91,7 @@ class PictureBatch:
     def __init__(self, images: Tensor, fps: float | Fraction = FRAMES_PER_SECOND) -> None:
         if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
             raise InputError(
-                f"pictures must be (count, height, width, 3 colours) with at least one, got {tuple(images.shape)}"
+                f"pictures must be (count, height, width, 3 colors) with at least one, got {tuple(images.shape)}"
             )
         if not (math.isfinite(fps) and fps > 0):
             raise InputError(f"frames per second must be above 0, got {fps}")

@@ -14,11 +14,11 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
-from ...infinitetalk_core.checkpoints.kinds import WANT_BASE, Kind, kind_of_wan
+from ...infinitetalk_core.checkpoints.kinds import WANT_BASE, CheckpointKind, kind_of_wan
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter, SpeechTokens
 from ...infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
-from ...infinitetalk_core.model.kernels import Choice
+from ...infinitetalk_core.model.kernels import AttentionBackend
 from .attention import choose_attention
 from .memory import ask_for_memory
 from .patchers import Patcher, load_strictly, model_patcher
@@ -31,11 +31,11 @@ WORDS = "InfiniteTalk weights"
 WHERE = f"{WANT_BASE.advice}, load it with Load Diffusion Model or the GGUF loader and connect it here"
 # ComfyUI's classes for models that have more than Wan's own layers.
 CLASSES = {
-    "VaceWanModel": Kind.WAN_VACE,
-    "CameraWanModel": Kind.WAN_FUN_CAMERA,
-    "WanModel_S2V": Kind.WAN_S2V,
-    "HumoWanModel": Kind.WAN_HUMO,
-    "AnimateWanModel": Kind.WAN_ANIMATE,
+    "VaceWanModel": CheckpointKind.WAN_VACE,
+    "CameraWanModel": CheckpointKind.WAN_FUN_CAMERA,
+    "WanModel_S2V": CheckpointKind.WAN_S2V,
+    "HumoWanModel": CheckpointKind.WAN_HUMO,
+    "AnimateWanModel": CheckpointKind.WAN_ANIMATE,
 }
 
 
@@ -64,11 +64,11 @@ class SpeechCall:
         return self
 
 
-def put_on_model(
+def patch_model(
     model: Patcher,
     path: Path,
     strength: float,
-    attention: Choice = Choice.AUTO,
+    attention: AttentionBackend = AttentionBackend.AUTO,
     models: SharedModels | None = None,
 ) -> Patcher:
     """A clone of `model` with the weights of `path` as an additional model, loaded and moved by ComfyUI with it.
@@ -84,8 +84,8 @@ def put_on_model(
     patched = model.clone()
     patched.set_additional_models(KEY, [adapter])
     patched.set_attachments(KEY, strength)
-    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, announce)
-    patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, listen)
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model_wrapper)
+    patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, wan_forward_wrapper)
     patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, ask_for_memory)
     choose_attention(patched, attention)
     return patched
@@ -117,26 +117,26 @@ def check_backbone(model: Patcher) -> Any:
         kind = _kind_of_backbone(backbone)
         if kind is WANT_BASE.kind:
             return backbone
-        what = kind.words
+        what = kind.label
     elif name in CLASSES:
-        what = CLASSES[name].words
+        what = CLASSES[name].label
     elif isinstance(backbone, comfy.ldm.wan.model.WanModel):
-        what = f"{Kind.WAN_OTHER.words} ({name})"
+        what = f"{CheckpointKind.WAN_OTHER.label} ({name})"
     else:
         what = f"a {type(model.model).__name__}"
-    raise InputError(f"the MODEL is {what}, not {WANT_BASE.kind.words}; {WHERE}")
+    raise InputError(f"the MODEL is {what}, not {WANT_BASE.kind.label}; {WHERE}")
 
 
-def _kind_of_backbone(backbone: Any) -> Kind:
+def _kind_of_backbone(backbone: Any) -> CheckpointKind:
     if getattr(backbone, "ref_conv", None) is not None:
-        return Kind.WAN_FUN_CONTROL
+        return CheckpointKind.WAN_FUN_CONTROL
     sees = backbone.img_emb is not None
     both_ends = sees and getattr(backbone.img_emb, "emb_pos", None) is not None
     return kind_of_wan(backbone.dim, backbone.in_dim, sees, both_ends)
 
 
 def adapter_of(model: Patcher) -> AudioAdapter:
-    """The audio adapter that `put_on_model` gave to this MODEL, or a sentence that it has none."""
+    """The audio adapter that `patch_model` gave to this MODEL, or a sentence that it has none."""
     return adapter_patcher(model).model
 
 
@@ -150,7 +150,7 @@ def adapter_patcher(model: Patcher) -> Patcher:
     return patchers[0]
 
 
-def announce(
+def apply_model_wrapper(
     executor: Any,
     x: Tensor,
     timestep: Tensor,
@@ -160,7 +160,7 @@ def announce(
     transformer_options: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Wrapper of BaseModel's apply_model: hands what `listen` needs to the backbone as an argument of its own.
+    """Wrapper of BaseModel's apply_model: hands what `wan_forward_wrapper` needs to the backbone as an argument.
 
     A compiled backbone checks its arguments at each call, but not transformer_options (ComfyUI's TorchCompileModel
     says so): found there, the speech of one branch would be taken for another's.
@@ -171,7 +171,7 @@ def announce(
     return executor(x, timestep, c_concat, c_crossattn, control, options, **kwargs)
 
 
-def listen(
+def wan_forward_wrapper(
     executor: Any,
     x: Tensor,
     timestep: Tensor,
@@ -188,17 +188,17 @@ def listen(
         picture_tokens = None if clip_fea is None else clip_fea.shape[-2]
         if call.camera is not None:
             call.camera.begin(executor.class_obj, x, timestep, options)
-        options = _with_listening_blocks(options, executor.class_obj, call, picture_tokens)
+        options = _with_audio_blocks(options, executor.class_obj, call, picture_tokens)
     return executor(x, timestep, context, clip_fea, time_dim_concat, options, **kwargs)
 
 
-def _with_listening_blocks(
+def _with_audio_blocks(
     options: dict[str, Any], backbone: Any, call: SpeechCall, picture_tokens: int | None
 ) -> dict[str, Any]:
     replacements = options.get("patches_replace", {})
     blocks = dict(replacements.get("dit", {}))
     listening = [
-        partial(_listening_block, i, block, audio, call, picture_tokens)
+        partial(_audio_block, i, block, audio, call, picture_tokens)
         for i, (block, audio) in enumerate(zip(backbone.blocks, call.adapter.blocks, strict=True))
     ]
     if call.cached is not None:
@@ -214,7 +214,7 @@ def _inside(other: Callable, block: Callable) -> Callable:
     return lambda args, extra: other(args, {**extra, "original_block": lambda inner: block(inner, extra)})
 
 
-def _listening_block(
+def _audio_block(
     index: int,
     block: Any,
     audio: Any,

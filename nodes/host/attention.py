@@ -13,7 +13,7 @@ import comfy.model_management
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
 
-from ...infinitetalk_core.model.kernels import Choice, Kernel, Machine, attend, find_kernel, takes
+from ...infinitetalk_core.model.kernels import AttentionBackend, Kernel, Machine, attend, find_kernel, supports
 from .patchers import Patcher
 
 log = logging.getLogger("infinitetalk")
@@ -37,7 +37,7 @@ class ChosenAttention:
     """ComfyUI's attention override for an explicit choice. Where its kernel does not fit, PyTorch's own runs:
     masks, full precision, and the audio's and the picture's few keys, where low precision gains nothing."""
 
-    choice: Choice
+    choice: AttentionBackend
     kernel: Kernel | None = None
 
     @property
@@ -61,20 +61,20 @@ class ChosenAttention:
     def _fits(self, q: Tensor, kw: dict[str, Any], heads: int) -> bool:
         if kw.get("mask") is not None or any(kw.get(name) for name in SPECIAL):
             return False
-        if self.choice is Choice.SAGE and kw.get("low_precision_attention") is False:
+        if self.choice is AttentionBackend.SAGE and kw.get("low_precision_attention") is False:
             return False
-        return takes(self.choice, q if kw.get("skip_reshape") else q.unflatten(-1, (heads, -1)))
+        return supports(self.choice, q if kw.get("skip_reshape") else q.unflatten(-1, (heads, -1)))
 
 
-def choose_attention(model: Patcher, choice: Choice) -> None:
+def choose_attention(model: Patcher, choice: AttentionBackend) -> None:
     """Put an explicit choice on `model` for all its attention, ours included; auto leaves it to ComfyUI.
 
     A choice that cannot run here is refused in one sentence.
     """
-    if choice is Choice.AUTO:
+    if choice is AttentionBackend.AUTO:
         return
     machine = Machine.here(comfy.model_management.get_torch_device())
-    chosen = ChosenAttention(choice, None if choice is Choice.SDPA else find_kernel(choice, machine))
+    chosen = ChosenAttention(choice, None if choice is AttentionBackend.SDPA else find_kernel(choice, machine))
     log.info("InfiniteTalk: attention by %s, as chosen", chosen.title)
     _set_override(model, chosen)
 
@@ -121,7 +121,7 @@ def can_be_replaced(model: Patcher) -> bool:
 def with_plain_attention(model: Patcher) -> Patcher:
     """A clone of `model` on PyTorch's own attention."""
     plain = model.clone()
-    _set_override(plain, ChosenAttention(Choice.SDPA))
+    _set_override(plain, ChosenAttention(AttentionBackend.SDPA))
     return plain
 
 

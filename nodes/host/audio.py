@@ -13,8 +13,8 @@ from ...infinitetalk_core.audio.encoder_files import load_speech_encoder
 from ...infinitetalk_core.audio.sound import Sound, check_sound
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.fingerprint import describe, key_of
-from ...infinitetalk_core.runs.voices import KeptVoice, KeptVoices
-from ...infinitetalk_core.speech import EncodedVoice, Speech, Voice
+from ...infinitetalk_core.runs.feature_cache import CachedFeatures, FeatureCache
+from ...infinitetalk_core.speech import EncodedVoice, Speech, SpeechFeatures
 from .environment import versions
 from .files import temp_folder
 from .patchers import Patcher
@@ -39,7 +39,7 @@ class HostAudioEncoder:
             return EncodedVoice(self._hear(voice), key)
         # To the bit only where the same programs compute on the same machine.
         kept = key_of([key, versions(), str(self.patcher.load_device)])
-        return EncodedVoice(kept_voices().heard(kept, lambda: self._hear(voice)), key)
+        return EncodedVoice(feature_cache().get_or_encode(kept, lambda: self._hear(voice)), key)
 
     def _key(self, voice: Sound) -> str:
         """Of the voice, the encoder's weights and all of its settings."""
@@ -47,7 +47,7 @@ class HostAudioEncoder:
         settings = [encoder.network.config.to_json_string(), encoder.normalise_input, str(encoder.dtype)]
         return key_of([describe(voice), fingerprint_of(self.patcher), settings, describe(encoder.limits)])
 
-    def _hear(self, voice: Sound) -> Voice:
+    def _hear(self, voice: Sound) -> SpeechFeatures:
         """With a progress bar that can be interrupted; long ones lie in ComfyUI's temp folder."""
         comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         bar = comfy.utils.ProgressBar(PROGRESS_STEPS)
@@ -75,15 +75,15 @@ def load_audio_encoder(path: Path, models: SharedModels | None = None) -> HostAu
     return HostAudioEncoder((models or SharedModels()).patcher(path, "audio encoder", load))
 
 
-def kept_voices() -> KeptVoices:
+def feature_cache() -> FeatureCache:
     """Those beside the runs."""
-    return KeptVoices(output_folder() / RUNS_FOLDER / "voices")
+    return FeatureCache(output_folder() / RUNS_FOLDER / "voices")
 
 
 def give_up_voices(speech: Speech) -> None:
     """Let go of what is kept of a speech: its video is finished."""
     for voice in speech.voices:
-        if isinstance(voice, KeptVoice):
+        if isinstance(voice, CachedFeatures):
             voice.give_up()
 
 

@@ -37,7 +37,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
 
     def set_branches(self, positive: list, negative: list) -> None:
         """The conditionings of the branches that count, made from the two that a user connects."""
-        self.inner_set_conds({b.name: positive if b.reads else negative for b in self.guidance.branches})
+        self.inner_set_conds({b.name: positive if b.uses_text else negative for b in self.guidance.branches})
 
     def inner_sample(self, noise: Tensor, latent_image: Tensor, device: torch.device, *args: Any, **kw: Any):
         """Sample; the models are on the device by now. What stays the same in every step is computed here."""
@@ -46,7 +46,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         masks = None if self.chunk.masks is None else self.chunk.masks.to(device)
         speech = adapter.speech_tokens(windows, masks)
         silence = adapter.silence(windows)
-        heard = tuple(speech if b.hears else silence for b in self.guidance.branches)
+        heard = tuple(speech if b.uses_audio else silence for b in self.guidance.branches)
         self.call = SpeechCall(adapter, heard, self.model_patcher.get_attachment(KEY))
         self.context = self.inner_model.process_latent_in(self.chunk.context.to(device))
         self.combine = guided(self.guidance)

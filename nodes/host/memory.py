@@ -31,7 +31,7 @@ MORE = 2.5  # times as much for the second try: about what ComfyUI itself would 
 
 
 @dataclass
-class Room:
+class MemoryMargin:
     """How much more memory than estimated the chunks of one job ask for; it stays, once it had to grow."""
 
     factor: float = 1.0
@@ -71,7 +71,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(known(error)) if known else isinstance(error, torch.cuda.OutOfMemoryError)
 
 
-def with_second_try(make: Callable[[Patcher], Tensor], model: Patcher, room: Room, shape: Any) -> Tensor:
+def retry_on_oom(make: Callable[[Patcher], Tensor], model: Patcher, room: MemoryMargin, shape: Any) -> Tensor:
     """`make(model)`; where memory does not suffice, once more with everything unloaded first and more of the weights
     left in RAM. After that an error with the numbers. shape: of the latents, (1, 16, T, h, w)."""
     said = ""
@@ -91,7 +91,7 @@ def with_second_try(make: Callable[[Patcher], Tensor], model: Patcher, room: Roo
     raise RuntimeError(f"{_shortage(model, shape)} ({said})")
 
 
-def _with_room(model: Patcher, room: Room) -> Patcher:
+def _with_room(model: Patcher, room: MemoryMargin) -> Patcher:
     if room.factor == 1.0:
         return model
     roomy = model.clone()

@@ -16,7 +16,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ...infinitetalk_core.chunks.dub import Finished
+from ...infinitetalk_core.chunks.dub import ChunkOutput
 from ...infinitetalk_core.chunks.plan import Chunk
 from ...infinitetalk_core.progress import Progress, seconds_left
 from ...infinitetalk_core.rate import FRAMES_PER_SECOND
@@ -65,7 +65,7 @@ class JobProgress:
         throw_exception_if_processing_interrupted()
         self._count(chunk, numbers)
 
-    def chunk_made(self, finished: Finished, numbers: dict[str, Any]) -> None:
+    def chunk_made(self, finished: ChunkOutput, numbers: dict[str, Any]) -> None:
         """A new chunk is in the video."""
         self.measured.append(numbers["seconds_taken"])
         self.missing -= 1

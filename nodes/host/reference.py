@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...infinitetalk_core.chunks.job import Reference, plan_video, scene_cuts
 from ...infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES
-from ...infinitetalk_core.chunks.reference import Picking, PlannedChunk, Policy
+from ...infinitetalk_core.chunks.reference import PlannedChunk, Policy, ReferenceSettings
 from ...infinitetalk_core.rate import FRAMES_PER_SECOND
 from ...infinitetalk_core.speech import Speech
 from ...infinitetalk_core.video.source import FrameSource
@@ -24,7 +24,7 @@ COLUMNS, CELL, LABEL, MOST = 6, 160, 18, 36
 PROGRESS_STEPS = 100
 
 
-def cuts_of(source: FrameSource, picking: Picking, speech: Speech | None) -> tuple[int, ...]:
+def cuts_of(source: FrameSource, picking: ReferenceSettings, speech: Speech | None) -> tuple[int, ...]:
     """The scene cuts of as much of the source as is seen, found with a progress bar that can be interrupted."""
     bar = comfy.utils.ProgressBar(PROGRESS_STEPS)
 

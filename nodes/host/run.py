@@ -16,16 +16,16 @@ from ...infinitetalk_core.chunks.job import Components, Job, check_sigmas
 from ...infinitetalk_core.errors import InputError
 from ...infinitetalk_core.fingerprint import Component, FileFingerprints, key_of
 from ...infinitetalk_core.runs.runner import Run
-from ...infinitetalk_core.runs.session import Switches, Wanted, sit
+from ...infinitetalk_core.runs.session import OutputSpec, Switches, execute_run
 from .adapter import adapter_of, adapter_patcher, check_backbone
 from .audio import give_up_voices
+from .backend import ComfyBackend, check_vae, no_text
 from .environment import precision, versions
 from .fingerprint import Graph, LoadedFiles
-from .leftovers import note_leftovers
 from .progress import JobProgress, say
 from .shared_models import SharedModels, fingerprint_of
 from .step_cache import check_single, step_caching_of
-from .studio import Studio, check_vae, no_text
+from .unfinished_runs import log_unfinished_runs
 from .uni3c import KEY as CAMERA_KEY
 from .uni3c import check_camera
 from .video import RUNS_FOLDER, finished_video, output_folder, output_path, workflow_metadata
@@ -67,7 +67,7 @@ def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any
 
 def run_job(job: Job, hidden: Any) -> io.NodeOutput:
     """Make the video of `job`, or go on with it where it stopped. hidden: the node's."""
-    note_leftovers()
+    log_unfinished_runs()
     job = with_machine(job)
     job.check()
     studio = _studio(job)
@@ -91,7 +91,7 @@ def run_job(job: Job, hidden: Any) -> io.NodeOutput:
     )
     progress.show(reference.picture(job.plan[0].pick.frames[0]))
     output = job.output
-    wanted = Wanted(
+    wanted = OutputSpec(
         made_of=made_of,
         place=output.filename_prefix,
         root=output_folder(),
@@ -103,7 +103,7 @@ def run_job(job: Job, hidden: Any) -> io.NodeOutput:
     )
     switches = Switches(output.start_over, output.keep_intermediates or bool(job.overrides))
     folder = output_folder() / RUNS_FOLDER / key
-    outcome = sit(folder, wanted, lambda store: Run(job, studio, store), progress, switches)
+    outcome = execute_run(folder, wanted, lambda store: Run(job, studio, store), progress, switches)
     if not switches.keep:
         give_up_voices(job.speech)
     return finished_video(outcome.path, outcome.report)
@@ -138,17 +138,17 @@ def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, A
 
 
 def with_machine(job: Job) -> Job:
-    """`job` with the step cache that its MODEL carries, and colours computed on the GPU, where they take no time."""
+    """`job` with the step cache that its MODEL carries, and colors computed on the GPU, where they take no time."""
     assert job.components is not None
     sampling = replace(
         job.sampling,
-        colour=replace(job.sampling.colour, device=comfy.model_management.get_torch_device()),
+        color=replace(job.sampling.color, device=comfy.model_management.get_torch_device()),
         step_cache=step_caching_of(job.components.model.value),
     )
     return replace(job, sampling=sampling)
 
 
-def _studio(job: Job) -> Studio:
+def _studio(job: Job) -> ComfyBackend:
     components, sampling = job.components, job.sampling
     assert components is not None
     model = components.model.value
@@ -164,7 +164,7 @@ def _studio(job: Job) -> Studio:
     sigmas = sampling.schedule
     if sampling.sigmas is not None:
         sigmas = check_sigmas(sampling.sigmas.float().cpu(), from_source=bool(sampling.sdedit))
-    return Studio(
+    return ComfyBackend(
         model=model,
         vae=components.vae.value,
         clip_vision=_value(components.clip_vision),

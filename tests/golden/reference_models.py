@@ -78,7 +78,7 @@ class ReferenceModels:
     def decode(self, latents: Tensor) -> Tensor:
         return self.codec.decode(latents)
 
-    def see(self, picture: Tensor) -> Tensor:
+    def encode_image(self, picture: Tensor) -> Tensor:
         small = torch.nn.functional.adaptive_avg_pool2d((picture * 2 - 1).permute(2, 0, 1), (2, 2))
         return self.clip_p[None] + (small.reshape(1, 12) @ self.clip_w)[:, None]
 
@@ -88,8 +88,8 @@ class ReferenceModels:
         combine = guided(self.guidance)
 
         def predict(x: Tensor, sigma: Tensor, branch: Branch) -> Tensor:
-            text = self.text if branch.reads else self.negative
-            heard = speech if branch.hears else silence
+            text = self.text if branch.uses_text else self.negative
+            heard = speech if branch.uses_audio else silence
             z = model_input(x, c.mask, c.reference)
             t = (sigma * 1000).reshape(1)
             return self.backbone(z, t, text[None], c.picture, self.adapter, [heard])

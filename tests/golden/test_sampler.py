@@ -10,8 +10,8 @@ from torch import Tensor
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.chunks.conditioning import reference_mask, reference_video
 from infinitetalk_core.chunks.dub import dub
-from infinitetalk_core.chunks.job import ColourHold, Job, Reference, Sampling
-from infinitetalk_core.chunks.reference import Picking, Policy
+from infinitetalk_core.chunks.job import ColorHold, Job, Reference, Sampling
+from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.chunks.sizes import fit_to
 from infinitetalk_core.sampling.guidance import Apg, Guidance
 from infinitetalk_core.sampling.schedule import shifted_sigmas
@@ -60,7 +60,7 @@ def run(golden, name: str) -> tuple[ReferenceModels, list, dict[str, Tensor], di
     source = PictureBatch(pictures.float() / 255, fps=25)
     total = row["frames"][1]
     sound = Sound(torch.zeros(1, total * SAMPLES_A_FRAME), 25 * SAMPLES_A_FRAME)
-    picking = Picking(Policy.CHUNK_START if video else Policy.STILL)
+    picking = ReferenceSettings(Policy.CHUNK_START if video else Policy.STILL)
     job = Job(
         speech=Speech(voices, sound),
         reference=Reference(source, height, width, picking),
@@ -68,7 +68,7 @@ def run(golden, name: str) -> tuple[ReferenceModels, list, dict[str, Tensor], di
             chunk_frames=row["frame_num"],
             context_frames=row["motion_frame"],
             # Frame by frame and without what the reference lacks.
-            colour=ColourHold(row["color_correction_strength"], to_first=True, over=1),
+            color=ColorHold(row["color_correction_strength"], to_first=True, over=1),
             seam_fade=0,
         ),
     )

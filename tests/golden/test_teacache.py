@@ -49,8 +49,8 @@ class Run:
         combine = guided(self.guidance)
 
         def predict(x: Tensor, sigma: Tensor, branch: Branch) -> Tensor:
-            text = inputs["context" if branch.reads else "context_null"][None]
-            heard = [speech if branch.hears else silence]
+            text = inputs["context" if branch.uses_text else "context_null"][None]
+            heard = [speech if branch.uses_audio else silence]
             cache, run = around(len(self.calls), branch)
             z, t = model_input(x, mask, z2), (sigma * 1000).reshape(1)
             out = self.backbone(z, t, text, clip, self.adapter, heard, running=Running(around=run))

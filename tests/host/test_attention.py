@@ -25,7 +25,7 @@ def core(core, pack):
 
 
 def loaded(core, files, choice: str):
-    return core.adapter.put_on_model(base_model(files), files.infinitetalk, 1.0, core.kernels.Choice(choice))
+    return core.adapter.patch_model(base_model(files), files.infinitetalk, 1.0, core.kernels.AttentionBackend(choice))
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ PICKER = "InfiniteTalkReferencePicker"
         ([(SAMPLER, {"chunk_frames": 6})], "chunk length must be 4n+1 frames"),
         ([(SAMPLER, {"context_frames": 2})], "context frames must be 4n+1 frames"),
         ([(SAMPLER, {"context_frames": 5})], "context frames (5) must be fewer than the chunk length (5)"),
-        ([(SAMPLER, {"colour_anchor": "the moon"})], "colour_anchor"),
+        ([(SAMPLER, {"color_anchor": "the moon"})], "color_anchor"),
         ([(SAMPLER, {"filename_prefix": "../../away"})], "leads out of ComfyUI's output folder; write a name inside"),
         ([(SAMPLER, {"filename_prefix": "video/" + 240 * "x"})], "is 240 bytes long, too long for a file"),
         ([(ENCODER, {"audio_encoder": "page.safetensors"})], "page.safetensors is a web page, not a weights file"),
@@ -156,7 +156,7 @@ def test_a_model_without_infinitetalk_weights(server, prompt):
 
 
 def test_a_vae_of_another_model(pack):
-    studio = import_module(f"{pack.__name__}.nodes.host.studio")
+    studio = import_module(f"{pack.__name__}.nodes.host.backend")
     with pytest.raises(ValueError, match=r"4 latent channels and is for pictures; load wan_2\.1_vae"):
         studio.check_vae(SimpleNamespace(latent_channels=4, latent_dim=2))
 

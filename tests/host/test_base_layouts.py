@@ -159,12 +159,12 @@ def test_from_a_gguf_loader(core, files, exact, packed_model, kind):
 def test_a_chunk_is_sampled_on_a_gguf_model_with_another_patcher(core, files, packed_model):
     from test_equality import make_conditioning
 
-    model = core.adapter.put_on_model(packed_model("Q8_0"), files.infinitetalk, 1.0)
+    model = core.adapter.patch_model(packed_model("Q8_0"), files.infinitetalk, 1.0)
     assert isinstance(model, PackedPatcher)
     adapter = core.adapter.adapter_of(model)
     conditioning = make_conditioning(core, SimpleNamespace(adapter=adapter))
     guidance = core.guidance.Guidance(5, 4)
-    plain = core.adapter.put_on_model(base_model(files), files.infinitetalk, 1.0)
+    plain = core.adapter.patch_model(base_model(files), files.infinitetalk, 1.0)
     with torch.inference_mode():
         got = studio(core, model, guidance).denoise(conditioning, lambda *_: None)
         want = studio(core, plain, guidance).denoise(conditioning, lambda *_: None)

@@ -255,14 +255,14 @@ def test_numbers_without_effect_are_grey(window: Window) -> None:
 def test_a_policy_and_a_camera_path_grey_what_they_do_not_read(window: Window) -> None:
     window.load("camera_path_portrait")
     choose(window, "size", "custom")
-    reads = {
+    uses_text = {
         "neighbour": {"radius_seconds", "pick_seed"},
         "adaptive": {"radius_seconds", "control", "pick_seed"},
         "by hand": {"times"},
         "distant": {"pick_seed"},
         "chunk start": set(),
     }
-    for policy, numbers in reads.items():
+    for policy, numbers in uses_text.items():
         choose(window, "policy", policy)
         assert grey(window, "Picker") == POLICY_NUMBERS - numbers, policy
     moves = {

@@ -135,13 +135,13 @@ def test_the_second_prompt_and_a_second_workflow_do_not_touch_the_disk(bench):
     second = bench.bytes_read() - start
     assert opened.files() == set(), "model files opened by the second prompt"
 
-    reads, hits = bench.loads(": read "), bench.loads("from the cache")
+    uses_text, hits = bench.loads(": read "), bench.loads("from the cache")
     start = bench.bytes_read()
     other = {"InfiniteTalkModelLoader": {"strength": 0.9, "attention": "sdpa"}, seed: {"seed": 3}}
     bench.run(bench.job("video_dubbing", **other))
     third = bench.bytes_read() - start
     assert opened.files() == set(), "model files opened by a second workflow"
-    assert bench.loads(": read ") == reads and bench.loads("from the cache") == hits + 1
+    assert bench.loads(": read ") == uses_text and bench.loads("from the cache") == hits + 1
     # What is left are pictures, sound and the video itself.
     assert first > 15_000_000 and max(second, third) < 2_000_000, f"bytes read: {first}, {second}, {third}"
 
@@ -167,7 +167,7 @@ def test_the_node_shows_what_is_loaded(bench):
 def test_freeing_memory_empties_it(bench):
     bench.run(bench.job())
     assert "2 models" in bench.cache()
-    reads = bench.loads(": read ")
+    uses_text = bench.loads(": read ")
     bench.server.free()
     end = time.monotonic() + 20
     while "0 models" not in bench.cache() and time.monotonic() < end:
@@ -176,7 +176,7 @@ def test_freeing_memory_empties_it(bench):
     counts = bench.counts(-1)
     assert (counts["modules"], counts["patchers"]) == (0, 0)
     bench.run(bench.job(InfiniteTalkChunkSampler={"seed": 5}))
-    assert bench.loads(": read ") == reads + 2, "and then both are read again"
+    assert bench.loads(": read ") == uses_text + 2, "and then both are read again"
 
 
 def test_it_is_emptied_and_kept_small_on_request(bench):

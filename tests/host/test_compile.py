@@ -47,7 +47,7 @@ def forget():
 def load(core, files, strength: float = 1.0):
     """With PyTorch's attention, as on GPUs: what ComfyUI takes on the CPU asks for free memory and breaks graphs."""
     base = comfy.sd.load_diffusion_model(str(files.wan), model_options={"dtype": torch.float32})
-    return core.adapter.put_on_model(base, files.infinitetalk, strength, core.kernels.Choice.SDPA)
+    return core.adapter.patch_model(base, files.infinitetalk, strength, core.kernels.AttentionBackend.SDPA)
 
 
 def newest_comfyui_skips(entries):

@@ -14,7 +14,7 @@ from PIL import Image
 
 SIZE = {"size": "custom", "width": 64, "height": 64}
 PRESET = {"preset": "custom", "steps": 2, "text_scale": 1.0, "audio_scale": 1.0, "shift": 7.0, "apg": False}
-CHUNKS = {"chunk_frames": 29, "context_frames": 5, "colour_hold": 0.0, "crf": 0}
+CHUNKS = {"chunk_frames": 29, "context_frames": 5, "color_hold": 0.0, "crf": 0}
 LUMA = np.array([0.2126, 0.7152, 0.0722])
 SAMPLER, PICKER = "InfiniteTalkChunkSampler", "InfiniteTalkReferencePicker"
 
@@ -117,7 +117,7 @@ def test_pinned_region_of_nothing_and_of_everything(dub, samples):
     assert np.array_equal(dub(pin(1.0), {"pinned": ["94", 0]})[0], plain), "all free: as without a mask"
     kept, report, _ = dub(pin(0.0), {"pinned": ["94", 0]})
     assert all(c["outside_drift"] == 0 for c in report["chunks"])
-    # Lightness only: H.264 halves the resolution of colour.
+    # Lightness only: H.264 halves the resolution of color.
     source = source_frames(samples)[: len(kept)]
     difference = np.abs(kept[: len(source)] @ LUMA - source @ LUMA).mean()
     assert difference < 1.5, f"all pinned: the source, but off by {difference:.2f}"

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 def load_model(core, files, strength: float = 1.0):
     """A MODEL as the two loader nodes make it."""
     base = comfy.sd.load_diffusion_model(str(files.wan), model_options={"dtype": torch.float32})
-    return core.adapter.put_on_model(base, files.infinitetalk, strength)
+    return core.adapter.patch_model(base, files.infinitetalk, strength)
 
 
 def make_conditioning(core, own, speakers: int = 1, context: int = 2):
@@ -47,7 +47,7 @@ def predict_on_host(core, model, x, t, text, picture, items):
     """One forward of ComfyUI's WanModel with the items' speech."""
     adapter = core.adapter.adapter_of(model)
     call = core.adapter.SpeechCall(adapter, items, model.get_attachment(core.adapter.KEY))
-    options = {"wrappers": {WrappersMP.DIFFUSION_MODEL: {core.adapter.KEY: [core.adapter.listen]}}}
+    options = {"wrappers": {WrappersMP.DIFFUSION_MODEL: {core.adapter.KEY: [core.adapter.wan_forward_wrapper]}}}
     given = {"transformer_options": options, core.adapter.KEY: call}
     return model.model.diffusion_model(x, t, text, clip_fea=picture, **given)
 
@@ -92,7 +92,7 @@ def test_with_dynamic_vram_the_same_weights_are_loaded(core, files, own, monkeyp
     want = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
     base = comfy.sd.load_diffusion_model(str(files.wan), model_options={"dtype": torch.float32})
     monkeypatch.setattr(memory, "aimdo_enabled", True)
-    model = core.adapter.put_on_model(base, files.infinitetalk, 1.0)
+    model = core.adapter.patch_model(base, files.infinitetalk, 1.0)
     holed = {k: v for k, v in load_file(files.infinitetalk).items() if k != "blocks.1.audio_cross_attn.proj.weight"}
     with pytest.raises(ValueError, match=r"lacks 1 tensors, first blocks\.1\.audio_cross_attn\.proj\.weight"):
         core.patchers.load_strictly(
@@ -125,7 +125,7 @@ def replace_file(files, **changed):
 
 def studio(core, model, guidance, sampler: str = "euler", steps: int = 3):
     text = torch.Generator().manual_seed(5)
-    return core.studio.Studio(
+    return core.studio.ComfyBackend(
         model=model,
         vae=None,
         clip_vision=None,
@@ -146,9 +146,9 @@ def sample_with_own_loop(core, own, made, model, c):
 
     def velocity(x, sigma):
         def branch(b):
-            text = (made.positive if b.reads else made.negative)[0][0]
+            text = (made.positive if b.uses_text else made.negative)[0][0]
             z = core.conditioning.model_input(x, c.mask, z2)
-            speech = heard if b.hears else silence
+            speech = heard if b.uses_audio else silence
             # Without CLIP tokens ComfyUI gives the text to the image attention as well.
             return own.backbone(z, (sigma * 1000).reshape(1), text, None, own.adapter, [speech])
 

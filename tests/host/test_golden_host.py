@@ -64,7 +64,7 @@ def test_clip_tokens(golden_dir, pack):
         comfy.ops.manual_cast,
     )
     vision.load_state_dict(hugging_face_names(tensors, vit["num_layers"]))
-    studio_module = import_module(f"{pack.__name__}.nodes.host.studio")
+    studio_module = import_module(f"{pack.__name__}.nodes.host.backend")
     host = SimpleNamespace(
         patcher=import_module("comfy.model_patcher").ModelPatcher(vision, torch.device("cpu"), torch.device("cpu")),
         load_device=torch.device("cpu"),
@@ -73,14 +73,14 @@ def test_clip_tokens(golden_dir, pack):
         image_std=config["std"],
         model=vision,
     )
-    studio = studio_module.Studio(None, None, host, [], [], None, None, None)
+    studio = studio_module.ComfyBackend(None, None, host, [], [], None, None, None)
     tokens = 1 + (vit["image_size"] // vit["patch_size"]) ** 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(studio_module, "CLIP_TOKENS", (tokens, vit["dim"]))
         names = sorted(k.split("/")[1] for k in tensors if k.endswith("image_u8"))
         assert names
         for name in names:
-            seen = studio.see(tensors[f"inputs/{name}/image_u8"] / 255)
+            seen = studio.encode_image(tensors[f"inputs/{name}/image_u8"] / 255)
             want = tensors[f"outputs/{name}/tokens"]
             assert relative(seen["penultimate_hidden_states"], want) < limit
 

@@ -63,7 +63,7 @@ def base_model(files):
 @torch.inference_mode()
 def heard(core, files, path, speakers: int = 1, strength: float = 1.0, model=None) -> torch.Tensor:
     """One prediction with the InfiniteTalk weights of `path`."""
-    patched = core.adapter.put_on_model(model or base_model(files), path, strength)
+    patched = core.adapter.patch_model(model or base_model(files), path, strength)
     comfy.model_management.load_models_gpu([patched, *patched.get_additional_models()])
     return predict(core, patched, speakers)
 
@@ -99,7 +99,7 @@ def test_two_speakers(core, files, weights, exact, name, tmp_path):
 def test_quantised_weights_stay_quantised_and_may_be_loaded_in_parts(core, files, weights, name, tmp_path):
     path = tmp_path / "weights"
     LAYOUTS[name](path, weights)
-    patched = core.adapter.put_on_model(base_model(files), path, 1.0)
+    patched = core.adapter.patch_model(base_model(files), path, 1.0)
     (patcher,) = patched.get_additional_models()
     linear = sum(v.size for k, v in weights.items() if v.ndim == 2)
     bytes_each = {"Q4_K": 144 / 256, "fp8 scaled, new": 1}[name]
@@ -123,7 +123,7 @@ def test_with_dynamic_vram_the_same_weights_are_loaded(core, files, weights, nam
     want = heard(core, files, tmp_path / "weights")
     base = base_model(files)
     monkeypatch.setattr(memory, "aimdo_enabled", True)
-    patched = core.adapter.put_on_model(base, tmp_path / "weights", 1.0)
+    patched = core.adapter.patch_model(base, tmp_path / "weights", 1.0)
     monkeypatch.setattr(memory, "aimdo_enabled", False)
     assert torch.equal(predict(core, patched), want)
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 SIZE = {"size": "custom", "width": 64, "height": 64}
 PRESET = {"preset": "custom", "steps": 1, "text_scale": 1.0, "audio_scale": 1.0, "shift": 7.0}
-CHUNKS = {"chunk_frames": 29, "context_frames": 5, "colour_hold": 0.0}
+CHUNKS = {"chunk_frames": 29, "context_frames": 5, "color_hold": 0.0}
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def peak_of_a_prediction(
     call = core.adapter.SpeechCall(adapter, [heard] * items, 1.0, camera, branches=tuple(range(items)))
     options = {
         "cond_or_uncond": list(range(items)),
-        "wrappers": {WrappersMP.DIFFUSION_MODEL: {core.adapter.KEY: [core.adapter.listen]}},
+        "wrappers": {WrappersMP.DIFFUSION_MODEL: {core.adapter.KEY: [core.adapter.wan_forward_wrapper]}},
     }
     if attention:
         options["optimized_attention_override"] = attention
@@ -236,7 +236,7 @@ def test_the_vae_goes_on_in_tiles_where_memory_is_short_and_says_so(core, models
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models_dir / "vae" / "tiny_wan_vae.safetensors")))
     made = SimpleNamespace(vae=vae)
     given = torch.rand(9, 64, 96, 3) if way == "encode" else torch.randn(1, 16, 3, 8, 12)
-    run = getattr(core.studio.Studio, way)
+    run = getattr(core.studio.ComfyBackend, way)
     want = run(made, given)
     plain, calls = getattr(vae.first_stage_model, way), []
 

@@ -381,8 +381,8 @@ def test_packages_of_attention_count_where_they_are_used(pack, core, monkeypatch
         return found["attention_packages"]
 
     kernels = import_module(f"{pack.__name__}.infinitetalk_core.model.kernels")
-    sage = attention.ChosenAttention(kernels.Choice.SAGE, kernels.SAGE)
-    assert of(attention.ChosenAttention(kernels.Choice.SDPA)) == {}
+    sage = attention.ChosenAttention(kernels.AttentionBackend.SAGE, kernels.SAGE)
+    assert of(attention.ChosenAttention(kernels.AttentionBackend.SDPA)) == {}
     assert of(sage) == {"sageattention": "1 of sageattention", "triton-windows": "1 of triton-windows"}
     monkeypatch.setitem(attention.sys.modules, "flash_attn", SimpleNamespace())
     monkeypatch.delitem(attention.sys.modules, "sageattention", raising=False)

@@ -30,15 +30,15 @@ def state_of(shared):
 
 def test_strength_and_attention_make_no_second_copy(core, files, shared, base):
     choice = import_module(f"{core.adapter.__package__.removesuffix('.nodes.host')}.infinitetalk_core.model.kernels")
-    one = core.adapter.put_on_model(base, files.infinitetalk, 1.0, models=shared)
-    two = core.adapter.put_on_model(base, files.infinitetalk, 0.5, choice.Choice.SDPA, shared)
+    one = core.adapter.patch_model(base, files.infinitetalk, 1.0, models=shared)
+    two = core.adapter.patch_model(base, files.infinitetalk, 0.5, choice.Choice.SDPA, shared)
     assert core.adapter.adapter_of(one) is core.adapter.adapter_of(two)
     assert (one.get_attachment(core.adapter.KEY), two.get_attachment(core.adapter.KEY)) == (1.0, 0.5)
     assert shared.cache.contents().misses == 1
 
 
 def test_it_is_in_use_as_long_as_any_clone_of_the_model_is(core, files, shared, base):
-    model = core.adapter.put_on_model(base, files.infinitetalk, 1.0, models=shared)
+    model = core.adapter.patch_model(base, files.infinitetalk, 1.0, models=shared)
     clone = model.clone().clone()  # as LoRA nodes make them
     comfy.model_management.load_models_gpu([model, *model.get_nested_additional_models()])
     del model
@@ -60,11 +60,11 @@ def test_an_idle_model_is_still_known_to_comfyui_and_unloaded_by_it(core, files,
 
 
 def test_weights_for_another_model_are_refused_also_from_the_cache(core, files, shared, base):
-    kept = core.adapter.put_on_model(base, files.infinitetalk, 1.0, models=shared)
+    kept = core.adapter.patch_model(base, files.infinitetalk, 1.0, models=shared)
     whole = base.model.diffusion_model.blocks
     base.model.diffusion_model.blocks = whole[:-1]
     with pytest.raises(ValueError, match="is made for a model of"):
-        core.adapter.put_on_model(base, files.infinitetalk, 1.0, models=shared)
+        core.adapter.patch_model(base, files.infinitetalk, 1.0, models=shared)
     base.model.diffusion_model.blocks = whole
     assert core.adapter.adapter_of(kept) is not None
 
@@ -80,13 +80,13 @@ def test_what_is_on_the_gpu_is_told_apart(shared):
 
 def test_every_clone_knows_which_weights_were_read(core, files, shared, base, models_dir, tmp_path):
     module = import_module(type(shared).__module__)
-    model = core.adapter.put_on_model(base, files.infinitetalk, 1.0, models=shared)
+    model = core.adapter.patch_model(base, files.infinitetalk, 1.0, models=shared)
     (adapter,) = model.clone().get_additional_models_with_key(core.adapter.KEY)
     read = module.fingerprint_of(adapter)
     assert module.fingerprint_of(adapter.clone().clone()) == read
     copy = tmp_path / "copy.safetensors"
     shutil.copyfile(files.infinitetalk, copy)
-    other = core.adapter.put_on_model(base, copy, 1.0, models=shared)
+    other = core.adapter.patch_model(base, copy, 1.0, models=shared)
     assert module.fingerprint_of(other.get_additional_models_with_key(core.adapter.KEY)[0]) == read
     camera = module.fingerprint_of(core.uni3c.load_uni3c_patcher(files.uni3c, shared))
     audio = import_module(f"{core.adapter.__package__}.audio")

@@ -30,7 +30,7 @@ NUMBERS = REPO / ".test-output" / "speaking.txt"
 LEAST_SYNC = 0.7
 MOST_LAG = 1  # frames
 MOST_BY_CHANCE = 0.45
-MOST_COLOUR_DRIFT = 4.0  # in Lab, of any chunk
+MOST_COLOR_DRIFT = 4.0  # in Lab, of any chunk
 MOST_SEAM = 5.0  # usual steps
 
 
@@ -90,7 +90,7 @@ def said(speak, core, truth, request) -> Spoken:
         "correlation": found.correlation,
         "lag": found.lag,
         "by chance": max(chance),
-        "colour": max(chunk["colour_drift"] for chunk in made.chunks),
+        "color": max(chunk["color_drift"] for chunk in made.chunks),
         "seam": max(chunk["seam"] or 0 for chunk in made.chunks),
     }
     NUMBERS.parent.mkdir(exist_ok=True)
@@ -143,8 +143,8 @@ def test_a_shift_of_two_frames_is_noticed(core, said, truth, late):
         check_sync(core, np.roll(said.opening, late), truth["voice.wav"])
 
 
-def test_colours_hold_and_chunks_join(core, said, samples):
+def test_colors_hold_and_chunks_join(core, said, samples):
     picture = torch.from_numpy(np.array(Image.open(samples / "portrait.png").resize((96, 96)))).float() / 255
-    assert core.drift.drift(said.frames[-24:], picture).colour < MOST_COLOUR_DRIFT, "in the file's last second"
-    assert max(chunk["colour_drift"] for chunk in said.chunks) < MOST_COLOUR_DRIFT
+    assert core.drift.drift(said.frames[-24:], picture).color < MOST_COLOR_DRIFT, "in the file's last second"
+    assert max(chunk["color_drift"] for chunk in said.chunks) < MOST_COLOR_DRIFT
     assert max(chunk["seam"] for chunk in said.chunks if chunk["seam"] is not None) < MOST_SEAM

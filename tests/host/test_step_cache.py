@@ -38,10 +38,10 @@ def own_loop(core, own, made, model, c, caching):
     branches, cache = made.guidance.branches, core.cache.StepCache(caching)
 
     def velocity(x, sigma):
-        text = torch.cat([(made.positive if b.reads else made.negative)[0][0] for b in branches])
+        text = torch.cat([(made.positive if b.uses_text else made.negative)[0][0] for b in branches])
         z = core.conditioning.model_input(x.expand(len(branches), -1, -1, -1, -1), c.mask, z2)
         running = core.wan.Running(around=cache.around_blocks(range(len(branches))))
-        speech = [heard if b.hears else silence for b in branches]
+        speech = [heard if b.uses_audio else silence for b in branches]
         t = (sigma * 1000).expand(len(branches))
         out = own.backbone(z, t, text, None, own.adapter, speech, running=running)
         return combine({b: v[None] for b, v in zip(branches, out, strict=True)})

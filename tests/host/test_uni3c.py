@@ -20,7 +20,7 @@ def loaded(core, files, own):
     network = core.network.Uni3C(core.network.Uni3CConfig.from_shapes({k: v.shape for k, v in control.items()}))
     network.load_state_dict(control)
     return SimpleNamespace(
-        model=core.adapter.put_on_model(base, files.infinitetalk, 1.0),
+        model=core.adapter.patch_model(base, files.infinitetalk, 1.0),
         patcher=core.uni3c.load_uni3c_patcher(files.uni3c),
         network=network.eval(),
         **vars(own),
@@ -61,7 +61,7 @@ def studio(core, loaded, text: float, audio: float, **camera):
         # As the run does: loaded by ComfyUI together with the MODEL.
         model = model.clone()
         model.set_additional_models(core.uni3c.KEY, [loaded.patcher])
-    return core.studio.Studio(
+    return core.studio.ComfyBackend(
         model=model,
         vae=None,
         clip_vision=None,
@@ -92,8 +92,8 @@ def own_loop(core, loaded, made, c):
                 return h + control.strength * residuals[i] if i < len(residuals) else h
 
         def branch(b):
-            text = (made.positive if b.reads else made.negative)[0][0]
-            heard = [speech if b.hears else silence]
+            text = (made.positive if b.uses_text else made.negative)[0][0]
+            heard = [speech if b.uses_audio else silence]
             return loaded.backbone(z, t, text, None, loaded.adapter, heard, after_block=after)
 
         return combine({b: branch(b) for b in made.guidance.branches})

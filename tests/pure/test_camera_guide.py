@@ -12,7 +12,7 @@ from infinitetalk_core.camera.path import dolly, pan
 from infinitetalk_core.chunks.camera import CameraControl, FilmedGuide
 from infinitetalk_core.chunks.dub import dub
 from infinitetalk_core.chunks.plan import plan_chunks
-from infinitetalk_core.chunks.reference import AfterEnd, Picking, Policy
+from infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSettings
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.fingerprint import Component
 from infinitetalk_core.video.source import PictureBatch
@@ -46,7 +46,7 @@ def shift_of(before: torch.Tensor, after: torch.Tensor) -> int:
 def test_a_pan_is_in_the_latents_of_its_chunk_and_in_no_other():
     begin = 17  # chunk 2 of 13 frames with 5 context frames is frames 16 to 28
     source = source_with_a_pan(60, begin, 1)
-    job = make_job(source, 40, Picking(Policy.CHUNK_START), camera=CameraControl(UNI3C, FilmedGuide(source)))
+    job = make_job(source, 40, ReferenceSettings(Policy.CHUNK_START), camera=CameraControl(UNI3C, FilmedGuide(source)))
     models = PlainModels()
     list(dub(job, models))
     shifts = {}

@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 HEIGHT, WIDTH, FOCAL = 48, 64, 64.0
 LENS = picture_intrinsics(HEIGHT, WIDTH, 53.13010235415598)
 ROW, COLUMN = torch.meshgrid(torch.arange(HEIGHT).float(), torch.arange(WIDTH).float(), indexing="ij")
-RAMP = torch.stack((COLUMN / WIDTH, ROW / HEIGHT, torch.zeros_like(ROW)), dim=-1)  # a colour tells where it comes from
+RAMP = torch.stack((COLUMN / WIDTH, ROW / HEIGHT, torch.zeros_like(ROW)), dim=-1)  # a color tells where it comes from
 
 
 def _noise(seed: int = 0) -> torch.Tensor:
@@ -177,7 +177,7 @@ def test_windows_one_after_the_other_are_the_whole_path_and_its_end_stays():
     st.floats(0, 50),
     st.sampled_from(["rough", "flat", "deep"]),
 )
-def test_no_camera_whatsoever_makes_anything_but_colours(seed, focal, way, kind):
+def test_no_camera_whatsoever_makes_anything_but_colors(seed, focal, way, kind):
     chance = torch.Generator().manual_seed(seed)
     picture = torch.rand(12, 16, 3, generator=chance)
     depth = {"rough": torch.rand(12, 16, generator=chance) + 0.01, "flat": torch.ones(12, 16)}.get(
@@ -240,7 +240,7 @@ def test_bright_is_near_and_even_in_disparity_or_far_and_even_in_depth():
         (lambda: depth_from_picture(torch.full((4, 4), torch.nan), 1, 2, True), "NaN"),
         (lambda: _last(_noise(), torch.ones(4, 4), Move()), r"picture's size \(48, 64\), got \(4, 4\)"),
         (lambda: _last(_noise(), torch.zeros(HEIGHT, WIDTH), Move()), "above 0 and finite"),
-        (lambda: _last(_noise()[None], 1.0, Move()), "3 colours"),
+        (lambda: _last(_noise()[None], 1.0, Move()), "3 colors"),
     ],
 )
 def test_a_picture_or_depth_of_the_wrong_kind_is_refused_in_one_sentence(make, words):

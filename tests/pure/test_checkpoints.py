@@ -15,9 +15,9 @@ from gguf import GGUFWriter
 from safetensors.torch import save_file
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
-from infinitetalk_core.checkpoints.files import read_header
+from infinitetalk_core.checkpoints.header import read_header
 from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
-from infinitetalk_core.checkpoints.kinds import Kind, kind_of
+from infinitetalk_core.checkpoints.kinds import CheckpointKind, kind_of
 from infinitetalk_core.checkpoints.uni3c import open_uni3c
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.model.audio_adapter import AdapterConfig
@@ -25,9 +25,9 @@ from tools.near_misses import NEAR_MISSES, wan
 
 CONFIG = AdapterConfig(dim=32, heads=2, blocks=2, audio_width=24, hidden=8, tokens=4, token_dim=16)
 LOADERS = {
-    Kind.INFINITETALK: (open_infinitetalk, "models/model_patches"),
-    Kind.UNI3C: (open_uni3c, "models/controlnet"),
-    Kind.WAV2VEC: (load_speech_encoder, "models/audio_encoders"),
+    CheckpointKind.INFINITETALK: (open_infinitetalk, "models/model_patches"),
+    CheckpointKind.UNI3C: (open_uni3c, "models/controlnet"),
+    CheckpointKind.WAV2VEC: (load_speech_encoder, "models/audio_encoders"),
 }
 
 
@@ -58,13 +58,13 @@ def test_every_loader_says_what_the_file_is_and_what_to_get_where(what, tmp_path
         with pytest.raises(InputError) as refused:
             load(path)
         said = str(refused.value)
-        for part in (f"{path.name} is {kind.words}", f"not {wanted.words}; get", "huggingface.co/", folder):
+        for part in (f"{path.name} is {kind.label}", f"not {wanted.label}; get", "huggingface.co/", folder):
             assert part in said
         assert said.count(". ") == 0, "one sentence"
 
 
 def test_no_two_kinds_have_the_same_words():
-    assert len({kind.words for kind in Kind}) == len(Kind)
+    assert len({kind.label for kind in CheckpointKind}) == len(CheckpointKind)
 
 
 @pytest.mark.parametrize("wanted", LOADERS)
@@ -142,8 +142,8 @@ def test_files_that_are_no_safetensors(tmp_path):
         "header cannot be read": write(tmp_path / "y.safetensors", struct.pack("<Q", 8) + b"{otjson!" + bytes(8)),
         "its header cannot": write(tmp_path / "z.safetensors", struct.pack("<Q", len(broken)) + broken + bytes(8)),
     }
-    for words, path in cases.items():
-        with pytest.raises(InputError, match=words):
+    for label, path in cases.items():
+        with pytest.raises(InputError, match=label):
             read_header(path)
     with pytest.raises(InputError, match=r"is empty \(0 bytes\): the download failed; download it again"):
         read_header(write(tmp_path / "empty.safetensors", b""))

@@ -77,7 +77,7 @@ def test_a_window_of_a_performance_shows_what_the_whole_shows_then() -> None:
         performance.window(30, 50)
 
 
-def test_a_closed_mouth_shows_nothing_of_its_inside_and_nothing_else_has_its_colour() -> None:
+def test_a_closed_mouth_shows_nothing_of_its_inside_and_nothing_else_has_its_color() -> None:
     worst = 0.0
     for seed in SEEDS:
         performance = replace(silent_performance(100, seed), hand=np.ones(100, np.float32))

@@ -17,10 +17,10 @@ from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.camera.guide import PathGuide
 from infinitetalk_core.camera.path import Move, Swing
 from infinitetalk_core.chunks.camera import CameraControl, FilmedGuide
-from infinitetalk_core.chunks.job import ColourHold, Components, Job, Output, Reference, Sampling
+from infinitetalk_core.chunks.job import ColorHold, Components, Job, Output, Reference, Sampling
 from infinitetalk_core.chunks.pinned import Pinned
 from infinitetalk_core.chunks.redo import AfterRedo, Redo
-from infinitetalk_core.chunks.reference import AfterEnd, Picking, Policy
+from infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSettings
 from infinitetalk_core.chunks.speaker_masks import Box
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.fingerprint import (
@@ -68,7 +68,11 @@ def make_job(guide: Any = None) -> Job:
     return Job(
         speech=Speech((features, features + 1), sound, (Box(0, 0, 9, 9),) * 2, KEYS),
         reference=Reference(
-            pictures(), HEIGHT, WIDTH, Picking(Policy.NEIGHBOUR, times_seconds=(0.0, 1.0)), cuts=(SOURCE_FRAMES - 9,)
+            pictures(),
+            HEIGHT,
+            WIDTH,
+            ReferenceSettings(Policy.NEIGHBOUR, times_seconds=(0.0, 1.0)),
+            cuts=(SOURCE_FRAMES - 9,),
         ),
         sampling=Sampling(
             seed=3,
@@ -103,10 +107,10 @@ OTHER: dict[str, Any] = {
     "CameraControl.strength": 0.9,
     "CameraControl.start": 0.1,
     "CameraControl.end": 0.9,
-    "ColourHold.strength": 0.5,
-    "ColourHold.to_first": True,
-    "ColourHold.over": 1,
-    "ColourHold.device": torch.device("cpu"),
+    "ColorHold.strength": 0.5,
+    "ColorHold.to_first": True,
+    "ColorHold.over": 1,
+    "ColorHold.device": torch.device("cpu"),
     "Component.value": object(),
     "Component.fingerprint": "of another",
     **{f"Components.{name}": component(f"another {name}") for name in (f.name for f in dataclasses.fields(Components))},
@@ -148,7 +152,7 @@ OTHER: dict[str, Any] = {
     "Reference.source": pictures(0.25),
     "Reference.height": 64,
     "Reference.width": 64,
-    "Reference.picking": Picking(Policy.STILL),
+    "Reference.picking": ReferenceSettings(Policy.STILL),
     "Reference.cuts": (SOURCE_FRAMES - 9, SOURCE_FRAMES - 5),  # one more, behind all that is seen
     "Sampling.seed": 4,
     "Sampling.guidance": SamplingSettings(steps=9),
@@ -156,7 +160,7 @@ OTHER: dict[str, Any] = {
     "Sampling.step_cache": None,
     "Sampling.chunk_frames": 17,
     "Sampling.context_frames": 9,
-    "Sampling.colour": ColourHold(0.0),
+    "Sampling.color": ColorHold(0.0),
     "Sampling.seam_fade": 0,
     "Sampling.sdedit": (0.9, 0.8),
     "Sampling.pinned": None,
@@ -233,7 +237,7 @@ def test_every_field_has_a_case_and_no_part_is_left_out():
     assert reached == set(OTHER)
     owners = [(name, getattr(owner, path[-1].name)) for job in JOBS.values() for name, path, owner in fields_in(job)]
     filled = {name for name, value in owners if value is not None}
-    assert reached - filled == {"ColourHold.device", "PathGuide.device"}, "a part that is None hides its fields"
+    assert reached - filled == {"ColorHold.device", "PathGuide.device"}, "a part that is None hides its fields"
 
 
 def test_the_same_job_put_together_again_has_the_same_key():

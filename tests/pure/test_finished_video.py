@@ -85,10 +85,10 @@ def test_one_frame_is_a_video(tmp_path):
     assert len(pictures_of(tmp_path / "v.mp4")) == 1
 
 
-def test_colours_are_tagged_and_come_back(tmp_path):
+def test_colors_are_tagged_and_come_back(tmp_path):
     path = tmp_path / "v.mp4"
-    colours = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.8, 0.2], [0.2, 0.3, 0.9], [0.5, 0.5, 0.5], [1, 1, 1], [0, 0, 0]])
-    video = colours[:, None, None].expand(-1, HEIGHT, WIDTH, 3)
+    colors = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.8, 0.2], [0.2, 0.3, 0.9], [0.5, 0.5, 0.5], [1, 1, 1], [0, 0, 0]])
+    video = colors[:, None, None].expand(-1, HEIGHT, WIDTH, 3)
     write(path, video, None, crf=4)
     with av.open(str(path)) as file:
         frames = list(file.decode(video=0))
@@ -96,11 +96,11 @@ def test_colours_are_tagged_and_come_back(tmp_path):
             assert (int(frame.colorspace), int(frame.color_range)) == (1, 1), "BT.709, limited range"
         context = file.streams.video[0].codec_context
         assert (context.color_primaries, context.color_trc) == (1, 1)
-    for frame, colour in zip(frames, colours, strict=True):
+    for frame, color in zip(frames, colors, strict=True):
         got = frame.reformat(
             format="rgb24", src_colorspace=1, dst_colorspace=1, src_color_range=1, dst_color_range=2
         ).to_ndarray()
-        assert np.abs(got[32, 48] - colour.numpy() * 255).max() <= 4
+        assert np.abs(got[32, 48] - color.numpy() * 255).max() <= 4
 
 
 def test_the_graph_is_embedded_as_comfyui_embeds_it(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infinitetalk_core.heap import give_back_memory
+from infinitetalk_core.malloc_trim import trim_heap
 
 ROOT = Path(__file__).parents[2]
 # Many pieces, too small for glibc to take each from the system, freed but for the last: a heap that cannot shrink by
@@ -18,7 +18,7 @@ CODE = """
 import ctypes, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from infinitetalk_core.heap import give_back_memory
+from infinitetalk_core.malloc_trim import give_back_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -51,10 +51,10 @@ def test_what_was_freed_goes_back():
 def test_elsewhere_nothing_is_asked_for(monkeypatch, platform):
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", None)
-    give_back_memory()
+    trim_heap()
 
 
 def test_a_c_library_without_it_is_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    give_back_memory()
+    trim_heap()

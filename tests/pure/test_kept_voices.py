@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from infinitetalk_core.audio.windows import speech_windows
+from infinitetalk_core.disk_buffer import RowWriter
 from infinitetalk_core.fingerprint import tensor_fingerprint
 from infinitetalk_core.runs import voices as voices_module
 from infinitetalk_core.runs.disk import Disk
-from infinitetalk_core.runs.voices import KeptVoice, KeptVoices
-from infinitetalk_core.scratch import RowWriter
+from infinitetalk_core.runs.feature_cache import CachedFeatures, FeatureCache
 
 FEATURES = torch.randn(700, 2, 5, generator=torch.Generator().manual_seed(3))
 BYTES = FEATURES.numel() * 4 + voices_module.END_BYTES
@@ -49,14 +49,14 @@ def in_a_file(folder: Path):
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_a_voice_is_heard_once_and_then_read_to_the_bit(tmp_path, monkeypatch, on_disk):
     if on_disk:
-        monkeypatch.setattr("infinitetalk_core.scratch.KEPT_BYTES", 1000)
+        monkeypatch.setattr("infinitetalk_core.disk_buffer.KEPT_BYTES", 1000)
     ear = Ear(in_a_file(tmp_path / "temp") if on_disk else FEATURES)
-    kept = KeptVoices(tmp_path / "voices")
-    assert same(kept.heard("a", ear))
-    again = KeptVoices(tmp_path / "voices").heard("a", ear)  # another process
-    assert isinstance(again, KeptVoice) and same(again) and again.shape == FEATURES.shape
+    kept = FeatureCache(tmp_path / "voices")
+    assert same(kept.get_or_encode("a", ear))
+    again = FeatureCache(tmp_path / "voices").get_or_encode("a", ear)  # another process
+    assert isinstance(again, CachedFeatures) and same(again) and again.shape == FEATURES.shape
     assert ear.times == 1
-    kept.heard("b", ear)
+    kept.get_or_encode("b", ear)
     assert ear.times == 2, "another voice"
 
 
@@ -78,42 +78,42 @@ def _flip(data: bytes, place: int) -> bytes:
     ],
 )
 def test_a_damaged_voice_is_heard_again(tmp_path, harm):
-    ear, kept = Ear(), KeptVoices(tmp_path)
-    kept.heard("a", ear)
+    ear, kept = Ear(), FeatureCache(tmp_path)
+    kept.get_or_encode("a", ear)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     path.write_bytes(harm(whole))
-    assert same(kept.heard("a", ear)) and ear.times == 2
+    assert same(kept.get_or_encode("a", ear)) and ear.times == 2
     assert path.read_bytes() == whole, "and kept anew"
 
 
 @pytest.mark.parametrize("how", ["renamed", "copied"])
 def test_another_voices_file_under_this_ones_name_is_not_taken(tmp_path, how, caplog):
-    other, kept = Ear(FEATURES + 1), KeptVoices(tmp_path)
-    kept.heard("b", other)
+    other, kept = Ear(FEATURES + 1), FeatureCache(tmp_path)
+    kept.get_or_encode("b", other)
     place = shutil.move if how == "renamed" else shutil.copyfile
     place(tmp_path / "b.voice", tmp_path / "a.voice")
     ear = Ear()
-    assert same(kept.heard("a", ear)) and ear.times == 1
+    assert same(kept.get_or_encode("a", ear)) and ear.times == 1
     assert "a.voice is another voice's under this one's name; the voice is heard again" in caplog.text
-    assert same(KeptVoices(tmp_path).heard("a", Ear(None))), "and is kept now"
+    assert same(FeatureCache(tmp_path).get_or_encode("a", Ear(None))), "and is kept now"
 
 
 def test_a_file_of_an_earlier_version_is_heard_again(tmp_path):
     """It had no key in it."""
-    ear, kept = Ear(), KeptVoices(tmp_path)
-    kept.heard("a", ear)
+    ear, kept = Ear(), FeatureCache(tmp_path)
+    kept.get_or_encode("a", ear)
     path = tmp_path / "a.voice"
     whole = path.read_bytes()
     end = {k: v for k, v in json.loads(whole[-voices_module.END_BYTES :]).items() if k in ("shape", "crc32")}
     path.write_bytes(whole[: -voices_module.END_BYTES] + json.dumps(end).encode().ljust(voices_module.END_BYTES))
-    assert same(kept.heard("a", ear)) and ear.times == 2 and path.read_bytes() == whole
+    assert same(kept.get_or_encode("a", ear)) and ear.times == 2 and path.read_bytes() == whole
 
 
 def test_the_file_that_was_checked_is_the_one_that_is_read(tmp_path):
     """Not another one that has its name a moment later."""
-    voice = KeptVoices(tmp_path).heard("a", Ear())
-    KeptVoices(tmp_path / "other").heard("a", Ear(FEATURES + 1))
+    voice = FeatureCache(tmp_path).get_or_encode("a", Ear())
+    FeatureCache(tmp_path / "other").get_or_encode("a", Ear(FEATURES + 1))
     (tmp_path / "other" / "a.voice").replace(tmp_path / "a.voice")
     assert same(voice)
 
@@ -125,41 +125,43 @@ def test_a_full_disk_costs_the_keeping_and_nothing_else(tmp_path, caplog):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     ear = Ear()
-    assert KeptVoices(tmp_path, disk=Full()).heard("a", ear) is FEATURES
+    assert FeatureCache(tmp_path, disk=Full()).get_or_encode("a", ear) is FEATURES
     assert not list(tmp_path.iterdir()) and "hear this voice again" in caplog.text
     (tmp_path / "file").touch()
-    assert KeptVoices(tmp_path / "file").heard("a", ear) is FEATURES, "no folder there"
+    assert FeatureCache(tmp_path / "file").get_or_encode("a", ear) is FEATURES, "no folder there"
 
 
 def test_who_was_needed_last_stays_when_there_is_no_room(tmp_path):
-    ear, kept = Ear(), KeptVoices(tmp_path, most_bytes=2 * BYTES + 100)
+    ear, kept = Ear(), FeatureCache(tmp_path, most_bytes=2 * BYTES + 100)
     for key in "ab":
-        kept.heard(key, ear)
+        kept.get_or_encode(key, ear)
     for age, key in enumerate("ba", 100):
         os.utime(tmp_path / f"{key}.voice", (0, time.time() - age))
     (tmp_path / "mine.txt").write_text("somebody's")
-    kept.heard("a", ear)
-    kept.heard("c", ear)
+    kept.get_or_encode("a", ear)
+    kept.get_or_encode("c", ear)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.voice", "c.voice", "mine.txt"]
-    assert same(KeptVoices(tmp_path, most_bytes=1).heard("d", ear)), "one that is larger than the bound is kept alone"
+    assert same(FeatureCache(tmp_path, most_bytes=1).get_or_encode("d", ear)), (
+        "one that is larger than the bound is kept alone"
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d.voice", "mine.txt"]
 
 
 def test_half_of_a_voice_from_a_crash_makes_room(tmp_path):
     (tmp_path / "a.voice.new").write_bytes(bytes(1000))
-    KeptVoices(tmp_path, most_bytes=BYTES).heard("b", Ear())
+    FeatureCache(tmp_path, most_bytes=BYTES).get_or_encode("b", Ear())
     assert [p.name for p in tmp_path.iterdir()] == ["b.voice"]
 
 
 def test_old_ones_are_removed_on_request(tmp_path):
-    kept = KeptVoices(tmp_path)
+    kept = FeatureCache(tmp_path)
     for key in "ab":
-        kept.heard(key, Ear())
+        kept.get_or_encode(key, Ear())
     os.utime(tmp_path / "a.voice", (0, time.time() - 9 * 86400))
     assert kept.remove_older(float("inf")) == 2 * BYTES
     assert kept.remove_older(8) == BYTES
     assert [p.name for p in tmp_path.iterdir()] == ["b.voice"]
-    assert KeptVoices(tmp_path / "nowhere").remove_older(8) == 0
+    assert FeatureCache(tmp_path / "nowhere").remove_older(8) == 0
 
 
 def test_a_drive_that_was_away_for_a_moment_is_read_again(tmp_path, monkeypatch):
@@ -167,10 +169,10 @@ def test_a_drive_that_was_away_for_a_moment_is_read_again(tmp_path, monkeypatch)
         def seek(self, place: int) -> None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    voice = KeptVoices(tmp_path).heard("a", Ear())
+    voice = FeatureCache(tmp_path).get_or_encode("a", Ear())
     monkeypatch.setattr(voice, "_file", Stale())
     assert same(voice)
-    KeptVoices(tmp_path / "other").heard("a", Ear(FEATURES + 1))
+    FeatureCache(tmp_path / "other").get_or_encode("a", Ear(FEATURES + 1))
     (tmp_path / "other" / "a.voice").replace(tmp_path / "a.voice")
     monkeypatch.setattr(voice, "_file", Stale())
     with pytest.raises(OSError):
@@ -183,9 +185,9 @@ def test_a_drive_that_was_away_for_a_moment_is_read_again(tmp_path, monkeypatch)
 
 @pytest.mark.skipif(os.name != "posix", reason="an open file cannot lose its name")
 def test_what_was_given_up_can_be_read_until_it_is_let_go(tmp_path):
-    kept = KeptVoices(tmp_path)
-    voice = kept.heard("a", Ear())
-    assert isinstance(voice, KeptVoice)
+    kept = FeatureCache(tmp_path)
+    voice = kept.get_or_encode("a", Ear())
+    assert isinstance(voice, CachedFeatures)
     voice.give_up()
     voice.give_up()
     assert not list(tmp_path.iterdir()) and same(voice)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.model.kernels import Choice, Machine, attend, find_kernel, is_broken, takes
+from infinitetalk_core.model.kernels import AttentionBackend, Machine, attend, find_kernel, is_broken, supports
 
 
 def machine(capability, *packages, device="cuda"):
@@ -20,13 +20,25 @@ def machine(capability, *packages, device="cuda"):
 @pytest.mark.parametrize(
     ("choice", "found", "sentence"),
     [
-        (Choice.SAGE, machine(None, "sageattention", device="cpu"), "'sage' cannot run here: .* NVIDIA .* on cpu; ch"),
-        (Choice.FLASH, machine(None, "flash_attn", device="mps"), "needs an NVIDIA GPU and ComfyUI runs on mps"),
-        (Choice.SAGE, machine((8, 9)), "package sageattention is not installed; install it or choose auto"),
-        (Choice.FLASH, machine((8, 9)), "package flash_attn_interface or flash_attn is not installed"),
-        (Choice.SAGE, machine((7, 5), "sageattention"), r"capability 7\.5, and SageAttention runs on 8\.0, "),
-        (Choice.SAGE, machine((10, 0), "sageattention"), r"capability 10\.0"),
-        (Choice.FLASH, machine((8, 9), "flash_attn_interface"), r"FlashAttention 3 runs on 9\.0; choose auto"),
+        (
+            AttentionBackend.SAGE,
+            machine(None, "sageattention", device="cpu"),
+            "'sage' cannot run here: .* NVIDIA .* on cpu; ch",
+        ),
+        (
+            AttentionBackend.FLASH,
+            machine(None, "flash_attn", device="mps"),
+            "needs an NVIDIA GPU and ComfyUI runs on mps",
+        ),
+        (AttentionBackend.SAGE, machine((8, 9)), "package sageattention is not installed; install it or choose auto"),
+        (AttentionBackend.FLASH, machine((8, 9)), "package flash_attn_interface or flash_attn is not installed"),
+        (AttentionBackend.SAGE, machine((7, 5), "sageattention"), r"capability 7\.5, and SageAttention runs on 8\.0, "),
+        (AttentionBackend.SAGE, machine((10, 0), "sageattention"), r"capability 10\.0"),
+        (
+            AttentionBackend.FLASH,
+            machine((8, 9), "flash_attn_interface"),
+            r"FlashAttention 3 runs on 9\.0; choose auto",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_reason(choice, found, sentence):
@@ -37,10 +49,10 @@ def test_what_cannot_run_is_refused_with_the_reason(choice, found, sentence):
 @pytest.mark.parametrize(
     ("choice", "found", "title"),
     [
-        (Choice.SAGE, machine((8, 6), "sageattention"), "SageAttention"),
-        (Choice.FLASH, machine((9, 0), "flash_attn", "flash_attn_interface"), "FlashAttention 3"),
-        (Choice.FLASH, machine((10, 0), "flash_attn", "flash_attn.cute"), "FlashAttention 4"),
-        (Choice.FLASH, machine((8, 6), "flash_attn", "flash_attn_interface"), "FlashAttention 2"),
+        (AttentionBackend.SAGE, machine((8, 6), "sageattention"), "SageAttention"),
+        (AttentionBackend.FLASH, machine((9, 0), "flash_attn", "flash_attn_interface"), "FlashAttention 3"),
+        (AttentionBackend.FLASH, machine((10, 0), "flash_attn", "flash_attn.cute"), "FlashAttention 4"),
+        (AttentionBackend.FLASH, machine((8, 6), "flash_attn", "flash_attn_interface"), "FlashAttention 2"),
     ],
 )
 def test_the_best_that_fits_the_gpu_is_taken(choice, found, title):
@@ -57,10 +69,10 @@ def test_types_and_head_sizes():
     def q(dtype, channels):
         return torch.zeros(1, 4, 2, channels, dtype=dtype)
 
-    assert takes(Choice.SAGE, q(torch.bfloat16, 128))
-    assert not takes(Choice.SAGE, q(torch.float32, 128))
-    assert not takes(Choice.SAGE, q(torch.float16, 256))
-    assert takes(Choice.FLASH, q(torch.float16, 256))
+    assert supports(AttentionBackend.SAGE, q(torch.bfloat16, 128))
+    assert not supports(AttentionBackend.SAGE, q(torch.float32, 128))
+    assert not supports(AttentionBackend.SAGE, q(torch.float16, 256))
+    assert supports(AttentionBackend.FLASH, q(torch.float16, 256))
 
 
 def reference(q, k, v):

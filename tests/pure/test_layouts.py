@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from infinitetalk_core.checkpoints.blocks import BLOCKS
+from infinitetalk_core.checkpoints.gguf_dequant import BLOCKS
 from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
 from infinitetalk_core.checkpoints.uni3c import open_uni3c
 from infinitetalk_core.checkpoints.weights_file import SCALED, Quantised

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infinitetalk_core.runs.leftovers import leftovers, remove, say_leftovers
 from infinitetalk_core.runs.lock import RunLock
+from infinitetalk_core.runs.unfinished_runs import describe_unfinished_runs, remove, unfinished_runs
 from tests.support.runs import Notes, Place
 
 DAY = 86400
@@ -37,24 +37,24 @@ def _age(folder: Path, days: float) -> None:
 
 def test_an_unfinished_run_is_listed_with_its_size_and_age_and_a_finished_one_is_not(place):
     runs = place.folder.parent
-    assert leftovers(runs) == [], "there is no folder yet"
+    assert unfinished_runs(runs) == [], "there is no folder yet"
     _interrupt(place)
     _age(place.folder, 3)
-    (found,) = leftovers(runs)
+    (found,) = unfinished_runs(runs)
     assert found.folder == place.folder and found.video == "v.mp4"
     assert found.size_bytes == sum(p.stat().st_size for p in place.folder.iterdir() if p.name != "lock")
     assert found.days == pytest.approx(3, abs=0.01)
-    assert say_leftovers([found]).startswith("1 unfinished run takes 0.00 GB") and "3 days old" in str(
-        say_leftovers([found])
+    assert describe_unfinished_runs([found]).startswith("1 unfinished run takes 0.00 GB") and "3 days old" in str(
+        describe_unfinished_runs([found])
     )
     place.dub()
-    assert leftovers(runs) == []
+    assert unfinished_runs(runs) == []
 
 
 def test_an_old_one_is_removed_and_the_job_begins_anew(place):
     _interrupt(place)
     _age(place.folder, 31)
-    (found,) = leftovers(place.folder.parent)
+    (found,) = unfinished_runs(place.folder.parent)
     assert remove(found, 30)
     assert not place.folder.exists()
     videos = place.videos()
@@ -68,7 +68,7 @@ def test_a_younger_one_stays_and_goes_on(place):
     _interrupt(place)
     for days in (29.9, 0, -400):
         _age(place.folder, days)
-        (found,) = leftovers(place.folder.parent)
+        (found,) = unfinished_runs(place.folder.parent)
         assert not remove(found, 30), f"{days} days old"
     notes = Notes()
     place.dub(notes=notes)
@@ -78,7 +78,7 @@ def test_a_younger_one_stays_and_goes_on(place):
 def test_one_that_is_being_made_stays(place):
     _interrupt(place)
     _age(place.folder, 100)
-    (found,) = leftovers(place.folder.parent)
+    (found,) = unfinished_runs(place.folder.parent)
     before = {path.name for path in place.folder.iterdir()}
     with RunLock(place.folder / "lock"):
         assert not remove(found, 30)
@@ -88,7 +88,7 @@ def test_one_that_is_being_made_stays(place):
 def test_one_that_was_continued_or_finished_since_it_was_listed_stays(place):
     _interrupt(place)
     _age(place.folder, 100)
-    (found,) = leftovers(place.folder.parent)
+    (found,) = unfinished_runs(place.folder.parent)
     _interrupt_later = Notes(on_chunk=lambda chunk: (_ for _ in ()).throw(KeyboardInterrupt) if chunk == 3 else None)
     with pytest.raises(KeyboardInterrupt):
         place.dub(notes=_interrupt_later)
@@ -103,4 +103,4 @@ def test_one_that_was_continued_or_finished_since_it_was_listed_stays(place):
 def test_a_folder_that_is_none_of_ours_is_not_touched(tmp_path, content):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "run.json").write_text(content)
-    assert leftovers(tmp_path) == []
+    assert unfinished_runs(tmp_path) == []

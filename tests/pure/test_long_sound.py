@@ -14,8 +14,8 @@ import torch
 from infinitetalk_core import scratch as scratch_module
 from infinitetalk_core.audio.reading import read_sound
 from infinitetalk_core.audio.sound import Sound, check_sound
+from infinitetalk_core.disk_buffer import RowWriter, Spool
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.scratch import RowWriter, Spool
 
 RATE = 16000
 

@@ -23,7 +23,7 @@ from infinitetalk_core.audio.sound import Sound, mix, place, resample_mono, to_m
 from infinitetalk_core.audio.voice import prepare_voice
 from infinitetalk_core.audio.wav2vec import Limits
 from infinitetalk_core.audio.windows import speech_windows
-from infinitetalk_core.scratch import StoredRows
+from infinitetalk_core.disk_buffer import DiskTensor
 from infinitetalk_core.speech import Timing, encode_speakers, encode_speech
 from tests.support.speech import tiny_wav2vec
 
@@ -47,7 +47,7 @@ def test_features_on_the_disk_are_those_in_memory_to_the_bit(tmp_path, seconds, 
     encoder = tiny_wav2vec(by_layer=by_layer, limits=Limits(segment=segment, window=40, overlap=20, fade=4))
     sound = noise(seconds)
     whole, stored = encoder.encode(sound), encoder.encode(sound, scratch=tmp_path)
-    assert isinstance(stored, StoredRows) and stored.shape == whole.shape and len(stored) == len(whole)
+    assert isinstance(stored, DiskTensor) and stored.shape == whole.shape and len(stored) == len(whole)
     start = data.draw(st.integers(0, len(whole) - 1))
     length = data.draw(st.integers(1, 100))  # also beyond the end, where the last ones are mirrored
     for frames in ((0, len(whole)), (start, length)):

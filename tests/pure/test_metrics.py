@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from infinitetalk_core.chunks.color import rgb_to_lab
-from infinitetalk_core.chunks.reference import Picking, Policy
-from infinitetalk_core.metrics.chunk import colour_distance, seam, sharpness
+from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
+from infinitetalk_core.metrics.chunk import color_distance, seam, sharpness
 from infinitetalk_core.video.source import PictureBatch
 from tests.support.models import PlainModels, make_job, run_and_measure
 
@@ -23,10 +23,10 @@ def test_seam_is_the_join_in_usual_steps():
     assert seam(frames[0], frames[:1]) == 0.0
 
 
-def test_colour_distance_is_in_lab():
+def test_color_distance_is_in_lab():
     dark, light = (rgb_to_lab(torch.full((8, 8, 3), grey)) for grey in (0.4663, 0.5682))
-    assert colour_distance(dark, dark) == 0
-    assert colour_distance(dark, light) == pytest.approx(10.0, abs=0.2), "L 50 and L 60"
+    assert color_distance(dark, dark) == 0
+    assert color_distance(dark, light) == pytest.approx(10.0, abs=0.2), "L 50 and L 60"
 
 
 def test_sharpness_falls_with_blur():
@@ -39,12 +39,12 @@ def test_sharpness_falls_with_blur():
 def test_a_run_reports_each_chunk():
     torch.manual_seed(0)
     source = PictureBatch(torch.full((40, 32, 48, 3), 0.5))
-    job = make_job(source, 40, Picking(Policy.CHUNK_START), (20,))
+    job = make_job(source, 40, ReferenceSettings(Policy.CHUNK_START), (20,))
     _, numbers = run_and_measure(job, PlainModels(level=0.25))
     assert [m.chunk for m in numbers] == list(range(1, len(job.plan) + 1))
     assert [m.seam is None for m in numbers] == [planned.chunk.context == 0 for planned in job.plan]
     assert all(m.outside_drift is None for m in numbers)
-    assert numbers[1].colour_drift > 20
+    assert numbers[1].color_drift > 20
     assert "seam" in str(numbers[1])
     assert "a new shot" in str(numbers[0])
     assert numbers[1].to_json()["chunk"] == 2

@@ -24,7 +24,7 @@ def test_the_video_itself_does_not_drift():
     curve = drift_curve(video, video, plan_chunks(60, 13, 5), still_pixels(video))
     assert len(curve.chunks) == len(plan_chunks(60, 13, 5))
     assert all(value == 0 for chunk in curve.to_json() for value in chunk.values())
-    assert curve.slope("colour") == 0
+    assert curve.slope("color") == 0
 
 
 def test_what_stands_still_is_background():
@@ -44,11 +44,11 @@ def test_a_wall_that_darkens_steadily_has_a_slope():
         dark[written.start : written.stop] -= 0.01 * chunk.index
     curve = drift_curve(dark, video, plan, background)
     assert curve.slope("background_difference") == pytest.approx(2.55, rel=0.01)
-    assert curve.slope("colour") == pytest.approx(curve.slope("background"), rel=0.1)
+    assert curve.slope("color") == pytest.approx(curve.slope("background"), rel=0.1)
     assert curve.mean("background") > 3
 
 
-def test_a_pose_is_no_drift_of_identity_but_another_colour_is():
+def test_a_pose_is_no_drift_of_identity_but_another_color_is():
     video = scene(8)
     background = still_pixels(scene(30))
     elsewhere = video[[2, 3, 0, 1, 2, 3, 0, 1]]
@@ -63,7 +63,7 @@ def test_one_picture_stands_for_all_times():
     video = scene(20)
     measured = drift(video, video[0])
     assert measured.background is None
-    assert measured.colour < 0.01
+    assert measured.color < 0.01
     assert drift_curve(video, video[0], plan_chunks(20, 13, 5)).slope("background") is None
 
 

@@ -34,7 +34,7 @@ def test_a_perfect_dub_has_perfect_numbers(speakers):
     assert numbers.shuffled is not None
     assert abs(numbers.shuffled) < 0.3
     assert numbers.drift.mean("background") < 1
-    assert abs(numbers.drift.slope("colour")) < 0.3
+    assert abs(numbers.drift.slope("color")) < 0.3
     assert numbers.camera.shift < 0.2
     assert 0.8 < numbers.sharpness < 1.2
     assert len(numbers.seams) == len(PLAN) - 1
@@ -50,7 +50,7 @@ def test_each_fault_shows_in_its_number(speakers):
     drifted, blurred, rigid = (
         measure_video(Dubbed(video, source, truth, PLAN, AT)) for video in ((dubbed + tint).clamp(0, 1), soft, source)
     )
-    assert drifted.drift.slope("colour") > 1 > 5 * abs(good.drift.slope("colour"))
+    assert drifted.drift.slope("color") > 1 > 5 * abs(good.drift.slope("color"))
     assert drifted.drift.slope("background_difference") > 2
     assert blurred.sharpness < 0.5 * good.sharpness
     assert rigid.sync.correlation < 0.5

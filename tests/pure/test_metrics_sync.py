@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d
 
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.metrics.landmarks import landmark_opening
-from infinitetalk_core.metrics.sync import MOUTH_COLOUR, correlation, mouth_opening, shuffled, sync
+from infinitetalk_core.metrics.sync import MOUTH_COLOR, correlation, mouth_opening, shuffled, sync
 
 MEDIA = Path(__file__).parents[2].parent / "shared" / "media"
 
@@ -21,7 +21,7 @@ def wave(frames: int, seed: int = 0) -> np.ndarray:
 
 
 def through_a_codec(frames: torch.Tensor, shift: float) -> torch.Tensor:
-    """Softer, noisier, and of slightly other colours."""
+    """Softer, noisier, and of slightly other colors."""
     row = torch.tensor([1.0, 2, 1]) / 4
     soft = conv2d(frames.permute(0, 3, 1, 2), (row[:, None] * row).expand(3, 1, 3, 3), padding=1, groups=3)
     noise = torch.randn(frames.shape, generator=torch.Generator().manual_seed(0)) * 4 / 255
@@ -75,7 +75,7 @@ def test_the_mouth_of_unseen_speakers_is_read_from_pixels():
     from infinitetalk_core.training.characters import MOUTH_INTERIOR
     from tests.support.drawn_speakers import UNSEEN, draw, made_up_voice, true_camera
 
-    assert MOUTH_COLOUR == MOUTH_INTERIOR
+    assert MOUTH_COLOR == MOUTH_INTERIOR
     for number in range(16):
         voice = made_up_voice(75, number)
         camera = true_camera(number, 75)[0] if number % 2 else None

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infinitetalk_core.chunks.dub import dub
-from infinitetalk_core.chunks.job import ColourHold
+from infinitetalk_core.chunks.job import ColorHold
 from infinitetalk_core.chunks.pinned import Pinned, latent_mask, soften
-from infinitetalk_core.chunks.reference import Picking, Policy
+from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.video.source import PictureBatch
 from tests.support.models import PlainModels, make_job, run_and_measure
@@ -23,7 +23,7 @@ def source(frames: int = 30) -> PictureBatch:
 
 def run(masks: torch.Tensor, feather: float = 0.0, total: int = 25):
     clip = source()
-    job = make_job(clip, total, Picking(Policy.CHUNK_START), pinned=Pinned(masks, feather))
+    job = make_job(clip, total, ReferenceSettings(Policy.CHUNK_START), pinned=Pinned(masks, feather))
     models = PlainModels()
     frames, metrics = run_and_measure(job, models)
     return clip, models, frames, metrics
@@ -38,7 +38,7 @@ def test_a_mask_of_zeros_gives_the_source_itself():
 def test_a_mask_of_ones_pins_nothing():
     clip, models, frames, _ = run(torch.ones(1, 32, 48))
     free = PlainModels()
-    plain = torch.cat([f.frames for f in dub(make_job(clip, 25, Picking(Policy.CHUNK_START)), free)])
+    plain = torch.cat([f.frames for f in dub(make_job(clip, 25, ReferenceSettings(Policy.CHUNK_START)), free)])
     assert torch.equal(frames, plain)
     assert all((c.free == 1).all() for c in models.seen)
 
@@ -93,14 +93,14 @@ class PerfectModels(PlainModels):
 
 
 def test_light_that_changes_within_a_chunk_is_followed_inside_the_mask():
-    """Colours are held to the source of each moment, not to one frame: else the face keeps an older light."""
+    """Colors are held to the source of each moment, not to one frame: else the face keeps an older light."""
     light = torch.linspace(0.3, 0.9, 25)[:, None, None, None]
     torch.manual_seed(0)
     clip = PictureBatch((torch.rand(1, 4, 6, 3) * light).repeat_interleave(8, 1).repeat_interleave(8, 2))
     mask = torch.zeros(1, 32, 48)
     mask[:, 8:24, 16:32] = 1
-    options = {"pinned": Pinned(mask, 0.0), "colour": ColourHold(1.0)}
-    frames, _ = run_and_measure(make_job(clip, 25, Picking(Policy.CHUNK_START), **options), PerfectModels())
+    options = {"pinned": Pinned(mask, 0.0), "color": ColorHold(1.0)}
+    frames, _ = run_and_measure(make_job(clip, 25, ReferenceSettings(Policy.CHUNK_START), **options), PerfectModels())
     held = torch.stack([clip.frame(i) for i in range(25)])
     assert (frames - held).abs().mean(dim=(1, 2, 3)).max() < 0.03
 

@@ -11,9 +11,9 @@ from infinitetalk_core.chunks.dub import dub
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.reference import (
     AfterEnd,
-    Pick,
-    Picking,
     Policy,
+    ReferenceChoice,
+    ReferenceSettings,
     output_cuts,
     parse_times,
     pick_references,
@@ -41,8 +41,8 @@ def test_after_the_end_of_the_source(frame, length):
 
 def test_still_and_chunk_start():
     plan = plan_chunks(300)
-    still = pick_references(plan, Picking(Policy.STILL), 1000)
-    start = pick_references(plan, Picking(Policy.CHUNK_START), 1000)
+    still = pick_references(plan, ReferenceSettings(Policy.STILL), 1000)
+    start = pick_references(plan, ReferenceSettings(Policy.CHUNK_START), 1000)
     assert [p.frames for p in still] == [(0,)] * len(plan)
     assert [p.frames for p in start] == [(0,), (72,), (144,), (216,), (288,)]
 
@@ -52,8 +52,8 @@ def test_each_policy_looks_where_its_name_says():
     chunk = plan[2]
     first, last = chunk.start, chunk.start + chunk.length - 1
 
-    def pick(policy: Policy, **options) -> Pick:
-        return pick_references(plan, Picking(policy, **options), 2000)[2]
+    def pick(policy: Policy, **options) -> ReferenceChoice:
+        return pick_references(plan, ReferenceSettings(policy, **options), 2000)[2]
 
     for seed in range(20):
         (near,) = pick(Policy.NEIGHBOUR, seed=seed, radius_seconds=0.4).frames
@@ -65,16 +65,16 @@ def test_each_policy_looks_where_its_name_says():
         (far,) = pick(Policy.DISTANT, seed=seed).frames
         assert max(first - far, far - last) > 125
         assert all(0 < max(first - f, f - last) <= 25 for f in pick(Policy.ADAPTIVE, seed=seed).frames)
-    assert pick(Policy.FIRST_LAST) == Pick((first,), last=last)
-    assert pick(Policy.PREVIOUS_OUTPUT) == Pick((first,), previous=True)
+    assert pick(Policy.FIRST_LAST) == ReferenceChoice((first,), last=last)
+    assert pick(Policy.PREVIOUS_OUTPUT) == ReferenceChoice((first,), previous=True)
 
 
 @pytest.mark.parametrize("policy", RANDOM)
 def test_a_seed_gives_the_same_picks_and_another_seed_others(policy):
     plan = plan_chunks(1000)
-    picks = [pick_references(plan, Picking(policy, seed=seed), 5000) for seed in (1, 1, 2)]
+    picks = [pick_references(plan, ReferenceSettings(policy, seed=seed), 5000) for seed in (1, 1, 2)]
     assert picks[0] == picks[1] != picks[2]
-    assert pick_references(plan[5:], Picking(policy, seed=1), 5000) == picks[0][5:], "each chunk alone"
+    assert pick_references(plan[5:], ReferenceSettings(policy, seed=1), 5000) == picks[0][5:], "each chunk alone"
 
 
 @settings(deadline=None)
@@ -89,7 +89,7 @@ def test_a_seed_gives_the_same_picks_and_another_seed_others(policy):
 def test_no_policy_leaves_the_source_or_the_shot(policy, after_end, length, total, source_cuts, seed):
     source_cuts = [c for c in source_cuts if c < length]
     plan = plan_chunks(total, 13, 5, output_cuts(total, source_cuts, length, after_end))
-    picking = Picking(policy, after_end, seed=seed, times_seconds=(0.0,) * len(plan))
+    picking = ReferenceSettings(policy, after_end, seed=seed, times_seconds=(0.0,) * len(plan))
     picks = pick_references(plan, picking, length, source_cuts)
     assert len(picks) == len(plan)
 
@@ -122,13 +122,13 @@ def test_cuts_come_back_when_the_source_plays_backwards():
 def test_by_hand():
     plan = plan_chunks(100, 13, 5)
     times = tuple(i * 0.5 for i in range(len(plan)))
-    picks = pick_references(plan, Picking(Policy.BY_HAND, times_seconds=times), 500)
+    picks = pick_references(plan, ReferenceSettings(Policy.BY_HAND, times_seconds=times), 500)
     assert [p.frames[0] for p in picks[:4]] == [0, 12, 25, 37]
     with pytest.raises(InputError, match=r"2 reference times are given, but the speech needs 12 chunks"):
-        pick_references(plan, Picking(Policy.BY_HAND, times_seconds=(0.0, 1.0)), 500)
+        pick_references(plan, ReferenceSettings(Policy.BY_HAND, times_seconds=(0.0, 1.0)), 500)
     for bad in (-1.0, 20.5, float("nan")):
         with pytest.raises(InputError, match=r"reference time 1 is .* outside the source, which lasts 20 s"):
-            pick_references(plan, Picking(Policy.BY_HAND, times_seconds=(bad,) * 20), 500)
+            pick_references(plan, ReferenceSettings(Policy.BY_HAND, times_seconds=(bad,) * 20), 500)
 
 
 def test_times_as_people_write_them():
@@ -141,7 +141,7 @@ def test_times_as_people_write_them():
 @pytest.mark.parametrize("options", [{"control": 1.5}, {"control": -0.1}, {"radius_seconds": 0}])
 def test_settings_that_mean_nothing(options):
     with pytest.raises(InputError):
-        Picking(Policy.ADAPTIVE, **options)
+        ReferenceSettings(Policy.ADAPTIVE, **options)
 
 
 def grey_ramp(frames: int) -> PictureBatch:
@@ -149,14 +149,14 @@ def grey_ramp(frames: int) -> PictureBatch:
     return PictureBatch((torch.arange(frames) / frames)[:, None, None, None].expand(-1, 32, 48, 3).contiguous())
 
 
-def looked_at(models: PlainModels) -> list[float]:
+def reference_frames(models: PlainModels) -> list[float]:
     return [round(c.picture.mean().item(), 2) for c in models.seen]
 
 
 @pytest.mark.parametrize("policy", [Policy.DISTANT, Policy.NEIGHBOUR, Policy.BY_HAND])
 def test_a_video_opens_with_the_source_at_that_moment_whatever_it_looks_at(policy):
     models = PlainModels()
-    picking = Picking(policy, times_seconds=(3.0,) * 9)
+    picking = ReferenceSettings(policy, times_seconds=(3.0,) * 9)
     list(dub(make_job(grey_ramp(100), 20, picking), models))
     first = models.seen[0]
     assert first.picture.mean() > 0.1, "it looks elsewhere"
@@ -170,37 +170,37 @@ def test_neighbours_lie_outside_the_chunk_also_where_the_source_starts_again(aft
     shown = set(shown_frames(chunk, 200, after_end))
     for seed in range(40):
         for policy in (Policy.NEIGHBOUR, Policy.ADAPTIVE):
-            pick = pick_references(plan, Picking(policy, after_end, seed=seed), 200)[2]
+            pick = pick_references(plan, ReferenceSettings(policy, after_end, seed=seed), 200)[2]
             assert not set(pick.frames) & shown
 
 
 def test_picks_of_an_hour_are_quick():
     plan = plan_chunks(90_000)
     for policy in RANDOM:
-        assert len(pick_references(plan, Picking(policy), 90_000)) == len(plan)
+        assert len(pick_references(plan, ReferenceSettings(policy), 90_000)) == len(plan)
 
 
 def test_adaptive_takes_the_neighbour_by_its_likeness_to_the_context():
     """The video that is made is grey 0.25: the most alike neighbour is the one nearest to that."""
     source = grey_ramp(100)
     for control, order in ((0.0, min), (1.0, max)):
-        job = make_job(source, 50, Picking(Policy.ADAPTIVE, control=control, radius_seconds=1.0))
+        job = make_job(source, 50, ReferenceSettings(Policy.ADAPTIVE, control=control, radius_seconds=1.0))
         models = PlainModels(level=0.25)
         list(dub(job, models))
-        for chosen, pick in zip(looked_at(models)[1:], [p.pick for p in job.plan[1:]], strict=True):
+        for chosen, pick in zip(reference_frames(models)[1:], [p.pick for p in job.plan[1:]], strict=True):
             want = order(pick.frames, key=lambda f: abs(f / 100 - 0.25))
             assert chosen == pytest.approx(want / 100, abs=0.011)
 
 
 def test_previous_output_looks_at_what_was_made():
     models = PlainModels(level=0.75)
-    list(dub(make_job(grey_ramp(100), 40, Picking(Policy.PREVIOUS_OUTPUT)), models))
-    assert looked_at(models) == [0.0] + [0.75] * (len(models.seen) - 1)
+    list(dub(make_job(grey_ramp(100), 40, ReferenceSettings(Policy.PREVIOUS_OUTPUT)), models))
+    assert reference_frames(models) == [0.0] + [0.75] * (len(models.seen) - 1)
 
 
 def test_first_and_last_are_both_in_z2_and_in_the_mask():
     models = PlainModels()
-    list(dub(make_job(grey_ramp(100), 20, Picking(Policy.FIRST_LAST)), models))
+    list(dub(make_job(grey_ramp(100), 20, ReferenceSettings(Policy.FIRST_LAST)), models))
     conditioning = models.seen[1]
     z2, mask = conditioning.reference, conditioning.mask
     assert mask[0, 0, :, 0, 0].tolist() == [1, 0, 0, 0]
@@ -212,7 +212,7 @@ def test_first_and_last_are_both_in_z2_and_in_the_mask():
 
 def test_context_does_not_cross_a_cut():
     models = PlainModels(level=0.75)
-    job = make_job(grey_ramp(100), 40, Picking(Policy.CHUNK_START), (20,))
+    job = make_job(grey_ramp(100), 40, ReferenceSettings(Policy.CHUNK_START), (20,))
     chunks = list(dub(job, models))
     assert sum(len(c.frames) for c in chunks) == 40
     (fresh,) = [c for c in models.seen if c.chunk.start == 20]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.redo import AfterRedo, ChunkOverride, parse_redo
-from infinitetalk_core.chunks.reference import Pick, PlannedChunk
+from infinitetalk_core.chunks.reference import PlannedChunk, ReferenceChoice
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.runs.lock import RunLock
-from infinitetalk_core.runs.steps import plan_steps
+from infinitetalk_core.runs.tasks import plan_tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,11 +30,11 @@ ROOT = Path(__file__).parents[2]
 )
 def test_an_override_changes_exactly_what_comes_from_it(total, cuts, redone, after_redo):
     chunks = plan_chunks(total, 29, 5, [cut for cut in cuts if cut < total])
-    plan = [PlannedChunk(chunk, Pick((0,)), chunk.index) for chunk in chunks]
+    plan = [PlannedChunk(chunk, ReferenceChoice((0,)), chunk.index) for chunk in chunks]
     redone %= len(plan)
-    plain = plan_steps(plan, {}, after_redo)
-    taken = plan_steps(plan, {redone: ChunkOverride(7, 3)}, after_redo)
-    assert taken[redone].planned == PlannedChunk(chunks[redone], Pick((3,)), 7 + redone)
+    plain = plan_tasks(plan, {}, after_redo)
+    taken = plan_tasks(plan, {redone: ChunkOverride(7, 3)}, after_redo)
+    assert taken[redone].planned == PlannedChunk(chunks[redone], ReferenceChoice((3,)), 7 + redone)
     assert len({step.recipe for step in plain}) == len(plan)
     changed = {i for i, (a, b) in enumerate(zip(plain, taken, strict=True)) if a != b}
     shot_end = next((i for i in range(redone + 1, len(plan)) if chunks[i].context == 0), len(plan))

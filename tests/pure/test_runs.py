@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infinitetalk_core.chunks.redo import AfterRedo
-from infinitetalk_core.chunks.reference import Picking, Policy
+from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.runs.disk import SCRATCH
 from infinitetalk_core.runs.store import VERSION
@@ -365,7 +365,7 @@ def test_tails_do_not_fill_the_disk(tmp_path):
 def test_shots_begin_afresh_after_a_crash_too(tmp_path):
     def job():
         source = PictureBatch(torch.rand(45, 32, 48, 3, generator=torch.Generator().manual_seed(5)))
-        return small_job(40, source=source, picking=Picking(Policy.CHUNK_START), cuts=(14, 30))
+        return small_job(40, source=source, picking=ReferenceSettings(Policy.CHUNK_START), cuts=(14, 30))
 
     calm = Place(tmp_path / "a", job=job())
     calm.root.mkdir()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infinitetalk_core.chunks.dub import dub
-from infinitetalk_core.chunks.reference import Picking, Policy
+from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.sampling.schedule import shifted_sigmas
 from infinitetalk_core.sampling.sdedit import noised, parse_strengths, start_at
@@ -65,7 +65,7 @@ def moving_source(frames: int = 60) -> PictureBatch:
 
 def test_strength_zero_is_the_source_through_the_codec():
     source, models = moving_source(), PlainModels()
-    job = make_job(source, 13, Picking(Policy.CHUNK_START), sdedit=(0.0,))
+    job = make_job(source, 13, ReferenceSettings(Policy.CHUNK_START), sdedit=(0.0,))
     (finished,) = dub(job, models)
     want = models.decode(models.encode(torch.stack([source.frame(i) for i in range(13)])))
     torch.testing.assert_close(finished.frames, want)
@@ -83,7 +83,7 @@ def test_strength_one_reads_no_source_and_changes_nothing():
 
 def test_each_chunk_gets_its_own_slice_of_the_source_and_strength():
     source, models = moving_source(), PlainModels()
-    job = make_job(source, 40, Picking(Policy.CHUNK_START), sdedit=(0.9, 0.5))
+    job = make_job(source, 40, ReferenceSettings(Policy.CHUNK_START), sdedit=(0.9, 0.5))
     list(dub(job, models))
     assert [c.strength for c in models.seen] == [0.9, 0.5, 0.5, 0.5, 0.5]
     for c in models.seen:

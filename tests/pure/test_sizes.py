@@ -1,4 +1,4 @@
-"""The size of the video: trained sizes, multiples of 16, and pictures that keep their shape and colours."""
+"""The size of the video: trained sizes, multiples of 16, and pictures that keep their shape and colors."""
 
 from __future__ import annotations
 
@@ -85,6 +85,6 @@ def test_overbright_pixels_are_cut_not_wrapped():
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8, 3), (8, 8, 4), (8, 8), (0, 8, 3)])
-def test_what_is_not_one_colour_picture_is_refused(shape):
+def test_what_is_not_one_color_picture_is_refused(shape):
     with pytest.raises(InputError, match="picture must be"):
         fit_to(torch.zeros(shape), 16, 16)

@@ -1,4 +1,4 @@
-"""A frame of a video as a player shows it: the right way up, square pixels, the colours that were meant."""
+"""A frame of a video as a player shows it: the right way up, square pixels, the colors that were meant."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_pixels_that_are_not_square_are_made_square(tmp_path):
 @pytest.mark.parametrize("matrix", ["bt709", "smpte170m", "bt2020nc"])
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("pixels", ["yuv444p", "yuv420p10le"])
-def test_colours_are_those_that_were_meant(tmp_path, matrix, full, pixels):
-    """Solid colours, turned into YUV by the textbook, in every matrix and range."""
+def test_colors_are_those_that_were_meant(tmp_path, matrix, full, pixels):
+    """Solid colors, turned into YUV by the textbook, in every matrix and range."""
     red, blue = {"bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114), "bt2020nc": (0.2627, 0.0593)}[matrix]
     depth = 10 if "10" in pixels else 8
-    for colour in [(0.8, 0.2, 0.1), (0.1, 0.7, 0.3), (0.2, 0.1, 0.9), (0.5, 0.5, 0.5)]:
-        r, g, b = colour
+    for color in [(0.8, 0.2, 0.1), (0.1, 0.7, 0.3), (0.2, 0.1, 0.9), (0.5, 0.5, 0.5)]:
+        r, g, b = color
         luma = red * r + (1 - red - blue) * g + blue * b
         chroma = ((b - luma) / (2 * (1 - blue)), (r - luma) / (2 * (1 - red)))
         top = 2**depth - 1
@@ -78,8 +78,8 @@ def test_colours_are_those_that_were_meant(tmp_path, matrix, full, pixels):
             frame.colorspace, frame.color_range = context.colorspace, context.color_range
             container.mux([*stream.encode(frame), *stream.encode(None)])
         with VideoFile(path) as video:
-            error = (video.frame(0)[24, 32] - torch.tensor(colour)).abs().max().item()
-        assert error < 2.5 / 255, f"{colour} came back {error * 255:.1f} levels off"
+            error = (video.frame(0)[24, 32] - torch.tensor(color)).abs().max().item()
+        assert error < 2.5 / 255, f"{color} came back {error * 255:.1f} levels off"
 
 
 @pytest.mark.parametrize(("curve", "name"), [(16, "PQ"), (18, "HLG"), (1, None)])

@@ -166,7 +166,7 @@ def test_one_picture_is_a_still():
     [
         ((0, 4, 4, 3), 25, "at least one"),
         ((4, 4, 3), 25, "count, height, width"),
-        ((2, 4, 4, 4), 25, "3 colours"),
+        ((2, 4, 4, 4), 25, "3 colors"),
         ((2, 4, 4, 3), 0, "above 0, got 0"),
         ((2, 4, 4, 3), float("nan"), "above 0, got nan"),
     ],

@@ -11,9 +11,9 @@ import torch
 
 from infinitetalk_core.audio.sound import Sound, lay_out, mix, place
 from infinitetalk_core.chunks.speaker_masks import Box, areas_of
+from infinitetalk_core.disk_buffer import DiskTensor, RowWriter
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.fingerprint import describe, tensor_fingerprint
-from infinitetalk_core.scratch import RowWriter, StoredRows
 from infinitetalk_core.speech import EncodedVoice, Speech, Timing, encode_speakers, encode_speech
 
 RATE = 16000
@@ -116,11 +116,11 @@ def test_last_bits_of_the_features_do_not_make_another_speech():
 
 
 def test_features_in_a_file_are_known_as_those_in_memory(monkeypatch, tmp_path):
-    monkeypatch.setattr("infinitetalk_core.scratch.KEPT_BYTES", 1000)
+    monkeypatch.setattr("infinitetalk_core.disk_buffer.KEPT_BYTES", 1000)
     features = torch.randn(700, 2, 5)
     writer = RowWriter(tuple(features.shape), tmp_path)
     writer.append(features)
-    assert isinstance(writer.rows(), StoredRows)
+    assert isinstance(writer.rows(), DiskTensor)
     speech = Speech((features,), tone(28.0))
     assert describe(speech) == describe(replace(speech, voices=(writer.rows(),)))
     features[699, 1, 4] += 1e-3

@@ -10,9 +10,9 @@ pytest.importorskip("espeakng_loader", reason="training needs espeakng_loader")
 
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.chunks.dub import dub
-from infinitetalk_core.chunks.job import ColourHold, Job, Reference, Sampling
+from infinitetalk_core.chunks.job import ColorHold, Job, Reference, Sampling
 from infinitetalk_core.chunks.plan import Chunk
-from infinitetalk_core.chunks.reference import Pick, Picking, PlannedChunk, Policy
+from infinitetalk_core.chunks.reference import PlannedChunk, Policy, ReferenceChoice, ReferenceSettings
 from infinitetalk_core.speech import Speech, encode_speech
 from infinitetalk_core.training import dataset
 from infinitetalk_core.training.articulation import articulate
@@ -58,11 +58,11 @@ def test_a_sample_is_what_the_sampler_would_be_given(samples):
     features = encode_speech(heard, utterance.sound).voices[0]
     for number in range(len(samples)):
         start = round(samples.speech[number, 4, 2, 0, 0].item() * 100) - 4
-        planned = PlannedChunk(Chunk(0, start, 13, 0, 13), Pick((start,)), seed=0)
+        planned = PlannedChunk(Chunk(0, start, 13, 0, 13), ReferenceChoice((start,)), seed=0)
         job = Job(
             speech=Speech((features,), utterance.sound),
-            reference=Reference(video, 32, 32, Picking(Policy.CHUNK_START)),
-            sampling=Sampling(chunk_frames=13, context_frames=5, colour=ColourHold(0.0)),
+            reference=Reference(video, 32, 32, ReferenceSettings(Policy.CHUNK_START)),
+            sampling=Sampling(chunk_frames=13, context_frames=5, color=ColorHold(0.0)),
         )
         models = PlainModels()
         list(dub(job, models, plan=[planned]))

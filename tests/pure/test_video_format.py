@@ -1,4 +1,4 @@
-"""Every format an artist can choose: its colours, its joins, and the same file each time."""
+"""Every format an artist can choose: its colors, its joins, and the same file each time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def form(request) -> VideoFormat:
 
 
 def _ramp(frames: int, seed: int = 0) -> torch.Tensor:
-    """Frames that grow brighter, with soft colours of their own."""
+    """Frames that grow brighter, with soft colors of their own."""
     coarse = torch.rand(1, 3, 4, 6, generator=torch.Generator().manual_seed(seed))
     soft = torch.nn.functional.interpolate(coarse, (64, 96), mode="bilinear")[0].permute(1, 2, 0)
     return 0.2 + 0.3 * soft + torch.linspace(0, 0.4, frames)[:, None, None, None]
@@ -47,7 +47,7 @@ def _write(path: Path, form: VideoFormat, parts: list[torch.Tensor], sound: byte
             writer.append(encode_segment(part, form))
 
 
-def test_a_player_is_told_the_codec_and_the_colours(tmp_path, form):
+def test_a_player_is_told_the_codec_and_the_colors(tmp_path, form):
     _write(tmp_path / "v.mp4", form, [_ramp(9)])
     with av.open(str(tmp_path / "v.mp4")) as file:
         stream = file.streams.video[0]
@@ -62,7 +62,7 @@ def test_a_player_is_told_the_codec_and_the_colours(tmp_path, form):
 
 
 @pytest.mark.parametrize("lengths", [(75,), (40, 1, 2, 3, 29)])
-def test_however_it_is_cut_into_chunks_every_picture_has_its_time_and_its_colours(tmp_path, form, lengths):
+def test_however_it_is_cut_into_chunks_every_picture_has_its_time_and_its_colors(tmp_path, form, lengths):
     video = _ramp(75)
     silence = encode_sound(Sound(torch.zeros(1, 48000), 16000))
     _write(tmp_path / "v.mp4", form, list(video.split(list(lengths))), silence)

@@ -11,8 +11,8 @@ from torch import Tensor
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.chunks.conditioning import ChunkConditioning
 from infinitetalk_core.chunks.dub import dub
-from infinitetalk_core.chunks.job import ColourHold, Job, Reference, Sampling
-from infinitetalk_core.chunks.reference import Picking
+from infinitetalk_core.chunks.job import ColorHold, Job, Reference, Sampling
+from infinitetalk_core.chunks.reference import ReferenceSettings
 from infinitetalk_core.metrics.chunk import ChunkMetrics, measure
 from infinitetalk_core.sampling.euler import pin
 from infinitetalk_core.speech import Speech
@@ -26,19 +26,19 @@ class PlainModels:
     seen: list[ChunkConditioning] = field(default_factory=list)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """(F, H, W, 3) → (1, 16, T, h, w): the colour in three channels, the others zero."""
+        """(F, H, W, 3) → (1, 16, T, h, w): the color in three channels, the others zero."""
         small = reduce(frames, "f (h p) (w q) c -> c f h w", "mean", p=8, q=8)
         latents = torch.cat([small[:, :1], reduce(small[:, 1:], "c (t n) h w -> c t h w", "mean", n=4)], dim=1)
         return torch.cat([latents, torch.zeros(13, *latents.shape[1:])])[None]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The opposite: blocks of one colour."""
+        """The opposite: blocks of one color."""
         large = repeat(latents[0, :3], "c t h w -> c t (h p) (w q)", p=8, q=8)
         frames = torch.cat([large[:, :1], repeat(large[:, 1:], "c t h w -> c (t n) h w", n=4)], dim=1)
         return rearrange(frames, "c f h w -> f h w c")
 
-    def see(self, picture: Tensor) -> Tensor:
-        """The picture's mean colour."""
+    def encode_image(self, picture: Tensor) -> Tensor:
+        """The picture's mean color."""
         return picture.mean(dim=(0, 1))
 
     def denoise(self, conditioning: ChunkConditioning, after_step) -> Tensor:
@@ -51,13 +51,15 @@ class PlainModels:
         return pin(latents, conditioning.context)
 
 
-def make_job(source, total: int, picking: Picking | None = None, cuts: tuple[int, ...] = (), **options) -> Job:
-    """A run of `total` frames of 32 x 48 in chunks of 13 with 5 context frames, silent, colours not held, joins not
+def make_job(
+    source, total: int, picking: ReferenceSettings | None = None, cuts: tuple[int, ...] = (), **options
+) -> Job:
+    """A run of `total` frames of 32 x 48 in chunks of 13 with 5 context frames, silent, colors not held, joins not
     faded. options: of `Sampling`."""
-    plain = {"chunk_frames": 13, "context_frames": 5, "colour": ColourHold(0.0), "seam_fade": 0}
+    plain = {"chunk_frames": 13, "context_frames": 5, "color": ColorHold(0.0), "seam_fade": 0}
     return Job(
         speech=Speech((torch.zeros(total, 1, 2),), Sound(torch.zeros(1, total * 640), 16000)),
-        reference=Reference(source, 32, 48, picking or Picking(), cuts),
+        reference=Reference(source, 32, 48, picking or ReferenceSettings(), cuts),
         sampling=Sampling(**{**plain, **options}),
     )
 

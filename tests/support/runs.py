@@ -15,11 +15,11 @@ from torch import Tensor
 
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.chunks.conditioning import ChunkConditioning
-from infinitetalk_core.chunks.job import ColourHold, Job, Output
+from infinitetalk_core.chunks.job import ColorHold, Job, Output
 from infinitetalk_core.chunks.redo import AfterRedo, Redo
 from infinitetalk_core.runs.disk import Disk
 from infinitetalk_core.runs.runner import Run
-from infinitetalk_core.runs.session import Outcome, Switches, Wanted, sit
+from infinitetalk_core.runs.session import Outcome, OutputSpec, Switches, execute_run
 from infinitetalk_core.runs.store import RunStore
 from infinitetalk_core.sampling.euler import pin
 from infinitetalk_core.video.format import VideoFormat
@@ -129,8 +129,8 @@ def portrait() -> PictureBatch:
 
 
 def small_job(total: int = TOTAL, **options: Any) -> Job:
-    """Colours held, as by default."""
-    job = make_job(options.pop("source", None) or portrait(), total, colour=ColourHold(0.7, over=1), **options)
+    """Colors held, as by default."""
+    job = make_job(options.pop("source", None) or portrait(), total, color=ColorHold(0.7, over=1), **options)
     sound = Sound(torch.sin(torch.arange(total * 640) * 0.05)[None] * 0.3, 16000)
     return replace(job, speech=replace(job.speech, sound=sound), output=Output(VideoFormat(crf=20)))
 
@@ -167,7 +167,7 @@ class Place:
         start_over: bool = False,
     ) -> Outcome:
         job = replace(self.job, redo=Redo(redo, after_redo))
-        wanted = Wanted(
+        wanted = OutputSpec(
             made_of=self.made_of,
             place=self.name,
             root=self.root,
@@ -179,7 +179,9 @@ class Place:
             ),
         )
         switches = Switches(start_over, self.keep or bool(redo))
-        return sit(self.folder, wanted, lambda store: Run(job, self.models, store), notes or Notes(), switches, disk)
+        return execute_run(
+            self.folder, wanted, lambda store: Run(job, self.models, store), notes or Notes(), switches, disk
+        )
 
     def videos(self) -> list[str]:
         return sorted(path.name for path in self.root.glob("*.mp4"))

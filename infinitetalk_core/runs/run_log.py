@@ -30,7 +30,7 @@ class _Collector(logging.Handler):
             self.texts.append(text)
 
 
-class Sittings:
+class RunLog:
     """Notes the present sitting in the manifest. `entries` are all of the run, this one last."""
 
     def __init__(self, store: RunStore, continued_at: int) -> None:

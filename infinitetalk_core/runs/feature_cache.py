@@ -23,8 +23,8 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from ..scratch import StoredRows
-from ..speech import Voice
+from ..disk_buffer import DiskTensor
+from ..speech import SpeechFeatures
 from .disk import Disk
 
 SUFFIX = ".voice"
@@ -38,7 +38,7 @@ DAY_SECONDS = 86400.0
 log = logging.getLogger("infinitetalk")
 
 
-class KeptVoice(StoredRows):
+class CachedFeatures(DiskTensor):
     """Features that are read from their file, a few rows at a time. end: what `_check` found in it."""
 
     def __init__(self, file: IO[bytes], end: _End, path: Path) -> None:
@@ -67,21 +67,21 @@ class KeptVoice(StoredRows):
             self._path.unlink()
 
 
-class KeptVoices:
+class FeatureCache:
     """The folder of them. most_bytes: what they may take, or one voice that takes more; who was needed last stays."""
 
     def __init__(self, folder: Path, most_bytes: int = MOST_BYTES, disk: Disk | None = None) -> None:
         self.folder, self._most, self._disk = folder, most_bytes, disk or Disk()
 
-    def heard(self, key: str, hear: Callable[[], Voice]) -> Voice:
-        """The features (F, layers, channels) that are kept under `key`, or what `hear` gives, which is kept then.
+    def get_or_encode(self, key: str, encode: Callable[[], SpeechFeatures]) -> SpeechFeatures:
+        """The features (F, layers, channels) that are kept under `key`, or what `encode` gives, which is kept then.
 
         key: equal for equal features, good for a file name.
         """
         if (found := self._find(key)) is not None:
             log.info("InfiniteTalk: this voice was heard before; its features are read from %s", self.folder)
             return found
-        voice = hear()
+        voice = encode()
         try:
             self._keep(key, voice)
         except OSError as error:
@@ -104,7 +104,7 @@ class KeptVoices:
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{SUFFIX}"
 
-    def _find(self, key: str) -> KeptVoice | None:
+    def _find(self, key: str) -> CachedFeatures | None:
         path = self._path(key)
         try:
             file = path.open("rb", buffering=0)
@@ -114,7 +114,7 @@ class KeptVoices:
         if end is not None and end.key == key:
             with contextlib.suppress(OSError):
                 os.utime(path)  # needed now
-            return KeptVoice(file, end, path)
+            return CachedFeatures(file, end, path)
         file.close()
         what = "is damaged" if end is None else "is another voice's under this one's name"
         log.warning("InfiniteTalk: %s %s; the voice is heard again", path, what)
@@ -122,7 +122,7 @@ class KeptVoices:
             path.unlink()
         return None
 
-    def _keep(self, key: str, voice: Voice) -> None:
+    def _keep(self, key: str, voice: SpeechFeatures) -> None:
         self._disk.make_folder(self.folder)
         self._make_room(prod(voice.shape) * 4 + END_BYTES)
         self._disk.write(self._path(key), _content(key, voice))
@@ -168,7 +168,7 @@ class _End:
         return _End(found["key"], tuple(found["shape"]), found["crc32"])
 
 
-def _content(key: str, voice: Voice) -> Iterator[bytes]:
+def _content(key: str, voice: SpeechFeatures) -> Iterator[bytes]:
     """The file, in parts."""
     checksum = 0
     for start in range(0, len(voice), ROWS_AT_ONCE):

@@ -43,7 +43,7 @@ def write_all(file: IO[bytes], numbers: Floats, folder: Path) -> None:
         raise disk_error(folder, error) from error
 
 
-class StoredRows:
+class DiskTensor:
     """float32 rows of one shape, in memory or in a nameless file, read a few at a time.
 
     A file is read and not mapped: pages of a mapped one count as this process's memory, which is to stay flat. Threads
@@ -103,12 +103,12 @@ class RowWriter:
             write_all(self._file, rows.numpy(), self._folder)
         self._count += len(rows)
 
-    def rows(self) -> Tensor | StoredRows:
+    def rows(self) -> Tensor | DiskTensor:
         """All of them: a tensor, or what reads like one row by row."""
         if self._tensor is not None:
             return self._tensor
         assert self._file is not None
-        return StoredRows(self._file, self._shape)
+        return DiskTensor(self._file, self._shape)
 
 
 class Spool:
@@ -149,7 +149,7 @@ class Spool:
         return mapped.view(np.ndarray)
 
 
-class Planes:
+class ChannelBuffer:
     """Rows of float32 numbers, such as the channels of a sound, that grow side by side and are wanted as one array.
 
     folder: where to put them once all together are more than 256 MB; None keeps everything in memory.

@@ -19,7 +19,7 @@ DAY_SECONDS = 86400.0
 
 
 @dataclass(frozen=True)
-class Leftover:
+class UnfinishedRun:
     """A run that is not finished. video: the file that it was to become; days: since anything in it was written."""
 
     folder: Path
@@ -31,7 +31,7 @@ class Leftover:
         return f"{self.folder.name}: {self.video}, {self.size_bytes / 1e9:.2f} GB, {self.days:.1f} days old"
 
 
-def leftovers(runs: Path, now: float | None = None) -> list[Leftover]:
+def unfinished_runs(runs: Path, now: float | None = None) -> list[UnfinishedRun]:
     """The unfinished runs in `runs`, the oldest first. What does not look like a run of ours is none."""
     now = time.time() if now is None else now
     found = []
@@ -44,11 +44,11 @@ def leftovers(runs: Path, now: float | None = None) -> list[Leftover]:
             files = [path.stat() for path in manifest.parent.iterdir() if path.is_file() and path.name != LOCK]
             days = (now - max(file.st_mtime for file in files)) / DAY_SECONDS
             size = sum(file.st_size for file in files)
-            found.append(Leftover(manifest.parent, str(notes.get("video", "?")), size, days))
+            found.append(UnfinishedRun(manifest.parent, str(notes.get("video", "?")), size, days))
     return sorted(found, key=lambda run: -run.days)
 
 
-def say_leftovers(found: Sequence[Leftover]) -> str:
+def describe_unfinished_runs(found: Sequence[UnfinishedRun]) -> str:
     """How many there are and what they take, in a sentence."""
     size = sum(run.size_bytes for run in found) / 1e9
     runs = "1 unfinished run takes" if len(found) == 1 else f"{len(found)} unfinished runs take"
@@ -56,7 +56,7 @@ def say_leftovers(found: Sequence[Leftover]) -> str:
     return f"{runs} {size:.2f} GB in output/infinitetalk_runs{oldest}"
 
 
-def remove(run: Leftover, older_than_days: float, now: float | None = None) -> bool:
+def remove(run: UnfinishedRun, older_than_days: float, now: float | None = None) -> bool:
     """Remove an unfinished run that nobody has written to for so long and nobody holds; whether it was removed.
 
     It is looked at again under its lock: somebody may have gone on with it, or finished it, in the meantime. A folder
@@ -64,7 +64,7 @@ def remove(run: Leftover, older_than_days: float, now: float | None = None) -> b
     """
     try:
         with RunLock(run.folder / LOCK):
-            again = {known.folder: known for known in leftovers(run.folder.parent, now)}.get(run.folder)
+            again = {known.folder: known for known in unfinished_runs(run.folder.parent, now)}.get(run.folder)
             if again is None or again.days < older_than_days:
                 return False
             # The manifest last: without it nobody would find the rest again.

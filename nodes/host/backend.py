@@ -26,7 +26,7 @@ from ...infinitetalk_core.sampling.sdedit import start_at
 from .adapter import check_backbone
 from .attention import attention_in_use, can_be_replaced, with_plain_attention
 from .guider import SpeechGuider
-from .memory import Room, with_second_try
+from .memory import MemoryMargin, retry_on_oom
 from .patchers import Patcher
 
 log = logging.getLogger("infinitetalk")
@@ -34,7 +34,7 @@ CLIP_TOKENS = (257, 1280)
 
 
 @dataclass(frozen=True)
-class Studio:
+class ComfyBackend:
     """The models of one run. Latents are the VAE's own, as everywhere in ComfyUI."""
 
     model: Patcher
@@ -46,7 +46,7 @@ class Studio:
     sampler: Any
     sigmas: Tensor
     camera: CameraControl | None = None
-    room: Room = field(default_factory=Room)
+    room: MemoryMargin = field(default_factory=MemoryMargin)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (F, H, W, 3) → latents (1, 16, T, h, w)."""
@@ -62,7 +62,7 @@ class Studio:
             )
         return frames
 
-    def see(self, picture: Tensor) -> Any | None:
+    def encode_image(self, picture: Tensor) -> Any | None:
         """CLIP tokens of a picture (H, W, 3), preprocessed as in training: ComfyUI's own way crops or antialiases."""
         vision = self.clip_vision
         if vision is None:
@@ -87,7 +87,7 @@ class Studio:
         Where memory does not suffice, it is made again with more of the weights in RAM.
         """
         make = partial(self._denoise, conditioning, after_step)
-        latents = with_second_try(make, self.model, self.room, conditioning.noise.shape)
+        latents = retry_on_oom(make, self.model, self.room, conditioning.noise.shape)
         # Not every sampler ends exactly on its last estimate.
         return pin(latents, conditioning.context)
 

@@ -6,7 +6,7 @@ import ctypes
 import sys
 
 
-def give_back_memory() -> None:
+def trim_heap() -> None:
     """Have glibc return what is free in its arenas to the system; elsewhere nothing.
 
     What a VAE takes and frees on the CPU in a chunk stays there otherwise, in ever other places, so that the process

@@ -12,13 +12,13 @@ from ..chunks.reference import PlannedChunk
 
 
 @dataclass(frozen=True)
-class Step:
+class ChunkTask:
     """A chunk to make. `recipe` is equal for equal results within a run; `before` is the step that it continues from,
     None where a shot begins."""
 
     planned: PlannedChunk
     recipe: str
-    before: Step | None = field(compare=False, repr=False)  # its recipe is part of this one's
+    before: ChunkTask | None = field(compare=False, repr=False)  # its recipe is part of this one's
 
     @property
     def chunk(self) -> Chunk:
@@ -31,16 +31,16 @@ class Step:
         return f"{self.chunk.index + 1:05}-{self.recipe}"
 
 
-def plan_steps(
+def plan_tasks(
     plan: Sequence[PlannedChunk], overrides: Mapping[int, ChunkOverride], after_redo: AfterRedo
-) -> list[Step]:
+) -> list[ChunkTask]:
     """The steps of the whole video.
 
     A chunk that continues from another one is another chunk, so one that is made again changes all that follow in its
     shot; with `AfterRedo.KEEP` they stay what they were, and so does their past.
     """
-    steps: list[Step] = []
-    plain_before: Step | None = None
+    steps: list[ChunkTask] = []
+    plain_before: ChunkTask | None = None
     for planned in plan:
         plain = _step(planned, None, plain_before)
         before = steps[-1] if steps and after_redo is AfterRedo.CONTINUE else plain_before
@@ -51,9 +51,9 @@ def plan_steps(
     return steps
 
 
-def _step(planned: PlannedChunk, override: ChunkOverride | None, before: Step | None) -> Step:
+def _step(planned: PlannedChunk, override: ChunkOverride | None, before: ChunkTask | None) -> ChunkTask:
     before = before if planned.chunk.context else None
     past = "" if before is None else before.recipe
     how = "" if override is None else f"{override.seed} {override.frame}"
     recipe = hashlib.sha256(f"{planned.chunk.index} {how} {past}".encode()).hexdigest()[:10]
-    return Step(planned if override is None else override.apply(planned), recipe, before)
+    return ChunkTask(planned if override is None else override.apply(planned), recipe, before)
