@@ -1,4 +1,4 @@
-"""The reference frame as CLIP vision was given it in training."""
+"""Preprocessing of the reference frame for CLIP vision, as in training."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def clip_pixels(
     mean: tuple[float, float, float] = CLIP_MEAN,
     std: tuple[float, float, float] = CLIP_STD,
 ) -> Tensor:
-    """(H, W, 3) in [0, 1] → normalised pixels (1, 3, size, size), float32 on the picture's device.
+    """Convert (H, W, 3) in [0, 1] to normalized pixels (1, 3, size, size), float32 on the picture's device.
 
-    The whole picture is squashed to a square, bicubic, without antialias, crop or clamp: other preprocessing
+    Resizes the whole picture to a square (bicubic) without antialias, crop or clamp: other preprocessing
     gives other tokens. Source: the reference's wan/modules/clip.py, CLIPModel.visual.
-    Raises InputError where the picture is not (H, W, 3).
+    Raises InputError if the picture is not (H, W, 3).
     """
     if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
         raise InputError(f"a picture must be (height, width, 3 colors), got {tuple(picture.shape)}")
     pixels = picture.detach().float().permute(2, 0, 1)[None]
-    # The overshoot of the bicubic filter is kept; resizing in [-1, 1], as there, or in [0, 1] is the same.
+    # The overshoot of the bicubic filter is kept. The reference resizes in [-1, 1]; in [0, 1] the result is the same.
     small = functional.interpolate(pixels, size=(size, size), mode="bicubic", align_corners=False)
     shape = (1, 3, 1, 1)
     offset = torch.tensor(mean, device=small.device).view(shape)

@@ -1,5 +1,7 @@
-"""Numbers that are too many for memory, in a file without a name: it is gone with the last who uses it, and with the
-process, however that ends."""
+"""float32 buffers that move from memory to an unnamed temporary file when they grow large.
+
+The file disappears with its last user, and with the process, however that ends.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from torch import Tensor
 
 from .errors import disk_error
 
-# Below this, numbers stay in memory: so much the speech encoder works with anyway (a window of 3 minutes has 166 MB),
-# and 256 MB are 4.6 minutes of features of wav2vec base or over an hour of a voice at 16 kHz.
+# Smaller buffers stay in memory: the speech encoder needs about as much anyway (a window of 3 minutes has 166 MB).
+# 256 MB hold 4.6 minutes of features of wav2vec base or over an hour of a voice at 16 kHz.
 KEPT_BYTES = 256 << 20
 COPIED_NUMBERS = 1 << 20
 
@@ -25,7 +27,7 @@ Floats = NDArray[np.float32]
 
 
 def nameless_file(folder: Path) -> IO[bytes]:
-    """A new file in `folder`, made if need be, that nobody else can find. Raises OSError in one sentence."""
+    """Open a new unnamed temporary file in `folder`, which is created if missing. Raises OSError in one sentence."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=folder, buffering=0)
@@ -34,7 +36,10 @@ def nameless_file(folder: Path) -> IO[bytes]:
 
 
 def write_all(file: IO[bytes], numbers: Floats, folder: Path) -> None:
-    """Append `numbers`. Written and not mapped: what a full disk does to a mapped file ends the process."""
+    """Append `numbers` to `file`. Raises OSError in one sentence.
+
+    Uses write, not mmap: on a full disk, storing to a mapped page kills the process (SIGBUS).
+    """
     view = memoryview(np.ascontiguousarray(numbers).view(np.uint8).reshape(-1))  # type: ignore[arg-type]
     try:
         while view:
@@ -44,10 +49,10 @@ def write_all(file: IO[bytes], numbers: Floats, folder: Path) -> None:
 
 
 class DiskTensor:
-    """float32 rows of one shape, in memory or in a nameless file, read a few at a time.
+    """float32 rows in an unnamed file, read a few at a time. Thread-safe.
 
-    A file is read and not mapped: pages of a mapped one count as this process's memory, which is to stay flat. Threads
-    may read at once. shape: (rows, *shape of one).
+    shape: (rows, *shape of one row). The file is read, not mapped: mapped pages count as memory of this process, which
+    must not grow with length.
     """
 
     def __init__(self, file: IO[bytes], shape: tuple[int, ...]) -> None:
@@ -58,7 +63,7 @@ class DiskTensor:
         return self.shape[0]
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """The rows of these numbers (any shape, whole, from 0): (*shape of rows, *shape of one)."""
+        """Read the rows with these indices (integers from 0, any shape): (*shape of indices, *shape of one row)."""
         flat = rows.reshape(-1)
         first, last = int(flat.min()), int(flat.max())
         block = self._read(first, last + 1)
@@ -79,9 +84,9 @@ class DiskTensor:
 
 
 class RowWriter:
-    """Rows that are finished one after the other and wanted as one thing.
+    """Collects float32 rows of a tensor whose `shape` is known from the start.
 
-    folder: where to put them if all together are more than 256 MB; None keeps them in memory.
+    folder: where to store them if they take more than 256 MB in all; None keeps them in memory.
     """
 
     def __init__(self, shape: tuple[int, ...], folder: Path | None = None) -> None:
@@ -95,7 +100,7 @@ class RowWriter:
             self._tensor = torch.zeros(shape)
 
     def append(self, rows: Tensor) -> None:
-        """Put these behind the others. Raises OSError, in one sentence, when the disk is full."""
+        """Append `rows`. Raises OSError, in one sentence, when the disk is full."""
         if self._tensor is not None:
             self._tensor[self._count : self._count + len(rows)] = rows
         else:
@@ -104,7 +109,7 @@ class RowWriter:
         self._count += len(rows)
 
     def rows(self) -> Tensor | DiskTensor:
-        """All of them: a tensor, or what reads like one row by row."""
+        """Return all rows: a tensor, or a `DiskTensor`, which is indexed like one."""
         if self._tensor is not None:
             return self._tensor
         assert self._file is not None
@@ -112,10 +117,10 @@ class RowWriter:
 
 
 class Spool:
-    """float32 numbers that come one after the other and are wanted as one array.
+    """Collects float32 numbers of unknown total length into one array.
 
-    folder: where to put them once they are more than 256 MB; None keeps everything in memory. shared: how many spools
-    grow side by side and share these.
+    folder: where to store them once they take more than 256 MB; None keeps everything in memory. shared: number of
+    spools that grow side by side and share the 256 MB.
     """
 
     def __init__(self, folder: Path | None = None, shared: int = 1) -> None:
@@ -125,7 +130,7 @@ class Spool:
         self.count = 0
 
     def append(self, numbers: Floats) -> None:
-        """Put these behind the others. Raises OSError, in one sentence, when the disk is full."""
+        """Append `numbers` (n,). Raises OSError, in one sentence, when the disk is full."""
         self.count += len(numbers)
         if self._folder is None:
             self._parts.append(numbers)
@@ -141,8 +146,11 @@ class Spool:
             write_all(self._file, numbers, self._folder)
 
     def array(self) -> Floats:
-        """All of them, (count,). Of a file it is a view whose pages the system reads when they are touched, and drops
-        when memory is short; changes to it stay in memory."""
+        """Return all numbers, (count,).
+
+        From a file this is a copy-on-write memory map: the system loads pages on access and drops them when memory is
+        short; changes stay in memory.
+        """
         if self._file is None:
             return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
         mapped = np.memmap(self._file, np.float32, mode="c", shape=(self.count,))  # type: ignore[call-overload]
@@ -150,9 +158,9 @@ class Spool:
 
 
 class ChannelBuffer:
-    """Rows of float32 numbers, such as the channels of a sound, that grow side by side and are wanted as one array.
+    """Collects rows of float32 numbers that grow together, such as the channels of a sound, into one array.
 
-    folder: where to put them once all together are more than 256 MB; None keeps everything in memory.
+    folder: where to store them once they take more than 256 MB in all; None keeps everything in memory.
     """
 
     def __init__(self, rows: int, folder: Path | None = None) -> None:
@@ -161,16 +169,16 @@ class ChannelBuffer:
 
     @property
     def count(self) -> int:
-        """Numbers in each row."""
+        """Numbers in each row so far."""
         return self._spools[0].count
 
     def append(self, numbers: Floats) -> None:
-        """Put (rows, n) behind the others. Raises OSError, in one sentence, when the disk is full."""
+        """Append `numbers` (rows, n). Raises OSError, in one sentence, when the disk is full."""
         for spool, row in zip(self._spools, numbers, strict=True):
             spool.append(row)
 
     def array(self) -> Floats:
-        """All of them, (rows, count), as `Spool.array` gives them. Nothing can be appended after that."""
+        """Return all numbers, (rows, count), stored as by `Spool.array`. Nothing can be appended afterwards."""
         first, *others = self._spools
         count = first.count
         for spool in others:

@@ -1,4 +1,4 @@
-"""Errors that speak to the person at the graph."""
+"""Errors whose messages are written for the ComfyUI user."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used. The message says what, its value, and what to do next."""
+    """Raised for unusable input. The message names the input, its value, and what to do next."""
 
 
 def disk_error(path: Path, error: OSError) -> OSError:
-    """`error` in one sentence that names the path and says what to do."""
+    """Return an OSError with the same errno whose one-sentence message names the path and says what to do."""
     what_next = "free some space there" if error.errno in _NO_SPACE else "check that disk and folder"
     return OSError(error.errno, f"{path} could not be written ({error.strerror}): {what_next}, then run again")

@@ -1,9 +1,9 @@
-"""Fingerprints: short strings that are equal exactly where the content is, whatever it is called and wherever it lies.
+"""Fingerprints: short strings that are equal exactly when the content is equal, independent of file names and paths.
 
-One rule: content is taken whole, and through the same handle or object, and at the same moment, as what is used.
-The one exception are weights of several gigabytes (`SAMPLED_FROM_BYTES`), see `FileFingerprints`.
+The whole content is hashed, through the same handle or object and at the same moment as it is used. The only exception
+is weights files of several gigabytes (`SAMPLED_FROM_BYTES`), see `FileFingerprints`.
 
-A job is described by the fields of its dataclasses (`describe`). A field that does not change the video says so where
+A job is described by the fields of its dataclasses (`describe`). A field that does not change the video is marked where
 it is declared, with the reason: `field(metadata=excluded("where the file goes, not what is in it"))`.
 """
 
@@ -30,35 +30,38 @@ from .cache import FileStamp
 from .errors import InputError
 
 PIECE_BYTES = 1 << 24
-# Weights files from here on are known by samples and by both of their times.
+# Files from this size on are fingerprinted by samples and by their content and inode times.
 SAMPLED_FROM_BYTES = 2 << 30
 SAMPLE_BYTES, SAMPLES = 1 << 16, 256
 KEY_DIGITS = 32  # hexadecimal
-LISTED_NUMBERS = 256  # a tensor of no more is described by its numbers
+LISTED_NUMBERS = 256  # up to so many elements, a float tensor is described by its values
 EXCLUDED = "excluded from the fingerprint"
 ABSENT = ...  # no description has it
 SCALARS = (type(None), bool, str, enum.Enum, np.generic, Real)
 
 
 def excluded(reason: str) -> dict[str, str]:
-    """Metadata of a dataclass field that does not change the video. reason: why not."""
+    """Return the metadata that excludes a dataclass field from the fingerprint.
+
+    reason: why it does not change the video.
+    """
     return {EXCLUDED: reason}
 
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A model or another object of the host. fingerprint: JSON, equal exactly where it computes the same."""
+    """A model or another object of the host. fingerprint: JSON, equal exactly when the objects compute the same."""
 
     value: Any = dataclasses.field(metadata=excluded("it cannot be read here; it is known by its fingerprint"))
     fingerprint: Any
 
 
 def describe(value: Any, describe_unknown: Callable[[Any], Any] | None = None) -> Any:
-    """`value` as JSON that is equal exactly where its content is.
+    """Convert `value` to JSON that is equal exactly when the content is equal.
 
-    Dataclasses by their fields, but for excluded ones; tensors by content; other objects by their `fingerprint()`.
-    describe_unknown: gives the JSON for what has none of these; without it that is a TypeError, so that nothing is left
-    out in silence.
+    Dataclasses by their fields, except excluded ones; tensors by content; other objects by their `fingerprint()`.
+    describe_unknown: returns the JSON for any other object; without it such an object raises TypeError, so that
+    nothing is left out silently.
     """
     if callable(getattr(value, "fingerprint", None)):
         return value.fingerprint()
@@ -92,7 +95,10 @@ def _describe_scalar(value: Any) -> Any:
 
 
 def describe_fields(value: Any, describe_unknown: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-    """A dataclass by its fields, but for excluded ones; for its own `fingerprint()`, where it needs one."""
+    """Describe a dataclass by its fields, except excluded ones.
+
+    Ignores its own `fingerprint()`, which may call this.
+    """
     counted = [f.name for f in dataclasses.fields(value) if EXCLUDED not in f.metadata]
     return {
         "type": type(value).__name__,
@@ -107,13 +113,13 @@ def _describe_tensor(tensor: Tensor) -> Any:
 
 
 def key_of(description: Any) -> str:
-    """A name (32 hexadecimal digits) for what `describe` gave: equal exactly where that is."""
+    """Hash the result of `describe` to 32 hexadecimal digits."""
     text = json.dumps(description, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:KEY_DIGITS]
 
 
 def tensor_fingerprint(tensor: Tensor) -> str:
-    """Type, shape and the whole content of a tensor on any device, in pieces (6 GB/s and more)."""
+    """Hash dtype, shape and all content of a tensor on any device, piece by piece (6 GB/s and more)."""
     digest = xxhash.xxh3_128(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     for piece in _pieces(tensor.detach()):
         digest.update(piece.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -121,7 +127,7 @@ def tensor_fingerprint(tensor: Tensor) -> str:
 
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:
-    """Parts in order, so that a large view or a file-backed tensor is never copied as a whole."""
+    """Yield the content in order, in pieces, so that large views and file-backed tensors are not copied as a whole."""
     if tensor.ndim == 0 or tensor.numel() * tensor.element_size() <= PIECE_BYTES:
         yield tensor
     elif tensor.is_contiguous():
@@ -134,9 +140,9 @@ def _pieces(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def stream_fingerprint(file: BinaryIO, between: Callable[[], None] = lambda: None) -> str:
-    """Size and whole content of a seekable binary file. Its position stays.
+    """Hash size and all content of a seekable binary file. Restores the file position.
 
-    between: called after each 16 MB; what it raises ends the reading.
+    between: called after each 16 MB; an exception from it stops the reading.
     """
     here = file.tell()
     digest = xxhash.xxh3_128(str(file.seek(0, os.SEEK_END)).encode())
@@ -149,7 +155,7 @@ def stream_fingerprint(file: BinaryIO, between: Callable[[], None] = lambda: Non
 
 
 def file_fingerprint(path: Path) -> str:
-    """Of a file's whole content. A copy has the same. Raises OSError where it cannot be read."""
+    """Hash a file's size and all content; copies have the same fingerprint. Raises OSError if it cannot be read."""
     with open(path, "rb", buffering=0) as file:
         return stream_fingerprint(file)
 
@@ -163,11 +169,12 @@ def _sampled_fingerprint(file: BinaryIO, size: int) -> str:
 
 
 class FileFingerprints:
-    """Fingerprints of files, remembered as long as a file stays as it is by its stamp (`FileStamp`). Thread-safe.
+    """Computes fingerprints of files and caches them while a file's `FileStamp` stays the same. Thread-safe.
 
-    Files below 2 GiB are read whole: a copy has the same. Larger ones, which are weights, by samples of 16 MB in all
-    together with the times of their last change of content and of inode, so that a change between the samples counts
-    too, and so does a copy. between: called while files are read; what it raises ends the reading.
+    Files below 2 GiB are hashed completely, so a copy has the same fingerprint. Larger files, which are weights, are
+    hashed by samples of 16 MB in all plus the times of their last content and inode change: a change between the
+    samples changes the fingerprint, and a copy has another one. between: called while files are read; an exception
+    from it stops the reading.
     """
 
     def __init__(self, between: Callable[[], None] = lambda: None) -> None:
@@ -177,9 +184,9 @@ class FileFingerprints:
         self._lock = threading.Lock()
 
     def of_open(self, file: BinaryIO) -> str:
-        """The whole content of an open file, read through this handle; from memory where the same file was read before.
+        """Return the fingerprint of an open file's whole content, read through this handle or cached.
 
-        Raises InputError where it is written to meanwhile.
+        Raises InputError if the file is written to meanwhile.
         """
         try:
             stamp = FileStamp.of_open(file)
@@ -197,8 +204,8 @@ class FileFingerprints:
         return found
 
     def of(self, path: Path) -> tuple[FileStamp, str]:
-        """The stamp and the fingerprint of the file at `path`. Raises InputError where it changes while it is read,
-        OSError where it cannot be read."""
+        """Return the stamp and the fingerprint of the file at `path`. Raises InputError if it changes while it is read,
+        OSError if it cannot be read."""
         stamp = FileStamp.of(path)
         with self._lock:
             known = self._known.get(path)
@@ -220,11 +227,13 @@ def _read_fingerprint(path: Path, between: Callable[[], None]) -> str:
         return f"{_sampled_fingerprint(file, status.st_size)} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
-def differences(one: Any, other: Any, place: Sequence[str] = ()) -> Iterator[tuple[str, Any, Any]]:
-    """Where two descriptions differ: (path such as `versions.torch`, what the one says, what the other says), ABSENT
-    where one of them says nothing."""
+def differences(one: Any, other: Any, path_parts: Sequence[str] = ()) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each difference of two descriptions: (path such as `versions.torch`, value in `one`, value in `other`).
+
+    A value is ABSENT where a description does not have the path.
+    """
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for name in sorted({*one, *other}):
-            yield from differences(one.get(name, ABSENT), other.get(name, ABSENT), (*place, str(name)))
+            yield from differences(one.get(name, ABSENT), other.get(name, ABSENT), (*path_parts, str(name)))
     elif one != other:
-        yield ".".join(place), one, other
+        yield ".".join(path_parts), one, other

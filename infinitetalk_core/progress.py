@@ -1,4 +1,4 @@
-"""Progress in words and numbers, over the whole job."""
+"""Progress of a whole job as text, and the estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-LATEST = 5  # chunks from whose pace the rest is told
+LATEST = 5  # chunks whose median time predicts that of the others
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a job is; chunk and step count from 1. Sizes in bytes; gpu is None where there is no GPU."""
+    """Progress of a job. chunk and step count from 1; sizes in bytes; gpu is None without a GPU."""
 
     chunk: int
     chunks: int
@@ -38,17 +38,17 @@ class Progress:
 
 
 def seconds_left(measured: Sequence[float], chunks_left: int, elapsed: float, share: float) -> float:
-    """How long a job still takes.
+    """Estimate the seconds that a job still takes.
 
-    measured: seconds of the chunks made so far; chunks_left: to make after the present one; elapsed: seconds since the
-    present one began; share: of its steps that is done, above 0, from which alone is told while none is measured.
+    measured: seconds of each chunk made so far; chunks_left: chunks to make after the current one; elapsed: seconds
+    since the current one began; share: finished share of its steps, above 0, used only while `measured` is empty.
     """
     chunk = median(measured[-LATEST:]) if measured else elapsed / share
     return max(chunk - elapsed, 0.0) + chunk * chunks_left
 
 
 def describe_seconds(seconds: float) -> str:
-    """Whole seconds below a minute, then minutes and seconds, then hours and minutes."""
+    """Format as seconds below a minute, then as minutes and seconds, then as hours and minutes."""
     whole = max(round(seconds), 0)
     if whole < 60:
         return f"{whole} s"
@@ -58,5 +58,5 @@ def describe_seconds(seconds: float) -> str:
 
 
 def describe_bytes(count: int) -> str:
-    """In MB below a gigabyte, else in GB with one digit; powers of 1000, as disks are sold."""
+    """Format in MB below a gigabyte, else in GB with one decimal; decimal units (powers of 1000)."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,3 +1,3 @@
-"""The one rate of everything that is counted in frames: the model was trained at it."""
+"""The frame rate the model was trained at; all frame counts and indices use it."""
 
 FRAMES_PER_SECOND = 25

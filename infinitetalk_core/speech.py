@@ -1,4 +1,4 @@
-"""Speech that is ready to be seen: features of each speaker, the sound to be heard, and where the speakers are."""
+"""Encoded speech: the features of each speaker, the sound of the video, and the speakers' areas in the picture."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from .disk_buffer import DiskTensor
 from .errors import InputError
 from .fingerprint import describe_fields, excluded, key_of, tensor_fingerprint
 
-# Speech features (F, layers, channels) at 25 fps; those of hours are read from a file, some frames at a time
+# Speech features (F, layers, channels) at 25 fps; long ones are read from a file, some frames at a time
 SpeechFeatures = Tensor | DiskTensor
-ROWS_AT_ONCE = 256  # of features that are hashed: of wav2vec base 9 MB
+ROWS_AT_ONCE = 256  # rows hashed at once: 9 MB for wav2vec base
 
 
 @dataclass(frozen=True)
 class EncodedVoice:
-    """Speech features, and a key of all that they were made of and with: equal keys stand for the same features."""
+    """Speech features with a key of everything they were computed from and with: equal keys mean equal features."""
 
     features: SpeechFeatures
     key: str
 
 
-# A voice from `prepare_voice` → its features, with their key where somebody is to find them again by it
+# A voice from `prepare_voice` → its features, with their key if they are to be cached
 Encode = Callable[[Sound], SpeechFeatures | EncodedVoice]
 
 
 class Timing(enum.Enum):
-    """How two tracks follow each other."""
+    """Order in time of two speakers' tracks."""
 
     TOGETHER = "together"  # the reference's 'para'
     IN_TURN = "one after the other"  # the reference's 'add'
@@ -44,11 +44,11 @@ class Timing(enum.Enum):
 
 @dataclass(frozen=True)
 class Speech:
-    """What a video says.
+    """The speech of a video.
 
-    voices: (F, layers, channels) of each speaker, at 25 fps, of equal length; sound: what the file will
-    sound like, its length is the video's; areas: where the speakers are, None for their halves of the picture;
-    encoded: the key of each voice (`EncodedVoice`), or nothing, then they are known by their features.
+    voices: features (F, layers, channels) of each speaker at 25 fps, of equal length; sound: the video's sound, whose
+    length is the video's; areas: of the speakers in the picture, None for its left and right halves; encoded: the key
+    of each voice (`EncodedVoice`), or empty, then the fingerprint uses the features themselves.
     """
 
     voices: tuple[SpeechFeatures, ...] = field(
@@ -63,19 +63,19 @@ class Speech:
             raise ValueError(f"{len(self.voices)} voices need as many keys or none, got {len(self.encoded)}")
 
     def fingerprint(self) -> Any:
-        """Of the fields that count (fingerprint.py). Without keys it reads all features."""
+        """Describe the fields that count (fingerprint.py). Without keys this reads all features."""
         if self.encoded:
             return describe_fields(self)
         return describe_fields(replace(self, encoded=tuple(_features_fingerprint(voice) for voice in self.voices)))
 
     @property
     def frames(self) -> int:
-        """Frames of the video: exactly round(seconds · 25), at least 1."""
+        """Number of video frames: exactly round(seconds · 25), at least 1."""
         return self.sound.frames
 
 
 def encode_speech(encode: Encode, sound: Sound, scratch: Path | None = None) -> Speech:
-    """One voice. scratch: a folder for what of a long one does not stay in memory."""
+    """Encode the speech of one speaker. scratch: a folder for long results that do not stay in memory."""
     return _speech([encode(prepare_voice(sound, scratch))], sound)
 
 
@@ -86,26 +86,27 @@ def encode_speakers(
     areas: tuple[Area, ...] | None = None,
     scratch: Path | None = None,
 ) -> Speech:
-    """Two people, each with a sound, or None for one who only listens.
+    """Encode the speech of two people, each with a sound, or None for a silent one.
 
-    Silence is put between and after the tracks before they are encoded, as in the reference: the features of
-    silence are as large as those of speech, so zeros in their place would be heard as something else. scratch: a folder
-    for what of long sounds does not stay in memory.
+    Tracks are padded with silence before they are encoded, as in the reference: the features of silence are as large
+    as those of speech, so zero features would mean another sound. scratch: a folder for long results that do not stay
+    in memory. Raises InputError unless there are two people and at least one sound.
     """
     if len(sounds) != 2:
         raise InputError(f"there must be two speakers, got {len(sounds)}; for one use Speech Encode")
-    heard = [sound for sound in sounds if sound is not None]
-    if not heard:
+    given = [sound for sound in sounds if sound is not None]
+    if not given:
         raise InputError("nobody speaks: connect the voice of at least one person")
-    # Loudness is levelled before silence is added: silence would change what is measured.
-    voices = [prepare_voice(sound, scratch) for sound in heard]
+    # Loudness is normalized before silence is added: silence would change the measured loudness.
+    voices = [prepare_voice(sound, scratch) for sound in given]
     in_turn = timing is Timing.IN_TURN
     starts, length = lay_out(voices, in_turn)
     spoken = iter([place(voice, start, length, scratch) for voice, start in zip(voices, starts, strict=True)])
-    silence = Sound(torch.zeros(1, 1).expand(1, length), SAMPLE_RATE_HZ)  # hours of it are one number
+    # Expanded from one number, so that hours of silence take no memory.
+    silence = Sound(torch.zeros(1, 1).expand(1, length), SAMPLE_RATE_HZ)
     tracks = [silence if sound is None else next(spoken) for sound in sounds]
     encoded = [encode(track) for track in tracks]
-    return _speech(encoded, mix(heard, in_turn=in_turn, scratch=scratch), areas)
+    return _speech(encoded, mix(given, in_turn=in_turn, scratch=scratch), areas)
 
 
 def _speech(
@@ -117,6 +118,6 @@ def _speech(
 
 
 def _features_fingerprint(voice: SpeechFeatures) -> str:
-    """The same for equal features in memory and in a file."""
+    """Hash features (F, layers, channels); equal for equal features in memory and in a file."""
     parts = torch.arange(len(voice)).split(ROWS_AT_ONCE)
     return key_of([list(voice.shape), *(tensor_fingerprint(voice[rows]) for rows in parts)])

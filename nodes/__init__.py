@@ -1,4 +1,4 @@
-"""The stages as ComfyUI nodes (V3 schema), one file a stage."""
+"""The pack's ComfyUI nodes (V3 schema), one file per node."""
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -48,20 +48,20 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class InfiniteTalkExtension(ComfyExtension):
-    """All nodes of the pack, and the loaded models that they share."""
+    """The extension: all nodes of the pack and the `SharedModels` that they use."""
 
     def __init__(self) -> None:
         self.models = SharedModels()
-        # A node is a class that ComfyUI never makes an object of, so it can be given its models only here.
+        # ComfyUI never instantiates node classes, so the shared models are set as a class attribute here.
         ModelNode.shared = self.models
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """The node classes, in the order of the stages."""
+        """Return the node classes, in the order in which a workflow uses them."""
         return NODES
 
 
 async def comfy_entrypoint() -> ComfyExtension:
-    """What ComfyUI calls when it loads the pack."""
+    """Create the extension. ComfyUI calls this when it loads the pack."""
     register_folders()
     extension = InfiniteTalkExtension()
     empty_on_free(extension.models)

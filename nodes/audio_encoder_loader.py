@@ -1,23 +1,24 @@
-"""Loads the wav2vec 2.0 audio encoder."""
+"""Node that loads the wav2vec 2.0 audio encoder."""
 
 from comfy_api.latest import io
 
 from .host.audio import load_audio_encoder
 from .host.files import audio_encoder_path, audio_encoders, file_stamp
 from .shared import ModelNode
-from .types import CATEGORY, AudioEncoder
+from .types import CATEGORY, AudioEncoder, search_aliases
 
 
 class AudioEncoderLoader(ModelNode):
-    """A file or folder of wav2vec 2.0 → an audio encoder."""
+    """Load a wav2vec 2.0 file or folder as an audio encoder."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkAudioEncoderLoader",
             display_name="InfiniteTalk Audio Encoder Loader",
             category=CATEGORY,
+            **search_aliases("wav2vec", "wav2vec2 loader", "MultiTalk"),
             description="Loads the wav2vec 2.0 model that turns speech into what InfiniteTalk hears.",
             inputs=[
                 io.Combo.Input(
@@ -33,10 +34,10 @@ class AudioEncoderLoader(ModelNode):
 
     @classmethod
     def fingerprint_inputs(cls, audio_encoder: str) -> str:
-        """A file that was replaced on disk is loaded again."""
+        """Return the file's stamp, so that ComfyUI loads a file replaced on disk again."""
         return file_stamp(audio_encoder_path(audio_encoder))
 
     @classmethod
     def execute(cls, audio_encoder: str) -> io.NodeOutput:
-        """Load it."""
+        """Load the audio encoder."""
         return io.NodeOutput(load_audio_encoder(audio_encoder_path(audio_encoder), cls.shared))

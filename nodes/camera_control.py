@@ -1,4 +1,4 @@
-"""Camera control: Uni3C follows the source's camera, another video's, or a rendered path."""
+"""Node for camera control: Uni3C follows the camera of the source, of another video or of a rendered path."""
 
 from comfy_api.latest import io
 
@@ -7,19 +7,20 @@ from ..infinitetalk_core.errors import InputError
 from ..infinitetalk_core.fingerprint import Component
 from .host.camera import filmed_guide
 from .host.shared_models import fingerprint_of
-from .types import CATEGORY, CameraPathType, CameraType, Uni3CType
+from .types import CATEGORY, CameraPathType, CameraType, Uni3CType, search_aliases
 
 
 class CameraControlNode(io.ComfyNode):
-    """Uni3C + guidance → camera."""
+    """Combine a Uni3C ControlNet and its guidance into a `CameraControl`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkUni3CCamera",
             display_name="InfiniteTalk Uni3C Camera",
             category=CATEGORY,
+            **search_aliases("camera control", "camera motion"),
             description="Makes the video follow a camera. Without a guidance video and a path it is the source's own. "
             "Connect it to the Chunk Sampler.",
             inputs=[
@@ -58,7 +59,7 @@ class CameraControlNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, uni3c, strength: float, start: float, end: float, path=None, guidance_video=None) -> io.NodeOutput:
-        """Take it together."""
+        """Return the `CameraControl`. Raises InputError if both a path and a guidance video are connected."""
         if path is not None and guidance_video is not None:
             raise InputError("connect a camera path or a guidance video, not both")
         guide = path if guidance_video is None else filmed_guide(guidance_video)

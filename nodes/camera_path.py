@@ -1,4 +1,4 @@
-"""A camera of one's own around a picture, for Uni3C."""
+"""Node that renders a camera path around a picture, as guidance for Uni3C."""
 
 from comfy_api.latest import io
 
@@ -6,9 +6,9 @@ from ..infinitetalk_core.camera.depth import depth_from_picture
 from ..infinitetalk_core.camera.path import PRESETS, Move
 from .host.camera import path_guide, preview_frames
 from .host.reference import shown
-from .types import CATEGORY, CameraPathType, advanced, choice
+from .types import CATEGORY, CameraPathType, advanced, choice, search_aliases
 
-# What each kind reads of the numbers: the original's parameters under people's names.
+# The inputs that each kind of path uses.
 OWN = {
     "orbit": ("turn", "tilt"),
     "pan": ("right", "down", "forward"),
@@ -25,6 +25,7 @@ NUMBERS = (
     ("distance", 1.0, 0.25, 2.5, 0.01, "Distance to the subject at the end: below 1 nearer, above 1 farther."),
     ("zoom", 1.0, 0.25, 2.5, 0.01, "Focal length at the end: above 1 zooms in, below 1 out."),
 )
+# Input names and the fields of `Move`, which are named as in Uni3C's code.
 FIELDS = {
     "turn": "d_phi",
     "tilt": "d_theta",
@@ -37,15 +38,16 @@ FIELDS = {
 
 
 class CameraPath(io.ComfyNode):
-    """Picture + depth + path → a rendered camera."""
+    """Render a camera path from a picture and its depth."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkCameraPath",
             display_name="InfiniteTalk Camera Path",
             category=CATEGORY,
+            **search_aliases("camera motion", "orbit", "dolly", "zoom"),
             description="Moves a camera around a picture, with its depth, and shows what it sees. Connect it to "
             "Uni3C Camera.",
             inputs=[
@@ -135,9 +137,9 @@ class CameraPath(io.ComfyNode):
         far: float = 5.0,
         field_of_view: float = 55.0,
     ) -> io.NodeOutput:
-        """Make it and show some of its frames."""
+        """Render the path; return it with a preview of some of its frames."""
         choice(kind, [*OWN, *PRESETS], "kind")
-        given = {
+        values = {
             "turn": turn,
             "tilt": tilt,
             "right": right,
@@ -146,7 +148,7 @@ class CameraPath(io.ComfyNode):
             "distance": distance,
             "zoom": zoom,
         }
-        path = Move(**{FIELDS[name]: given[name] for name in OWN[kind]}) if kind in OWN else PRESETS[kind]
+        path = Move(**{FIELDS[name]: values[name] for name in OWN[kind]}) if kind in OWN else PRESETS[kind]
         guide = path_guide(image, depth_from_picture(depth[:1], near, far, inverse_depth), path, seconds, field_of_view)
         preview = preview_frames(guide)
         return io.NodeOutput(guide, preview, ui=shown(preview, cls))

@@ -1,4 +1,4 @@
-"""Makes the video, chunk by chunk, straight into a file."""
+"""Node that generates the video chunk by chunk and writes each chunk to the file."""
 
 from comfy_api.latest import io
 
@@ -19,6 +19,7 @@ from .types import (
     VideoFormatType,
     advanced,
     choice,
+    search_aliases,
 )
 
 COLOR_ANCHORS = ["chunk's reference", "first reference"]
@@ -26,15 +27,28 @@ AFTER_REDO = [after.value for after in AfterRedo]
 
 
 class ChunkSampler(ModelNode):
-    """Everything together → VIDEO."""
+    """Generate the VIDEO from the model, the speech, the reference and the optional settings."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkChunkSampler",
             display_name="InfiniteTalk Chunk Sampler",
             category=CATEGORY,
+            **search_aliases(
+                "lip sync",
+                "lipsync",
+                "dub",
+                "dubbing",
+                "talking head",
+                "talking portrait",
+                "avatar",
+                "MultiTalk",
+                "motion frame",
+                "context overlap",
+                "audio to video",
+            ),
             description="Makes the video chunk by chunk and writes each to the file before the next one starts, so "
             "memory does not grow with length. After an interrupt or a crash the same job goes on where it stopped.",
             inputs=[
@@ -205,10 +219,13 @@ class ChunkSampler(ModelNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> str:
-        """Run again where the file of a loaded model was changed: the loader's output is still the old one's."""
+        """Return the changed files of loaded models, so that ComfyUI runs the node again.
+
+        ComfyUI's cache still holds the loader's output for the old file.
+        """
         if cls.shared is None:
             return ""
-        cls.shared.loaded.begin()  # ComfyUI asks before it runs anything
+        cls.shared.loaded.begin()  # ComfyUI calls this before it runs any node
         return "\n".join(cls.shared.loaded.changed())
 
     @classmethod
@@ -234,7 +251,7 @@ class ChunkSampler(ModelNode):
         after_redo: str = AFTER_REDO[0],
         **sampling,
     ) -> io.NodeOutput:
-        """Put the job together and run it. sampling: inputs that are fields of `Sampling`, under the same names."""
+        """Build the `Job` and run it. sampling: the inputs that are fields of `Sampling`, under the same names."""
         to_first = choice(color_anchor, COLOR_ANCHORS, "color_anchor") == COLOR_ANCHORS[1]
         job = Job(
             speech=speech,

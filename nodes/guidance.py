@@ -1,22 +1,23 @@
-"""How strongly text and speech pull, in how many steps."""
+"""Node for the sampling settings: steps, guidance scales, schedule shift and APG."""
 
 from comfy_api.latest import io
 
 from ..infinitetalk_core.sampling.settings import PRESETS, SamplingSettings, customised
-from .types import CATEGORY, GuidanceType, advanced, choice
+from .types import CATEGORY, GuidanceType, advanced, choice, search_aliases
 
 
 class GuidanceSettings(io.ComfyNode):
-    """A preset, or numbers of one's own."""
+    """Choose a preset of sampling settings, or custom values."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         own = "Only for preset custom."
         return io.Schema(
             node_id="InfiniteTalkGuidance",
             display_name="InfiniteTalk Guidance",
             category=CATEGORY,
+            **search_aliases("cfg", "audio cfg", "APG", "steps", "shift"),
             description="Steps, guidance and noise schedule that belong together.",
             inputs=[
                 io.Combo.Input(
@@ -95,7 +96,7 @@ class GuidanceSettings(io.ComfyNode):
         apg_momentum: float = -0.75,
         apg_norm_threshold: float = 55.0,
     ) -> io.NodeOutput:
-        """Choose them."""
+        """Return the `SamplingSettings` of the preset or of the inputs, with the APG settings applied."""
         choice(preset, [*PRESETS, "custom"], "preset")
         settings = PRESETS.get(preset) or SamplingSettings(steps, text_scale, audio_scale, shift)
         return io.NodeOutput(customised(settings, apg, apg_momentum, apg_norm_threshold))

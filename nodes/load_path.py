@@ -1,35 +1,36 @@
-"""A source and a voice by path: for jobs that come over the API, and for files too long to be held in memory."""
+"""Nodes that load a source or a voice by path: for jobs sent over the API, and for files that do not fit in memory."""
 
 from comfy_api.latest import io
 
 from .host.inputs import load_source, load_voice, path_problem, path_stamp
-from .types import CATEGORY
+from .types import CATEGORY, search_aliases
 
 
 class _PathNode(io.ComfyNode):
-    """A node whose `path` names a file in ComfyUI's folders."""
+    """Base class of nodes whose `path` input names a file in ComfyUI's folders."""
 
     @classmethod
     def validate_inputs(cls, path: str | None = None) -> str | bool:
-        """Said when the job is queued, not hours later."""
+        """Check the path when the job is queued, so that a wrong one does not fail hours later."""
         return path_problem(path)
 
     @classmethod
     def fingerprint_inputs(cls, path: str) -> str:
-        """A file that was replaced on disk is loaded again."""
+        """Return the file's stamp, so that ComfyUI loads a file replaced on disk again."""
         return path_stamp(path)
 
 
 class LoadSource(_PathNode):
-    """A path → IMAGE or VIDEO."""
+    """Load the file at a path as IMAGE or VIDEO."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkLoadSource",
             display_name="InfiniteTalk Load Source",
             category=CATEGORY,
+            **search_aliases("load video path", "load image path", "source"),
             description="A picture or a video by its path in ComfyUI's input folder. Connect both outputs to the "
             "Reference Picker; the one that the file is not stays empty. A video is read frame by frame, when a "
             "chunk needs it.",
@@ -49,20 +50,21 @@ class LoadSource(_PathNode):
 
     @classmethod
     def execute(cls, path: str) -> io.NodeOutput:
-        """Open it."""
+        """Return (IMAGE, None) for a picture file, (None, VIDEO) for a video file."""
         return io.NodeOutput(*load_source(path))
 
 
 class LoadVoice(_PathNode):
-    """A path → AUDIO."""
+    """Load the file at a path as AUDIO."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkLoadVoice",
             display_name="InfiniteTalk Load Voice",
             category=CATEGORY,
+            **search_aliases("load audio path", "voice", "speech"),
             description="The sound of a sound or video file by its path in ComfyUI's input folder. Hours of it are "
             "kept in ComfyUI's temp folder and not in memory.",
             inputs=[
@@ -78,5 +80,5 @@ class LoadVoice(_PathNode):
 
     @classmethod
     def execute(cls, path: str) -> io.NodeOutput:
-        """Decode it."""
+        """Decode the file's sound track."""
         return io.NodeOutput(load_voice(path))

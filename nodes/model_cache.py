@@ -1,4 +1,4 @@
-"""Shows and empties the cache of loaded models."""
+"""Node that lists and empties the cache of loaded models."""
 
 import time
 
@@ -6,21 +6,22 @@ from comfy_api.latest import io, ui
 
 from .host.shared_models import SharedModels
 from .shared import ModelNode
-from .types import CATEGORY
+from .types import CATEGORY, search_aliases
 
 AUTO_BUDGET = -1.0
 
 
 class ModelCacheNode(ModelNode):
-    """The cache → text."""
+    """List the contents of the model cache as text."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkModelCache",
             display_name="InfiniteTalk Model Cache",
             category=CATEGORY,
+            **search_aliases("unload", "free memory", "VRAM"),
             description="Shows which InfiniteTalk, Uni3C and audio encoder weights are loaded: one copy for all "
             "nodes, workflows and prompts. What no workflow uses any more is kept up to a budget.",
             inputs=[
@@ -50,12 +51,12 @@ class ModelCacheNode(ModelNode):
 
     @classmethod
     def fingerprint_inputs(cls, budget_gb: float = AUTO_BUDGET, empty: bool = False, after=None) -> float:
-        """What is in the cache changes without this node: it always looks again."""
+        """Return a new value each time, since other nodes change the cache: the node always runs again."""
         return time.monotonic()
 
     @classmethod
     def execute(cls, budget_gb: float = AUTO_BUDGET, empty: bool = False, after=None) -> io.NodeOutput:
-        """Look, and change what is asked for."""
+        """Set the budget, empty the cache if requested, and return its contents as text."""
         models = cls.shared or SharedModels()
         models.set_budget_gb(budget_gb)
         if empty:

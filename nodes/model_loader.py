@@ -1,4 +1,4 @@
-"""Puts InfiniteTalk weights onto the user's own Wan MODEL."""
+"""Node that adds InfiniteTalk weights to a Wan 2.1 I2V MODEL."""
 
 from comfy_api.latest import io
 
@@ -6,21 +6,22 @@ from ..infinitetalk_core.model.kernels import AttentionBackend
 from .host.adapter import patch_model
 from .host.files import file_stamp, infinitetalk_path, infinitetalk_weights
 from .shared import ModelNode
-from .types import CATEGORY, advanced, choice
+from .types import CATEGORY, advanced, choice, search_aliases
 
-ATTENTION = [kind.value for kind in AttentionBackend]
+ATTENTION = [backend.value for backend in AttentionBackend]
 
 
 class ModelLoader(ModelNode):
-    """MODEL + a file of InfiniteTalk weights → a MODEL that hears."""
+    """Add audio cross-attention to a MODEL, with the InfiniteTalk weights of a file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkModelLoader",
             display_name="InfiniteTalk Model Loader",
             category=CATEGORY,
+            **search_aliases("MultiTalk", "lip sync", "lipsync", "talking head", "avatar"),
             description="Adds InfiniteTalk to Wan 2.1 I2V. LoRAs, quantised weights and attention nodes of the MODEL "
             "keep working, before and after this node.",
             inputs=[
@@ -63,12 +64,12 @@ class ModelLoader(ModelNode):
 
     @classmethod
     def fingerprint_inputs(cls, model, infinitetalk: str, strength: float = 1.0, attention: str = ATTENTION[0]) -> str:
-        """A file that was replaced on disk is loaded again."""
+        """Return the file's stamp, so that ComfyUI loads a file replaced on disk again."""
         return file_stamp(infinitetalk_path(infinitetalk))
 
     @classmethod
     def execute(cls, model, infinitetalk: str, strength: float = 1.0, attention: str = ATTENTION[0]) -> io.NodeOutput:
-        """Patch it."""
-        chosen = AttentionBackend(choice(attention, ATTENTION, "attention"))
+        """Return a patched clone of the MODEL."""
+        backend = AttentionBackend(choice(attention, ATTENTION, "attention"))
         path = infinitetalk_path(infinitetalk)
-        return io.NodeOutput(patch_model(model, path, strength, chosen, cls.shared))
+        return io.NodeOutput(patch_model(model, path, strength, backend, cls.shared))

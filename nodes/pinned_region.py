@@ -1,21 +1,22 @@
-"""Pinned region: outside a mask the source stays."""
+"""Node for pinned regions: outside the mask the output equals the source."""
 
 from comfy_api.latest import io
 
 from ..infinitetalk_core.chunks.pinned import Pinned
-from .types import CATEGORY, PinnedType
+from .types import CATEGORY, PinnedType, search_aliases
 
 
 class PinnedRegion(io.ComfyNode):
-    """A MASK → where the video may change."""
+    """Restrict generation to the area of a MASK."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkPinnedRegion",
             display_name="InfiniteTalk Pinned Region",
             category=CATEGORY,
+            **search_aliases("mask", "face only", "inpaint"),
             description="Only what the mask covers may change, such as the face; everything else stays the source, "
             "pixel by pixel. Connect it to the Chunk Sampler.",
             inputs=[
@@ -38,5 +39,5 @@ class PinnedRegion(io.ComfyNode):
 
     @classmethod
     def execute(cls, mask, feather: float) -> io.NodeOutput:
-        """Take it."""
+        """Return the mask and the feather as `Pinned`."""
         return io.NodeOutput(Pinned(mask, feather))

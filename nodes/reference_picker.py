@@ -1,4 +1,4 @@
-"""What the video looks like: the picture or the source video, its size, and which frame each chunk looks at."""
+"""Node that chooses the reference frame of each chunk from a picture or a source video, and the size of the output."""
 
 from comfy_api.latest import io
 
@@ -8,7 +8,7 @@ from ..infinitetalk_core.chunks.sizes import Size, output_size
 from .host.reference import contact_sheet, cuts_of, shown
 from .host.video import source_of
 from .shared import ModelNode
-from .types import CATEGORY, ReferenceType, SpeechType, advanced, choice
+from .types import CATEGORY, ReferenceType, SpeechType, advanced, choice, search_aliases
 
 POLICIES = {p.value: p for p in Policy}
 AFTER_END = {a.value: a for a in AfterEnd}
@@ -25,15 +25,16 @@ POLICY_HELP = (
 
 
 class ReferencePicker(ModelNode):
-    """IMAGE or VIDEO → reference frames."""
+    """Choose reference frames from an IMAGE or a VIDEO."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkReferencePicker",
             display_name="InfiniteTalk Reference Picker",
             category=CATEGORY,
+            **search_aliases("reference frame", "source video", "video dubbing", "dub"),
             description="Chooses the frames that give the video its person, background and camera, and shows them.",
             inputs=[
                 io.Image.Input(
@@ -142,11 +143,11 @@ class ReferencePicker(ModelNode):
         video=None,
         speech=None,
     ) -> io.NodeOutput:
-        """Open the source and show the picks."""
+        """Return the `Reference` and a contact sheet of the chosen frames."""
         source = source_of(image, video, cls.shared.files if cls.shared else None)
         if policy == "auto":
             policy = (Policy.STILL if source.length == 1 else Policy.CHUNK_START).value
-        picking = ReferenceSettings(
+        settings = ReferenceSettings(
             policy=POLICIES[choice(policy, ["auto", *POLICIES], "policy")],
             after_end=AFTER_END[choice(after_end, list(AFTER_END), "after_end")],
             radius_seconds=radius_seconds,
@@ -154,7 +155,7 @@ class ReferencePicker(ModelNode):
             control=control,
             times_seconds=parse_times(times),
         )
-        fitted = output_size(SIZES[choice(size, list(SIZES), "size")], (source.height, source.width), (height, width))
-        reference = Reference(source, *fitted, picking, cuts_of(source, picking, speech) if find_cuts else ())
+        shape = output_size(SIZES[choice(size, list(SIZES), "size")], (source.height, source.width), (height, width))
+        reference = Reference(source, *shape, settings, cuts_of(source, settings, speech) if find_cuts else ())
         sheet = contact_sheet(reference, speech)
         return io.NodeOutput(reference, sheet, ui=shown(sheet, cls))

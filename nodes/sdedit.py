@@ -1,21 +1,22 @@
-"""SDEdit strength: how much of the source shows through."""
+"""Node for SDEdit: the noise level from which the source is denoised, for each chunk."""
 
 from comfy_api.latest import io
 
 from ..infinitetalk_core.sampling.sdedit import parse_strengths
-from .types import CATEGORY, SDEditType, advanced
+from .types import CATEGORY, SDEditType, advanced, search_aliases
 
 
 class SDEditStrength(io.ComfyNode):
-    """A number → where denoising starts."""
+    """Set the SDEdit strength, for all chunks or for each."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkSDEditStrength",
             display_name="InfiniteTalk SDEdit Strength",
             category=CATEGORY,
+            **search_aliases("denoise", "video to video", "v2v"),
             description="Starts from the noised source instead of noise, so that its camera and its motion show "
             "through. Connect it to the Chunk Sampler.",
             inputs=[
@@ -42,5 +43,5 @@ class SDEditStrength(io.ComfyNode):
 
     @classmethod
     def execute(cls, strength: float, per_chunk: str = "") -> io.NodeOutput:
-        """Check it."""
+        """Return the strengths as a tuple. The last one applies to all further chunks."""
         return io.NodeOutput(parse_strengths(per_chunk) or parse_strengths(str(strength)))

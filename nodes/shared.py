@@ -1,4 +1,4 @@
-"""Nodes that share what is loaded and known in this process."""
+"""Base class of nodes that share loaded models and file fingerprints within the process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .host.shared_models import SharedModels
 
 
 class ModelNode(io.ComfyNode):
-    """A node with models. shared: what all such nodes share; the extension puts its own here when ComfyUI loads it.
+    """A node that uses the shared models. shared: set by the extension when ComfyUI loads the pack.
 
-    knows_its_files: what it loads carries its fingerprint, so the files that it names say nothing more
-    (host/fingerprint.py).
+    knows_its_files: the loaded object carries the fingerprint of its weights, so host/fingerprint.py leaves out the
+    files that the node's inputs name.
     """
 
     shared: ClassVar[SharedModels | None] = None

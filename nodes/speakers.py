@@ -1,4 +1,4 @@
-"""Two people in one picture, each with a voice and a place."""
+"""Node that encodes the speech of two people in one picture, each with a voice and an area."""
 
 from comfy_api.latest import io
 
@@ -6,17 +6,17 @@ from ..infinitetalk_core.chunks.speaker_masks import areas_of
 from ..infinitetalk_core.speech import Timing, encode_speakers
 from .host.audio import HostAudioEncoder, sound_of
 from .host.files import temp_folder
-from .types import CATEGORY, AudioEncoder, SpeechType, advanced, choice
+from .types import CATEGORY, AudioEncoder, SpeechType, advanced, choice, search_aliases
 
 TIMINGS = {t.value: t for t in Timing}
 
 
 class Speakers(io.ComfyNode):
-    """Two AUDIO tracks → speech of two people."""
+    """Encode two AUDIO tracks as the speech of two people."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         place = (
             "Paint it over the person's face and shoulders on the picture that you dub (same size). Without masks "
             "and boxes, person 1 is the left half of the picture and person 2 the right half."
@@ -29,6 +29,7 @@ class Speakers(io.ComfyNode):
             node_id="InfiniteTalkSpeakers",
             display_name="InfiniteTalk Speakers",
             category=CATEGORY,
+            **search_aliases("MultiTalk", "two people", "dialogue", "multi speaker"),
             description="Two people who speak, together or in turn. Leave a voice unconnected for a person who "
             "only listens.",
             inputs=[
@@ -62,8 +63,8 @@ class Speakers(io.ComfyNode):
         box_1: str = "",
         box_2: str = "",
     ) -> io.NodeOutput:
-        """Encode both."""
+        """Encode both tracks; the areas come from the masks, the boxes or the halves of the picture."""
         sounds = [None if audio is None else sound_of(audio) for audio in (audio_1, audio_2)]
         areas = areas_of((mask_1, mask_2), (box_1, box_2))
-        when = TIMINGS[choice(timing, list(TIMINGS), "timing")]
-        return io.NodeOutput(encode_speakers(encoder.encode, sounds, when, areas, temp_folder()))
+        track_timing = TIMINGS[choice(timing, list(TIMINGS), "timing")]
+        return io.NodeOutput(encode_speakers(encoder.encode, sounds, track_timing, areas, temp_folder()))

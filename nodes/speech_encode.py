@@ -1,23 +1,24 @@
-"""One voice → what the model hears."""
+"""Node that encodes one voice as speech features."""
 
 from comfy_api.latest import io
 
 from ..infinitetalk_core.speech import encode_speech
 from .host.audio import HostAudioEncoder, sound_of
 from .host.files import temp_folder
-from .types import CATEGORY, AudioEncoder, SpeechType
+from .types import CATEGORY, AudioEncoder, SpeechType, search_aliases
 
 
 class SpeechEncode(io.ComfyNode):
-    """AUDIO → speech features at 25 a second."""
+    """Encode AUDIO as speech features, 25 per second."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkSpeechEncode",
             display_name="InfiniteTalk Speech Encode",
             category=CATEGORY,
+            **search_aliases("wav2vec", "audio embeds", "lip sync", "lipsync", "MultiTalk"),
             description="Listens to one voice. The video becomes exactly as long as this sound.",
             inputs=[
                 AudioEncoder.Input("encoder", tooltip="From the InfiniteTalk Audio Encoder Loader."),
@@ -32,5 +33,5 @@ class SpeechEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, encoder: HostAudioEncoder, audio: dict) -> io.NodeOutput:
-        """Encode it."""
+        """Encode the voice."""
         return io.NodeOutput(encode_speech(encoder.encode, sound_of(audio), temp_folder()))

@@ -1,24 +1,25 @@
-"""Step cache: steps that ask nearly the same are not computed twice."""
+"""Node for the step cache (TeaCache): steps whose input hardly changes reuse the cached residual of the blocks."""
 
 from comfy_api.latest import io
 
 from ..infinitetalk_core.sampling.step_cache import CALIBRATIONS, StepCaching
 from .host.step_cache import put_step_cache
-from .types import CATEGORY, advanced, choice
+from .types import CATEGORY, advanced, choice, search_aliases
 
 PLACES = ["RAM", "GPU"]
 
 
 class StepCacheNode(io.ComfyNode):
-    """MODEL → a MODEL whose chunks are made with a step cache."""
+    """Enable the step cache on a MODEL."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkStepCache",
             display_name="InfiniteTalk Step Cache",
             category=CATEGORY,
+            **search_aliases("TeaCache", "MagCache", "EasyCache", "faster"),
             description="Faster at some loss of quality (TeaCache): where two steps ask nearly the same of the model, "
             "the earlier one's answer is used again. For 20 steps and more; with a distill LoRA it does nothing.",
             inputs=[
@@ -67,7 +68,7 @@ class StepCacheNode(io.ComfyNode):
     def execute(
         cls, model, threshold: float, calibration: str, first_steps: int = 5, keep_in: str = PLACES[0]
     ) -> io.NodeOutput:
-        """Set it."""
+        """Return a clone of the MODEL with the cache settings attached."""
         polynomial = CALIBRATIONS[choice(calibration, list(CALIBRATIONS), "calibration")]
         on_gpu = choice(keep_in, PLACES, "keep_in") == "GPU"
         return io.NodeOutput(put_step_cache(model, StepCaching(threshold, polynomial, first_steps, on_gpu)))

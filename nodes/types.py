@@ -1,4 +1,6 @@
-"""The pack's own connection types. Everything else is ComfyUI's: MODEL, VAE, AUDIO, IMAGE, VIDEO, SIGMAS …"""
+"""Connection types of the pack. All others are ComfyUI's: MODEL, VAE, AUDIO, IMAGE, VIDEO, SIGMAS …"""
+
+import dataclasses
 
 from comfy_api.latest import io
 
@@ -18,16 +20,25 @@ CameraPathType = io.Custom("INFINITETALK_CAMERA_PATH")  # infinitetalk_core.chun
 CameraType = io.Custom("INFINITETALK_CAMERA")  # infinitetalk_core.chunks.camera.CameraControl
 
 
+def search_aliases(*names: str) -> dict[str, list[str]]:
+    """Fields of a schema: other words by which the node is found in the search, where ComfyUI knows them (newer than
+    0.3.75)."""
+    known = any(field.name == "search_aliases" for field in dataclasses.fields(io.Schema))
+    return {"search_aliases": list(names)} if known else {}
+
+
 def advanced(widget: io.Input) -> io.Input:
-    """A rare input: behind "show advanced" (a keyword that ComfyUI 0.3.75 does not have), and API clients may leave
-    it out."""
+    """Mark `widget` as advanced (shown behind "show advanced") and optional, so that API clients may leave it out.
+
+    ComfyUI 0.3.75 has no such keyword, so the mark goes into `extra_dict`.
+    """
     widget.optional = True
     widget.extra_dict = {**(getattr(widget, "extra_dict", None) or {}), "advanced": True}
     return widget
 
 
 def choice(value: str, allowed: list[str], what: str) -> str:
-    """`value` if it is one of `allowed`: older ComfyUI does not check what an API client sends."""
+    """Return `value` if it is one of `allowed`, else raise ValueError: older ComfyUI does not check API values."""
     if value not in allowed:
         raise ValueError(f"{what} must be one of {', '.join(allowed)}; got {value!r}")
     return value

@@ -1,21 +1,22 @@
-"""Unfinished runs: what they take, and how to be rid of old ones."""
+"""Node that lists unfinished runs with their disk use and removes old ones."""
 
 from comfy_api.latest import io, ui
 
 from .host.unfinished_runs import list_and_remove
-from .types import CATEGORY
+from .types import CATEGORY, search_aliases
 
 
 class UnfinishedRuns(io.ComfyNode):
-    """Lists what interrupted jobs have left, and removes it if asked to."""
+    """List the runs of interrupted jobs and remove old ones if requested."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkUnfinishedRuns",
             display_name="InfiniteTalk Unfinished Runs",
             category=CATEGORY,
+            **search_aliases("resume", "clean up", "disk space"),
             description="Lists the jobs that were begun and not finished, with the disk space that they take. They "
             "wait to be continued; this node removes those that wait for too long.",
             inputs=[
@@ -39,11 +40,11 @@ class UnfinishedRuns(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, older_than_days: int, remove_old: bool) -> float:
-        """Never the same: looked at anew each time."""
+        """Return NaN, which never compares equal, so that the node always runs."""
         return float("nan")
 
     @classmethod
     def execute(cls, older_than_days: int, remove_old: bool) -> io.NodeOutput:
-        """Look."""
+        """List the runs, remove old ones if requested, and return the report."""
         report = list_and_remove(max(older_than_days, 1), remove_old)
         return io.NodeOutput(report, ui=ui.PreviewText(report))

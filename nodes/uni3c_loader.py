@@ -1,23 +1,24 @@
-"""Loads the Uni3C ControlNet for camera motion."""
+"""Node that loads the Uni3C ControlNet for camera motion."""
 
 from comfy_api.latest import io
 
 from .host.files import file_stamp, uni3c_files, uni3c_path
 from .host.uni3c import load_uni3c_patcher
 from .shared import ModelNode
-from .types import CATEGORY, Uni3CType
+from .types import CATEGORY, Uni3CType, search_aliases
 
 
 class Uni3CLoader(ModelNode):
-    """A file → Uni3C."""
+    """Load a Uni3C ControlNet from a file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkUni3CLoader",
             display_name="InfiniteTalk Uni3C Loader",
             category=CATEGORY,
+            **search_aliases("camera control", "controlnet"),
             description="Loads Uni3C, the ControlNet that makes Wan follow a camera.",
             inputs=[
                 io.Combo.Input(
@@ -31,10 +32,10 @@ class Uni3CLoader(ModelNode):
 
     @classmethod
     def fingerprint_inputs(cls, uni3c: str) -> str:
-        """A file that was replaced on disk is loaded again."""
+        """Return the file's stamp, so that ComfyUI loads a file replaced on disk again."""
         return file_stamp(uni3c_path(uni3c))
 
     @classmethod
     def execute(cls, uni3c: str) -> io.NodeOutput:
-        """Load it."""
+        """Load the ControlNet."""
         return io.NodeOutput(load_uni3c_patcher(uni3c_path(uni3c), cls.shared))

@@ -1,24 +1,25 @@
-"""How the video file is encoded."""
+"""Node for the encoding of the video file."""
 
 from comfy_api.latest import io
 
 from ..infinitetalk_core.video.format import Codec, VideoFormat
-from .types import CATEGORY, VideoFormatType, choice
+from .types import CATEGORY, VideoFormatType, choice, search_aliases
 
 CODECS = [codec.value for codec in Codec]
 BIT_DEPTHS = ["8 bit", "10 bit"]
 
 
 class VideoFormatNode(io.ComfyNode):
-    """Codec, bits and quality → how the Chunk Sampler writes its file."""
+    """Choose codec, bit depth and quality of the Chunk Sampler's file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkVideoFormat",
             display_name="InfiniteTalk Video Format",
             category=CATEGORY,
+            **search_aliases("codec", "H.264", "HEVC", "AV1", "crf"),
             description="How the video file is encoded: codec, bits a color, quality. Always an MP4 with 25 frames a "
             "second. Connect it to the Chunk Sampler.",
             inputs=[
@@ -51,6 +52,6 @@ class VideoFormatNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, codec: str, bit_depth: str, crf: int) -> io.NodeOutput:
-        """Check it."""
+        """Return the checked `VideoFormat`."""
         bits = 10 if choice(bit_depth, BIT_DEPTHS, "bit_depth") == BIT_DEPTHS[1] else 8
         return io.NodeOutput(VideoFormat(Codec(choice(codec, CODECS, "codec")), bits, crf).check())

@@ -1,21 +1,22 @@
-"""Pictures of a video, where another node needs IMAGE."""
+"""Node that reads frames of a VIDEO as IMAGE, for nodes that need IMAGE."""
 
 from comfy_api.latest import io
 
 from .host.frames import frames_of
-from .types import CATEGORY
+from .types import CATEGORY, search_aliases
 
 
 class VideoFrames(io.ComfyNode):
-    """A part of a VIDEO → IMAGE."""
+    """Read a part of a VIDEO as IMAGE."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The form."""
+        """Define the node's inputs and outputs."""
         return io.Schema(
             node_id="InfiniteTalkVideoFrames",
             display_name="InfiniteTalk Video Frames",
             category=CATEGORY,
+            **search_aliases("get video components", "video to images"),
             description="A part of a video as pictures, 25 a second, for nodes that take IMAGE. Says first how much "
             "memory they take, and stops before anything is read if there is less.",
             inputs=[
@@ -43,5 +44,5 @@ class VideoFrames(io.ComfyNode):
 
     @classmethod
     def execute(cls, video, start_seconds: float, seconds: float) -> io.NodeOutput:
-        """Read it."""
+        """Return the frames as IMAGE."""
         return io.NodeOutput(frames_of(video, start_seconds, seconds))

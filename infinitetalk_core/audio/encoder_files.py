@@ -1,6 +1,6 @@
-"""Speech encoder files: what is in them, and a SpeechEncoder made of it.
+"""Loading of speech encoder files into a SpeechEncoder.
 
-Nothing is read over the network, and nothing in a file is run: pickles are read with weights_only.
+Nothing is read over the network, and no code in a file is run: pickles are read with weights_only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ADVICE = WANT_WAV2VEC.advice
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 POSITION = "encoder.pos_conv_embed.conv."
-# The two ways in which weight norm names its magnitude and its direction.
+# The two naming schemes of weight norm for magnitude and direction.
 WEIGHT_NORM = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
@@ -40,9 +40,10 @@ WEIGHT_NORM = (
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Tensors in a weights file by their shapes; `prefix` was taken off the names.
+    """Names and shapes of the tensors in a weights file, with `prefix` removed from the names.
 
-    load: tensors by their names in the file, and the fingerprint of what was read; nothing of them stays mapped.
+    load: reads tensors by their names in the file and returns them with a fingerprint of what was read; the file is not
+    left memory-mapped.
     """
 
     path: Path
@@ -52,17 +53,20 @@ class TensorFile:
 
     @property
     def names(self) -> frozenset[str]:
-        """Of the tensors."""
+        """Names of the tensors."""
         return frozenset(self.shapes)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of one tensor; InputError where there is none."""
+        """Return the shape of one tensor. Raises InputError if it does not exist."""
         if name not in self.names:
             raise InputError(f"{self.path} lacks the tensor {name}, so it is incomplete; download it again")
         return self.shapes[name]
 
     def read(self, names: Collection[str]) -> tuple[dict[str, Tensor], str]:
-        """These tensors in float32, and the fingerprint of what is stored for them."""
+        """Read these tensors as float32, with the fingerprint of their stored data.
+
+        Raises InputError for missing tensors and for dtypes other than floating point.
+        """
         for name in names:
             self.shape(name)
         found, fingerprint = self.load([self.prefix + name for name in names])
@@ -79,7 +83,7 @@ class TensorFile:
 
 
 def load_speech_encoder(path: Path) -> SpeechEncoder:
-    """The speech encoder in `path`, computing in float32 on the CPU, with the fingerprint of what was read for it.
+    """Load the speech encoder in `path` as float32 on the CPU, with the fingerprint of everything read for it.
 
     path: a folder of Hugging Face (config.json, preprocessor_config.json, weights), or a weights file alone
     (safetensors, or a pickle of nothing but tensors). Sizes come from the tensors; config.json adds what
@@ -89,12 +93,12 @@ def load_speech_encoder(path: Path) -> SpeechEncoder:
     weights = _weights_file(path)
     folder = path if path.is_dir() else weights.parent
     file = _wav2vec_tensors(_open(weights))
-    # Next to a file with a name of its own may lie somebody else's config.json.
+    # Beside a file with another name, a config.json may belong to another model.
     described = path.is_dir() or weights.name in WEIGHT_NAMES
     config = _json(folder / "config.json") if described else {}
     processor = _json(folder / "preprocessor_config.json") if described else {}
     settings = read_settings(file, config)
-    # Published models with a GroupNorm in front (base) take the waveform as it is, the others standardised.
+    # Published models whose first norm is a GroupNorm (base) take the waveform unchanged, the others standardized.
     normalise = bool(processor.get("do_normalize", settings.feat_extract_norm == "layer"))
     network, read = _network(settings, file)
     fingerprint = key_of({"weights": read, "config": config, "preprocessor": processor})
@@ -128,7 +132,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _open(path: Path) -> TensorFile:
-    """Look at the file's first bytes, not at its name."""
+    """Open a weights file; its first bytes, not its name, decide the format. Raises InputError for unknown formats."""
     with path.open("rb") as stream:
         head = stream.read(64)
     if head[8:9] == b"{":
@@ -159,7 +163,7 @@ def _open_safetensors(path: Path) -> TensorFile:
 def _open_pickle(path: Path) -> TensorFile:
     with path.open("rb") as file:
         stamp = FileStamp.of_open(file)
-    # Mapped for this one look, so that a large file of something else is told from the names and shapes in it.
+    # Memory-mapped to read names and shapes only, so that a large file of another model is rejected quickly.
     shapes = {name: tuple(value.shape) for name, value in _unpickle(path, path, mapped=_can_be_mapped(path)).items()}
 
     def load(names: Collection[str]) -> tuple[dict[str, Tensor], str]:
@@ -174,7 +178,10 @@ def _open_pickle(path: Path) -> TensorFile:
 
 
 def _unpickle(path: Path, source: Path | BinaryIO, mapped: bool = False) -> dict[str, Tensor]:
-    """The tensors of a PyTorch file by their names. source: the path, or the file opened."""
+    """Read the tensors of a PyTorch file by name. source: the path or the open file; mapped: memory-map it (path only).
+
+    Raises InputError if the file holds code or is damaged.
+    """
     try:
         found = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
@@ -195,7 +202,7 @@ def _unpickle(path: Path, source: Path | BinaryIO, mapped: bool = False) -> dict
 
 
 def _can_be_mapped(path: Path) -> bool:
-    """Files of torch before 1.6 cannot."""
+    """Return whether torch can memory-map the file: files of torch before 1.6 are not zip archives."""
     return zipfile.is_zipfile(path)
 
 
@@ -204,7 +211,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _wav2vec_tensors(file: TensorFile) -> TensorFile:
-    """The file with the prefix `wav2vec2.` taken off, or a sentence that says what the file is."""
+    """Return the file with the prefix `wav2vec2.` removed.
+
+    Raises InputError, naming the file's kind, if it is another.
+    """
     check_kind(file.path.name, without_prefix(file.shapes), WANT_WAV2VEC)
     prefix = "wav2vec2." if any(name.startswith("wav2vec2.") for name in file.names) else ""
     shapes = {name.removeprefix(prefix): shape for name, shape in file.shapes.items() if name.startswith(prefix)}
@@ -215,14 +225,14 @@ def _wav2vec_tensors(file: TensorFile) -> TensorFile:
 
 
 def _count(names: Iterable[str], start: str) -> int:
-    """Numbered parts under `start`, counted by the highest number: a gap shows as a missing tensor."""
+    """Return the highest number after `start` in `names` plus 1, so that a gap is reported as a missing tensor."""
     numbers = {name[len(start) :].split(".")[0] for name in names if name.startswith(start)}
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
 
 
 def _position_names(file: TensorFile) -> tuple[str, ...]:
-    """What the positional convolution's weight (channels, channels / groups, kernel) is stored as: one tensor, or
-    weight norm's magnitude and direction."""
+    """Return the names under which the positional convolution's weight (channels, channels / groups, kernel) is stored:
+    one tensor, or weight norm's magnitude and direction."""
     if POSITION + "weight" in file.names:
         return (POSITION + "weight",)
     for magnitude, direction in WEIGHT_NORM:
@@ -232,7 +242,7 @@ def _position_names(file: TensorFile) -> tuple[str, ...]:
 
 
 def _position_weight(stored: Sequence[Tensor]) -> Tensor:
-    """From the tensors of `_position_names`: weight norm multiplied out."""
+    """Compute the weight from the tensors of `_position_names`, with weight norm multiplied out."""
     if len(stored) == 1:
         return stored[0]
     g, v = stored
@@ -240,7 +250,7 @@ def _position_weight(stored: Sequence[Tensor]) -> Tensor:
 
 
 def inference_config(**sizes: Any) -> Wav2Vec2Config:
-    """Settings of a network of these sizes that is only run: nothing random, attention without an (F, F) matrix."""
+    """Return a config for inference with these sizes: no dropout, no masking, SDPA (no (F, F) matrix in memory)."""
     run_only: dict[str, Any] = {
         "hidden_dropout": 0.0,
         "activation_dropout": 0.0,
@@ -256,7 +266,10 @@ def inference_config(**sizes: Any) -> Wav2Vec2Config:
 
 
 def read_settings(file: TensorFile, config: dict[str, Any]) -> Wav2Vec2Config:
-    """Every size, from the tensors; from `config` (config.json, may be empty) what tensors do not show."""
+    """Return the network's config: all sizes from the tensors, the rest from `config` (config.json, may be empty).
+
+    Raises InputError if the two do not fit each other.
+    """
     _check_config(file, config)
     names = file.names
     layer = "feature_extractor.conv_layers."
@@ -302,10 +315,13 @@ def _check_config(file: TensorFile, config: dict[str, Any]) -> None:
 
 
 def _network(settings: Wav2Vec2Config, file: TensorFile) -> tuple[Wav2Vec2Model, str]:
-    """The network with the file's weights, every tensor present and of the right shape, and their fingerprint."""
-    with torch.device("meta"):  # without memory: the weights come from the file
+    """Build the network with the file's weights. Returns it with their fingerprint.
+
+    Raises InputError if a tensor is missing or has another shape.
+    """
+    with torch.device("meta"):  # allocates no memory: the weights come from the file
         network = Wav2Vec2Model(settings)
-        # Weight norm is a way to train; multiplied out there is one name for the weight whatever the file has.
+        # Weight norm is needed for training only; without it the weight has one name for every file layout.
         remove_parametrizations(network.encoder.pos_conv_embed.conv, "weight")
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     del expected[POSITION + "weight"]

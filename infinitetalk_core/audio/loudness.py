@@ -1,4 +1,4 @@
-"""Loudness by ITU-R BS.1770: every voice reaches the speech encoder equally loud."""
+"""Loudness normalization by ITU-R BS.1770, so that the speech encoder gets every voice at the same loudness."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Samples = NDArray[np.float32]
 
 
 def _k_weighted(samples: Samples, rate_hz: int, scratch: Path | None) -> Samples:
-    """The two K-weighting filters of BS.1770 over the clip, a chunk at a time with the filters' state kept.
+    """Apply the two K-weighting filters of BS.1770, one chunk at a time, carrying over the filters' state.
 
-    Filtering the clip at once gives the same numbers, but needs several float64 copies of it.
+    Filtering the whole clip at once gives the same numbers but needs several float64 copies of it.
     """
     shelf = IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, rate_hz, "high_shelf")
     pass_ = IIRfilter(0.0, 0.5, 38.0, rate_hz, "high_pass")
@@ -37,15 +37,16 @@ def _k_weighted(samples: Samples, rate_hz: int, scratch: Path | None) -> Samples
 
 
 def integrated_loudness(samples: Samples, rate_hz: int, scratch: Path | None = None) -> float:
-    """Gated loudness of a mono clip in LUFS; -inf for silence.
+    """Return the gated loudness of a mono clip in LUFS; -inf for silence.
 
-    Blocks, gates and sums are pyloudnorm's. A clip shorter than one block of 0.4 s is measured on repetitions
-    of itself: silence around it would make it look quieter than it is, and the gain for it too large.
+    Blocks, gates and sums are pyloudnorm's. A clip shorter than one block of 0.4 s is repeated to fill it: padding with
+    silence would lower the measured loudness and make the gain too large.
     """
     block = math.ceil(BLOCK_SECONDS * rate_hz)
     if len(samples) < block:
         samples = np.resize(samples, block)
-    meter = Meter(rate_hz, filter_class="custom", block_size=BLOCK_SECONDS)  # the weighting is done here
+    # "custom" is a meter without filters: `_k_weighted` applies them.
+    meter = Meter(rate_hz, filter_class="custom", block_size=BLOCK_SECONDS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=RuntimeWarning)  # log of zero: a silent block
         return float(meter.integrated_loudness(_k_weighted(samples, rate_hz, scratch)))
@@ -54,9 +55,9 @@ def integrated_loudness(samples: Samples, rate_hz: int, scratch: Path | None = N
 def normalise_loudness(
     samples: Samples, rate_hz: int, target_lufs: float = -23.0, scratch: Path | None = None
 ) -> Samples:
-    """`samples` (mono) with one gain that brings them to `target_lufs`; peaks are not limited.
+    """Scale `samples` (mono) by one gain to `target_lufs`; peaks are not limited.
 
-    A clip whose loudness is beyond ±100 LUFS, silence above all, is returned unchanged
+    A clip whose loudness is beyond ±100 LUFS, such as silence, is returned unchanged
     (reference: generate_infinitetalk.py, loudness_norm). scratch: a folder for results of more than 256 MB.
     """
     loudness = integrated_loudness(samples, rate_hz, scratch)

@@ -1,4 +1,4 @@
-"""The sound of a file of any length, decoded piece by piece and held once: a long one on the disk."""
+"""Reading of sound files of any length, decoded piece by piece; long sounds are stored on disk."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 
 def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], None] = lambda: None) -> Sound:
-    """The first sound track of `path` that can be decoded, whole, at its own rate and with its own channels.
+    """Read the first sound track of `path` that can be decoded, complete, with its own rate and channels.
 
-    scratch: a folder for what is more than 256 MB (12 minutes in stereo at 48 kHz); None keeps all in memory.
-    between: called about once a second of sound; what it raises ends the reading.
-    Raises InputError, in one sentence, where there is no sound or nothing of it can be decoded.
+    scratch: a folder for a sound of more than 256 MB (12 minutes in stereo at 48 kHz); None keeps it in memory.
+    between: called about once per second of sound; an exception from it stops the reading.
+    Raises InputError, in one sentence, if there is no sound or none of it can be decoded.
     """
     try:
         container = av.open(str(path.resolve()), mode="r", metadata_errors="replace")  # titles in old encodings
@@ -35,7 +35,7 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
             f"another kind; {COPY_AGAIN}"
         ) from error
     with container:
-        # A track of a kind that FFmpeg has no decoder for has no context.
+        # A track that FFmpeg has no decoder for has no codec context.
         stream = next((s for s in container.streams.audio if s.codec_context is not None), None)
         if stream is None:
             raise InputError(f"{path.name} has no sound in it that can be decoded: choose a file with a sound track")
@@ -54,7 +54,7 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
 
 
 def _blocks(container: av.container.InputContainer, stream: av.AudioStream, name: str) -> Iterator[av.AudioFrame]:
-    """Frames as planes of floats. What is damaged is left out, with a warning."""
+    """Yield decoded frames as planar float32. Skips damaged parts with a warning."""
     to_floats = AudioResampler(format="fltp")  # rate and channels stay
     warned = False
     packets = container.demux(stream)

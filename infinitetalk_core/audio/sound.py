@@ -1,4 +1,4 @@
-"""Sound: checking, mixing and resampling of what is heard, in pieces; long results lie on the disk."""
+"""Checking, mixing and resampling of sound, in pieces; long results are stored on disk."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PIECE_SAMPLES = 1 << 20
 
 @dataclass(frozen=True)
 class Sound:
-    """What is heard.
+    """A sound.
 
     waveform: (channels, samples) float32 on the CPU, full scale is -1 … 1 (not enforced).
-    sample_rate_hz: samples a second of each channel.
+    sample_rate_hz: samples per second of each channel.
     """
 
     waveform: Tensor
@@ -37,21 +37,24 @@ class Sound:
 
     @property
     def seconds(self) -> float:
-        """How long the sound lasts."""
+        """Duration of the sound."""
         return self.samples / self.sample_rate_hz
 
     @property
     def frames(self) -> int:
-        """Video frames at 25 a second that the sound lasts: seconds · 25, halves rounded up, at least 1.
+        """Duration in video frames at 25 fps: seconds · 25, halves rounded up, at least 1.
 
-        Whole-number arithmetic on the samples, so that no length is off by one through rounding.
+        Computed with integers, so that no length is off by one through rounding.
         """
         doubled = 2 * FRAMES_PER_SECOND * self.samples + self.sample_rate_hz
         return max(1, doubled // (2 * self.sample_rate_hz))
 
 
 def check_sound(waveform: Tensor, sample_rate: int) -> Sound:
-    """A Sound of `waveform`, (channels, samples) or (1, channels, samples), or one sentence why not."""
+    """Return a Sound from `waveform`, (channels, samples) or (1, channels, samples).
+
+    Raises InputError if it is unusable.
+    """
     if sample_rate != int(sample_rate) or sample_rate <= 0:
         raise InputError(
             f"the sound's sample rate is {sample_rate}, but it must be a whole number of Hz above 0; "
@@ -77,7 +80,7 @@ def check_sound(waveform: Tensor, sample_rate: int) -> Sound:
     if waveform.numel() == 0:
         raise InputError(f"the sound is empty (shape {tuple(waveform.shape)}); choose a file that has a sound track")
     waveform = waveform.detach().to(device="cpu", dtype=torch.float32)
-    # Piece by piece: the sound of an hour has more than a gigabyte.
+    # Piece by piece, because an hour of sound takes more than a gigabyte.
     broken = sum(int((~torch.isfinite(part)).sum()) for part in waveform.split(PIECE_SAMPLES, dim=1))
     if broken:
         raise InputError(
@@ -88,24 +91,26 @@ def check_sound(waveform: Tensor, sample_rate: int) -> Sound:
 
 
 def to_mono(sound: Sound) -> Sound:
-    """The mean of all channels, as one channel."""
+    """Average all channels to one."""
     if sound.waveform.shape[0] == 1:
         return sound
     return Sound(sound.waveform.mean(dim=0, keepdim=True), sound.sample_rate_hz)
 
 
 def resample(sound: Sound, rate: int, scratch: Path | None = None) -> Sound:
-    """The same sound at `rate` Hz: ceil(samples · rate / old rate) samples, by soxr at high quality.
+    """Resample to `rate` Hz with soxr at high quality: ceil(samples · rate / old rate) samples.
 
-    Quality and length follow librosa.load, with which the reference reads its files. scratch: a folder for a result of
-    more than 256 MB; None keeps it in memory.
+    Quality and length follow librosa.load, which the reference uses. scratch: a folder for a result of more than 256
+    MB; None keeps it in memory.
     """
     return sound if rate == sound.sample_rate_hz else _in_pieces(sound, rate, _pieces(sound), scratch)
 
 
 def resample_mono(sound: Sound, rate: int, scratch: Path | None = None) -> Sound:
-    """`resample(to_mono(sound), rate)`, to the bit (to rounding from 3 channels on), without a copy of the whole at the
-    old rate. scratch: as of `resample`."""
+    """Compute `resample(to_mono(sound), rate)` without a copy of the whole sound at the old rate.
+
+    Bit-exact up to 2 channels, equal up to rounding from 3 channels on. scratch: as for `resample`.
+    """
     mono = (to_mono(Sound(piece, sound.sample_rate_hz)).waveform for piece in _pieces(sound))
     return _in_pieces(sound, rate, mono, scratch)
 
@@ -115,29 +120,29 @@ def _pieces(sound: Sound) -> Iterator[Tensor]:
 
 
 def _in_pieces(sound: Sound, rate: int, pieces: Iterator[Tensor], scratch: Path | None) -> Sound:
-    """`pieces` (channels, n) of what `sound` becomes at its own rate, resampled and put together."""
-    wanted = -(-sound.samples * rate // sound.sample_rate_hz)
+    """Resample `pieces` (channels, n), which together have the length and rate of `sound`, to `rate` and join them."""
+    length = -(-sound.samples * rate // sound.sample_rate_hz)
     found: ChannelBuffer | None = None
-    stream, seen = None, 0
+    stream, consumed = None, 0
     for piece in pieces:
         channels, samples = piece.shape
         found = found or ChannelBuffer(channels, scratch)
-        seen += samples
+        consumed += samples
         numbers = piece.numpy()
         if rate != sound.sample_rate_hz:
             stream = stream or soxr.ResampleStream(sound.sample_rate_hz, rate, channels, dtype="float32", quality="HQ")
-            # (samples, channels) of more channels than one, as the library wants it.
+            # soxr expects (samples, channels) for several channels.
             given = np.ascontiguousarray(numbers.T if channels > 1 else numbers[0])
-            got = stream.resample_chunk(given, last=seen >= sound.samples)
+            got = stream.resample_chunk(given, last=consumed >= sound.samples)
             numbers = got.T if channels > 1 else got[None]
-        found.append(np.ascontiguousarray(numbers[:, : wanted - found.count]))
+        found.append(np.ascontiguousarray(numbers[:, : length - found.count]))
     assert found is not None  # a sound has samples
-    found.append(np.zeros((found.rows, wanted - found.count), np.float32))
+    found.append(np.zeros((found.rows, length - found.count), np.float32))
     return Sound(torch.from_numpy(found.array()), rate)
 
 
 def place(sound: Sound, start: int, samples: int, scratch: Path | None = None) -> Sound:
-    """The sound from sample `start` on, in a silence of `samples`; a sound that is longer is not cut.
+    """Pad the sound with silence to `samples` samples, with its beginning at sample `start`. It is never cut.
 
     scratch: a folder for a result of more than 256 MB; None keeps it in memory.
     """
@@ -146,17 +151,17 @@ def place(sound: Sound, start: int, samples: int, scratch: Path | None = None) -
 
 
 def lay_out(sounds: Sequence[Sound], in_turn: bool) -> tuple[list[int], int]:
-    """At which sample each of these sounds of one rate begins, at once or one after the other; samples of all."""
+    """Return (start sample of each, total samples) for sounds of one rate, at once or one after the other."""
     ends = list(accumulate(sound.samples for sound in sounds))
     return ([0, *ends[:-1]], ends[-1]) if in_turn else ([0] * len(sounds), max(sound.samples for sound in sounds))
 
 
 def mix(sounds: Sequence[Sound], *, in_turn: bool = False, scratch: Path | None = None) -> Sound:
-    """All sounds, at the highest rate among them: at once, as long as the longest; or in_turn, one after the other.
+    """Mix sounds at the highest rate among them: at once, or (in_turn) one after the other.
 
-    One channel is heard on all channels; sounds whose channels cannot be matched (stereo with 5.1) are made
-    mono first. Levels are not changed, so the sum can go beyond full scale. scratch: a folder for what of it is more
-    than 256 MB; None keeps all in memory.
+    Mono sounds are copied to all channels; if channel counts cannot be matched (stereo with 5.1), all are made mono.
+    Levels are not changed, so the sum can exceed full scale. scratch: a folder for results of more than 256 MB; None
+    keeps all in memory. Raises InputError without sounds.
     """
     if not sounds:
         raise InputError("there is no sound to mix; connect at least one speaker's sound")
@@ -168,7 +173,7 @@ def mix(sounds: Sequence[Sound], *, in_turn: bool = False, scratch: Path | None 
 
 
 def _sum(sounds: Sequence[Sound], starts: Sequence[int], length: int, channels: int, scratch: Path | None) -> Sound:
-    """Sounds of one rate added up from their starts on, in `channels` (1: as the mean of each) and `length` samples."""
+    """Add sounds of one rate, each at its start sample, to (channels, length). channels 1: each is averaged to mono."""
     total = ChannelBuffer(channels, scratch)
     for begin in range(0, length, PIECE_SAMPLES):
         piece = torch.zeros(channels, min(PIECE_SAMPLES, length - begin))

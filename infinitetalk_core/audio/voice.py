@@ -1,4 +1,4 @@
-"""A voice as the speech encoder was trained to hear it."""
+"""Preparation of a voice as input of the speech encoder, as in training."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ SAMPLE_RATE_HZ = 16000
 
 
 def prepare_voice(sound: Sound, scratch: Path | None = None) -> Sound:
-    """`sound` as 16 kHz mono at −23 LUFS (silence stays as it is). Source: audio_prepare_single of the reference.
+    """Convert `sound` to 16 kHz mono at −23 LUFS (silence stays unchanged).
 
-    scratch: a folder for voices of more than 256 MB (over an hour), to the bit what they are in memory.
+    Source: audio_prepare_single of the reference.
+    scratch: a folder for voices of more than 256 MB (over an hour); the result is bit-exact the same as in memory.
     """
     mono = resample_mono(sound, SAMPLE_RATE_HZ, scratch)
     samples = normalise_loudness(mono.waveform[0].numpy(), SAMPLE_RATE_HZ, scratch=scratch)

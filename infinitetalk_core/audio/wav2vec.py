@@ -2,10 +2,10 @@
 
 The reference (src/audio_analysis/wav2vec2.py, and get_embedding in generate_infinitetalk.py): 16 kHz mono at
 -23 LUFS → convolutions, 50 features a second → linear interpolation to 25 a second → projection →
-transformer, whose hidden states after every layer are the result. The layers are those of `transformers`; what
-is written here is the way a clip goes through them. Everything before the transformer runs in segments, with the
-same result as on the whole clip, and the transformer in windows where the clip is long. What grows with the clip
-is the waveform and the result, and both of a long one lie on the disk.
+transformer, whose hidden states after every layer are the result. The layers are those of `transformers`; this
+module runs them on clips of any length. Everything before the transformer runs in segments, with the same result
+as on the whole clip, and the transformer runs in windows if the clip is long. Only the waveform and the result
+grow with the clip, and both are stored on disk if they are large.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ Report = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """How much the encoder works on at once, in frames at 25 a second."""
+    """Sizes of the encoder's segments and windows, in frames at 25 fps."""
 
     segment: int = 256  # convolutions: 10 s, about 60 MB for wav2vec base
-    window: int = 4500  # transformer: 3 minutes; a clip up to this length is seen whole
-    overlap: int = 500  # least that two windows share, 20 s
-    fade: int = 50  # of it, cross-faded in the middle, 2 s; what lies outside is dropped
+    window: int = 4500  # transformer: 3 minutes; a clip up to this length is one window
+    overlap: int = 500  # minimum overlap of two windows, 20 s
+    fade: int = 50  # middle part of the overlap that is cross-faded, 2 s; the rest is context only
 
     def __post_init__(self) -> None:
-        # The least step between windows is (window - overlap) / 2, and two fades must not meet in it.
+        # The smallest step between windows is (window - overlap) / 2, and two fades must not overlap within it.
         if not 0 < self.fade <= self.overlap <= self.window - 2 * self.fade - 4 or self.segment < 1:
             raise ValueError(
                 f"limits must have 0 < fade <= overlap <= window - 2 · fade - 4 and segment >= 1, got {self}"
@@ -55,19 +55,19 @@ class Limits:
 
 
 def frames_of(samples: int) -> int:
-    """Frames that the reference makes of `samples` at 16 kHz, at least 1.
+    """Return the number of frames that the reference computes for `samples` at 16 kHz, at least 1.
 
-    It is the reference's own floating-point expression: some lengths lose a frame to rounding (29 · 640
-    samples give 28), and the interpolation spreads the clip over the frames that are left.
+    Uses the reference's floating-point expression: some lengths lose a frame to rounding (29 · 640 samples give
+    28), and the interpolation spreads the clip over the remaining frames.
     """
     return max(1, int(samples / SAMPLE_RATE_HZ * FRAMES_PER_SECOND))
 
 
 def interpolation(start: int, stop: int, frames: int, features: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where frames start … stop-1 of `frames` lie among `features`: lower, upper index, weight of the upper.
+    """Return lower index, upper index and weight of the upper among `features` for frames start … stop-1 of `frames`.
 
-    The geometry of torch's linear interpolation with align_corners=True, in its own float32 arithmetic: on
-    long clips the rounding of the positions shows (3 minutes: 5e-4 of a step), and the reference has it too.
+    Same positions as torch's linear interpolation with align_corners=True, in its float32 arithmetic: on long
+    clips the rounding of the positions matters (3 minutes: 5e-4 of a step), and the reference has it too.
     """
     scale = torch.tensor(float(features - 1)) / float(frames - 1) if frames > 1 else torch.tensor(0.0)
     position = scale * torch.arange(start, stop, dtype=torch.float32)
@@ -77,7 +77,7 @@ def interpolation(start: int, stop: int, frames: int, features: int) -> tuple[Te
 
 
 def plan_windows(frames: int, limits: Limits) -> list[tuple[int, int]]:
-    """The transformer's windows (start, stop): one up to `limits.window`, else few, evenly spread."""
+    """Return the transformer's windows (start, stop): one up to `limits.window` frames, else few, evenly spaced."""
     if frames <= limits.window:
         return [(0, frames)]
     step = limits.window - limits.overlap
@@ -87,7 +87,7 @@ def plan_windows(frames: int, limits: Limits) -> list[tuple[int, int]]:
 
 
 def window_weights(windows: list[tuple[int, int]], index: int, fade: int) -> Tensor:
-    """How much each frame of window `index` counts, (frames in it,); over all windows the sum is 1."""
+    """Return the cross-fade weights of window `index`, (its frames,); over all windows they sum to 1 per frame."""
     start, stop = windows[index]
     frame = torch.arange(start, stop) + 0.5
     weights = torch.ones(stop - start)
@@ -101,7 +101,7 @@ def window_weights(windows: list[tuple[int, int]], index: int, fade: int) -> Ten
 
 
 def standardise(samples: Samples, scratch: Path | None = None) -> Samples:
-    """Zero mean and unit variance over the whole clip: (x - mean) / sqrt(variance + 1e-7).
+    """Normalize to zero mean and unit variance over the whole clip: (x - mean) / sqrt(variance + 1e-7).
 
     scratch: a folder for results of more than 256 MB; None keeps them in memory.
     """
@@ -116,10 +116,10 @@ def standardise(samples: Samples, scratch: Path | None = None) -> Samples:
 
 
 def convolution_statistics(samples: Samples, conv: Any) -> tuple[Tensor, Tensor]:
-    """Mean and variance (channels,), float64, of the output of `conv` (Conv1d, 1 channel in) over the whole clip.
+    """Return mean and variance (channels,), float64, of the output of `conv` (Conv1d, 1 input channel) over the clip.
 
-    A convolution is linear, so both follow from the mean and the covariance of the kernel-sized windows of
-    the waveform: ten numbers and a 10 x 10 matrix, gathered in one pass whatever the length.
+    A convolution is linear, so both follow from mean and covariance of the kernel-sized windows of the waveform:
+    ten numbers and a 10 x 10 matrix for wav2vec, computed in one pass for any length.
     """
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     windows = torch.from_numpy(samples).unfold(0, kernel, stride)  # (n, kernel), a view
@@ -138,10 +138,10 @@ def convolution_statistics(samples: Samples, conv: Any) -> tuple[Tensor, Tensor]
 
 
 def convolve(extractor: Any, wave: Tensor, statistics: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Waveform (1, 1, samples) → features (1, conv channels, n), by the library's convolution layers.
+    """Run the library's convolution layers on `wave` (1, 1, samples): (1, conv channels, n).
 
     statistics: mean and variance (channels,), float32, of the whole clip for the first layer's GroupNorm, which
-    would take those of `wave`; None for the kind of network whose norms do not look along time.
+    would otherwise use those of `wave`; None for networks whose norms do not reduce over time.
     """
     first, *others = extractor.conv_layers
     if statistics is None:
@@ -159,10 +159,10 @@ def convolve(extractor: Any, wave: Tensor, statistics: tuple[Tensor, Tensor] | N
 def visit_states(encoder: Any, x: Tensor, use: Callable[[int, Tensor], None]) -> None:
     """Run the library's transformer on `x` (1, F, channels) and call `use(layer, state)` after every layer.
 
-    The states are those of `output_hidden_states` in transformers 4, on which the reference runs, without the
-    first: the last one is what the whole transformer gives, so it is normalised in the kind of network that has
-    its last norm after the layers. Hooks give them one at a time, so that they need not all be held, and are gone
-    afterwards whatever `use` raises.
+    The states are those of `output_hidden_states` in transformers 4, which the reference uses, without the first.
+    The last one is the output of the whole transformer, so it is normalized in networks whose last norm follows the
+    layers. Hooks return the states one at a time, so that they are not all in memory, and are removed afterwards
+    even if `use` raises.
     """
     *inner, _ = encoder.layers
     with ExitStack() as hooks:
@@ -173,29 +173,32 @@ def visit_states(encoder: Any, x: Tensor, use: Callable[[int, Tensor], None]) ->
 
 
 def transform(network: Wav2Vec2Model, hidden: Tensor, use: Callable[[int, Tensor], None]) -> None:
-    """Features at 25 a second (B, F, conv channels) → `use(layer, (B, F, channels))` after every layer, in order."""
+    """Run projection and transformer on features at 25 fps (B, F, conv channels).
+
+    Calls `use(layer, state (B, F, channels))` after every layer, in order.
+    """
     visit_states(network.encoder, _first(network.feature_projection(hidden)), use)
 
 
 def _first(found: Any) -> Tensor:
-    """The result of a part of transformers: alone in some versions, the first of several in others."""
+    """Return the first result of a transformers module, which some versions return alone and others in a tuple."""
     return found if isinstance(found, Tensor) else found[0]
 
 
 class SpeechEncoder(nn.Module):
-    """wav2vec 2.0 that turns a Sound of any length into InfiniteTalk's speech features.
+    """wav2vec 2.0 that converts a Sound of any length to InfiniteTalk's speech features.
 
-    Up to `limits.window` frames (3 minutes) the transformer sees the clip whole and the result is the
-    reference's. wav2vec 2.0 was trained on clips of up to half a minute, and the work of attention grows
-    with the square of the length, so a longer clip is seen in windows of 3 minutes that share at least 20 s: 2 s
-    in the middle are cross-faded, the rest of the overlap is only context. This is an approximation, because
+    Up to `limits.window` frames (3 minutes) the transformer processes the whole clip and the result is the
+    reference's. wav2vec 2.0 was trained on clips of up to half a minute, and the cost of attention grows with the
+    square of the length, so a longer clip is split into windows of 3 minutes that overlap by at least 20 s: the 2 s
+    in the middle are cross-faded, the rest of the overlap is context only. This is an approximation, because
     attention reaches everywhere and the positional convolution 64 frames. Measured on 4 minutes with random
     weights of base size, windows against the whole clip: relative L2 0.5 %, and 4.7 % with queries and keys
     three times as large (sharper attention); a small encoder, six times as large: 2 to 11 % by its weights.
     Random weights attend to far frames as much as to near ones; trained weights have not been measured.
     tests/pure/test_speech_encoder.py measures a small encoder.
 
-    fingerprint: of the files that it was loaded from (infinitetalk_core/fingerprint.py); "" where there are none.
+    fingerprint: of the files it was loaded from (infinitetalk_core/fingerprint.py); "" without files.
     """
 
     def __init__(
@@ -215,7 +218,7 @@ class SpeechEncoder(nn.Module):
 
     @property
     def layers(self) -> int:
-        """Hidden states a frame: 12 for wav2vec base."""
+        """Number of hidden states per frame: 12 for wav2vec base."""
         return self.network.config.num_hidden_layers
 
     @property
@@ -225,17 +228,17 @@ class SpeechEncoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type the network computes in: float32 as loaded."""
+        """The dtype of the network's weights: float32 as loaded."""
         return next(self.parameters()).dtype
 
     @property
     def hop_samples(self) -> int:
-        """Samples between two features: 320 (50 features a second at 16 kHz)."""
+        """Samples between two features: 320 (50 features per second at 16 kHz)."""
         return prod(self.network.config.conv_stride)
 
     @property
     def field_samples(self) -> int:
-        """Samples that one feature sees: 400."""
+        """Receptive field of one feature in samples: 400."""
         kernels, strides = self.network.config.conv_kernel, self.network.config.conv_stride
         return 1 + sum((kernel - 1) * prod(strides[:i]) for i, kernel in enumerate(kernels))
 
@@ -248,20 +251,19 @@ class SpeechEncoder(nn.Module):
         device: torch.device | None = None,
         scratch: Path | None = None,
     ) -> Tensor | DiskTensor:
-        """Speech features (F, layers, channels), float32 on the CPU; F is `frames_of` the samples at 16 kHz.
+        """Compute speech features (F, layers, channels), float32 on the CPU; F is `frames_of` the samples at 16 kHz.
 
-        levelled: the sound comes from `prepare_voice`, perhaps with silence around it, and its loudness is kept.
-        report: called with the fraction done between pieces of work; what it raises ends the work cleanly.
-        device: where to compute; by default where the first parameter is (the host knows better when it keeps
-        some weights elsewhere).
-        scratch: a folder where features of more than 256 MB lie (4.6 minutes of wav2vec base) as `DiskTensor`, to the
-        bit what they are in memory; None keeps them all in memory.
+        levelled: the sound comes from `prepare_voice`, perhaps padded with silence, and its loudness is not changed.
+        report: called with the fraction done between pieces of work; an exception from it stops the work.
+        device: where to compute; by default that of the first parameter (a host that offloads weights passes it).
+        scratch: a folder for features of more than 256 MB (4.6 minutes of wav2vec base), which are returned as a
+        `DiskTensor`, bit-exact the same as in memory; None keeps them all in memory.
         """
         device = device or next(self.parameters()).device
         report = report or (lambda _fraction: None)
         voice = resample(to_mono(sound), SAMPLE_RATE_HZ) if levelled else prepare_voice(sound, scratch)
         frames = frames_of(voice.samples)
-        # Made outside of inference mode, so that training can use them.
+        # Allocated outside of inference mode, so that training can use the result.
         finished = RowWriter((frames, self.layers, self.channels), scratch)
         with torch.inference_mode():
             segments = self._convolve(self._prepare(voice, scratch), frames, device)
@@ -270,7 +272,7 @@ class SpeechEncoder(nn.Module):
         return finished.rows()
 
     def _prepare(self, voice: Sound, scratch: Path | None) -> Samples:
-        """The samples, standardised where the checkpoint asks for it, and enough of them for one feature."""
+        """Return the samples, standardized if the checkpoint requires it, and zero-padded to at least one feature."""
         samples = voice.waveform[0].numpy()
         if self.normalise_input:
             samples = standardise(samples, scratch)
@@ -278,12 +280,12 @@ class SpeechEncoder(nn.Module):
         return np.pad(samples, (0, missing)) if missing > 0 else samples
 
     def _convolve(self, samples: Samples, frames: int, device: torch.device) -> Iterator[Tensor]:
-        """Features (F, conv channels) at 25 a second, segment after segment."""
+        """Yield features (rows, conv channels) at 25 fps, segment by segment."""
         extractor = self.network.feature_extractor
         hop, field = self.hop_samples, self.field_samples
         statistics = None
         if self.network.config.feat_extract_norm == "group":
-            # GroupNorm sees the whole clip in time: what it needs of it is gathered first.
+            # GroupNorm normalizes over the whole clip in time: compute its statistics first.
             mean, variance = convolution_statistics(samples, extractor.conv_layers[0].conv)
             statistics = mean.float().to(device), variance.float().to(device)
         count = (len(samples) - field) // hop + 1
@@ -302,9 +304,9 @@ class SpeechEncoder(nn.Module):
     def _transform(
         self, segments: Iterator[Tensor], frames: int, device: torch.device, report: Report
     ) -> Iterator[Tensor]:
-        """Finished features (rows, layers, channels), in order, from those of the convolutions.
+        """Yield finished features (rows, layers, channels) in order, from the features of the convolutions.
 
-        What is held is one window of each: the rows that the next window sees as well are carried over.
+        Keeps one window of each in memory; rows that the next window shares are carried over.
         """
         windows = plan_windows(frames, self.limits)
         hidden = torch.zeros(0, self.network.config.conv_dim[-1])
@@ -343,8 +345,10 @@ class SpeechEncoder(nn.Module):
 
 
 def _report_part(report: Report, share: tuple[float, float], index: int, parts: int, done: float) -> None:
-    """Report that of `parts` equal parts `index` are done, and of the next one the fraction `done`; share: how much
-    other work is done already, and how much of all these parts are."""
+    """Report the total fraction once `index` of `parts` equal parts and the fraction `done` of the next are finished.
+
+    share: (fraction of the total that other work has finished, fraction that all parts make up).
+    """
     report(min(share[0] + share[1] * (index + done) / parts, 1.0))
 
 

@@ -1,4 +1,4 @@
-"""Which speech features each video frame hears: itself and two neighbours either side."""
+"""Windows of speech features for each video frame: its own and two neighbours on either side."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ WINDOW = 5
 
 
 def mirror(index: int, length: int) -> int:
-    """Fold an index beyond the end back into 0 … length−1: … n−2, n−1, n−1, n−2 …, and hold 0 before the start.
+    """Reflect an index beyond the end into 0 … length−1: … n−2, n−1, n−1, n−2 …; indices before the start become 0.
 
     The reference extends a speech that ends inside a chunk by its own last frames in reverse order
-    (wan/multitalk.py), so that the mouth does not freeze on one sound while the chunk is filled up.
+    (wan/multitalk.py), so that the mouth does not freeze on one sound in the rest of the chunk.
     """
     if index < 0:
         return 0
@@ -25,11 +25,11 @@ def mirror(index: int, length: int) -> int:
 
 
 def window_indices(start: int, length: int, available: int, window: int = WINDOW) -> list[list[int]]:
-    """Feature indices (length, window) of the frames start … start+length−1 of a speech of `available` frames."""
+    """Return feature indices (length, window) for frames start … start+length−1 of a speech of `available` frames."""
     half = window // 2
     return [[mirror(i + offset, available) for offset in range(-half, half + 1)] for i in range(start, start + length)]
 
 
 def speech_windows(voices: Sequence[Tensor | DiskTensor], start: int, length: int, window: int = WINDOW) -> Tensor:
-    """Windows (S, length, window, layers, channels) of S voices, each (F, layers, channels)."""
+    """Return windows (S, length, window, layers, channels) of S voices, each (F, layers, channels)."""
     return torch.stack([voice[torch.tensor(window_indices(start, length, len(voice), window))] for voice in voices])

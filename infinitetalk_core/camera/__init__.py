@@ -1,1 +1,1 @@
-"""A camera that moves through a still picture: its path, what it sees, and what Uni3C is told about it."""
+"""Camera paths around a still picture: the path, its rendered frames, and the camera embedding for Uni3C."""

@@ -1,4 +1,4 @@
-"""Depth from a picture of it, and what is done to it before points are made of it."""
+"""Convert a depth picture to depth, and prepare depth for the point cloud."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from torch import Tensor
 
 from ..errors import InputError
 
-FAR_BEYOND_MEDIANS = 8.0  # depth beyond this many medians is drawn in
-EDGE_LEFT = 0.35  # exp(−10 · slope of the disparity) below this is an edge
+FAR_BEYOND_MEDIANS = 8.0  # depth beyond this many medians is compressed
+EDGE_LEFT = 0.35  # a pixel is an edge where exp(−10 · slope of the disparity) is below this
 EDGE_SHARPNESS = 10.0
-EDGE_SIDE = 480  # shorter side of the original's pictures; in a smaller one the same slope takes fewer pixels
+EDGE_SIDE = 480  # pixels, shorter side of the original's pictures; the same edge is steeper per pixel in a smaller one
 
 
 def depth_from_picture(image: Tensor, near: float, far: float, inverse: bool) -> Tensor:
-    """(H, W) float32 depth from a depth node's picture (H, W, 3), (H, W) or (1, H, W, 3).
+    """Return depth (H, W) float32 from the picture of a depth node: (H, W, 3), (H, W) or (1, H, W, 3).
 
-    inverse: brighter is nearer and even in 1/depth, as relative depth nodes give it: white lies at `near`, black at
-    `far`. Otherwise the values are depth: black lies at `near`, white at `far`, brighter values behind it. A
-    picture of one shade is a flat wall. Raises InputError for another shape, NaN, or not 0 < near <= far.
+    inverse: brighter is nearer and the values are linear in 1/depth, as relative depth nodes output them: 1 (white)
+    becomes `near`, 0 (black) `far`. Otherwise the values are linear in depth: 0 becomes `near`, 1 `far`, and values
+    above 1 lie behind `far`. A picture of one shade gives constant depth. Raises InputError for another shape, for NaN,
+    and unless 0 < near <= far.
     """
     if image.ndim == 4 and len(image) == 1:
         image = image[0]
@@ -42,7 +43,7 @@ def depth_from_picture(image: Tensor, near: float, far: float, inverse: bool) ->
 
 
 def draw_in(depth: Tensor) -> Tensor:
-    """(H, W) with what lies beyond 8 medians, m, drawn in to less than 2m, smoothly, so that the sky stays in reach.
+    """Compress depth (H, W) beyond m = 8 medians smoothly to less than 2m, so that the sky is not too far away.
 
     Source: ewrfcas/Uni3C src/pointcloud.py, point_rendering.
     """
@@ -51,10 +52,11 @@ def draw_in(depth: Tensor) -> Tensor:
 
 
 def edges(depth: Tensor) -> Tensor:
-    """(H, W), true where depth jumps: such pixels mix near and far, their points would float in the air.
+    """Return a mask (H, W), true at depth edges: pixels there mix near and far, so their points belong to no surface.
 
     Source: ewrfcas/Uni3C src/pointcloud.py, get_boundaries_mask: Sobel slope of the disparity scaled to 0 … 1.
-    There the threshold is the same at any size; here small pictures may be steeper, or all of a slope were an edge.
+    There the threshold is the same at any size; here it is higher for small pictures, in which it would otherwise
+    mark every slope as an edge.
     """
     disparity = 1 / depth
     low, high = disparity.min(), disparity.max()

@@ -1,7 +1,7 @@
-"""What Uni3C's controlnet is told beside the rendered video: the render mask and each pixel's ray.
+"""The camera embedding of Uni3C: the ray of each pixel, an input of the ControlNet beside video and render mask.
 
-Source: ewrfcas/Uni3C, src/camera.py (rays), src/dataset.py (sizes) and src/models/pcd_controller.py (who gets what).
-The controlnet takes 7 channels at full resolution, all frames: 1 render mask, then 3 ray directions, then 3 moments.
+Source: ewrfcas/Uni3C, src/camera.py (rays), src/dataset.py (sizes) and src/models/pcd_controller.py (model inputs).
+The ControlNet takes 7 channels at full resolution, all frames: 1 render mask, then 3 ray directions, then 3 moments.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from torch import Tensor
 from ..errors import InputError
 from .path import Cameras
 
-FIRST_CAMERA_DISTANCE = 2.0  # from the middle of all cameras, after scaling
+FIRST_CAMERA_DISTANCE = 2.0  # from the mean position of all cameras, after scaling
 _OUTLIER = 10.0  # times the 97 % quantile of the distances to the median camera
-_STANDS_STILL = 1e-5
-# The original's rays go through x − 0.5 and y + 0.5; only y is a pixel's centre, but so the weights learned it.
+_STANDS_STILL = 1e-5  # distance below which the camera counts as static
+# The original's rays go through x − 0.5 and y + 0.5. Only y is a pixel center, but the weights were trained with both.
 _RAY_AT = (-0.5, 0.5)
 
 
 def normalise_cameras(world_to_camera: Tensor) -> Tensor:
-    """(F, 4, 4) → (F, 4, 4): the first camera turned straight, all centred and scaled.
+    """Normalize camera poses (F, 4, 4): relative to the first camera's pose, centered and scaled. Returns (F, 4, 4).
 
-    The mean position goes to the origin and the first camera to a distance of 2, so the depth map's unit does not
-    matter. Cameras that stand still keep position 0. As in the original (src/camera.py, after SEVA) the first
-    camera's pose is multiplied from the left.
+    The mean position, without outliers, becomes the origin and the first camera gets a distance of 2 from it, so the
+    unit of the depth map does not matter. Cameras that do not move keep position 0. As in the original (src/camera.py,
+    after SEVA) the first camera's pose is multiplied from the left.
     """
     camera_to_world = torch.linalg.inv(torch.linalg.inv(world_to_camera[:1]) @ world_to_camera)
     position = camera_to_world[:, :3, 3].clone()
@@ -39,9 +39,9 @@ def normalise_cameras(world_to_camera: Tensor) -> Tensor:
 
 
 def camera_rays(world_to_camera: Tensor, intrinsics: Tensor, height: int, width: int) -> Tensor:
-    """(F, 6, H, W) float32: per pixel the ray's direction d, of length 1, and its moment o × d, o the camera.
+    """Return the ray of each pixel, (F, 6, H, W) float32: its unit direction d and its moment o × d, o the camera.
 
-    world_to_camera: (F, 4, 4); intrinsics: (3, 3) for this height and width, pixels. Computed on the CPU.
+    world_to_camera: (F, 4, 4); intrinsics: (3, 3) in pixels, for this height and width. Computed on the CPU.
     """
     y, x = torch.meshgrid(torch.arange(height) + _RAY_AT[1], torch.arange(width) + _RAY_AT[0], indexing="ij")
     pixels = torch.stack((x, y, torch.ones_like(x))).flatten(1)
@@ -55,11 +55,11 @@ def camera_rays(world_to_camera: Tensor, intrinsics: Tensor, height: int, width:
 
 
 def camera_embedding(cameras: Cameras, window: slice, picture: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(F, 6, H, W) float32 for frames start … stop−1 of the path, as one clip of its own.
+    """Return the camera embedding (F, 6, H, W) float32 of frames start … stop−1 of the path.
 
-    picture: (height, width) the cameras were made for; size: (height, width) of the video, in pixels. The lens is
-    the picture's in all frames, also when the path zooms, as in the original, which stores one lens (cam_render.py).
-    Raises InputError for an impossible window or size.
+    The window is normalized as a clip of its own. picture: (height, width) for which the cameras' intrinsics hold;
+    size: (height, width) of the video, both in pixels. All frames use the intrinsics of the picture, also when the path
+    zooms, as in the original, which stores one lens (cam_render.py). Raises InputError for an invalid window or size.
     """
     if min(*picture, *size) < 1:
         raise InputError(f"picture and video must have at least one pixel, got {picture} and {size}")

@@ -1,4 +1,4 @@
-"""A camera path around one picture as the guidance of Uni3C, rendered chunk by chunk."""
+"""A `CameraGuide` for Uni3C from a camera path around one picture, rendered chunk by chunk."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from .render import PathRenderer
 
 @dataclass(frozen=True)
 class PathGuide:
-    """A `CameraGuide`: the view from a camera that moves around a picture.
+    """A `CameraGuide` that renders the view of a camera moving around a picture.
 
-    picture: (H, W, 3); depth: (h, w), larger is farther; frames: how long the path is at 25 a second, after which its
-    last camera stays; device: where to render, by default where the picture is.
+    picture: (H, W, 3); depth: (h, w), larger is farther; frames: length of the path at 25 fps, after which the camera
+    stays at its last pose; field_of_view: degrees across the picture's longer side; start_elevation: degrees, see
+    `camera_path`; device: where to render, by default the picture's. Raises InputError where depth and picture differ
+    in aspect ratio by more than 2 %.
     """
 
     picture: Tensor
@@ -45,7 +47,7 @@ class PathGuide:
             )
 
     def view(self, chunk: Chunk, height: int, width: int) -> View:
-        """Frames, holes and rays of the chunk's time, rendered at the video's size."""
+        """Render the chunk's frames, render mask and camera embedding at the video's size in pixels."""
         window = slice(chunk.start, chunk.start + chunk.length)
         picture = fit_to(self.picture, height, width)
         same_size = F.interpolate(self.depth[None, None], self.picture.shape[:2], mode="nearest")[0]

@@ -1,9 +1,10 @@
-"""Camera paths as data: where the camera is and how far it is zoomed in, frame by frame.
+"""Camera paths as data: the pose and intrinsics of the camera for each frame.
 
-Axes as in OpenCV: x right, y down, z into the picture. The world's origin is the point the camera circles: it lies
-`radius` in front of the picture's own camera, which is frame 0 of every path.
-Source: ewrfcas/Uni3C, src/utils.py (traj_map, set_initial_camera, build_cameras) and cam_render.py. Unlike there,
-offsets and zoom are whole in the last frame (there they stop 1/F short), and a swing does not lag by one frame.
+Axes as in OpenCV: x right, y down, z into the picture. The world's origin is the center of the orbit: it lies `radius`
+in front of the picture's own camera, which is frame 0 of every path.
+Source: ewrfcas/Uni3C, src/utils.py (traj_map, set_initial_camera, build_cameras) and cam_render.py. Differences: here
+offsets and zoom reach their full value in the last frame (there they stop 1/F short), and a swing does not lag by one
+frame.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from torch import Tensor
 from ..errors import InputError
 
 START_ELEVATION = 5.0  # degrees; the original advises against changing it
-LEAST_FOREGROUND = 0.05  # of the picture; below it the whole picture counts
-_SAME_CAMERA = 1e-9
+LEAST_FOREGROUND = 0.05  # share of the picture; with less foreground the whole picture is used
+_SAME_CAMERA = 1e-9  # largest difference of matrix entries of equal cameras
 
 
 @dataclass(frozen=True)
 class Cameras:
-    """One pinhole camera a frame, float64 on the CPU. Frame 0 is the camera that took the picture."""
+    """A pinhole camera per frame, float64 on the CPU. Frame 0 is the camera of the source picture."""
 
     world_to_camera: Tensor  # (F, 4, 4)
-    intrinsics: Tensor  # (F, 3, 3), pixels; the centre of the top left pixel is (0.5, 0.5)
+    intrinsics: Tensor  # (F, 3, 3), pixels; the center of the top left pixel is (0.5, 0.5)
 
     def __post_init__(self) -> None:
         frames = len(self.world_to_camera)
@@ -42,13 +43,13 @@ class Cameras:
 
     @property
     def frames(self) -> int:
-        """F, the frames of the path."""
+        """F, the number of frames of the path."""
         return len(self.world_to_camera)
 
     def window(self, frames: slice) -> Cameras:
-        """The cameras of frames start … stop−1; after the path's end its last camera stays.
+        """Return the cameras of frames start … stop−1; past the end of the path the last camera is repeated.
 
-        Raises InputError for a window that is empty, open, stepped or begins before 0.
+        Raises InputError for a window that is empty, has no end, has a step or begins before 0.
         """
         start, stop = frames.start or 0, frames.stop
         if stop is None or frames.step not in (None, 1) or not 0 <= start < stop:
@@ -57,7 +58,7 @@ class Cameras:
         return Cameras(self.world_to_camera[index], self.intrinsics[index])
 
     def at_source(self, frame: int) -> bool:
-        """Whether this frame's camera is the one that took the picture."""
+        """Whether the camera of this frame is that of the source picture."""
         here = self.window(slice(frame, frame + 1))
         moved = (here.world_to_camera[0] - self.world_to_camera[0]).abs().max()
         zoomed = (here.intrinsics[0] - self.intrinsics[0]).abs().max()
@@ -66,15 +67,15 @@ class Cameras:
 
 @dataclass(frozen=True)
 class Move:
-    """Where the camera is at the end of the path, with the original's parameters; it goes there evenly."""
+    """A path given by its end, in the original's parameters; the camera moves there linearly."""
 
-    d_r: float = 1.0  # distance to the centre as a multiple of the first one; 0.25 to 2.5
+    d_r: float = 1.0  # distance to the center as a multiple of the first one; 0.25 to 2.5
     d_theta: float = 0.0  # degrees up (< 0) or down (> 0); −90 to 30
     d_phi: float = 0.0  # degrees around to the right (< 0) or to the left (> 0); −360 to 360
     x_offset: float = 0.0  # right (> 0), in radii; −0.5 to 0.5
     y_offset: float = 0.0  # down (> 0), in radii
     z_offset: float = 0.0  # forward (> 0), in radii
-    focal_length: float = 1.0  # zoom as a multiple of the first focal length; 0.25 to 2.5
+    focal_length: float = 1.0  # as a multiple of the first focal length; 0.25 to 2.5
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -88,7 +89,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Swing:
-    """A ready-made swing: values spread evenly over the path and drawn as one smooth curve."""
+    """A path given by values at equal distances in time, which a smooth curve is fitted to."""
 
     d_theta: tuple[float, ...]  # degrees
     d_phi: tuple[float, ...]  # degrees
@@ -97,22 +98,22 @@ class Swing:
 
 
 def orbit(d_phi: float = -360.0, d_theta: float = 0.0) -> Move:
-    """Around the centre, always looking at it."""
+    """Return a rotation around the center, with the camera directed at it. Angles in degrees, see `Move`."""
     return Move(d_phi=d_phi, d_theta=d_theta)
 
 
 def pan(x_offset: float = 0.0, y_offset: float = 0.0) -> Move:
-    """Sideways and up or down without turning; along the world's axes, tilted by the start elevation."""
+    """Return a translation to the side and up or down, in radii, along the world's axes (tilted by start_elevation)."""
     return Move(x_offset=x_offset, y_offset=y_offset)
 
 
 def dolly(d_r: float) -> Move:
-    """Nearer to the centre (below 1) or farther from it (above 1): near things change size faster than far ones."""
+    """Return a move to `d_r` times the distance to the center: near objects change size faster than far ones."""
     return Move(d_r=d_r)
 
 
 def zoom(focal_length: float) -> Move:
-    """A longer (above 1) or shorter lens: everything changes size alike."""
+    """Return a zoom to `focal_length` times the first focal length: all objects change size by the same factor."""
     return Move(focal_length=focal_length)
 
 
@@ -133,7 +134,10 @@ PRESETS: Mapping[str, Move | Swing] = MappingProxyType(
 
 
 def picture_intrinsics(height: int, width: int, field_of_view: float) -> Tensor:
-    """(3, 3) float64 of a lens that sees `field_of_view` degrees across the picture's longer side."""
+    """Return intrinsics (3, 3) float64, in pixels, for a field of view in degrees across the picture's longer side.
+
+    Raises InputError for a picture without pixels and for a field of view outside 0 … 180.
+    """
     if height < 1 or width < 1:
         raise InputError(f"the picture must have at least one pixel, got {width} x {height}")
     if not 0 < field_of_view < 180:
@@ -143,9 +147,10 @@ def picture_intrinsics(height: int, width: int, field_of_view: float) -> Tensor:
 
 
 def orbit_radius(depth: Tensor, foreground: Tensor | None = None) -> float:
-    """How far in front of the camera the centre lies: the median depth (H, W) of the foreground (H, W, true inside).
+    """Return the distance of the orbit's center: the median of depth (H, W) in the foreground (H, W, 1 inside).
 
-    Without a foreground, or where it is under 5 % of the picture, the whole picture counts, as in the original.
+    Without a foreground, or if it covers less than 5 % of the picture, the median is taken over the whole picture, as
+    in the original. Raises InputError for sizes that differ.
     """
     inside = torch.ones_like(depth, dtype=torch.bool) if foreground is None else foreground > 0.5
     if inside.shape != depth.shape:
@@ -160,11 +165,12 @@ def orbit_radius(depth: Tensor, foreground: Tensor | None = None) -> float:
 def camera_path(
     path: Move | Swing, frames: int, radius: float, intrinsics: Tensor, start_elevation: float = START_ELEVATION
 ) -> Cameras:
-    """The cameras of `frames` frames; the first is the picture's own, the last has reached the path's end.
+    """Return the cameras of `frames` frames: the first is that of the picture, the last is the end of the path.
 
-    radius: distance from the camera to the centre, in the depth map's unit; intrinsics: (3, 3) of the picture,
-    pixels; start_elevation: degrees by which the picture's camera looks down on the centre: it only tilts the
-    world, and with it the axes of turns and offsets. Raises InputError for no frames or a radius not above 0.
+    radius: distance from the camera to the center, in the depth map's unit; intrinsics: (3, 3) of the picture, in
+    pixels; start_elevation: degrees by which the picture's camera is tilted down towards the center: it only tilts the
+    world, and with it the axes of rotations and offsets. Raises InputError for no frames, a radius not above 0, and
+    intrinsics of another shape.
     """
     if frames < 1:
         raise InputError(f"a camera path must have at least one frame, got {frames}")
@@ -188,19 +194,19 @@ def camera_path(
 
 
 def _move(path: Move, share: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Angles (F,) in degrees, distance (F,) and offset (F, 3) in radii, growing evenly with `share`."""
+    """Return angles theta, phi (F,) in degrees, distance (F,) and offset (F, 3) in radii, linear in `share` (F,)."""
     offset = share[:, None] * np.array([path.x_offset, path.y_offset, path.z_offset])
     return share * path.d_theta, share * path.d_phi, 1 + share * (path.d_r - 1), offset
 
 
 def _swing(path: Swing, share: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """As `_move`, for the curves of a swing."""
+    """Return the values of `_move` for the curves of a swing."""
     offset = np.zeros((len(share), 3))
     return _curve(path.d_theta, share), _curve(path.d_phi, share), 1 + _curve(path.farther, share), offset
 
 
 def _curve(values: Sequence[float], share: np.ndarray) -> np.ndarray:
-    """(F,): a smoothing cubic through evenly spread values, a straight line for two; the ends are exact."""
+    """Return (F,) values of a smoothing cubic through equally spaced values (up to 3: linear). The ends are exact."""
     knots = np.linspace(0, 1, len(values))
     curve = UnivariateSpline(knots, values, k=3)(share) if len(values) > 3 else np.interp(share, knots, values)
     curve[-1] = values[-1]
@@ -209,7 +215,7 @@ def _curve(values: Sequence[float], share: np.ndarray) -> np.ndarray:
 
 
 def _turn(axis: int, degrees: np.ndarray) -> np.ndarray:
-    """(F, 4, 4) rotations about x (0) or y (1)."""
+    """Return (F, 4, 4) rotations by `degrees` (F,) about x (axis 0) or y (axis 1)."""
     a, b = ((1, 2), (2, 0))[axis]
     turn = np.tile(np.eye(4), (len(degrees), 1, 1))
     turn[:, a, a] = turn[:, b, b] = np.cos(np.deg2rad(degrees))

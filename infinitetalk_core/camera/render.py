@@ -1,8 +1,8 @@
-"""What a moving camera sees of a still picture with depth: points splatted with a z-buffer, in plain torch.
+"""Render a still picture with depth from a moving camera: point splatting with a z-buffer, in plain torch.
 
-Source of what is drawn: ewrfcas/Uni3C src/pointcloud.py, point_rendering (there with pytorch3d: discs of 0.008 of
-half the shorter side). Here each pixel of the picture is a cell as large as the gap to its projected neighbours: a
-flat wall is resampled bilinearly, without cracks and without growing over its border.
+Source of the method: ewrfcas/Uni3C src/pointcloud.py, point_rendering (there with pytorch3d: discs of 0.008 of half the
+shorter side). Here each pixel of the picture is a cell as large as the distance to its projected neighbors, so a flat
+surface is resampled bilinearly, without cracks and without growing over its border.
 """
 
 from __future__ import annotations
@@ -19,50 +19,51 @@ from ..errors import InputError
 from .depth import draw_in, edges
 from .path import Cameras
 
-EMPTY = 0.5  # grey where nothing is seen: the original's background 0 in [−1, 1]
-FRAMES_AT_ONCE = 4  # on a GPU; 832 x 480 takes about 50 MB a frame while it is drawn
-WIDEST_CELL = 4.0  # pixels; what is stretched more leaves holes
-CRACK = 0.004  # of the shorter side: holes up to twice this width are filled, as the original's discs do
+EMPTY = 0.5  # gray in holes: the original's background 0 in [−1, 1]
+FRAMES_AT_ONCE = 4  # on a GPU; rendering takes about 50 MB per frame at 832 x 480
+WIDEST_CELL = 4.0  # pixels; a surface that is stretched more gets holes
+CRACK = 0.004  # of the shorter side: holes up to twice this width are filled, as by the original's discs
 _SAME_SURFACE = 1.02  # depths within 2 % are blended
 _SLACK = 0.01  # of a pixel: rounding must not open a crack
-_CLOSEST = 0.01  # of the picture's median depth: nearer points are behind the lens
+_CLOSEST = 0.01  # near plane, as a share of the picture's median depth
 
 
 @dataclass(frozen=True)
 class Warped:
-    """Frames as the moving camera sees them, float32."""
+    """Frames rendered from the moving camera, float32."""
 
-    frames: Tensor  # (F, H, W, 3) in [0, 1], grey where nothing is seen
-    seen: Tensor  # (F, H, W): 1 where the picture is seen, 0 in holes
+    frames: Tensor  # (F, H, W, 3) in [0, 1], gray in holes
+    seen: Tensor  # (F, H, W): 1 where the picture is visible, 0 in holes
 
     @property
     def holes(self) -> Tensor:
-        """(F, H, W): 1 in holes. This is the render mask that Uni3C's controlnet is given."""
+        """The render mask of Uni3C's ControlNet (F, H, W): 1 in holes."""
         return 1 - self.seen
 
 
 @dataclass(frozen=True)
 class _Points:
-    """Points that fall on the frames at hand, one entry a point."""
+    """Points projected to the frames of one batch, one entry per point and frame."""
 
-    x: Tensor  # (N,) pixel centres are whole numbers
+    x: Tensor  # (N,) pixels; pixel centers are whole numbers
     y: Tensor
     depth: Tensor
-    reach_x: Tensor  # (N,) pixels from a point to its neighbour's; at least 1
+    reach_x: Tensor  # (N,) pixels from a point to its neighbors; at least 1
     reach_y: Tensor
     color: Tensor  # (N,) index into the picture's pixels
-    frame: Tensor  # (N,) which of the frames at hand
+    frame: Tensor  # (N,) index of the frame in the batch
 
     def where(self, keep: Tensor) -> _Points:
+        """Return the points at which `keep` (N,) is true."""
         chosen = keep.nonzero()[:, 0]
         return _Points(*(value[chosen] for value in vars(self).values()))
 
 
 class PathRenderer:
-    """Draws windows of a camera path from one picture, so that a path may be as long as the video.
+    """Renders windows of a camera path from one picture, so that memory does not grow with the path's length.
 
     picture: (H, W, 3) in [0, 1]; depth: (H, W) above 0, larger is farther, in the unit of the path's radius;
-    cameras: the whole path; device: where to compute, by default where the picture is.
+    cameras: the whole path; device: where to compute, by default the picture's.
     Raises InputError for sizes that do not fit and for depth that is not above 0.
     """
 
@@ -85,9 +86,9 @@ class PathRenderer:
         self._points = _unproject(depth, cameras.intrinsics[0])
 
     def render(self, window: slice) -> Warped:
-        """Frames start … stop−1 of the path, on the CPU; after its end the last camera stays.
+        """Render frames start … stop−1 of the path, on the CPU; past its end the last camera is repeated.
 
-        A frame whose camera is the picture's own is the picture itself.
+        A frame whose camera is that of the picture is the picture itself.
         """
         cameras = self._cameras.window(window)
         height, width = self._solid.shape
@@ -102,7 +103,8 @@ class PathRenderer:
         return Warped(frames, seen)
 
     def _draw(self, cameras: Cameras) -> Iterator[tuple[int, Warped]]:
-        at_once = 1 if self._device.type == "cpu" else FRAMES_AT_ONCE  # one frame stays in a CPU's cache
+        """Yield the index of the first frame of each batch, and the batch's frames."""
+        at_once = 1 if self._device.type == "cpu" else FRAMES_AT_ONCE  # one frame fits a CPU's cache
         to_source = torch.linalg.inv(self._cameras.world_to_camera[0])
         view = cameras.intrinsics @ (cameras.world_to_camera @ to_source)[:, :3]
         for start in range(0, cameras.frames, at_once):
@@ -112,7 +114,7 @@ class PathRenderer:
 
 
 def _unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
-    """(4, H·W) homogeneous points in the source camera's axes, of the pixels' centres."""
+    """Return the points (4, H·W) of the pixel centers, homogeneous, in the source camera's axes. depth: (H, W)."""
     height, width = depth.shape
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     pixels = torch.stack((x, y, torch.ones_like(x))).flatten(1).double()
@@ -121,7 +123,10 @@ def _unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
 
 
 def _project(points: Tensor, view: Tensor, solid: Tensor, closest: float) -> _Points:
-    """Points (4, H·W) through view matrices (B, 3, 4) → those in front of the camera and in or near the frame."""
+    """Project points (4, H·W) with view matrices (B, 3, 4); keep those in front of the camera, in or near the frame.
+
+    solid: (H, W), false at depth edges, whose points are dropped; closest: depth of the near plane.
+    """
     height, width = solid.shape
     u, v, depth = (view @ points).view(-1, 3, height, width).unbind(1)
     front = depth > closest
@@ -137,7 +142,10 @@ def _project(points: Tensor, view: Tensor, solid: Tensor, closest: float) -> _Po
 
 
 def _reach(position: Tensor) -> Tensor:
-    """(B, H, W) projected coordinate → pixels to the neighbours', both ways added: no crack when the camera rolls."""
+    """Return the distance (B, H, W) in pixels to the neighbors' `position` (B, H, W), one projected coordinate.
+
+    The distances along rows and columns are added, so that no crack opens when the camera rolls.
+    """
     across = (position[:, :, 1:] - position[:, :, :-1]).abs()
     down = (position[:, 1:] - position[:, :-1]).abs()
     reach = F.pad(across, (0, 1)).maximum(F.pad(across, (1, 0)))
@@ -146,7 +154,8 @@ def _reach(position: Tensor) -> Tensor:
 
 
 def _splat(points: _Points, picture: Tensor, count: int) -> Warped:
-    """Two passes: the nearest depth that covers each pixel, then the mean of all points not behind it."""
+    """Draw `points` into `count` frames. First pass: the smallest depth of the points that cover each pixel; second
+    pass: the weighted mean color of all points that are not behind it. picture: (H, W, 3)."""
     height, width, _ = picture.shape
     nearest = picture.new_full((count * height * width,), torch.inf)
     for reached, pixel, _ in _cells(points, height, width, cover=True):
@@ -156,8 +165,8 @@ def _splat(points: _Points, picture: Tensor, count: int) -> Warped:
     for reached, pixel, weight in _cells(points, height, width, cover=False):
         visible = (points.depth[reached] <= nearest[pixel] * _SAME_SURFACE).nonzero()[:, 0]
         weight = weight[visible, None]
-        light = torch.cat((colors[points.color[reached[visible]]] * weight, weight), dim=1)
-        total.index_add_(0, pixel[visible], light)
+        weighted = torch.cat((colors[points.color[reached[visible]]] * weight, weight), dim=1)
+        total.index_add_(0, pixel[visible], weighted)
     total = total.view(count, height, width, 4)
     seen = (torch.isfinite(nearest).view(count, height, width) & (total[..., 3] > 0)).float()
     frames = total[..., :3] / total[..., 3:].clamp_min(1e-6)
@@ -165,10 +174,10 @@ def _splat(points: _Points, picture: Tensor, count: int) -> Warped:
 
 
 def _cells(points: _Points, height: int, width: int, cover: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(points, pixels, weights): who reaches which pixel, one neighbouring pixel after the other.
+    """Yield (point indices, pixel indices, weights) of the points that reach a pixel, for one pixel offset at a time.
 
-    cover: only pixels whose centre is inside the point's cell; otherwise all under its tent, which is twice as wide.
-    Few points reach farther than one pixel: the outer rings of neighbours look at these only.
+    cover: only pixels whose center is inside the point's cell; otherwise all pixels inside its bilinear kernel, which
+    is twice as wide. Few points reach farther than one pixel: the outer rings of offsets are computed for these only.
     """
     share = 0.5 if cover else 1.0
     widest = points.reach_x.maximum(points.reach_y) * share
@@ -191,14 +200,17 @@ def _cells(points: _Points, height: int, width: int, cover: bool) -> Iterator[tu
 
 
 def _fill_cracks(frames: Tensor, seen: Tensor) -> Warped:
-    """Holes too narrow to be a view behind something take their neighbours' mean; the others become grey."""
+    """Fill holes that are too narrow to be disocclusions with the mean of their neighbors; set the others to gray.
+
+    frames: (F, H, W, 3); seen: (F, H, W), 1 where a frame was drawn.
+    """
     _, height, width = seen.shape
     reach = max(round(CRACK * min(height, width)), 1)
     size = 2 * reach + 1
     grown = F.max_pool2d(seen, size, stride=1, padding=reach)
     closed = 1 - F.max_pool2d(F.pad(1 - grown, (reach,) * 4, value=1.0), size, stride=1)
     frames = torch.where(seen[..., None] > 0, frames, 0.0)
-    # The frame's border counts as open, so a crack is at least `reach` away from it: no neighbour is outside.
+    # Outside the frame counts as open, so a crack is at least `reach` away from the border: no neighbor is outside.
     crack, y, x = ((closed > 0) & (seen == 0)).nonzero().unbind(1)
     steps = torch.arange(-reach, reach + 1, device=seen.device)
     around_y, around_x = (y[:, None] + steps)[:, :, None], (x[:, None] + steps)[:, None]

@@ -1,1 +1,1 @@
-"""What is this file, and how is it read?"""
+"""Checkpoint files: detect what a file contains, read its tensors, dequantize them."""

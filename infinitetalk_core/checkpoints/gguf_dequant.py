@@ -1,7 +1,7 @@
-"""GGUF's quantised blocks back to numbers, on whatever device the bytes are.
+"""Dequantize the block formats of GGUF, on the device of the data.
 
-Each function takes blocks (n, bytes) uint8 and returns (n, values) float32, exact up to its one product and sum.
-Source: the block structures of ggml, ggml-common.h. Temporary memory: up to about six bytes a value.
+Each function takes blocks (n, bytes) uint8 and returns (n, values) float32, exact up to the rounding of one product and
+one sum. Source: the block structures of ggml, ggml-common.h. Temporary memory: up to about six bytes per value.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """A GGUF type: so many values in so many bytes, and the way back."""
+    """A quantized GGUF type: the values and bytes of a block, and the function that dequantizes blocks."""
 
     values: int
     bytes: int
     restore: Callable[[Tensor], Tensor]
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in bytes of a tensor of `shape`, each row by itself."""
+        """Return the shape in bytes of a stored tensor of `shape`; each row is a whole number of blocks."""
         return (*shape[:-1], shape[-1] // self.values * self.bytes)
 
     def dequantise(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
-        """stored (…, row bytes) uint8 → (…, row values) in `dtype`."""
+        """Dequantize stored (…, row bytes) uint8 → (…, row values) in `dtype`."""
         rows = stored.shape[:-1]
         return self.restore(stored.reshape(-1, self.bytes)).to(dtype).reshape(*rows, -1)
 
 
-def _half(blocks: Tensor, place: int) -> Tensor:
-    """The float16 at byte `place` of each block, (n, 1) float32."""
-    return blocks[:, place : place + 2].contiguous().view(torch.float16).float()
+def _half(blocks: Tensor, offset: int) -> Tensor:
+    """Return the float16 at byte `offset` of each block as (n, 1) float32."""
+    return blocks[:, offset : offset + 2].contiguous().view(torch.float16).float()
 
 
 def _nibbles(packed: Tensor) -> Tensor:
-    """(n, g, b) bytes → (n, 2g, b): of each group the low halves, then the high halves."""
+    """Split bytes (n, g, b) into 4-bit values (n, 2g, b): the low nibbles of each group, then its high nibbles."""
     return torch.stack([packed & 15, packed >> 4], dim=2).flatten(1, 2)
 
 
 def _top_bits(packed: Tensor) -> Tensor:
-    """Four bytes of bits (n, 4) → (n, 32), the bit worth 16."""
+    """Unpack four bytes (n, 4) into 32 bits (n, 32), each as the fifth bit of a value: 0 or 16."""
     shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
     return ((packed.unsqueeze(-1) >> shifts) & 1).flatten(1) << 4
 
@@ -72,7 +72,7 @@ def _q8_0(blocks: Tensor) -> Tensor:
 
 
 def _six_bit_scales(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """Twelve bytes (n, 12) → eight scales and eight minima, (n, 8) each, of six bits."""
+    """Unpack twelve bytes (n, 12) into eight scales and eight minima of six bits, (n, 8) each."""
     low, middle, high = packed.unflatten(1, (3, 4)).unbind(1)
     scales = torch.cat([low & 63, (high & 15) | ((low >> 6) << 4)], dim=1)
     minima = torch.cat([middle & 63, (high >> 4) | ((middle >> 6) << 4)], dim=1)
@@ -80,11 +80,11 @@ def _six_bit_scales(packed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scaled_eighths(blocks: Tensor, values: Tensor) -> Tensor:
-    """values (n, 8, 32) times the scales minus the minima that begin a block of Q4_K and Q5_K."""
+    """Scale values (n, 8, 32) of Q4_K or Q5_K and subtract the minima, both from the head of a block → (n, 256)."""
     scales, minima = _six_bit_scales(blocks[:, 4:16])
     scale = (_half(blocks, 0) * scales).unsqueeze(-1)
-    least = (_half(blocks, 2) * minima).unsqueeze(-1)
-    return values.float().mul_(scale).sub_(least).flatten(1)
+    minimum = (_half(blocks, 2) * minima).unsqueeze(-1)
+    return values.float().mul_(scale).sub_(minimum).flatten(1)
 
 
 def _q4_k(blocks: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def _q5_k(blocks: Tensor) -> Tensor:
 
 def _q6_k(blocks: Tensor) -> Tensor:
     low, top = blocks[:, :128].unflatten(1, (2, 2, 32)), blocks[:, 128:192].unflatten(1, (2, 1, 32))
-    # Of each half: the low nibbles of both groups, then the high ones.
+    # In each half of the block: the low nibbles of both groups, then the high nibbles.
     nibbles = torch.cat([low & 15, low >> 4], dim=2)
     shifts = torch.arange(0, 8, 2, dtype=torch.uint8, device=blocks.device)[:, None]
     values = (nibbles | (((top >> shifts) & 3) << 4)).reshape(-1, 16, 16)

@@ -1,7 +1,7 @@
-"""Headers of GGUF files.
+"""Read the header of GGUF files.
 
-The `gguf` package knows the types and their sizes. Its own reader is not used: it makes an array of every word of a
-text encoder's vocabulary, which took 15 s for one that this reads in a tenth of a second. Source: the format's
+The `gguf` package supplies the types and their sizes. Its own reader is not used: it creates an array for every token
+of a text encoder's vocabulary, which took 15 s for a file that this module reads in 0.1 s. Source: the format's
 specification, docs/gguf.md of ggml.
 """
 
@@ -16,45 +16,46 @@ from ..errors import InputError
 from .header import Entry
 
 VERSIONS = (2, 3)
-# Types of metadata values, by the format's numbers.
+# struct formats of scalar metadata values, by the format's type numbers.
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
-SHORT_ARRAY = 16  # longer ones are vocabularies, which nothing here reads
-ORIGINAL_SHAPE = "comfy.gguf.orig_shape."  # of tensors with more dimensions than GGUF has, or odd rows
+SHORT_ARRAY = 16  # items; longer arrays are vocabularies, which nothing here reads
+# Key prefix: the shape of a tensor that has more dimensions than GGUF supports, or rows that are not whole blocks.
+ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 DEFAULT_ALIGNMENT = 32
-# So much is read for the header, then for one with a very large vocabulary.
+# Bytes read for the header: first try, and second try for a file with a very large vocabulary.
 HEADER_BYTES = (1 << 24, 1 << 27)
 
 
 class _Cursor:
-    """Reads one value after the other."""
+    """Reads the values of a GGUF header in order. `position` is the byte offset of the next one."""
 
     def __init__(self, data: bytes):
         self.data = data
-        self.place = 0
+        self.position = 0
 
     def number(self, form: str) -> Any:
-        value = struct.unpack_from(form, self.data, self.place)[0]
-        self.place += struct.calcsize(form)
+        value = struct.unpack_from(form, self.data, self.position)[0]
+        self.position += struct.calcsize(form)
         return value
 
     def skip(self, count: int) -> None:
-        self.place += count
-        if self.place > len(self.data):
+        self.position += count
+        if self.position > len(self.data):
             raise IndexError("the file ends inside its header")
 
     def skip_strings(self, count: int) -> None:
-        """A vocabulary has hundreds of thousands: hence no calls of the other methods."""
-        place, length = self.place, struct.Struct("<Q").unpack_from
+        """Skip `count` strings. Calls no other method, for speed: a vocabulary has hundreds of thousands of strings."""
+        position, length = self.position, struct.Struct("<Q").unpack_from
         for _ in range(count):
-            place += 8 + length(self.data, place)[0]
-        self.place = place
+            position += 8 + length(self.data, position)[0]
+        self.position = position
 
     def string(self) -> str:
         length = self.number("<Q")
-        start = self.place
+        start = self.position
         self.skip(length)
-        return self.data[start : self.place].decode("utf-8", "replace")
+        return self.data[start : self.position].decode("utf-8", "replace")
 
     def value(self) -> Any:
         kind = self.number("<I")
@@ -73,7 +74,10 @@ class _Cursor:
 
 
 def read_gguf(file: BinaryIO, path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
-    """The tensors and the metadata (as text) of a GGUF file, read from its header; InputError where it is cut off."""
+    """Read the header of a GGUF file: its tensors, and its metadata as text. Vocabularies are left out.
+
+    Raises InputError where the file is cut off or damaged.
+    """
     size = file.seek(0, 2)
     for length in HEADER_BYTES:
         file.seek(0)
@@ -92,6 +96,7 @@ def read_gguf(file: BinaryIO, path: Path) -> tuple[dict[str, Entry], dict[str, s
 
 
 def _parse(cursor: _Cursor, path: Path) -> tuple[dict[str, Entry], dict[str, Any], int]:
+    """Return the tensors, the metadata (None for vocabularies) and the byte at which the last tensor ends."""
     cursor.skip(4)
     version = cursor.number("<I")
     if version not in VERSIONS:
@@ -107,7 +112,7 @@ def _parse(cursor: _Cursor, path: Path) -> tuple[dict[str, Entry], dict[str, Any
         shape = tuple(reversed([cursor.number("<Q") for _ in range(cursor.number("<I"))]))
         described.append((name, shape, cursor.number("<I"), cursor.number("<Q")))
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    base = -(-cursor.place // alignment) * alignment
+    base = -(-cursor.position // alignment) * alignment
     entries, end = {}, base
     for name, stored, number, offset in described:
         dtype = _type_name(number)
@@ -125,14 +130,14 @@ def _type_name(number: int) -> str:
 
 
 def block_size(dtype: str) -> tuple[int, int] | None:
-    """Values and bytes of a block of the GGUF type named `dtype`; None where the package does not know it."""
+    """Return the values and bytes of a block of the GGUF type named `dtype`; None for a type unknown to the package."""
     gguf = _package()
     known = gguf.GGMLQuantizationType.__members__.get(dtype)
     return None if known is None else gguf.GGML_QUANT_SIZES[known]
 
 
 def stored_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """Bytes of a tensor of `shape` in the GGUF type `dtype`; 0 where that is not known."""
+    """Return the bytes of a tensor of `shape` in the GGUF type `dtype`; 0 for an unknown type."""
     size = block_size(dtype)
     return 0 if size is None else prod(shape) // size[0] * size[1]
 

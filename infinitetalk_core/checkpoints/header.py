@@ -1,4 +1,4 @@
-"""Reading the header of a weights file: names, shapes and types of its tensors, without their data."""
+"""Read the header of a weights file: names, shapes and dtypes of its tensors, without their data."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..cache import FileStamp
 from ..errors import InputError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-# What people's files put before the names of a Wan model.
+# Prefixes of the tensor names in released Wan checkpoints.
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
-# Tensors that stand for the whole file, which some programs write without the prefix.
+# Tensors that mark a format of the whole file, which some programs write without the prefix.
 MARKERS = ("scaled_fp8",)
 GGUF_MAGIC = b"GGUF"
-# Types that both formats have under these names.
+# Types that safetensors and GGUF both have, under these names.
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -40,16 +40,16 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its tensors. Names are without the prefix that all of them share, and renamed.
+    """The header of a weights file. Tensor names are without their common prefix, and renamed to the model's.
 
-    stamp: of the file when this was read.
+    stamp: size, times and inode of the file when the header was read.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]  # the format's names: F16, BF16, F8_E4M3, Q4_K …
     metadata: Mapping[str, str]
-    names: Mapping[str, str]  # what each tensor is called in the file
-    # Where each tensor's data begins, in bytes from the start of the file, and how many bytes it has.
+    names: Mapping[str, str]  # the name of each tensor in the file
+    # The offset of each tensor's data from the start of the file, and its size, both in bytes.
     starts: Mapping[str, int]
     sizes: Mapping[str, int]
     stamp: FileStamp
@@ -58,7 +58,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor in a file, under its name in the file."""
+    """One tensor of a file. start: offset of its data from the start of the file, in bytes."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -67,9 +67,10 @@ class Entry:
 
 
 def read_header(path: Path, rename: Callable[[str], str] = str) -> Header:
-    """The header of the safetensors or GGUF file at `path`; InputError where it is neither or is cut off.
+    """Read the header of the safetensors or GGUF file at `path`.
 
-    rename: from the file's names, without their common prefix, to the model's.
+    rename: maps the file's tensor names, without their common prefix, to the model's. Raises InputError for a missing
+    file, another format, and a file that is cut off.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path.name} in {path.parent}; choose another one")
@@ -100,6 +101,7 @@ def read_header(path: Path, rename: Callable[[str], str] = str) -> Header:
 
 
 def _read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file. Raises InputError where it is cut off or damaged."""
     size = file.seek(0, 2)
     file.seek(0)
     start = file.read(8)
@@ -121,7 +123,10 @@ def _read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Entry], dic
 
 
 def _entry(described: Mapping[str, Any], base: int) -> Entry:
-    """base: where the data of all tensors begins. Raises ValueError where size and shape do not fit."""
+    """Convert a tensor's entry in a safetensors header.
+
+    base: offset of the data section in the file, in bytes. Raises ValueError where size and shape do not fit.
+    """
     shape, dtype, (begin, end) = tuple(described["shape"]), described["dtype"], described["data_offsets"]
     known = DTYPES.get(dtype)
     if begin < 0 or end < begin or (known is not None and prod(shape) * known.itemsize != end - begin):
@@ -130,6 +135,7 @@ def _entry(described: Mapping[str, Any], base: int) -> Entry:
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:
+    """Raise InputError if the file is a pickle or a failed download. start: its first 64 bytes."""
     if start[:2] == b"PK" or start[:1] == b"\x80":
         raise InputError(
             f"{path.name} is a pickle, which can run code when it is opened; use the safetensors file of the same "
@@ -139,7 +145,7 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
 
 
 def refuse_failed_download(path: Path, start: bytes) -> None:
-    """InputError where the file begins as what people get in place of a weights file. start: its first 64 bytes."""
+    """Raise InputError if the file is empty, a Git LFS pointer or a web page. start: its first 64 bytes."""
     if not start:
         raise InputError(f"{path.name} is empty (0 bytes): the download failed; download it again")
     if start.startswith(b"version https://git-lfs"):
@@ -152,12 +158,13 @@ def refuse_failed_download(path: Path, start: bytes) -> None:
 
 
 def without_prefix(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Shapes of tensors by their names without the prefix that all of them share."""
+    """Return `shapes` by tensor name without the common prefix."""
     prefix = _common_prefix(shapes)
     return {name.removeprefix(prefix): shape for name, shape in shapes.items()}
 
 
 def _common_prefix(tensors: Iterable[str]) -> str:
+    """Return the one of `PREFIXES` that all names but `MARKERS` start with, or an empty string."""
     names = [name for name in tensors if name not in MARKERS]
     for prefix in PREFIXES:
         if names and all(name.startswith(prefix) for name in names):

@@ -1,4 +1,4 @@
-"""Files of InfiniteTalk weights."""
+"""Open files of InfiniteTalk weights."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from .weights_file import WeightsFile, open_weights
 
 
 def open_infinitetalk(path: Path) -> WeightsFile:
-    """A file of InfiniteTalk weights in any layout. Reads no weights, so a wrong file is refused at once."""
+    """Open a file of InfiniteTalk weights in any layout. Reads the header only; raises InputError for another file."""
     return open_weights(path, WANT_INFINITETALK)

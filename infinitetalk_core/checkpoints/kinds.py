@@ -1,4 +1,4 @@
-"""What is this file? Told from the names and shapes of its tensors, never from its name."""
+"""Detect what a checkpoint file contains from the names and shapes of its tensors, never from its file name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ NOT_HERE = "it does not work with InfiniteTalk"
 
 
 class CheckpointKind(enum.Enum):
-    """Kinds of files that people have next to each other on disk: how a sentence names them, and what they are for."""
+    """The checkpoint kinds that can be told apart.
+
+    label: the kind's name in a sentence, with its article; use: which loader takes it, or why none does.
+    """
 
     label: str
     use: str
@@ -68,7 +71,7 @@ class CheckpointKind(enum.Enum):
 
 @dataclass(frozen=True)
 class ExpectedCheckpoint:
-    """What a loader expects, and what to get where it got something else."""
+    """The kind of file that a loader expects, and an example of one: file name, where to download it, target folder."""
 
     kind: CheckpointKind
     file: str
@@ -77,7 +80,7 @@ class ExpectedCheckpoint:
 
     @property
     def advice(self) -> str:
-        """What to do, as the end of a sentence."""
+        """How to get such a file, as the second half of a sentence."""
         return f"get {self.kind.label}, for example {self.file} from {self.source}, into {self.folder}"
 
 
@@ -108,7 +111,7 @@ WANT_WAV2VEC = ExpectedCheckpoint(
 
 
 def check_kind(name: str, shapes: Shapes, wanted: ExpectedCheckpoint) -> None:
-    """Refuse the file `name` with tensors of these names (without a common prefix) where something else is wanted."""
+    """Raise InputError unless the file `name`, with tensors of these names (without prefix), is of the wanted kind."""
     kind = kind_of(shapes)
     if kind is wanted.kind:
         return
@@ -120,24 +123,28 @@ def check_kind(name: str, shapes: Shapes, wanted: ExpectedCheckpoint) -> None:
 
 
 def kind_of(shapes: Shapes) -> CheckpointKind:
-    """The kind of the file whose tensors have these names (without a common prefix) and shapes."""
+    """Return the kind of a file from the names (without their common prefix) and shapes of its tensors."""
     names = set(shapes)
-    for kind, tells in DETECTORS:
-        if tells(names):
+    for kind, matches in DETECTORS:
+        if matches(names):
             return kind
     if "head.modulation" in names and "patch_embedding.weight" in names:
         dim, channels = shapes["patch_embedding.weight"][:2]
         return kind_of_wan(
             dim, channels, sees="img_emb.proj.0.bias" in names, first_and_last="img_emb.emb_pos" in names
         )
-    for kind, tells in WEAK_DETECTORS:
-        if tells(names):
+    for kind, matches in WEAK_DETECTORS:
+        if matches(names):
             return kind
     return CheckpointKind.UNKNOWN
 
 
 def kind_of_wan(dim: int, channels: int, sees: bool, first_and_last: bool) -> CheckpointKind:
-    """A plain Wan model by its width, its input channels, whether it takes a CLIP picture, and one or two of them."""
+    """Return the kind of a plain Wan model.
+
+    dim: width; channels: input channels; sees: whether it has the CLIP image embedding; first_and_last: whether it
+    takes two CLIP images.
+    """
     small = dim == 1536
     if first_and_last:
         return CheckpointKind.WAN_FLF2V
@@ -153,14 +160,17 @@ def kind_of_wan(dim: int, channels: int, sees: bool, first_and_last: bool) -> Ch
 
 
 def _has(*parts: str) -> Detector:
+    """Match if one tensor name contains all `parts`."""
     return lambda names: any(all(p in n for p in parts) for n in names)
 
 
 def _named(*wanted: str) -> Detector:
+    """Match if all `wanted` names are present."""
     return lambda names: names.issuperset(wanted)
 
 
 def _ends(*ends: str) -> Detector:
+    """Match if one tensor name ends with one of `ends`."""
     return lambda names: any(n.endswith(ends) for n in names)
 
 
@@ -171,7 +181,7 @@ _LORA_ENDS = (
     *(".hada_w1_a", ".lokr_w1", ".lokr_w1_a"),
 )
 
-# In order: the first that fits.
+# The first match decides.
 DETECTORS: tuple[tuple[CheckpointKind, Detector], ...] = (
     (CheckpointKind.QUANTO, _ends(".weight._data")),
     (CheckpointKind.LORA, _ends(*_LORA_ENDS)),
@@ -207,7 +217,7 @@ DETECTORS: tuple[tuple[CheckpointKind, Detector], ...] = (
     (CheckpointKind.VAE, lambda n: _has("decoder.conv_in.")(n) and _has("decoder.mid")(n)),
     (CheckpointKind.VAE, _has("decoder.conv_in.weight")),
 )
-# What could be a part of one of the above: only where nothing above fits.
+# Kinds whose tensors the kinds above may contain too: tried only when none of those matches.
 WEAK_DETECTORS: tuple[tuple[CheckpointKind, Detector], ...] = (
     (CheckpointKind.WAN_DIFFUSERS, _has("condition_embedder.time_embedder")),
     (CheckpointKind.WAN_SHARD, lambda n: "head.modulation" in n or "patch_embedding.weight" in n),

@@ -1,7 +1,7 @@
-"""Reading the tensors of a weights file into memory of our own, with the fingerprint of what was read.
+"""Read the tensors of a weights file into memory and compute the fingerprint of what was read.
 
-Nothing is mapped from the file. A mapped file that is cut off while its tensors are in use ends the process (SIGBUS),
-and one that is written in place changes weights that are in use without a word.
+The file is not memory-mapped: a mapped file that is truncated while its tensors are in use kills the process (SIGBUS),
+and one that is overwritten in place silently changes weights that are in use.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from ..errors import InputError
 from ..fingerprint import key_of
 from .header import DTYPES, Header
 
-PIECE_BYTES = 1 << 20  # is hashed while it is still in the processor's cache
+PIECE_BYTES = 1 << 20  # read and hashed at once: small enough to stay in the CPU cache for the hash
 
 
 def read_tensors(path: Path, header: Header, names: Iterable[str]) -> tuple[dict[str, Tensor], str]:
-    """These tensors of the file that `header` was read from, and the fingerprint of their whole content.
+    """Read the tensors `names` of the file that `header` was read from, and return them with their fingerprint.
 
-    Tensors of a type in `DTYPES` have their type and shape; all others are bytes, (bytes,) uint8. They are read in the
-    order in which they lie in the file, through one handle, each straight into its memory: what is taken is the size of
-    the file. Raises InputError where the file is not the one of the header any more, or changes meanwhile.
+    Tensors of a type in `DTYPES` get their dtype and shape; all others are raw bytes, (bytes,) uint8. They are read in
+    file order through one handle, each directly into its own memory, so the peak memory is the size of the file. The
+    fingerprint covers their whole content. Raises InputError if the file has changed since its header was read, or
+    changes during the read.
     """
     found, fingerprints = {}, {}
     with path.open("rb", buffering=0) as file:
@@ -47,18 +48,18 @@ def read_tensors(path: Path, header: Header, names: Iterable[str]) -> tuple[dict
 
 
 def weights_fingerprint(tensors: dict[str, str]) -> str:
-    """Of named tensors, from the fingerprint of each (`tensor_fingerprint`), in whatever order."""
+    """Return the fingerprint of named tensors from the fingerprint of each (`tensor_fingerprint`), in any order."""
     return key_of(tensors)
 
 
 def refuse_if_changed(file: BinaryIO, stamp: FileStamp, path: Path) -> None:
-    """InputError unless the open file is still what it was when `stamp` was taken."""
+    """Raise InputError if the open file has changed since `stamp` was taken."""
     if FileStamp.of_open(file) != stamp:
         raise InputError(f"{path.name} was changed while it was read; wait until it is written, and run again")
 
 
 def _fill(file: BinaryIO, memory: memoryview, digest: xxhash.xxh3_128) -> bool:
-    """Read into all of `memory`, and hash it; whether the file was long enough."""
+    """Fill `memory` from `file` and hash it. Returns False if the file ends early."""
     while memory:
         count = file.readinto(memory[:PIECE_BYTES])  # type: ignore[attr-defined]
         if not count:

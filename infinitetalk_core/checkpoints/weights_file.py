@@ -1,6 +1,6 @@
-"""A weights file of a known kind: how each of its tensors is stored, and reading them as they are stored.
+"""Open a weights file of a known kind and read its tensors in the layout in which they are stored.
 
-Quantised tensors stay quantised in memory, as the bytes of the file; a layer turns them into numbers where it uses them
+Quantized tensors stay quantized in memory, as the bytes of the file; a layer dequantizes them when it uses them
 (`Quantised.dequantise`).
 """
 
@@ -22,10 +22,10 @@ from .kinds import ExpectedCheckpoint, check_kind
 from .tensor_data import read_tensors
 
 FLOATS = ("F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
-SCALED = "scaled"  # numbers of a float type times a scale a tensor or a row
-# Old and new names of what stands beside a scaled weight; "X.weight" belongs to "X.scale_weight" or "X.weight_scale".
+SCALED = "scaled"  # layout: values of a float type, with one scale per tensor or per row
+# Old and new suffix of the scale tensors: the scale of "X.weight" is "X.scale_weight" or "X.weight_scale".
 SCALES = (".scale_weight", ".weight_scale")
-# Scales of the activations and notes on the format: nothing that full-precision products need.
+# Suffixes of activation scales and format notes, which full-precision matrix products do not need.
 BESIDE = (".scale_input", ".input_scale", ".comfy_quant")
 MARKER = "scaled_fp8"
 NOTE = ".comfy_quant"
@@ -35,9 +35,10 @@ READS = f"a safetensors file in fp32, fp16, bf16 or fp8 (with or without scales)
 
 @dataclass(frozen=True)
 class Quantised:
-    """A tensor as it is stored. layout: a GGUF type of `BLOCKS`, or SCALED, where `scale` is (1,) or (rows, 1).
+    """A quantized tensor as it is stored.
 
-    stored: (…, row bytes) uint8, or for SCALED (…, columns) of a float type. shape: of the numbers.
+    layout: a GGUF type of `BLOCKS`, or SCALED, where `scale` is (1,) or (rows, 1). stored: (…, row bytes) uint8, or for
+    SCALED (…, columns) of a float type. shape: the shape after dequantization.
     """
 
     stored: Tensor
@@ -46,7 +47,7 @@ class Quantised:
     scale: Tensor | None = None
 
     def dequantise(self, dtype: torch.dtype) -> Tensor:
-        """The numbers, in `shape`."""
+        """Dequantize to `shape` in `dtype`."""
         return dequantise(self.stored, self.layout, self.scale, dtype).reshape(self.shape)
 
 
@@ -54,12 +55,12 @@ Weights = Mapping[str, Tensor | Quantised]
 
 
 def as_numbers(weights: Weights, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All of `weights` in `dtype`, for modules that hold plain tensors."""
+    """Return all of `weights` as plain tensors in `dtype`, dequantized where needed."""
     return {k: w.dequantise(dtype) if isinstance(w, Quantised) else w.to(dtype) for k, w in weights.items()}
 
 
 def dequantise(stored: Tensor, layout: str, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The numbers of a tensor stored in `layout` (see `Quantised`), on its device, in `dtype`."""
+    """Dequantize a tensor stored in `layout` (see `Quantised`) to `dtype`, on its device."""
     if layout != SCALED:
         return BLOCKS[layout].dequantise(stored, dtype)
     assert scale is not None
@@ -68,7 +69,7 @@ def dequantise(stored: Tensor, layout: str, scale: Tensor | None, dtype: torch.d
 
 @dataclass(frozen=True)
 class Stored:
-    """How one tensor lies in the file. scale: the name of the tensor of its scale, or None."""
+    """How one tensor is stored in the file. scale: the name of its scale tensor, or None."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -77,7 +78,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """Weights in memory. fingerprint: of all that was read for them, so equal in a copy of the file."""
+    """Weights in memory. fingerprint: hash of everything that was read for them; a copy of the file has the same."""
 
     tensors: dict[str, Tensor | Quantised]
     fingerprint: str
@@ -85,7 +86,7 @@ class LoadedWeights:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of the kind that was wanted, its weights not read yet. Names are those of the model's modules."""
+    """An opened file of the expected kind, whose weights are not read yet. Tensor names are those of the modules."""
 
     path: Path
     header: Header
@@ -93,13 +94,13 @@ class WeightsFile:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the numbers, whatever the layout."""
+        """The shapes after dequantization, for any layout."""
         return {name: stored.shape for name, stored in self.tensors.items()}
 
     def read(self) -> LoadedWeights:
-        """All weights as they are stored (plain fp8 stays fp8), in memory that no change of the file reaches.
+        """Read all weights as they are stored (plain fp8 stays fp8) into memory that is independent of the file.
 
-        Raises InputError where the file was changed since its header was read, or is while this reads it.
+        Raises InputError if the file has changed since its header was read, or changes during the read.
         """
         scales = {stored.scale for stored in self.tensors.values() if stored.scale is not None}
         data, fingerprint = read_tensors(self.path, self.header, {*self.tensors, *scales})
@@ -108,7 +109,7 @@ class WeightsFile:
 
 
 def _weight(data: Tensor, stored: Stored, others: Mapping[str, Tensor]) -> Tensor | Quantised:
-    """data: what `read_tensors` gives. others: the same of all tensors, for the scale."""
+    """Wrap `data`, a tensor from `read_tensors`. others: all tensors that were read, for the scale."""
     if stored.dtype in FLOATS:
         if stored.scale is None:
             return data
@@ -117,16 +118,16 @@ def _weight(data: Tensor, stored: Stored, others: Mapping[str, Tensor]) -> Tenso
         return Quantised(data, SCALED, stored.shape, scale)
     layout = BLOCKS[stored.dtype]
     if stored.shape[-1] % layout.values:
-        # Rows that are no whole blocks were stored under another shape.
+        # Tensors whose rows are not whole blocks were stored in another shape.
         return layout.dequantise(data, torch.float16).reshape(stored.shape)
     return Quantised(data.reshape(layout.stored_shape(stored.shape)), stored.dtype, stored.shape)
 
 
 def open_weights(path: Path, wanted: ExpectedCheckpoint, rename: Callable[[str], str] = str) -> WeightsFile:
-    """The file at `path`, if it is of the wanted kind and stored in a way that can be read.
+    """Open the file at `path`. Raises InputError if it is not of the wanted kind or has a layout that cannot be read.
 
-    rename: from the file's names, without their common prefix, to the model's. Reads the header only, so a wrong file
-    is refused at once whatever its size.
+    rename: maps the file's tensor names, without their common prefix, to the model's. Reads the header only, so a wrong
+    file is refused at once, whatever its size.
     """
     header = read_header(path, rename)
     check_kind(path.name, header.shapes, wanted)
@@ -141,6 +142,7 @@ def open_weights(path: Path, wanted: ExpectedCheckpoint, rename: Callable[[str],
 
 
 def _scale_of(path: Path, header: Header, name: str) -> str | None:
+    """Return the name of the scale tensor of `name`, or None. Raises InputError for scales by blocks."""
     layer = name.removesuffix(".weight")
     scale = next((layer + end for end in SCALES if layer != name and layer + end in header.shapes), None)
     if scale is None:
@@ -154,6 +156,7 @@ def _scale_of(path: Path, header: Header, name: str) -> str | None:
 
 
 def _check_type(path: Path, header: Header, name: str, wanted: ExpectedCheckpoint) -> None:
+    """Raise InputError if the tensor `name` is stored in a type that cannot be read."""
     dtype = header.dtypes[name]
     if dtype in FLOATS or (header.gguf and dtype in BLOCKS):
         return
@@ -161,9 +164,9 @@ def _check_type(path: Path, header: Header, name: str, wanted: ExpectedCheckpoin
 
 
 def _check_notes(path: Path, header: Header, wanted: ExpectedCheckpoint) -> None:
-    """Refuse formats that ComfyUI's newer files name: in a note beside each weight, or in the header."""
+    """Raise InputError for unreadable formats that ComfyUI's newer files name, beside each weight or in the header."""
     formats = _noted_formats(header.metadata)
-    # All are read: layers may differ. They are some dozens of bytes each.
+    # All notes are read, since layers may differ; each has a few dozen bytes.
     notes, _ = read_tensors(path, header, [name for name in header.names if name.endswith(NOTE)])
     formats |= {_format_of(note) for note in notes.values()}
     for other in sorted(formats - set(READABLE_NOTES)):
@@ -171,6 +174,7 @@ def _check_notes(path: Path, header: Header, wanted: ExpectedCheckpoint) -> None
 
 
 def _noted_formats(metadata: Mapping[str, str]) -> set[str]:
+    """Return the formats that the header's metadata names (`_quantization_metadata`)."""
     try:
         layers = json.loads(metadata.get("_quantization_metadata", "{}")).get("layers", {})
         return {str(layer["format"]) for layer in layers.values()}
@@ -179,6 +183,7 @@ def _noted_formats(metadata: Mapping[str, str]) -> set[str]:
 
 
 def _format_of(note: Tensor) -> str:
+    """Return the format that a note beside a weight names: JSON as bytes (n,)."""
     try:
         return str(json.loads(bytes(note.to(torch.uint8).flatten().tolist()))["format"])
     except (ValueError, KeyError, TypeError):

@@ -1,1 +1,1 @@
-"""The plan of chunks, what each is conditioned on, and the run that makes them."""
+"""The plan of chunks, their conditioning, and the loop that generates them."""

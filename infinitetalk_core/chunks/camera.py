@@ -1,4 +1,4 @@
-"""Camera control: the guidance video that tells Uni3C how the camera moves, window by window, and how strongly."""
+"""Camera control with Uni3C: the guidance video of each chunk, and strength and schedule range of the ControlNet."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .sizes import fit_to
 
 @dataclass(frozen=True)
 class View:
-    """The guidance of one chunk.
+    """The guidance video of one chunk.
 
-    frames (F, H, W, 3); of a rendered path also mask (1, 1, F, H, W), 1 where nothing was rendered, and rays
-    (1, 6, F, H, W), the camera embedding. A filmed video has neither: its camera is not known.
+    frames: (F, H, W, 3); mask: (1, 1, F, H, W), 1 where nothing was rendered; rays: (1, 6, F, H, W), the camera
+    embedding. mask and rays exist for a rendered camera path only, because the camera of a filmed video is unknown.
     """
 
     frames: Tensor
@@ -31,7 +31,7 @@ class View:
 
 @dataclass(frozen=True)
 class CameraConditioning:
-    """What the ControlNet gets for a chunk: latents (1, 16, T, h, w) of the guidance, and its view."""
+    """Input of the ControlNet for a chunk: latents (1, 16, T, h, w) of the guidance, mask and rays as in `View`."""
 
     latents: Tensor
     mask: Tensor | None
@@ -39,35 +39,38 @@ class CameraConditioning:
 
 
 class CameraGuide(Protocol):
-    """A guidance video of any length."""
+    """Source of guidance for videos of any length."""
 
     def view(self, chunk: Chunk, height: int, width: int) -> View:
-        """The guidance at the chunk's time and at the video's size."""
+        """Return the guidance for the chunk's frames at the video's size."""
 
 
 @dataclass(frozen=True)
 class FilmedGuide:
-    """The camera of a video, read by time: the source itself or one that was rendered elsewhere."""
+    """Guidance from a video, read by time: the source itself or a video rendered elsewhere."""
 
     source: FrameSource
     after_end: AfterEnd = AfterEnd.HOLD
 
     def view(self, chunk: Chunk, height: int, width: int) -> View:
-        """The frames of the chunk's time; of a still picture, the picture."""
+        """Return the video's frames for the chunk; a still picture is repeated."""
         return View(source_window(self.source, chunk, self.after_end, height, width))
 
 
 def source_window(source: FrameSource, chunk: Chunk, after_end: AfterEnd, height: int, width: int) -> Tensor:
-    """The frames of `source` at the chunk's time and at the video's size: (length, height, width, 3)."""
+    """Read the source frames for the chunk, fitted to the video's size: (length, height, width, 3)."""
     shown = shown_frames(chunk, source.length, after_end)
-    # Each frame once and in order: a file is read forwards, and a held frame is fitted once.
+    # Each frame once and in order, so that a file is read forward and a repeated frame is resized once.
     pictures = {n: fit_to(source.frame(n), height, width) for n in sorted(set(shown))}
     return torch.stack([pictures[n] for n in shown])
 
 
 @dataclass(frozen=True)
 class CameraControl:
-    """Uni3C for a job. guide: None for the source itself; start, end: shares of the schedule between which it acts."""
+    """Settings of Uni3C.
+
+    guide: None for the source itself; start, end: range of its effect, as shares of the schedule.
+    """
 
     controlnet: Component
     guide: CameraGuide | None = None
@@ -82,9 +85,9 @@ class CameraControl:
             )
 
     def acts_at(self, sigma: float, sigmas: Tensor) -> bool:
-        """Whether the noise level `sigma` lies in the asked part of the schedule `sigmas` (steps + 1,).
+        """Return whether noise level `sigma` lies between `start` and `end` of the schedule `sigmas` (steps + 1,).
 
-        From the start and to the end are without a bound: samplers that add noise go above the schedule.
+        start 0 and end 1 set no bound: samplers that add noise exceed the schedule.
         """
         low = 0.0 if self.end == 1 else level_at(sigmas, self.end) - 1e-6
         high = float("inf") if self.start == 0 else level_at(sigmas, self.start) + 1e-6
@@ -92,7 +95,7 @@ class CameraControl:
 
 
 def level_at(sigmas: Tensor, share: float) -> float:
-    """The noise level after `share` of the steps, between steps in proportion."""
-    place = share * (len(sigmas) - 1)
-    low = min(int(place), len(sigmas) - 2)
-    return float(sigmas[low] + (sigmas[low + 1] - sigmas[low]) * (place - low))
+    """Return the noise level after `share` of the steps, linearly interpolated between steps."""
+    position = share * (len(sigmas) - 1)
+    low = min(int(position), len(sigmas) - 2)
+    return float(sigmas[low] + (sigmas[low + 1] - sigmas[low]) * (position - low))

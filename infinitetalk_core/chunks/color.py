@@ -1,4 +1,4 @@
-"""Color held to an anchor picture, so that a long video does not drift from chunk to chunk."""
+"""Color matching to an anchor picture, against color drift from chunk to chunk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
-COLOR_HOLD_FRAMES = 25  # a second: longer than a syllable or a blink, shorter than any drift
+COLOR_HOLD_FRAMES = 25  # one second: longer than a syllable or a blink, shorter than color drift
 FRAMES_AT_ONCE = 4  # a 720p frame needs about 60 MB while it is converted
 
 # sRGB primaries and the D65 white (2 degree observer), IEC 61966-2-1; the digits are scikit-image's.
@@ -22,7 +22,7 @@ _FLAT = 1e-4  # a Lab deviation below any 8-bit detail: only rounding is left in
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """(..., 3) sRGB in [0, 1] → CIE Lab (L 0…100), float32."""
+    """Convert sRGB (..., 3) in [0, 1] to CIE Lab (L 0…100), float32."""
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).clamp_min(0) ** 2.4, rgb / 12.92)
     xyz = linear @ linear.new_tensor(_XYZ_FROM_RGB).T / linear.new_tensor(_WHITE)
     x, y, z = torch.where(xyz > 0.008856, xyz.clamp_min(0) ** (1 / 3), 7.787 * xyz + 16 / 116).unbind(-1)
@@ -30,7 +30,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """(..., 3) CIE Lab → sRGB, cut to [0, 1], float32."""
+    """Convert CIE Lab (..., 3) to sRGB, clamped to [0, 1], float32."""
     lightness, a, b = lab.unbind(-1)
     y = (lightness + 16) / 116
     f = torch.stack((y + a / 500, y, (y - b / 200).clamp_min(0)), dim=-1)
@@ -42,26 +42,29 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 def _mean_and_deviation(lab: Tensor) -> tuple[Tensor, Tensor]:
-    """Per frame and channel, of (F, H, W, 3): mean and population deviation, each (F, 1, 1, 3)."""
-    # Measured from a pixel of the frame, not from zero: less rounding in float32.
+    """Return mean and population standard deviation of (F, H, W, 3) per frame and channel, each (F, 1, 1, 3)."""
+    # Relative to a pixel of the frame, not to zero: smaller rounding errors in float32.
     pivot = lab[:, :1, :1]
     deviation, mean = torch.std_mean(lab - pivot, dim=(1, 2), keepdim=True, correction=0)
     return mean + pivot, deviation
 
 
-def _colors_of(frames: Tensor, device: torch.device, over: int) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each frame, averaged over `over` frames around it, a few frames at a time."""
+def _color_statistics(frames: Tensor, device: torch.device, over: int) -> tuple[Tensor, Tensor]:
+    """Return Lab mean and deviation of each frame, (F, 1, 1, 3), averaged over the `over` frames around it.
+
+    Converts a few frames at a time to limit memory.
+    """
     parts = [_mean_and_deviation(_lab(part, device)) for part in frames.split(FRAMES_AT_ONCE)]
     mean, deviation = (torch.cat(tracks) for tracks in zip(*parts, strict=True))
-    return _averaged(mean, over), _averaged(deviation, over)
+    return _moving_average(mean, over), _moving_average(deviation, over)
 
 
 def _lab(frames: Tensor, device: torch.device) -> Tensor:
     return rgb_to_lab(frames.to(device, torch.float32).clamp(0, 1))
 
 
-def _averaged(track: Tensor, over: int) -> Tensor:
-    """(F, 1, 1, 3) → the same, each the mean of the `over` around it, of fewer at the ends."""
+def _moving_average(track: Tensor, over: int) -> Tensor:
+    """Average each frame's values in (F, 1, 1, 3) over the `over` frames around it, fewer at the ends."""
     if over == 1:
         return track
     each = track.flatten(1).T  # (3, F)
@@ -72,16 +75,16 @@ def _averaged(track: Tensor, over: int) -> Tensor:
 def hold_color(
     frames: Tensor, anchor: Tensor, strength: float, device: torch.device | None = None, over: int = 1
 ) -> Tensor:
-    """Give each frame the anchor's mean and spread of color in Lab, blended in by `strength`.
+    """Match the Lab mean and standard deviation of each frame to those of `anchor`, blended in by `strength`.
 
     frames: (F, H, W, 3) in [0, 1]; anchor: (h, w, 3) in [0, 1], any size, or one for each frame (F, h, w, 3); strength:
-    0 (off: the same tensor comes back) to 1; device: where to compute, a few frames at a time, by default where the
-    frames are. A channel without any spread takes the anchor's mean. Returns the frames' shape, type and device, cut to
-    [0, 1].
+    0 (off: returns the same tensor) to 1; device: where to compute, a few frames at a time, by default that of the
+    frames. A channel with zero deviation takes the anchor's mean. Returns the frames' shape, type and device, clamped
+    to [0, 1].
 
-    over: frames, odd, over whose colors the correction of each is averaged. Colors drift over seconds, while an
-    opening mouth or a moving hand changes a frame's mean and spread in a moment, and has a right to: with 1, as the
-    reference has it, the whole picture gives way to every such movement.
+    over: odd number of frames over which the statistics for each correction are averaged. Colors drift over seconds,
+    while an opening mouth or a moving hand changes a frame's statistics at once and must not be corrected: with 1, as
+    in the reference, the colors of the whole picture change with every such movement.
     Source: the reference's match_and_blend_colors (wan/utils/multitalk_utils.py), which is `over` 1.
     Raises InputError for a strength outside 0 to 1, an even `over`, or a wrong shape.
     """
@@ -100,13 +103,13 @@ def hold_color(
     if strength == 0:
         return frames
     device = device or frames.device
-    mean, deviation = _colors_of(frames, device, over)
-    anchor_mean, anchor_deviation = _colors_of(anchors, device, over)
+    mean, deviation = _color_statistics(frames, device, over)
+    anchor_mean, anchor_deviation = _color_statistics(anchors, device, over)
     gain = torch.where(deviation < _FLAT, 0, anchor_deviation / deviation)
-    goal = anchor_mean.expand_as(mean)
-    held = torch.empty_like(frames)
+    target = anchor_mean.expand_as(mean)
+    matched = torch.empty_like(frames)
     for start in range(0, len(frames), FRAMES_AT_ONCE):
         part = slice(start, start + FRAMES_AT_ONCE)
-        moved = lab_to_rgb((_lab(frames[part], device) - mean[part]) * gain[part] + goal[part])
-        held[part] = torch.lerp(frames[part].to(moved).clamp(0, 1), moved, strength)
-    return held
+        converted = lab_to_rgb((_lab(frames[part], device) - mean[part]) * gain[part] + target[part])
+        matched[part] = torch.lerp(frames[part].to(converted).clamp(0, 1), converted, strength)
+    return matched

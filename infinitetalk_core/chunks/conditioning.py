@@ -1,4 +1,4 @@
-"""What a chunk is conditioned on: z₁, z₂ and m of the paper, the CLIP picture and the speech windows."""
+"""Conditioning of a chunk: z₁, z₂ and m of the paper, CLIP tokens and speech windows."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ Noise = Callable[[int, tuple[int, ...]], Tensor]
 
 @dataclass(frozen=True)
 class ChunkConditioning:
-    """All that the denoising of one chunk needs. T latent frames of h x w, S speakers."""
+    """All inputs for denoising one chunk. T latent frames of h x w, S speakers."""
 
     chunk: Chunk
-    seed: int  # of the noise, and of what a sampler draws
+    seed: int  # for the noise, and for random numbers of the sampler
     noise: Tensor  # (1, 16, T, h, w)
-    context: Tensor  # (1, 16, t_c, h, w): clean latents that are held (z₁'s beginning)
+    context: Tensor  # (1, 16, t_c, h, w): clean latents that stay fixed (the beginning of z₁)
     reference: Tensor  # (1, 16, T, h, w): z₂, the reference frame followed by mid-grey
     mask: Tensor  # (1, 4, T, h, w): m, 1 where z₂ is a picture
     picture: Any  # CLIP tokens of the reference frame, or None
     windows: Tensor  # (S, F, window, layers, channels)
-    masks: Tensor | None  # (S+1, tokens of a frame), or None when everybody speaks with one voice
+    masks: Tensor | None  # (S+1, tokens of a frame), or None with one voice
     source: Tensor | None = None  # (1, 16, T, h, w): the source at the chunk's time, for SDEdit and pinned regions
-    strength: float = 1.0  # SDEdit's t₀: where denoising starts; 1 from noise alone
-    free: Tensor | None = None  # (1, 1, T, h, w): 1 where the video may differ from the source; None everywhere
-    camera: CameraConditioning | None = None  # what Uni3C is told
+    strength: float = 1.0  # SDEdit's t₀, the noise level where denoising starts; 1: from pure noise
+    free: Tensor | None = None  # (1, 1, T, h, w): 1 where the video may differ from the source; None: everywhere
+    camera: CameraConditioning | None = None  # input of Uni3C
 
 
 def reference_video(reference: Tensor, length: int, last: Tensor | None = None) -> Tensor:
-    """The frames behind z₂: `reference` (H, W, 3), then mid-grey, `length` in all. The paper's equation for z₂.
+    """Return the frames (length, H, W, 3) that are encoded to z₂: `reference` (H, W, 3), then mid-grey.
 
-    `last` closes the video, for the first-last baseline.
+    last: final frame (H, W, 3), for the first-last baseline. Source: the paper's equation for z₂.
     """
     frames = torch.full_like(reference, MID_GREY).repeat(length, 1, 1, 1)
     frames[0] = reference
@@ -53,9 +53,9 @@ def reference_video(reference: Tensor, length: int, last: Tensor | None = None) 
 
 
 def reference_mask(latent_frames: int, height: int, width: int, last: bool = False) -> Tensor:
-    """m (1, 4, T, h, w): 1 at the first latent frame in every chunk, also where more context is held clean.
+    """Return m (1, 4, T, h, w): 1 at the first latent frame only, even if the chunk has more context frames.
 
-    `last`: also at the last of the four frames behind the last latent frame, for the first-last baseline.
+    last: also 1 for the last of the four frames of the last latent frame, for the first-last baseline.
     """
     mask = torch.zeros(1, MASK_CHANNELS, latent_frames, height, width)
     mask[:, :, 0] = 1
@@ -65,11 +65,11 @@ def reference_mask(latent_frames: int, height: int, width: int, last: bool = Fal
 
 
 def model_input(z1: Tensor, mask: Tensor, z2: Tensor) -> Tensor:
-    """z₁ ‖ m ‖ z₂ on the channel axis: (B, 36, T, h, w)."""
+    """Concatenate z₁, m and z₂ on the channel axis: (B, 36, T, h, w). m and z₂ are expanded to the batch of z₁."""
     batch = len(z1)
     return torch.cat([z1, *(t.to(z1).expand(batch, -1, -1, -1, -1) for t in (mask, z2))], dim=1)
 
 
 def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Normal noise from a chunk's seed (0 … 2^64 - 1), drawn on the CPU: the same for any device."""
+    """Draw normal noise from a chunk's seed (0 … 2^64 - 1). Uses the CPU, so it is the same for any device."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""The run: chunk by chunk from a plan to frames. One chunk is in memory at a time."""
+"""The generation loop: makes the planned chunks one after the other, with one chunk in memory at a time."""
 
 from __future__ import annotations
 
@@ -29,39 +29,42 @@ from .plan import Chunk
 from .reference import PlannedChunk, Policy, ReferenceChoice, shown_frames, source_frame
 from .seam import fade_seam
 
-# (step just done, its clean estimate (1, 16, T, h, w))
+# Called as (finished step, its denoised estimate (1, 16, T, h, w))
 AfterStep = Callable[[int, Tensor], None]
 LIKENESS_PIXELS = (24, 24)
 
 
 class Models(Protocol):
-    """What a run asks of the models; latents are in whatever scale the methods share."""
+    """The model functions that the loop needs. The latent scale is free, but the same for all methods."""
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames (F, H, W, 3) → latents (1, 16, T, h, w)."""
+        """Encode frames (F, H, W, 3) to latents (1, 16, T, h, w)."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (1, 16, T, h, w) → frames (F, H, W, 3)."""
+        """Decode latents (1, 16, T, h, w) to frames (F, H, W, 3)."""
 
     def encode_image(self, picture: Tensor) -> Any:
-        """A picture (H, W, 3) → its CLIP tokens, or None where there is no CLIP vision."""
+        """Encode a picture (H, W, 3) to CLIP tokens; None without CLIP vision."""
 
     def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
-        """The chunk's latents (1, 16, T, h, w), context included."""
+        """Return the chunk's denoised latents (1, 16, T, h, w), context included."""
 
 
 @dataclass(frozen=True)
 class ContextFrames:
-    """What a chunk hands to the next one."""
+    """Motion context for the next chunk (paper 3.3; `motion_frame` in the reference)."""
 
-    frames: Tensor  # (M, H, W, 3): the last M = 4(t_c − 1) + 1 frames, as they were written
+    frames: Tensor  # (M, H, W, 3): the last M = 4(t_c − 1) + 1 frames, as written to the video
     index: int  # output frame number of the first of them
 
 
 @dataclass(frozen=True)
 class ChunkOutput:
-    """A chunk that is done: its new frames (keep, H, W, 3), what the next one continues from, and the source frames
-    that it looked at (none where that was the video itself)."""
+    """A finished chunk.
+
+    frames: its new frames (keep, H, W, 3); tail: context for the next chunk; reference_frames: the source frames used
+    as reference, empty if the reference was a frame of the video itself.
+    """
 
     chunk: Chunk
     frames: Tensor
@@ -71,7 +74,7 @@ class ChunkOutput:
 
 @dataclass(frozen=True)
 class EncodedReference:
-    """A reference as the models see it; kept while the next chunk looks at the same."""
+    """An encoded reference frame, reused by the next chunk if its reference is the same."""
 
     key: tuple[int, ...]  # source frames; empty for a frame of the video itself
     picture: Tensor
@@ -81,7 +84,7 @@ class EncodedReference:
 
 @dataclass(frozen=True)
 class _Source:
-    """The source at a chunk's time, where SDEdit or a pinned region needs it."""
+    """The source frames of a chunk, read only for SDEdit and pinned regions."""
 
     frames: Tensor  # (F, H, W, 3)
     latents: Tensor  # (1, 16, T, h, w)
@@ -96,12 +99,12 @@ def dub(
     plan: Sequence[PlannedChunk] | None = None,
     noise: Noise = draw_noise,
 ) -> Iterator[ChunkOutput]:
-    """Make the chunks of the job's plan one after the other.
+    """Generate the chunks of the job's plan one after the other.
 
-    plan: those to make instead, each continuing from the one before it; tail: what the first of them continues from.
-    noise: (seed, shape) → the noise of a chunk.
+    after_step: called with (chunk, finished step, denoised estimate (1, 16, T, h, w)); tail: context of the first
+    chunk; plan: chunks to make instead, each continuing from the one before it; noise: (seed, shape) → noise.
     """
-    look: EncodedReference | None = None
+    encoded: EncodedReference | None = None
     anchor: Tensor | None = None
     color = job.sampling.color
     if tail is not None and color.to_first and color.strength > 0:
@@ -109,33 +112,33 @@ def dub(
     for planned in job.plan if plan is None else plan:
         chunk = planned.chunk
         tail = tail if chunk.context else None
-        look = _encode_reference(job, planned, models, look, tail)
-        anchor = look.picture if anchor is None or not color.to_first else anchor
-        drawn = partial(noise, planned.seed)
-        frames, tail = _make(job, planned, models, look, anchor, tail, drawn, partial(after_step, chunk))
-        yield ChunkOutput(chunk, frames, tail, look.key)
-        # Whoever took the chunk may drop it now; here it must not live on beside the next one.
+        encoded = _encode_reference(job, planned, models, encoded, tail)
+        anchor = encoded.picture if anchor is None or not color.to_first else anchor
+        chunk_noise = partial(noise, planned.seed)
+        frames, tail = _make_chunk(job, planned, models, encoded, anchor, tail, chunk_noise, partial(after_step, chunk))
+        yield ChunkOutput(chunk, frames, tail, encoded.key)
+        # Drop this reference, so that the frames can be freed before the next chunk is made.
         del frames
 
 
-def _make(
+def _make_chunk(
     job: Job,
     planned: PlannedChunk,
     models: Models,
-    look: EncodedReference,
+    encoded: EncodedReference,
     anchor: Tensor,
     tail: ContextFrames | None,
     noise: Callable[[tuple[int, ...]], Tensor],
     after_step: AfterStep,
 ) -> tuple[Tensor, ContextFrames]:
-    """The new frames of one chunk, and its tail. Both own their memory: the rest of the chunk ends here."""
+    """Make one chunk. Returns its new frames and its tail, both as copies, so that the rest of the chunk is freed."""
     chunk, sampling = planned.chunk, job.sampling
-    source = _source(job, chunk, models)
-    conditioning = _conditioning(job, planned, models, look, tail, source, noise)
+    source = _read_source(job, chunk, models)
+    conditioning = _make_conditioning(job, planned, models, encoded, tail, source, noise)
     latents = _denoise(conditioning, models, after_step)
     frames = models.decode(latents)
     if conditioning.strength > 0:
-        # Where the source is known at each moment, its colors are too: light may change within a chunk.
+        # If the source is read for each frame, match each frame to it: the light may change within a chunk.
         color = sampling.color
         held_to = anchor if source is None or color.to_first else source.frames
         frames = hold_color(frames, held_to, color.strength, color.device, color.over)
@@ -148,7 +151,7 @@ def _make(
 
 
 def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterStep) -> Tensor:
-    """A strength of 0 leaves nothing to denoise: the source through the VAE."""
+    """Denoise the chunk. At strength 0 there are no steps: return the source latents with the context in front."""
     if conditioning.strength == 0 and conditioning.source is not None:
         return pin(conditioning.source, conditioning.context)
     return models.denoise(conditioning, after_step)
@@ -162,7 +165,7 @@ def _encode_reference(
     if pick.previous and tail is not None:
         key, picture, last = (), tail.frames[-1], None
     else:
-        frame = _choose(job, pick, tail)
+        frame = _choose_frame(job, pick, tail)
         key = (frame,) if pick.last is None else (frame, pick.last)
         if before is not None and before.key == key and before.latents.shape[2] == chunk.latent_frames:
             return before
@@ -172,16 +175,20 @@ def _encode_reference(
     return EncodedReference(key, picture, latents, models.encode_image(picture))
 
 
-def _choose(job: Job, pick: ReferenceChoice, tail: ContextFrames | None) -> int:
-    """Of several candidates the one whose place in the order of likeness to the context frames is `control`."""
+def _choose_frame(job: Job, pick: ReferenceChoice, tail: ContextFrames | None) -> int:
+    """Return the number of the reference frame.
+
+    Several candidates are ranked by similarity to the last context frame, the most similar first, and `control`
+    selects the rank: 0 the first, 1 the last.
+    """
     if len(pick.frames) == 1 or tail is None:
         return pick.frames[0]
     context = _thumbnail(tail.frames[-1])
 
-    def unlikeness(frame: int) -> float:
+    def distance(frame: int) -> float:
         return (_thumbnail(job.reference.picture(frame)) - context).abs().mean().item()
 
-    ranked = sorted(pick.frames, key=unlikeness)
+    ranked = sorted(pick.frames, key=distance)
     return ranked[round(job.reference.picking.control * (len(ranked) - 1))]
 
 
@@ -189,7 +196,7 @@ def _thumbnail(picture: Tensor) -> Tensor:
     return F.interpolate(picture.permute(2, 0, 1)[None], LIKENESS_PIXELS, mode="area")
 
 
-def _source(job: Job, chunk: Chunk, models: Models) -> _Source | None:
+def _read_source(job: Job, chunk: Chunk, models: Models) -> _Source | None:
     pinned, reference = job.sampling.pinned, job.reference
     if pinned is None and job.sampling.strength(chunk) >= 1:
         return None
@@ -201,17 +208,17 @@ def _source(job: Job, chunk: Chunk, models: Models) -> _Source | None:
     return _Source(frames, models.encode(frames), free)
 
 
-def _conditioning(
+def _make_conditioning(
     job: Job,
     planned: PlannedChunk,
     models: Models,
-    look: EncodedReference,
+    encoded: EncodedReference,
     tail: ContextFrames | None,
     source: _Source | None,
     noise: Callable[[tuple[int, ...]], Tensor],
 ) -> ChunkConditioning:
     chunk = planned.chunk
-    context = models.encode(_opening(job, chunk, look)[None] if tail is None else tail.frames)
+    context = models.encode(_opening_frame(job, chunk, encoded)[None] if tail is None else tail.frames)
     size = (job.reference.height // VAE_STRIDE, job.reference.width // VAE_STRIDE)
     free = None if source is None or source.free is None else latent_mask(source.free, chunk.latent_frames)
     return ChunkConditioning(
@@ -219,31 +226,32 @@ def _conditioning(
         seed=planned.seed,
         noise=noise((1, LATENT_CHANNELS, chunk.latent_frames, *size)),
         context=context,
-        reference=look.latents,
+        reference=encoded.latents,
         mask=reference_mask(chunk.latent_frames, *size, last=planned.pick.last is not None),
-        picture=look.clip,
+        picture=encoded.clip,
         windows=speech_windows(job.speech.voices, chunk.start, chunk.length),
         masks=job.masks,
         source=None if source is None else source.latents,
         strength=job.sampling.strength(chunk),
         free=free,
-        camera=_camera(job, chunk, models, source),
+        camera=_camera_conditioning(job, chunk, models, source),
     )
 
 
-def _opening(job: Job, chunk: Chunk, look: EncodedReference) -> Tensor:
-    """The frame that a shot opens with: the source at that moment, whatever the reference is; of a still, the still."""
+def _opening_frame(job: Job, chunk: Chunk, encoded: EncodedReference) -> Tensor:
+    """Return the first context frame (H, W, 3) of a shot: the source frame at that time, for any reference policy; the
+    reference itself for a still."""
     if job.reference.picking.policy is Policy.STILL:
-        return look.picture
+        return encoded.picture
     frame = source_frame(chunk.start, job.reference.source.length, job.reference.picking.after_end)
-    return look.picture if look.key == (frame,) else job.reference.picture(frame)
+    return encoded.picture if encoded.key == (frame,) else job.reference.picture(frame)
 
 
-def _camera(job: Job, chunk: Chunk, models: Models, source: _Source | None) -> CameraConditioning | None:
+def _camera_conditioning(job: Job, chunk: Chunk, models: Models, source: _Source | None) -> CameraConditioning | None:
     guide, reference = job.camera_guide, job.reference
     if guide is None:
         return None
     if source is not None and isinstance(guide, FilmedGuide) and guide.source is reference.source:
-        return CameraConditioning(source.latents, None, None)  # encoded already
+        return CameraConditioning(source.latents, None, None)  # already encoded
     view = guide.view(chunk, reference.height, reference.width)
     return CameraConditioning(models.encode(view.frames), view.mask, view.rays)

@@ -1,7 +1,7 @@
-"""A job: everything that decides a video, in frozen dataclasses, and its plan.
+"""A job: all settings and inputs of a video as frozen dataclasses, and the plan made from them.
 
-A run is known by the fields of these classes (fingerprint.py). A new option is a field here, an input of a node and a
-line of help; a field that does not change the video says so with `excluded`.
+The fields of these classes identify a run (fingerprint.py). A new option is a field here, an input of a node and a line
+of help; a field that does not change the video is marked with `excluded`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .speaker_masks import speaker_masks, token_masks
 
 @dataclass(frozen=True)
 class Components:
-    """The models of a job, as the user connected them. None: not connected."""
+    """The models that the user connected. None: not connected."""
 
     model: Component
     vae: Component
@@ -48,7 +48,7 @@ class Components:
 
 @dataclass(frozen=True)
 class Reference:
-    """Where identity, background and camera come from. cuts: source frames at which another shot begins."""
+    """The source of identity, background and camera. cuts: source frames at which another shot begins."""
 
     source: FrameSource
     height: int
@@ -59,39 +59,39 @@ class Reference:
     )
 
     def picture(self, frame: int) -> Tensor:
-        """That source frame at the video's size: (height, width, 3)."""
+        """Read source frame `frame` at the video's size: (height, width, 3)."""
         return fit_to(self.source.frame(frame), self.height, self.width)
 
     def window(self, chunk: Chunk) -> Tensor:
-        """The source at the chunk's time: (length, height, width, 3)."""
+        """Read the source frames of the chunk at the video's size: (length, height, width, 3)."""
         return source_window(self.source, chunk, self.picking.after_end, self.height, self.width)
 
 
 @dataclass(frozen=True)
 class ColorHold:
-    """Colors held to a picture: the reference frame of each chunk, or always that of the first chunk."""
+    """Settings of color matching to the reference frame of each chunk, or (`to_first`) of the first chunk."""
 
     strength: float = 1.0
     to_first: bool = False
-    over: int = COLOR_HOLD_FRAMES  # frames whose colors are averaged for the correction of each, odd
+    over: int = COLOR_HOLD_FRAMES  # odd number of frames whose statistics are averaged for each correction
     device: torch.device | None = field(
         default=None, metadata=excluded("where it is computed; the machine counts by itself")
-    )  # None: where the frames are
+    )  # None: the device of the frames
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How chunks are cut, denoised and joined. The defaults are those of the Chunk Sampler."""
+    """Settings for planning, denoising and joining chunks. The defaults are those of the Chunk Sampler."""
 
     seed: int = 0
     guidance: SamplingSettings = field(default_factory=SamplingSettings)
-    sigmas: Tensor | None = None  # (steps + 1,) noise levels in place of those of `guidance`
+    sigmas: Tensor | None = None  # (steps + 1,) noise levels that replace those of `guidance`
     step_cache: StepCaching | None = None
     chunk_frames: int = CHUNK_FRAMES
-    context_frames: int = CONTEXT_FRAMES  # what a chunk hands to the next one
+    context_frames: int = CONTEXT_FRAMES  # last frames of a chunk that the next one starts from
     color: ColorHold = field(default_factory=ColorHold)
-    seam_fade: int = SEAM_FADE  # new frames over which what the VAE changed in the context fades in; 0: off
-    sdedit: tuple[float, ...] = ()  # SDEdit's t₀ by chunk index, the last one goes on; empty: off
+    seam_fade: int = SEAM_FADE  # new frames over which the VAE's change of the context fades in; 0: off
+    sdedit: tuple[float, ...] = ()  # SDEdit's t₀ by chunk index, the last value repeats; empty: off
     pinned: Pinned | None = None
     camera: CameraControl | None = None
 
@@ -102,22 +102,22 @@ class Sampling:
 
     @property
     def schedule(self) -> Tensor:
-        """The noise levels (steps + 1,), falling to 0."""
+        """The noise levels (steps + 1,), decreasing to 0."""
         return self.guidance.sigmas if self.sigmas is None else self.sigmas
 
     @property
     def rule(self) -> Guidance:
-        """How the predictions of a step are combined."""
+        """The guidance that combines the predictions of a step."""
         return self.guidance.guidance
 
     def strength(self, chunk: Chunk) -> float:
-        """SDEdit's t₀ of `chunk`; 1 where it is off."""
+        """Return SDEdit's t₀ of `chunk`; 1 if SDEdit is off."""
         return self.sdedit[min(chunk.index, len(self.sdedit) - 1)] if self.sdedit else 1.0
 
 
 @dataclass(frozen=True)
 class Output:
-    """The file, and what becomes of the run's own files."""
+    """Settings of the output file and of the run's intermediate files."""
 
     format: VideoFormat = field(default_factory=VideoFormat)
     filename_prefix: str = field(
@@ -129,9 +129,9 @@ class Output:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that decides a video.
+    """All settings and inputs of a video.
 
-    components: None where the models are known only as functions (`dub.Models`), without a host.
+    components: None without a host, when the models are given as functions only (`dub.Models`).
     """
 
     speech: Speech
@@ -141,12 +141,12 @@ class Job:
     output: Output = field(default_factory=Output)
     redo: Redo = field(
         default_factory=Redo,
-        metadata=excluded("chunks made again are further files of the same run (runs/steps.py), which names them"),
+        metadata=excluded("chunks made again are further files of the same run (runs/tasks.py), which names them"),
     )
 
     @cached_property
     def plan(self) -> tuple[PlannedChunk, ...]:
-        """All chunks in order."""
+        """The planned chunks in order."""
         sampling = self.sampling
         return plan_video(
             self.reference, self.speech.frames, sampling.chunk_frames, sampling.context_frames, sampling.seed
@@ -154,12 +154,12 @@ class Job:
 
     @cached_property
     def overrides(self) -> dict[int, ChunkOverride]:
-        """The chunks to make again, by index. Raises InputError for what is none."""
+        """The overrides of chunks to make again, by index. Raises InputError if the text is not valid."""
         return parse_redo(self.redo.chunks, len(self.plan), self.reference.source.length)
 
     @cached_property
     def masks(self) -> Tensor | None:
-        """Where each speaker is: (S+1, tokens of a frame), the last one the background; None for a single voice."""
+        """Speaker masks (S+1, tokens of a frame), the last one for the background; None for a single voice."""
         voices, reference = len(self.speech.voices), self.reference
         if voices == 1:
             return None
@@ -168,29 +168,29 @@ class Job:
 
     @property
     def camera_guide(self) -> CameraGuide | None:
-        """The guidance video of Uni3C: the one that is given, else the source itself; None without a camera."""
+        """The guidance of Uni3C: the given one, else the source itself; None without camera control."""
         camera = self.sampling.camera
         if camera is None:
             return None
         return camera.guide or FilmedGuide(self.reference.source, self.reference.picking.after_end)
 
     def check(self) -> None:
-        """Raise InputError for parts that do not fit each other, before anything is loaded."""
+        """Raise InputError if settings and inputs do not fit each other. Needs no loaded model."""
         source = self.reference.source
         if self.sampling.pinned is not None:
             self.sampling.pinned.check((source.height, source.width), source.length)
         self.output.format.check(self.reference.height, self.reference.width)
-        assert self.plan and self.overrides is not None  # both say what is wrong with them
+        assert self.plan and self.overrides is not None  # computing them raises InputError for invalid settings
 
     def description(self) -> dict[str, Any]:
-        """All that decides the video, as JSON: equal exactly where the videos are, on one machine."""
-        return {"job": describe(self), "plan": [_short(planned) for planned in self.plan]}
+        """Describe everything that decides the video as JSON: equal exactly when the videos are, on one machine."""
+        return {"job": describe(self), "plan": [_describe_planned(planned) for planned in self.plan]}
 
 
-def _short(planned: PlannedChunk) -> list[Any]:
+def _describe_planned(planned: PlannedChunk) -> list[Any]:
     chunk, pick = planned.chunk, planned.pick
-    place = [chunk.index, chunk.start, chunk.length, chunk.context, chunk.keep]
-    return [place, [list(pick.frames), pick.last, pick.previous], planned.seed]
+    numbers = [chunk.index, chunk.start, chunk.length, chunk.context, chunk.keep]
+    return [numbers, [list(pick.frames), pick.last, pick.previous], planned.seed]
 
 
 def plan_video(
@@ -200,9 +200,9 @@ def plan_video(
     context_frames: int = CONTEXT_FRAMES,
     seed: int = 0,
 ) -> tuple[PlannedChunk, ...]:
-    """The chunks of a video of `frames`, what each looks at, and its seed."""
+    """Plan the chunks of a video of `frames` frames, each with its reference and its seed."""
     length, picking = reference.source.length, reference.picking
-    # A still does not move on through its source, so it meets no cuts.
+    # A still uses one source frame for the whole video, so cuts do not matter.
     cuts: Sequence[int] = () if picking.policy is Policy.STILL else reference.cuts
     chunks = plan_chunks(frames, chunk_frames, context_frames, output_cuts(frames, cuts, length, picking.after_end))
     picks = pick_references(chunks, picking, length, cuts)
@@ -212,20 +212,23 @@ def plan_video(
 def scene_cuts(
     source: FrameSource, picking: ReferenceSettings, frames: int | None, report: Callable[[float], None]
 ) -> tuple[int, ...]:
-    """The scene cuts of as much of the source as a video of `frames` (None: of any length) shows.
+    """Find the scene cuts in the part of the source that a video of `frames` frames (None: any length) shows.
 
-    report: told the finished share of the search; what it raises ends it.
+    report: called with the finished share of the search; an exception from it stops the search.
     """
     if source.length == 1 or picking.policy is Policy.STILL:
         return ()
-    seen = source.length
+    shown = source.length
     if frames is not None and picking.after_end is AfterEnd.HOLD:
-        seen = min(seen, frames)
-    return tuple(find_cuts(source, seen, report))
+        shown = min(shown, frames)
+    return tuple(find_cuts(source, shown, report))
 
 
 def check_sigmas(sigmas: Tensor, from_source: bool) -> Tensor:
-    """`sigmas` if a chunk can be made with them; from_source: SDEdit chooses where they begin."""
+    """Return `sigmas` if they are a valid schedule, else raise InputError.
+
+    from_source: SDEdit is on and sets their start.
+    """
     if sigmas.ndim != 1 or len(sigmas) < 2:
         raise InputError(
             f"the SIGMAS hold {sigmas.numel()} noise levels, and at least 2 are needed (one step); "

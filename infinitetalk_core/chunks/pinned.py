@@ -1,4 +1,4 @@
-"""Pinned regions: outside a mask the source stays, in the latents while denoising and in the pixels at the end."""
+"""Pinned regions: the source stays outside a mask, in the latents while denoising and in the pixels at the end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .sizes import fit_mask_to
 
 @dataclass(frozen=True)
 class Pinned:
-    """Where the video may differ from the source.
+    """Masks of the regions where the video may differ from the source.
 
-    masks: (N, H, W) in [0, 1] at the source's size, 1 where it may: one for the whole video or one a source frame at
-    25 fps. feather: width in pixels of the soft edge, which lies outside the mask.
+    masks: (N, H, W) in [0, 1] at the source's size, 1 where it may differ; N is 1, or the number of source frames at 25
+    fps. feather: width in pixels of the soft edge, which lies outside the mask.
     """
 
     masks: Tensor
@@ -32,7 +32,7 @@ class Pinned:
             raise InputError(f"the feather must be between 0 and 512 pixels, got {self.feather:g}")
 
     def check(self, source_size: tuple[int, int], length: int) -> None:
-        """Refuse masks that do not fit a source of `source_size` (height, width) and `length` frames."""
+        """Raise InputError if the masks do not fit a source of `source_size` (height, width) and `length` frames."""
         count, height, width = self.masks.shape
         if (height, width) != source_size:
             raise InputError(
@@ -46,21 +46,21 @@ class Pinned:
             )
 
     def window(self, frames: Sequence[int], size: tuple[int, int]) -> Tensor:
-        """The masks of source `frames` at the video's `size`, soft edge included: (frames or 1, height, width)."""
+        """Return the feathered masks of source `frames` at the video's `size`: (frames or 1, height, width)."""
         chosen = self.masks if len(self.masks) == 1 else self.masks[list(frames)]
         return soften(fit_mask_to(chosen.float().cpu(), *size), self.feather)
 
 
 def soften(masks: Tensor, feather: float) -> Tensor:
-    """Let (N, H, W) fall from 1 to 0 over `feather` pixels outside the mask; inside it stays as it is."""
+    """Feather masks (N, H, W): values fall from 1 to 0 over `feather` pixels outside the mask; the inside stays."""
     radius = round(feather)
     if radius < 1:
         return masks
-    # Widen by half the feather, then average over its width: 1 up to the old edge, 0 a feather further out.
+    # Dilate by half the feather, then average over its width: 1 up to the old edge, 0 at `feather` pixels from it.
     half = radius // 2
     padded = F.pad(masks[:, None], (half, half, half, half))
     side = 2 * half + 1
-    # One direction after the other: the work grows with the feather and not with its square.
+    # Separable filters: the cost grows with the feather, not with its square.
     wide = F.max_pool2d(F.max_pool2d(padded, (side, 1), stride=1), (1, side), stride=1)
     kernel = torch.ones(1, 1, 1, side) / side
     for direction in (kernel, kernel.transpose(2, 3)):
@@ -70,7 +70,7 @@ def soften(masks: Tensor, feather: float) -> Tensor:
 
 
 def latent_mask(masks: Tensor, latent_frames: int) -> Tensor:
-    """Pixel masks (F or 1, H, W) → (1, 1, T, H/8, W/8): a latent is free where any of its pixels is."""
+    """Convert pixel masks (F or 1, H, W) to (1, 1, T, H/8, W/8): 1 where any pixel of the latent is above 0."""
     small = F.max_pool2d(masks[:, None], VAE_STRIDE)[:, 0]
     if len(small) > 1:
         groups = small[1:].view(latent_frames - 1, -1, *small.shape[1:]).amax(1)
@@ -79,5 +79,5 @@ def latent_mask(masks: Tensor, latent_frames: int) -> Tensor:
 
 
 def paste(frames: Tensor, source: Tensor, masks: Tensor) -> Tensor:
-    """`source` (F, H, W, 3) outside the masks (F or 1, H, W), `frames` inside, blended on the soft edge."""
+    """Composite `frames` inside the masks (F or 1, H, W) over `source` (F, H, W, 3), blended on the soft edge."""
     return torch.where(masks[..., None] == 0, source, torch.lerp(source, frames, masks[..., None]))

@@ -1,4 +1,4 @@
-"""The plan: which frames each chunk makes, in whole numbers, before anything runs."""
+"""Planning of chunks: the frames that each chunk makes, as integers, computed before generation starts."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ SEEDS = 2**64
 
 @dataclass(frozen=True)
 class Chunk:
-    """One chunk of the video: frames start … start+length−1 of the output at 25 fps, and of the speech."""
+    """One chunk of the video: frames start … start+length−1 of output and speech at 25 fps."""
 
     index: int
     start: int
     length: int  # 4n + 1
-    context: int  # frames at its start that repeat the end of the chunk before; 0 where a shot begins
-    keep: int  # new frames that go into the video: less than length − context only where a shot ends
+    context: int  # frames at its start that repeat the end of the previous chunk; 0 where a shot begins
+    keep: int  # new frames written to the video: fewer than length − context only where a shot ends
 
     @property
     def latent_frames(self) -> int:
-        """T, the latent frames of the chunk."""
+        """T, the number of latent frames of the chunk."""
         return latent_frames(self.length)
 
     @property
     def new(self) -> slice:
-        """The frames of this chunk that are written."""
+        """The slice of this chunk's frames that is written to the video."""
         return slice(self.context, self.context + self.keep)
 
 
 def chunk_seed(seed: int, chunk: Chunk) -> int:
-    """The seed of a chunk's noise: the job's plus the chunk's index, so that any chunk can be made again alone."""
+    """Return the seed of a chunk's noise: job seed + chunk index, so that any chunk can be made again alone."""
     return (int(seed) + chunk.index) % SEEDS
 
 
 def latent_frames(frames: int) -> int:
-    """Latent frames of a video of 4n+1 frames: the first stands alone, then four share one."""
+    """Return the number of latent frames of 4n+1 frames: one for the first, one for each further four."""
     return 1 + (frames - 1) // 4
 
 
 def check_4n_plus_1(what: str, frames: int) -> None:
-    """Refuse frame counts that the VAE would silently shorten."""
+    """Raise InputError unless `frames` is 4n+1: the VAE would silently drop the rest. what: name for the message."""
     if frames < 1 or frames % 4 != 1:
         nearest = max(frames // 4 * 4 + 1, 1)
         raise InputError(f"{what} must be 4n+1 frames (1, 5, 9, 13 …), got {frames}; try {nearest} or {nearest + 4}")
@@ -56,9 +56,9 @@ def plan_chunks(
 ) -> list[Chunk]:
     """Cover exactly `total` frames with chunks of `length`, each after the first repeating `context` frames.
 
-    cuts: output frames, rising, at which another shot begins. The plan starts afresh there, so no chunk continues
-    from frames of another shot. Every chunk has the full length the model was trained on, also when the speech or
-    the shot ends inside it: what is too much is not kept (`keep`).
+    cuts: output frames, increasing, at which another shot begins. A chunk without context starts there, so no chunk
+    continues from frames of another shot. Every chunk has the full length the model was trained on, even if the speech
+    or the shot ends inside it: `keep` says how many new frames are written. Raises InputError for invalid counts.
     """
     check_4n_plus_1("chunk length", length)
     check_4n_plus_1("context frames", context)

@@ -1,4 +1,4 @@
-"""Chunks made again: another seed or another reference for some of them."""
+"""Overrides for chunks that are made again with another seed or another reference frame."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .reference import PlannedChunk, ReferenceChoice
 
 
 class AfterRedo(enum.Enum):
-    """What becomes of the chunks after one that is made again."""
+    """How to handle the chunks that follow one that is made again."""
 
-    CONTINUE = "continue"  # they are made again too, from its last frames
-    KEEP = "keep"  # they stay as they are; the join may show
+    CONTINUE = "continue"  # make them again too, continuing from its last frames
+    KEEP = "keep"  # keep them; the seam may be visible
 
 
 @dataclass(frozen=True)
 class Redo:
-    """Chunks to make again. chunks: as people write them, such as `4=77, 9@1.2` (`parse_redo`)."""
+    """Chunks to make again. chunks: text such as `4=77, 9@1.2`, see `parse_redo`."""
 
     chunks: str = ""
     after: AfterRedo = AfterRedo.CONTINUE
@@ -28,22 +28,23 @@ class Redo:
 
 @dataclass(frozen=True)
 class ChunkOverride:
-    """How a chunk is made again. seed: None for the job's own; frame: of the source, None for the planned one."""
+    """Changed settings of one chunk. seed: None for the job's own; frame: source frame, None for the planned one."""
 
     seed: int | None = None
     frame: int | None = None
 
     def apply(self, planned: PlannedChunk) -> PlannedChunk:
-        """`planned` with this seed and this reference frame."""
+        """Return `planned` with this seed and this reference frame."""
         if self.seed is not None:
             planned = replace(planned, seed=chunk_seed(self.seed, planned.chunk))
         return planned if self.frame is None else replace(planned, pick=ReferenceChoice((self.frame,)))
 
 
 def parse_redo(text: str, chunks: int, source_frames: int) -> dict[int, ChunkOverride]:
-    """`4=77, 7=5@2.5, 9@1.2` → overrides by chunk index: chunk 4 with seed 77, chunk 9 with the source at 1.2 s.
+    """Parse text such as `4=77, 7=5@2.5, 9@1.2` to overrides by chunk index (from 0).
 
-    chunks: how many there are, counted from 1. Raises InputError in one sentence.
+    The text counts chunks from 1: here chunk 4 gets seed 77, chunk 9 the source frame at 1.2 s, chunk 7 both. chunks:
+    their number; source_frames: length of the source at 25 fps. Raises InputError in one sentence.
     """
     overrides: dict[int, ChunkOverride] = {}
     for word in text.replace(",", " ").split():

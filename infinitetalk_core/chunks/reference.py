@@ -1,8 +1,8 @@
-"""Which source frame a chunk looks at for identity, background and camera. Whole numbers at 25 frames a second.
+"""Choice of the reference frame of each chunk, for identity, background and camera. Integers at 25 fps.
 
-The paper compares where the reference comes from in training (section 3.3 and its ablation: M0 to M3) and finds that
-nearness decides how strongly it holds: a frame of the same moment is copied, one from far away lets colors and
-background drift, one from the neighbourhood balances. The same choices can be made here.
+The paper compares where the reference comes from in training (section 3.3 and its ablation: M0 to M3). The distance in
+time decides how strongly the reference controls the chunk: a frame of the same time is copied, a distant one lets
+colors and background drift, a neighbouring one is a balance. The policies here offer the same choices at inference.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ CANDIDATES = 8
 
 
 class Policy(enum.Enum):
-    """How the reference frame is chosen."""
+    """Policies for the choice of the reference frame."""
 
     STILL = "still"  # the first frame for the whole video: a portrait
-    CHUNK_START = "chunk start"  # the source at the chunk's first moment: the paper's inference
+    CHUNK_START = "chunk start"  # the source frame at the chunk's start: the paper's inference
     NEIGHBOUR = "neighbour"  # M3: a frame just outside the chunk, within a radius
-    SAME_CHUNK = "same chunk, random"  # M0: any frame of the chunk's own time
-    CHUNK_EDGE = "first or last of chunk"  # M1: one of the chunk's two borders
+    SAME_CHUNK = "same chunk, random"  # M0: a random frame of the chunk's time
+    CHUNK_EDGE = "first or last of chunk"  # M1: the chunk's first or last frame
     DISTANT = "distant"  # M2: a frame more than 5 s away
-    FIRST_LAST = "first and last"  # FL2V baseline: both borders are fixed
-    PREVIOUS_OUTPUT = "previous output"  # I2V baseline: the last frame that was made
-    ADAPTIVE = "adaptive"  # soft control, section 3.4: a neighbour by its likeness to the context frames
+    FIRST_LAST = "first and last"  # FL2V baseline: first and last frame of the chunk are given
+    PREVIOUS_OUTPUT = "previous output"  # I2V baseline: the last generated frame
+    ADAPTIVE = "adaptive"  # soft control, section 3.4: a neighbour chosen by similarity to the context frames
     BY_HAND = "by hand"  # times given for each chunk
 
 
 class AfterEnd(enum.Enum):
-    """What the source shows after its end, when the speech is longer."""
+    """How the source continues after its end, when the speech is longer."""
 
     HOLD = "hold the last frame"
     PING_PONG = "play backwards, then forwards"
@@ -47,14 +47,14 @@ class AfterEnd(enum.Enum):
 
 @dataclass(frozen=True)
 class ReferenceSettings:
-    """A policy and what it needs."""
+    """A reference policy and its parameters."""
 
     policy: Policy = Policy.STILL
     after_end: AfterEnd = AfterEnd.HOLD
     radius_seconds: float = 1.0  # neighbour, adaptive: how far outside the chunk
-    seed: int = 0  # the random policies
-    control: float = 0.5  # adaptive: 0 the neighbour most like the context (holds weakly), 1 the least like it
-    times_seconds: tuple[float, ...] = ()  # by hand: one for each chunk
+    seed: int = 0  # for the random policies
+    control: float = 0.5  # adaptive: 0 the neighbour most similar to the context (weak control), 1 the least similar
+    times_seconds: tuple[float, ...] = ()  # by hand: one time for each chunk
 
     def __post_init__(self) -> None:
         if not 0 <= self.control <= 1:
@@ -65,11 +65,11 @@ class ReferenceSettings:
 
 @dataclass(frozen=True)
 class ReferenceChoice:
-    """What a chunk looks at.
+    """The reference of a chunk.
 
-    frames: source frames at 25 fps. One is the reference. Several are candidates, of which the one is taken whose
-    place in the order of likeness to the context is `control`. With `last`, frames[0] opens the chunk and `last`
-    closes it. With `previous`, the last frame of the chunk before is the reference, and frames[0] for the first chunk.
+    frames: source frames at 25 fps. A single frame is the reference; of several candidates, `control` selects one by
+    rank of similarity to the context. last: source frame that ends the chunk, with frames[0] at its start. previous:
+    the last frame of the previous chunk is the reference, and frames[0] only for the first chunk.
     """
 
     frames: tuple[int, ...]
@@ -79,7 +79,7 @@ class ReferenceChoice:
 
 @dataclass(frozen=True)
 class PlannedChunk:
-    """A chunk of the plan: what it looks at, and the seed of its noise."""
+    """A chunk with its reference (`pick`) and the seed of its noise."""
 
     chunk: Chunk
     pick: ReferenceChoice
@@ -87,7 +87,7 @@ class PlannedChunk:
 
 
 def source_frame(frame: int, length: int, after_end: AfterEnd) -> int:
-    """The source frame (0 … length−1, at 25 fps) that stands for output frame `frame`."""
+    """Return the source frame (0 … length−1, at 25 fps) that corresponds to output frame `frame`."""
     if after_end is AfterEnd.LOOP:
         return frame % length
     if after_end is AfterEnd.PING_PONG:
@@ -96,12 +96,15 @@ def source_frame(frame: int, length: int, after_end: AfterEnd) -> int:
 
 
 def shown_frames(chunk: Chunk, length: int, after_end: AfterEnd) -> list[int]:
-    """The source frames (0 … length−1) that the chunk's frames stand for."""
+    """Return the source frames (0 … length−1) that correspond to the chunk's frames."""
     return [source_frame(frame, length, after_end) for frame in range(chunk.start, chunk.start + chunk.length)]
 
 
 def output_cuts(total: int, source_cuts: Sequence[int], length: int, after_end: AfterEnd) -> list[int]:
-    """Output frames at which another shot of the source begins. source_cuts: first frames of its later shots."""
+    """Return the output frames at which another shot of the source begins.
+
+    source_cuts: first frames of its later shots.
+    """
     if not source_cuts:
         return []
     shots = [bisect_right(source_cuts, source_frame(frame, length, after_end)) for frame in range(total)]
@@ -111,24 +114,24 @@ def output_cuts(total: int, source_cuts: Sequence[int], length: int, after_end: 
 def pick_references(
     plan: Sequence[Chunk], picking: ReferenceSettings, length: int, source_cuts: Sequence[int] = ()
 ) -> list[ReferenceChoice]:
-    """What each chunk of `plan` looks at, in a source of `length` frames. Never across a cut of the source."""
+    """Choose the reference of each chunk of `plan` in a source of `length` frames, never from another shot."""
     if picking.policy is Policy.BY_HAND:
         return [ReferenceChoice((frame,)) for frame in _by_hand(len(plan), picking, length)]
     return [_pick(chunk, picking, length, _shot(chunk, picking, length, source_cuts)) for chunk in plan]
 
 
 def _shot(chunk: Chunk, picking: ReferenceSettings, length: int, cuts: Sequence[int]) -> range:
-    """The frames of the shot in which `chunk` begins to be seen."""
+    """Return the source frames of the shot that contains the chunk's first new frame."""
     seen = source_frame(chunk.start + chunk.context, length, picking.after_end)
-    place = bisect_right(cuts, seen)
-    return range(cuts[place - 1] if place else 0, cuts[place] if place < len(cuts) else length)
+    shot = bisect_right(cuts, seen)
+    return range(cuts[shot - 1] if shot else 0, cuts[shot] if shot < len(cuts) else length)
 
 
 def _pick(chunk: Chunk, picking: ReferenceSettings, length: int, shot: range) -> ReferenceChoice:
-    # Frames beyond the shot are not kept of this chunk: its border stands for them.
+    # Frames of the chunk beyond the shot are not written: clamp them to the shot.
     shown = [min(max(f, shot.start), shot.stop - 1) for f in shown_frames(chunk, length, picking.after_end)]
     first, last = shown[0], shown[-1]
-    # A draw depends on the seed and the chunk only: any chunk can be made again alone.
+    # Depends on seed and chunk index only, so that any chunk can be made again alone.
     draw = random.Random(picking.seed * 1_000_003 + chunk.index)
     match picking.policy:
         case Policy.STILL:
@@ -152,7 +155,8 @@ def _pick(chunk: Chunk, picking: ReferenceSettings, length: int, shot: range) ->
 
 
 def _neighbours(picking: ReferenceSettings, shot: range, shown: Sequence[int]) -> list[int]:
-    """Frames of the shot that the chunk does not show, near one that it does; else the chunk's own borders."""
+    """Return the shot's frames within the radius of the shown frames but not among them; if there are none, the chunk's
+    first and last frame."""
     radius = max(round(picking.radius_seconds * FRAMES_PER_SECOND), 1)
     seen = set(shown)
     near = {f for low, high in _runs(seen) for f in (*range(low - radius, low), *range(high + 1, high + radius + 1))}
@@ -160,7 +164,7 @@ def _neighbours(picking: ReferenceSettings, shot: range, shown: Sequence[int]) -
 
 
 def _distant(shot: range, shown: Sequence[int], draw: random.Random) -> int:
-    """A frame of the shot more than 5 s from all that the chunk shows; where there is none, the farthest."""
+    """Draw a frame of the shot more than 5 s from all shown frames; if there is none, return the farthest one."""
     margin = DISTANT_SECONDS * FRAMES_PER_SECOND
     edges = [shot.start, *(edge for low, high in _runs(set(shown)) for edge in (low - margin, high + margin + 1))]
     starts, ends = edges[::2], [*edges[1::2], shot.stop]
@@ -168,16 +172,16 @@ def _distant(shot: range, shown: Sequence[int], draw: random.Random) -> int:
     far = sum(len(piece) for piece in pieces)
     if far == 0:
         return max((shot.start, shot.stop - 1), key=lambda f: min(abs(f - s) for s in shown))
-    place = draw.randrange(far)
+    offset = draw.randrange(far)
     for piece in pieces:
-        if place < len(piece):
-            return piece[place]
-        place -= len(piece)
+        if offset < len(piece):
+            return piece[offset]
+        offset -= len(piece)
     raise AssertionError("the pieces hold all far frames")
 
 
 def _runs(frames: set[int]) -> list[tuple[int, int]]:
-    """The unbroken runs (first, last) in a set of frames: two where a source starts again."""
+    """Split a set of frames into consecutive runs (first, last): two when a looping source restarts in the chunk."""
     runs: list[tuple[int, int]] = []
     for frame in sorted(frames):
         if runs and frame == runs[-1][1] + 1:
@@ -199,12 +203,15 @@ def _by_hand(chunks: int, picking: ReferenceSettings, length: int) -> list[int]:
             raise InputError(
                 f"reference time {number} is {seconds:g} s, outside the source, which lasts {end:g} s from 0"
             )
-    # A little past the frame's beginning, so that 0.08 s is frame 2 and not 1.
+    # 1e-6 against rounding down: 0.08 s is frame 2, not 1.
     return [min(int(t * FRAMES_PER_SECOND + 1e-6), length - 1) for t in times[:chunks]]
 
 
 def parse_times(text: str) -> tuple[float, ...]:
-    """Times as people write them: seconds or minutes:seconds, between commas, spaces or lines."""
+    """Parse times, written as seconds or minutes:seconds and separated by commas, spaces or line breaks, to seconds.
+
+    Raises InputError for anything else.
+    """
     times = []
     for word in text.replace(",", " ").split():
         minutes, _, seconds = word.rpartition(":")

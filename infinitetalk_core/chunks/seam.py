@@ -1,4 +1,4 @@
-"""The join of two chunks, softened: what the codec changed on the way from one chunk to the next fades in."""
+"""Smoothing of the seam between two chunks: the VAE's change of the context frames fades in instead of jumping."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from ..errors import InputError
 from .plan import Chunk
 
 SEAM_FADE = 8  # frames
-_MOST_FLASH = 0.02  # of full brightness: more is no fault of the model but light that changes in the scene
+_MAX_FLASH = 0.02  # share of full brightness; a larger step is light that changes in the scene, not an artifact
 
 
 def check_seam_fade(count: int) -> int:
-    """`count` back. Raises InputError for a negative one."""
+    """Return `count`. Raises InputError if it is negative."""
     if count < 0:
         raise InputError(f"seam_fade must be 0 (off) or more frames, got {count}")
     return count
 
 
 def fade_seam(frames: Tensor, chunk: Chunk, last: Tensor, count: int, tail: int) -> Tensor:
-    """Let the new frames of `chunk` begin as sharp and as colored as the video before them ended.
+    """Correct the first new frames of `chunk` so that sharpness and color continue from the previous chunk.
 
-    The context frames pass through the VAE once more and come back a little different; the new frames look like them,
-    so the difference shows as a jump. `last` (H, W, 3) is the frame before the join as it was written, and the same
-    frame is in `frames` (F, H, W, 3) as the VAE gave it back. Their difference is added to `count` new frames: all of
-    it to the first, less and less along a cosine to the others. So is a step of the whole picture's mean color from
-    the context to the first new frame, which shows as a flash where nothing moves. The last `tail` frames stay as they
-    are, so nothing is carried from chunk to chunk. The reference has nothing like it.
-    Returns frames in [0, 1], or the same tensor where there is nothing to fade.
+    The context frames pass through the VAE once more, which changes them slightly; the new frames resemble the changed
+    ones, so the change is visible as a jump. `last` (H, W, 3) is the frame before the seam as it was written, and
+    `frames` (F, H, W, 3) contains the same frame as the VAE decoded it. Their difference is added to `count` new frames
+    with weights that fall along a cosine from 1. A step of the picture's mean color from the context to the first new
+    frame, visible as a flash in still scenes, is compensated in the same way. The last `tail` frames stay unchanged, so
+    corrections do not accumulate over chunks. The reference has no such step.
+    Returns frames in [0, 1], or the same tensor if there is nothing to fade.
     """
     count = min(count, chunk.length - chunk.context - tail)
     if chunk.context == 0 or count <= 0:
@@ -36,7 +36,7 @@ def fade_seam(frames: Tensor, chunk: Chunk, last: Tensor, count: int, tail: int)
     first = chunk.context
     lost = last.to(frames) - frames[first - 1]
     flash = (frames[first] - frames[first - 1]).mean((0, 1))
-    missing = lost - flash.clamp(-_MOST_FLASH, _MOST_FLASH)
+    missing = lost - flash.clamp(-_MAX_FLASH, _MAX_FLASH)
     shares = 0.5 + 0.5 * torch.cos(torch.pi * torch.arange(count) / count)
     faded = frames.clone()
     for i, share in enumerate(shares.tolist(), first):

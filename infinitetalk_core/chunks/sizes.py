@@ -1,4 +1,4 @@
-"""Picture sizes the model was trained on, and how a picture is brought to one of them."""
+"""Picture sizes the model was trained on, and scaling of pictures to them."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ BUCKETS_720P: BucketTable = (
     (3.75, 1920, 512),
 )
 
-SIZE_STEP = 16  # pixels a token: 8 by the VAE, 2 by the patch embedding
+SIZE_STEP = 16  # pixels per token: 8 from the VAE times 2 from the patch embedding
 
 
 def choose_bucket(height: int, width: int, table: BucketTable) -> tuple[int, int]:
-    """The (height, width) of `table` whose shape is nearest to a picture's; the first one of equals.
+    """Return the (height, width) in `table` with the aspect ratio nearest to a picture's; the first one on ties.
 
     Raises InputError for a size that is not positive.
     """
@@ -74,7 +74,7 @@ def choose_bucket(height: int, width: int, table: BucketTable) -> tuple[int, int
 
 
 def check_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) if both are whole tokens of 16 pixels, else InputError with the nearest size."""
+    """Return (height, width). Raises InputError, naming the nearest size, unless both are multiples of 16 (tokens)."""
     if height < SIZE_STEP or width < SIZE_STEP or height % SIZE_STEP or width % SIZE_STEP:
         good_height, good_width = (max(round(n / SIZE_STEP), 1) * SIZE_STEP for n in (height, width))
         raise InputError(
@@ -85,7 +85,7 @@ def check_size(height: int, width: int) -> tuple[int, int]:
 
 
 class Size(enum.Enum):
-    """How large the video is."""
+    """Size classes of the video."""
 
     CLASS_480P = "480p"
     CLASS_720P = "720p"
@@ -93,15 +93,15 @@ class Size(enum.Enum):
 
 
 def output_size(size: Size, source: tuple[int, int], custom: tuple[int, int]) -> tuple[int, int]:
-    """The video's (height, width): the bucket nearest to the source's shape, or the checked `custom` one."""
+    """Return the video's (height, width): the bucket nearest to the source's aspect ratio, or the checked `custom`."""
     if size is Size.CUSTOM:
         return check_size(*custom)
     return choose_bucket(*source, BUCKETS_480P if size is Size.CLASS_480P else BUCKETS_720P)
 
 
 def scaled_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) at which a picture of `source` size just covers `target`, before the crop."""
-    # In floating point and in this order, as in the reference: another order can round to another pixel.
+    """Return the (height, width) at which a picture of `source` size just covers `target`, before the crop."""
+    # Floating point in this order, as in the reference: another order can round to another size.
     scale = max(target[0] / source[0], target[1] / source[1])
     return math.ceil(scale * source[0]), math.ceil(scale * source[1])
 
@@ -111,11 +111,11 @@ def _crop_start(scaled: int, target: int) -> int:
 
 
 def fit_to(picture: Tensor, height: int, width: int) -> Tensor:
-    """Scale a picture (H, W, 3) in [0, 1] until it covers height x width, and cut the centre out.
+    """Scale a picture (H, W, 3) in [0, 1] to cover height x width, and crop the centre.
 
-    Goes through 8 bits and PIL's bilinear filter, exactly as the reference's resize_and_centercrop does
+    Converts to 8 bits and uses PIL's bilinear filter, exactly as the reference's resize_and_centercrop
     (wan/multitalk.py). Returns (height, width, 3) float32 on the picture's device.
-    Raises InputError where the picture is not (H, W, 3).
+    Raises InputError if the picture is not (H, W, 3).
     """
     if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
         raise InputError(f"a picture must be (height, width, 3 colors), got {tuple(picture.shape)}")
@@ -130,7 +130,7 @@ def fit_to(picture: Tensor, height: int, width: int) -> Tensor:
 
 
 def fit_mask_to(masks: Tensor, height: int, width: int) -> Tensor:
-    """The same scaling and crop for masks (N, H, W), by nearest pixel: values stay what they are.
+    """Scale and crop masks (N, H, W) like `fit_to`, with nearest-neighbour interpolation, which adds no new values.
 
     Returns (N, height, width) in the masks' type.
     """

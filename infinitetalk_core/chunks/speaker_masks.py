@@ -1,4 +1,4 @@
-"""Where each speaker is in the picture, as masks on the latent grid and on the token grid."""
+"""Masks of the speakers' areas in the picture, on the latent grid and on the token grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import InputError
 from .sizes import SIZE_STEP, check_size, fit_mask_to
 
 FACE_SCALE = 0.05  # margin around each half of the picture, as in the reference
-VAE_STEP = 8  # pixels a latent
+VAE_STEP = 8  # pixels per latent
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,10 @@ class Box:
 
     @staticmethod
     def of(values: object, speaker: int) -> Box:
-        """A box from [x0, y0, x1, y1] as people write it. `speaker` (from 1) is named in the InputError."""
+        """Parse user input [x0, y0, x1, y1].
+
+        Raises InputError, naming `speaker` (from 1), unless these are finite numbers.
+        """
         if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 4:
             raise InputError(f"speaker {speaker}'s box must be four numbers x0, y0, x1, y1, got {values!r}")
         try:
@@ -40,13 +43,13 @@ class Box:
         return Box(*numbers)
 
 
-Area = Box | Tensor  # a tensor is a MASK: (H, W) of the picture's size, inside where it is above one half
+Area = Box | Tensor  # a tensor is a ComfyUI MASK: (H, W) at the picture's size, inside where it is above 0.5
 
 
 def areas_of(masks: Sequence[Tensor | None], boxes: Sequence[str]) -> tuple[Area, ...] | None:
-    """One area a speaker from what people give: a MASK (H, W) or (1, H, W), or a box as text "x0, y0, x1, y1".
+    """Return one area per speaker from user input: a MASK (H, W) or (1, H, W), or a box as text "x0, y0, x1, y1".
 
-    None if nobody gave any. Raises InputError if only some speakers have an area, or one has two.
+    Returns None if no area is given. Raises InputError if only some speakers have an area, or one has two.
     """
     areas: list[Area] = []
     for speaker, (mask, text) in enumerate(zip(masks, boxes, strict=True), start=1):
@@ -62,7 +65,7 @@ def areas_of(masks: Sequence[Tensor | None], boxes: Sequence[str]) -> tuple[Area
 
 
 def half_boxes(picture_size: tuple[int, int]) -> tuple[Box, Box]:
-    """Left and right half of a picture (height, width), each less a margin of 5 %: the reference's default."""
+    """Return the left and right half of a picture (height, width), minus a margin of 5 %: the reference's default."""
     height, width = picture_size
     half = width // 2
     rows = int(height * FACE_SCALE), int(height * (1 - FACE_SCALE))
@@ -72,7 +75,7 @@ def half_boxes(picture_size: tuple[int, int]) -> tuple[Box, Box]:
 
 
 def _paint_box(box: Box, speaker: int, picture_size: tuple[int, int]) -> Tensor:
-    """(H, W) of 0 and 1. The part of a box that reaches past the picture's edge does not count."""
+    """Draw a box as a mask (H, W) of 0 and 1, clipped to the picture. Raises InputError if nothing is inside."""
     height, width = picture_size
     text = f"{box.x0:g}, {box.y0:g}, {box.x1:g}, {box.y1:g}"
     if not (box.x0 < box.x1 and box.y0 < box.y1):
@@ -99,7 +102,7 @@ def _paint(area: Area, speaker: int, picture_size: tuple[int, int]) -> Tensor:
 
 
 def _paint_all(speakers: int, areas: Sequence[Area] | None, picture_size: tuple[int, int]) -> Tensor:
-    """(speakers, H, W) of 0 and 1, on the picture's own pixels."""
+    """Return all speakers' masks (speakers, H, W) of 0 and 1 in the picture's pixels; two default to the halves."""
     if areas is None and speakers == 2:
         areas = half_boxes(picture_size)
     if areas is None or len(areas) != speakers:
@@ -109,7 +112,7 @@ def _paint_all(speakers: int, areas: Sequence[Area] | None, picture_size: tuple[
 
 
 def _to_latents(people: Tensor, size: tuple[int, int]) -> Tensor:
-    """People (S, H, W) in the picture → people and background (S + 1, size / 8) in the video."""
+    """Convert speaker masks (S, H, W) of the picture to latent masks of speakers and background (S + 1, size / 8)."""
     background = (people.sum(dim=0, keepdim=True) == 0).float()
     fitted = fit_mask_to(torch.cat([people, background]), *size)
     grid = (size[0] // VAE_STEP, size[1] // VAE_STEP)
@@ -119,7 +122,7 @@ def _to_latents(people: Tensor, size: tuple[int, int]) -> Tensor:
 def speaker_masks(
     speakers: int, areas: Sequence[Area] | None, picture_size: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """One mask a speaker and one of the background, on the latent grid of the video.
+    """Return one mask per speaker and one of the background, on the latent grid of the video.
 
     speakers: how many people are marked. areas: a Box or MASK for each; None: one speaker is the whole
     picture, two are its left and right halves. picture_size: (height, width) of the picture the areas were
@@ -127,8 +130,8 @@ def speaker_masks(
     Returns (speakers + 1, size / 8) of 0 and 1, float32 CPU. Areas may overlap: such pixels belong to both
     and not to the background. Without areas the one speaker's and the background's mask are all ones.
     Source: the reference's wan/multitalk.py, generate_infinitetalk ("construct human mask").
-    Raises InputError, in one sentence, for areas that cannot be used, also for one that no token is left of
-    (there the reference divides by zero).
+    Raises InputError, in one sentence, for unusable areas, including areas too small to contain a token
+    (the reference divides by zero for these).
     """
     size = check_size(*size)
     if areas is None and speakers == 1:
@@ -147,7 +150,7 @@ def speaker_masks(
 
 
 def _why_lost(speaker: int, person: Tensor, size: tuple[int, int]) -> str:
-    """The sentence for a mask (H, W) of which no token is left."""
+    """Return the error message for a mask (H, W) that contains no token."""
     rows, columns = person.any(dim=1).nonzero(), person.any(dim=0).nonzero()
     if not len(rows):
         return f"speaker {speaker}'s mask is empty: paint over the speaker's face"
@@ -163,7 +166,7 @@ def _why_lost(speaker: int, person: Tensor, size: tuple[int, int]) -> str:
 
 
 def token_masks(masks: Tensor) -> Tensor:
-    """Masks (N, h, w) on the latent grid → (N, h/2 · w/2) on the token grid, 0 or 1, nearest latent.
+    """Convert masks (N, h, w) on the latent grid to (N, h/2 · w/2) on the token grid, 0 or 1, by nearest latent.
 
     Source: the reference's wan/modules/multitalk_model.py, WanModel.forward.
     """

@@ -1,1 +1,1 @@
-"""Numbers that say how well a run holds together."""
+"""Quality metrics of single chunks and of whole videos."""

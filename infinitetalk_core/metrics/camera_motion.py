@@ -1,10 +1,10 @@
-"""The camera's movement measured from pixels, and how far two videos' cameras differ.
+"""Measure the camera motion of a video from its pixels, and the difference between two videos' cameras.
 
-Each frame is laid over the first one: shift, scale and turn are found by least squares on the grey values (Gauss-Newton
-with the gradients of the first frame; Baker and Matthews 2004, the inverse compositional method), from coarse to fine.
-Steps between neighbouring frames come first and give the start of the search, so that a long way is found too. The
-person in the middle must not matter: the border of the picture counts most, and pixels that do not fit count little
-(Tukey's weights).
+Each frame is registered to the first one: shift, scale and rotation are found by least squares on the pixel values
+(Gauss-Newton with the gradients of the first frame; Baker and Matthews 2004, the inverse compositional method), from
+coarse to fine. A grid search over every few frames, for the path of least cost, gives the start of the search, so that
+large movements are found too. To exclude the person in the middle, pixels at the left and right of the picture have the
+largest weight, and pixels that do not fit a small one (Tukey's weights).
 
 camera error: the root mean square over frames of the difference between two cameras' shifts, in percent of the width,
 and of their scales, in percent. 0 is the same movement; a shift error of 1 is one pixel in a hundred.
@@ -24,25 +24,25 @@ from torch import Tensor
 from ..errors import InputError
 
 Track = NDArray[np.float64]
-_FINEST = 64  # pixels of the longer side: finer than this the answer does not get better
-_KEY = 5  # every so many frames the movement is searched for; between them it is near the one between
-_ROUNDS = 5
-_SAMPLED = 4  # of so many pixels one tells the usual misfit
-_SEARCH = (5, 3)  # how many steps of a coarse pixel to either side, and up and down
+_FINEST = 64  # pixels of the longer side: a finer resolution does not improve the result
+_KEY = 5  # the grid search uses every 5th frame; movements between them are interpolated
+_ROUNDS = 5  # Gauss-Newton iterations
+_SAMPLED = 4  # the usual residual is estimated from every 4th pixel
+_SEARCH = (5, 3)  # range of the grid search in coarse pixels, horizontally and vertically
 _SCALES = (0.88, 0.94, 1.0, 1.06, 1.13)
-_TRUNCATED = 0.1  # a pixel that fits worse than this is not background
-_UNSEEN = 0.03  # what a pixel costs that has left the picture
-_AWAY, _JUMP = 0.03, 0.15  # what a movement costs, and a change of it from one searched frame to the next
-_FIT = 4.685  # Tukey's constant: pixels further off than this many deviations count nothing
-_NOISE = 0.03  # of a pixel, 0 … 1: what neighbouring pixels know together is counted as if each knew it
-# How far (scale, turn, shifts in widths) a movement usually is from where its search begins: where there is little
-# texture it stays near there.
+_TRUNCATED = 0.1  # largest residual of a pixel: one that fits worse is not background
+_UNSEEN = 0.03  # cost of a pixel that has left the picture
+_AWAY, _JUMP = 0.03, 0.15  # cost of a movement, and of its change from one searched frame to the next
+_FIT = 4.685  # Tukey's constant: residuals above this many standard deviations have weight 0
+_NOISE = 0.03  # standard deviation of a pixel value in 0 … 1; larger than real noise, since neighbors are correlated
+# Prior standard deviations (scale, rotation, shifts in widths) of a movement around the start of its search: where
+# there is little texture the result stays near the start.
 _NEAR = (0.03, 0.015, 0.02, 0.02)
 
 
 @dataclass(frozen=True)
 class CameraTrack:
-    """Where a point of the scene went since the first frame, all (F,) float64.
+    """The movement of the scene in the picture since the first frame; all fields (F,) float64.
 
     A point at (x, y) from the middle of the picture in frame 0, in widths, is at
     scale · turn(roll) · (x, y) + (shift_x, shift_y) in frame t.
@@ -59,14 +59,14 @@ class CameraTrack:
 
 @dataclass(frozen=True)
 class CameraError:
-    """How far a camera is from another."""
+    """The difference between two cameras."""
 
     shift: float  # percent of the width, root mean square
     scale: float  # percent, root mean square
 
 
 def camera_error(made: CameraTrack, wanted: CameraTrack) -> CameraError:
-    """The difference of two cameras over the frames that both have. Raises InputError where there are none."""
+    """Return the difference of two cameras over the frames that both have. Raises InputError if there are none."""
     frames = min(len(made), len(wanted))
     if frames == 0:
         raise InputError("the camera error needs at least one frame of both videos")
@@ -76,7 +76,10 @@ def camera_error(made: CameraTrack, wanted: CameraTrack) -> CameraError:
 
 
 def measure_camera(frames: Tensor) -> CameraTrack:
-    """The camera of `frames` (F, H, W, 3), relative to the first. A scene without any texture counts as still."""
+    """Measure the camera of `frames` (F, H, W, 3) relative to the first frame. Without any texture it is static.
+
+    Raises InputError for another shape and for no frames.
+    """
     if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
         raise InputError(f"the camera is measured in frames (F, H, W, 3), got {tuple(frames.shape)}")
     fine = _as_bright(_small(frames, _FINEST))
@@ -91,7 +94,7 @@ def measure_camera(frames: Tensor) -> CameraTrack:
 
 
 def _small(frames: Tensor, longest: int) -> Tensor:
-    """`frames` (F, H, W, 3) as (F, 3, h, w), the longer side at most `longest` pixels."""
+    """Resize `frames` (F, H, W, 3) to (F, 3, h, w) with a longer side of at most `longest` pixels."""
     pictures = frames.detach().cpu().float().permute(0, 3, 1, 2)
     longer = max(pictures.shape[-2:])
     if longer <= longest:
@@ -101,7 +104,10 @@ def _small(frames: Tensor, longest: int) -> Tensor:
 
 
 def _as_bright(frames: Tensor) -> Tensor:
-    """`frames` (F, 3, h, w) as bright as the first at the picture's sides: a drift of color is no movement."""
+    """Match the color of `frames` (F, 3, h, w) at the picture's sides to the first frame.
+
+    Without this a color drift would be measured as a movement.
+    """
     sides = frames.flatten(2)[..., _background(frames[:1])[1] > 0]
     if sides.shape[-1] == 0:
         return frames
@@ -109,19 +115,22 @@ def _as_bright(frames: Tensor) -> Tensor:
 
 
 def _search(first: Tensor, frames: Tensor) -> Tensor:
-    """The likeliest path of `frames` (F, 3, h, w) through a grid of shifts and scales: (F, 4)."""
+    """Return the movements (F, 4) of least total cost for `frames` (F, 3, h, w), on a grid of shifts and scales.
+
+    first: (1, 3, h, w), the frame that they are registered to.
+    """
     height, width = first.shape[-2:]
-    places, border = _background(first)
+    coordinates, border = _background(first)
     still = first.flatten(2)[..., border > 0]
     used = border > 0
-    (x, y), border = places[:, used], border[used] / border.sum().clamp(min=1e-6)
+    (x, y), border = coordinates[:, used], border[used] / border.sum().clamp(min=1e-6)
     across, down = _SEARCH
     grid, costs = [], []
     for scale in _SCALES:
-        wide = _scaled(frames, scale)
+        scaled = _scaled(frames, scale)
         for right, below in itertools.product(range(-across, across + 1), range(-down, down + 1)):
             shift = torch.tensor((right, below)) * (scale / width)
-            seen = wide[..., down + below :, across + right :][..., :height, :width].flatten(2)[..., used]
+            seen = scaled[..., down + below :, across + right :][..., :height, :width].flatten(2)[..., used]
             outside = ((scale * x + shift[0]).abs() > 0.5) | ((scale * y + shift[1]).abs() > 0.5 * height / width)
             misfit = (seen - still).abs().amax(1).clamp(max=_TRUNCATED).masked_fill(outside, _UNSEEN)
             grid.append(torch.tensor((scale - 1, 0, shift[0], shift[1])))
@@ -132,18 +141,21 @@ def _search(first: Tensor, frames: Tensor) -> Tensor:
 
 
 def _scaled(frames: Tensor, scale: float) -> Tensor:
-    """`frames` (F, 3, h, w) enlarged by 1 / scale about the middle, with a margin to either side for the search."""
+    """Enlarge `frames` (F, 3, h, w) by 1 / scale around the center, with margins for the grid search."""
     height, width = frames.shape[-2:]
     y, x = (
         (torch.arange(side + 2 * reach) + 0.5 - reach - side / 2) * (2 * scale / side)
         for side, reach in ((height, _SEARCH[1]), (width, _SEARCH[0]))
     )
-    places = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
-    return F.grid_sample(frames, places.expand(len(frames), -1, -1, -1), align_corners=False, padding_mode="border")
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
+    return F.grid_sample(frames, grid.expand(len(frames), -1, -1, -1), align_corners=False, padding_mode="border")
 
 
 def _likeliest(costs: Tensor, jumps: Tensor) -> Tensor:
-    """The cheapest path (F,) through states, costs (F, n) to be in one and jumps (n, n) to change (Viterbi)."""
+    """Return the state sequence (F,) of least total cost (Viterbi).
+
+    costs: (F, n), of each state in each frame; jumps: (n, n), of the transitions.
+    """
     total, came = costs[0], []
     for cost in costs[1:]:
         least, where = (total[:, None] + jumps).min(dim=0)
@@ -156,22 +168,22 @@ def _likeliest(costs: Tensor, jumps: Tensor) -> Tensor:
 
 
 def _between(keys: Tensor, frames: int) -> Tensor:
-    """Movements (frames, 4) from those of each `_KEY`th frame (k, 4), straight from one to the next."""
-    place = torch.arange(frames) / _KEY
-    low = place.long()
-    return torch.lerp(keys[low], keys[(low + 1).clamp(max=len(keys) - 1)], (place - low)[:, None])
+    """Interpolate movements (frames, 4) linearly from those of every `_KEY`th frame (k, 4)."""
+    position = torch.arange(frames) / _KEY
+    low = position.long()
+    return torch.lerp(keys[low], keys[(low + 1).clamp(max=len(keys) - 1)], (position - low)[:, None])
 
 
 def _register(first: Tensor, frames: Tensor, start: Tensor, usual: tuple[float, ...]) -> Tensor:
-    """Movements (F, 4) that lay `frames` (F, 3, h, w) over `first` (F or 1, 3, h, w), from `start` (F, 4).
+    """Find the movements (F, 4) that register `frames` (F, 3, h, w) to `first` (F or 1, 3, h, w), from `start` (F, 4).
 
-    A movement is (a, b, x, y): the point z of `first`, as a complex number in widths from the middle, is at
-    (1 + a + ib) z + x + iy in the frame. usual: how far each number is expected to be from `start`.
+    A movement is (a, b, x, y): the point z of `first`, as a complex number in widths from the center, is at
+    (1 + a + ib) z + x + iy in the frame. usual: the prior standard deviation of each number around `start`.
     """
     height_by_width = first.shape[-2] / first.shape[-1]
-    places, border = _background(first)
-    x, y = places
-    slopes = _slopes(first, places, border > 0).expand(len(frames), -1, -1)  # (F, 4, 3n)
+    coordinates, border = _background(first)
+    x, y = coordinates
+    slopes = _slopes(first, coordinates, border > 0).expand(len(frames), -1, -1)  # (F, 4, 3n)
     seen_before = first.flatten(2)[..., border > 0]
     x, y, border = x[border > 0], y[border > 0], border[border > 0]
     prior = torch.tensor(usual) ** -2
@@ -188,10 +200,10 @@ def _register(first: Tensor, frames: Tensor, start: Tensor, usual: tuple[float, 
 
 
 def _background(first: Tensor) -> tuple[Tensor, Tensor]:
-    """The pixels' places (2, n) in widths from the middle, and how much each counts (n,), in `first` (1, 3, h, w).
+    """Return the pixels' coordinates (2, n) in widths from the center, and their weights (n,). first: (1, 3, h, w).
 
-    1 at the left and right of the picture, 0 where a speaker and the shoulders are, and for colors that the picture's
-    edges do not have: hair that comes near them.
+    The weight is 1 at the left and right of the picture, and 0 where the speaker and the shoulders are and for colors
+    that do not occur at the picture's edges, such as hair near them.
     """
     height, width = first.shape[-2:]
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
@@ -203,18 +215,18 @@ def _background(first: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack((x, y * height / width)), border * (1 - (strange - 0.05) / 0.05).clamp(0, 1)
 
 
-def _slopes(first: Tensor, places: Tensor, used: Tensor) -> Tensor:
-    """How the `used` pixels (3n) of `first` (F, 3, h, w) change with each number of a movement: (F, 4, 3n)."""
+def _slopes(first: Tensor, coordinates: Tensor, used: Tensor) -> Tensor:
+    """Return the derivatives (F, 4, 3n) of the `used` pixels of `first` (F, 3, h, w) by the numbers of a movement."""
     padded = F.pad(first, (1, 1, 1, 1), mode="replicate")
     width = first.shape[-1]
     gx = ((padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) * (width / 2)).flatten(2)[..., used]
     gy = ((padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) * (width / 2)).flatten(2)[..., used]
-    x, y = places[:, used]
+    x, y = coordinates[:, used]
     return torch.stack((gx * x + gy * y, gy * x - gx * y, gx, gy), dim=1).flatten(2)
 
 
 def _look(frames: Tensor, x: Tensor, y: Tensor, movement: Tensor, height_by_width: float) -> tuple[Tensor, Tensor]:
-    """What `frames` (F, 3, h, w) show where the points (n,) went: (F, 3, n), and 1 where that is inside (F, n)."""
+    """Sample `frames` (F, 3, h, w) at the moved points (n,): values (F, 3, n), and 1 for points inside (F, n)."""
     a, b, dx, dy = (m[:, None] for m in movement.unbind(1))
     there = torch.stack(((1 + a) * x - b * y + dx, (b * x + (1 + a) * y + dy) / height_by_width), dim=-1) * 2
     seen = F.grid_sample(frames, there[:, None], align_corners=False, padding_mode="border")
@@ -222,12 +234,12 @@ def _look(frames: Tensor, x: Tensor, y: Tensor, movement: Tensor, height_by_widt
 
 
 def _unbiased(error: Tensor, weight: Tensor) -> Tensor:
-    """`error` (F, 3, n) without what all pixels share, so that a drift of color is no movement."""
+    """Subtract the weighted mean over the pixels from `error` (F, 3, n), so that a color drift is no movement."""
     return error - (weight * error).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
 def _fit_weight(error: Tensor, weight: Tensor) -> Tensor:
-    """Tukey's weights (F, 3, n) for residuals, whose usual size is that of the pixels that count."""
+    """Return Tukey's weights (F, 3, n) of residuals; their scale is the median over pixels with a weight above 0.5."""
     sample = error[..., ::_SAMPLED].abs()
     size = torch.where(weight[..., ::_SAMPLED] > 0.5, sample, torch.nan).flatten(1).nanmedian(dim=1).values
     deviation = 1.4826 * size.nan_to_num(1.0)[:, None, None]
@@ -236,10 +248,10 @@ def _fit_weight(error: Tensor, weight: Tensor) -> Tensor:
 
 
 def _undo(movement: Tensor, step: Tensor) -> Tensor:
-    """`movement` after the inverse of the small movement `step`, both (F, 4)."""
-    turned, moved = (torch.complex(movement[:, i], movement[:, i + 1]) for i in (0, 2))
-    turn, move = (torch.complex(step[:, i], step[:, i + 1]) for i in (0, 2))
-    turned = turned + 1
-    whole = turned / (1 + turn)
-    place = moved - whole * move
-    return torch.stack((whole.real - 1, whole.imag, place.real, place.imag), dim=1)
+    """Compose `movement` with the inverse of the small movement `step`, both (F, 4)."""
+    factor, shift = (torch.complex(movement[:, i], movement[:, i + 1]) for i in (0, 2))
+    step_factor, step_shift = (torch.complex(step[:, i], step[:, i + 1]) for i in (0, 2))
+    factor = factor + 1
+    factor = factor / (1 + step_factor)
+    shift = shift - factor * step_shift
+    return torch.stack((factor.real - 1, factor.imag, shift.real, shift.imag), dim=1)

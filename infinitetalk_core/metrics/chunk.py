@@ -1,14 +1,14 @@
-"""Numbers of each chunk: how smooth its join is, how far its colors drifted, what moved that should not, sharpness.
+"""Metrics of a chunk: seam, color drift, drift outside a pinned region, sharpness.
 
 seam: the mean absolute difference between the last frame before the join and the first one after it, divided by the
-median of the same difference between neighbouring frames inside the chunk. No unit; 1 is as smooth as inside, 2 twice
-as large a step. None for a chunk that begins a shot.
+median of the same difference between neighboring frames inside the chunk. No unit; 1 is as smooth as inside the chunk,
+2 is a step twice as large. None for a chunk that begins a shot.
 
 color drift: the distance in CIE Lab between the mean color of the video's frames and that of the source's frames of
-the same time, averaged over frames. 1 is just visible, 10 is another light.
+the same time, averaged over frames. 1 is just visible; 10 looks like other lighting.
 
 outside drift: the mean absolute difference to the source, on the scale of 0 to 255, over the pixels outside the mask
-of a pinned region. 0 for pasted pixels. None where nothing is pinned.
+of a pinned region. 0 for pasted pixels. None without a pinned region.
 
 sharpness: the variance of the Laplacian of the video's lightness (L of Lab), divided by that of the source's frames of
 the same time. No unit; 1 is as sharp as the source, below 0.5 is visibly softer.
@@ -30,15 +30,15 @@ from ..chunks.job import Job
 from ..chunks.reference import shown_frames
 from ..rate import FRAMES_PER_SECOND
 
-EVERY = 8  # frames; colors and sharpness are measured on each 8th
+EVERY = 8  # frames; colors and sharpness are measured on every 8th frame
 
 
 @dataclass(frozen=True)
 class ChunkMetrics:
-    """The numbers of one chunk; the module says what each means."""
+    """The metrics of one chunk, as the module's docstring defines them."""
 
-    chunk: int  # from 1, as people count
-    seconds: float  # where in the video the chunk's new frames begin
+    chunk: int  # counted from 1
+    seconds: float  # time in the video at which the chunk's new frames begin
     seam: float | None
     color_drift: float
     outside_drift: float | None
@@ -56,14 +56,14 @@ class ChunkMetrics:
         return ", ".join(parts)
 
     def to_json(self) -> dict[str, float | int | None]:
-        """The numbers by name, rounded for reading."""
+        """Return the metrics by name, rounded to 4 digits."""
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
 def measure(job: Job, finished: ChunkOutput, before: Tensor | None) -> ChunkMetrics:
-    """The numbers of `finished`; `before` (H, W, 3) is the last frame written before it, or None.
+    """Measure the chunk `finished`. before: (H, W, 3), the last frame written before it, or None.
 
-    Frame by frame: a chunk's memory is not taken twice.
+    Works frame by frame, so that it does not take a chunk's memory twice.
     """
     chunk, frames = finished.chunk, finished.frames
     first = chunk.start + chunk.context
@@ -82,7 +82,7 @@ def measure(job: Job, finished: ChunkOutput, before: Tensor | None) -> ChunkMetr
 
 
 def _measure_frame(job: Job, frame: Tensor, shown: int) -> tuple[float, float, float, float]:
-    """Color distance to source frame `shown`, both sharpnesses, and the difference outside the mask (0 … 255)."""
+    """Return color distance to source frame `shown`, sharpness of both, and difference outside the mask (0 … 255)."""
     device = job.sampling.color.device
     made, source = (t.to(device, torch.float32) for t in (frame, job.reference.picture(shown)))
     made_lab, source_lab = rgb_to_lab(made), rgb_to_lab(source)
@@ -96,19 +96,19 @@ def _measure_frame(job: Job, frame: Tensor, shown: int) -> tuple[float, float, f
 
 
 def seam(before: Tensor, frames: Tensor) -> float:
-    """The step from `before` (H, W, 3) to frames[0], in steps of the usual size inside `frames` (F, H, W, 3)."""
+    """Return the difference between `before` (H, W, 3) and frames[0], divided by the median inside (F, H, W, 3)."""
     join = (frames[0] - before).abs().mean().item()
     steps = [(b - a).abs().mean().item() for a, b in pairwise(frames)]
     return join / max(median(steps) if steps else join, 1e-6)
 
 
 def color_distance(made: Tensor, source: Tensor) -> float:
-    """Distance of the mean colors of two frames (H, W, 3) in Lab."""
+    """Return the distance between the mean colors of two frames (H, W, 3) in Lab."""
     return (made.mean(dim=(0, 1)) - source.mean(dim=(0, 1))).norm().item()
 
 
 def sharpness(frame: Tensor) -> float:
-    """Variance of the Laplacian of the lightness of a frame (H, W, 3) in Lab."""
+    """Return the variance of the Laplacian of the lightness of a frame (H, W, 3) in Lab."""
     lightness = frame[None, None, ..., 0]
     kernel = lightness.new_tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     return F.conv2d(lightness, kernel).var(correction=0).item()

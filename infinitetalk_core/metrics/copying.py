@@ -1,22 +1,23 @@
-"""How rigidly a video repeats the frame it looks at.
+"""Measure how much of the reference frame's pose a video copies.
 
-A reference should give identity, light and background; pose and mouth should follow the voice. The paper's ablation
-(section 3.3) finds that a model trained with references from the chunk's own time (M0) repeats their content at the
-wrong moment, and one trained with the chunk's borders (M1) repeats their poses there.
+A reference should determine identity, lighting and background; pose and mouth should follow the voice. The paper's
+ablation (section 3.3) finds that a model trained with references from the chunk's own time (M0) copies their content at
+the wrong time, and one trained with the first or last frame of the chunk (M1) copies their poses there.
 
-Of a frame and the reference the difference is taken over the pixels that move in the source, without the mean color
-of each, so that a drift of color is no pose. Per chunk:
+d is the mean absolute difference between a frame and the reference over the pixels that move in the source, after
+subtracting the mean color of each, so that a color drift does not count as a pose. Per chunk:
 
 own time: 1 − d(t) / median of d over the chunk's frames, where t is the chunk's frame nearest to the reference's own
-time. 1: the frame at that time is the reference; 0: it is no more like it than the chunk's other frames; below 0: less.
+time. 1: the frame at that time equals the reference; 0: it is as similar to it as the chunk's other frames; below 0:
+less similar.
 
-anywhere: 1 − (least d) / median d: whether the reference turns up at any time.
+anywhere: 1 − (least d) / median d: whether the reference is copied at any time.
 
-chance: `anywhere` for other frames of the source, which the chunk did not look at. Only what `anywhere` has above it
-is copied from the reference.
+chance: `anywhere` for other frames of the source, which were not the chunk's reference. Only the part of `anywhere`
+above it is copied from the reference.
 
-mouth: the correlation of the video's mouth with the source's own mouth, frame by frame. Dubbing with another voice
-must ignore it: 0 is right, 1 is the source's mouth. 0 also where the source is silent.
+mouth: the correlation of the video's mouth opening with the source's, frame by frame. Dubbing with another voice must
+ignore the source's: 0 is right, 1 is the source's mouth. 0 also where the source's mouth does not move.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from ..errors import InputError
 from .drift import still_pixels, written_frames
 from .sync import correlation
 
-_OTHERS = 4  # frames of the source that chance is taken from, for each chunk
+_OTHERS = 4  # source frames per chunk from which chance is estimated
 
 
 @dataclass(frozen=True)
 class Copying:
-    """How much of the references is repeated, averaged over the chunks; the module says what each number means."""
+    """Copying averaged over the chunks; the module's docstring defines the fields."""
 
     own_time: float
     anywhere: float
@@ -50,11 +51,11 @@ class Copying:
 
     @property
     def copied(self) -> float:
-        """`anywhere` above chance: 0 nothing of the reference's pose is repeated, 1 all of it."""
+        """`anywhere` relative to chance: 0 if nothing of the reference's pose is copied, 1 if all of it is."""
         return (self.anywhere - self.chance) / max(1 - self.chance, 1e-6)
 
     def to_json(self) -> dict[str, float]:
-        """The numbers by name."""
+        """Return the numbers by name."""
         return {**asdict(self), "copied": self.copied}
 
 
@@ -68,12 +69,12 @@ def copying(
     after_end: AfterEnd = AfterEnd.HOLD,
     seed: int = 0,
 ) -> Copying:
-    """How rigidly a video repeats what it looked at.
+    """Measure how much a video copies its reference frames.
 
-    frames: (F, H, W, 3), the whole video; source: (L, H, W, 3); plan: the chunks; looked_at: for each chunk the source
-    frame that was its reference, None where that was no frame of the source; mouths: the openings measured in the
-    video and in the source frames of the same times, (F,) each; after_end: what the source shows after its end; seed:
-    which other frames chance is taken from. Raises InputError where no chunk looked at the source.
+    frames: (F, H, W, 3), the whole video; source: (L, H, W, 3); plan: the chunks; reference_frames: for each chunk the
+    source frame that was its reference, None where that was no frame of the source; mouths: the openings measured in
+    the video and in the source frames of the same times, (F,) each; after_end: what the source shows after its end;
+    seed: of the random frames for `chance`. Raises InputError if no chunk had a source frame as its reference.
     """
     if len(reference_frames) != len(plan):
         raise InputError(f"each of the {len(plan)} chunks needs its reference, got {len(reference_frames)}")
@@ -96,27 +97,29 @@ def copying(
 
 
 def _moving(source: Tensor) -> Tensor:
-    """Where a pose shows (H, W): what moves in the source; everything, where all does or nothing."""
+    """Return the mask (H, W) of the pixels that move in the source; all pixels if none of them or every one moves."""
     still = still_pixels(source)
     return torch.ones(source.shape[1:3], dtype=torch.bool) if still is None or still.all() else ~still
 
 
 def _poses(frames: Tensor, moving: Tensor) -> Tensor:
-    """The moving pixels of `frames` (F, H, W, 3) without the mean color of each frame: (F, n, 3)."""
+    """Return the moving pixels of `frames` (F, H, W, 3) minus the mean color of each frame: (F, n, 3)."""
     pixels = frames[:, moving].float()
     return pixels - pixels.mean(dim=1, keepdim=True)
 
 
 def _apart(poses: Tensor, picture: Tensor, moving: Tensor) -> list[float]:
-    """The mean absolute difference of each of `poses` (F, n, 3) to `picture` (H, W, 3)."""
+    """Return the mean absolute difference d of each of `poses` (F, n, 3) to `picture` (H, W, 3)."""
     apart: list[float] = (poses - _poses(picture[None], moving)).abs().mean(dim=(1, 2)).tolist()
     return apart
 
 
-def _trace(apart: Sequence[float], place: int) -> float:
+def _trace(apart: Sequence[float], index: int) -> float:
+    """Return 1 − d / median d for the frame `index`; 0 if all differences are 0."""
     usual = median(apart)
-    return 1 - apart[place] / usual if usual > 1e-6 else 0.0
+    return 1 - apart[index] / usual if usual > 1e-6 else 0.0
 
 
 def _nearest(apart: Sequence[float]) -> float:
+    """Return 1 − d / median d for the frame with the least d."""
     return _trace(apart, min(range(len(apart)), key=apart.__getitem__))

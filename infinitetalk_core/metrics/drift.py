@@ -1,17 +1,18 @@
-"""How a long video walks away from its source, chunk by chunk.
+"""Measure how a long video drifts away from its source, chunk by chunk.
 
-Every number is taken of some frames of a chunk and the source's frames of the same time, and averaged.
+Every number compares some frames of a chunk with the source's frames of the same time, and is averaged over them.
 
-color: the distance in CIE Lab between the mean colors of the whole picture. 1 is just visible, 10 is another light.
+color: the distance in CIE Lab between the mean colors of the whole picture. 1 is just visible; 10 looks like other
+lighting.
 
-identity: how far the colors of the person are from the source's, in Lab: per channel the mean difference between the
-sorted values of all pixels that are not background (the earth mover's distance), and the length of the three. Where
-somebody's head is does not matter, what colors they are made of does.
+identity: the difference of the person's colors from the source's, in Lab: per channel the mean difference between the
+sorted values of all pixels that are not background (the earth mover's distance), then the norm over the channels. It
+depends on the colors of the person, not on the position of the head.
 
-background: the mean distance in Lab between pixels of the background at the same place. background_difference: their
-mean absolute difference on the scale of 0 to 255. None where there is no background that stands still.
+background: the mean distance in Lab between background pixels at the same position. background_difference: their mean
+absolute difference on the scale of 0 to 255. None if there is no static background.
 
-slope: the least-squares change of a number from one chunk to the next. A video that holds has a slope near 0.
+slope: the least-squares change of a number from one chunk to the next. Near 0 for a video without drift.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from ..chunks.color import rgb_to_lab
 from ..chunks.plan import Chunk
 from ..errors import InputError
 
-EVERY = 8  # frames; drift is measured on each 8th
-STILL = 3 / 255  # a pixel of the background changes less than this
-_ENOUGH = 0.05  # of the picture: fewer still pixels are chance
+EVERY = 8  # frames; drift is measured on every 8th frame
+STILL = 3 / 255  # largest change of a background pixel
+_ENOUGH = 0.05  # share of the picture: fewer static pixels are chance
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How far some frames are from the source; the module says what each number means."""
+    """The difference of some frames from the source; the module's docstring defines the fields."""
 
     color: float
     identity: float
@@ -49,33 +50,32 @@ class DriftCurve:
     chunks: tuple[Drift, ...]
 
     def slope(self, name: str) -> float | None:
-        """Change of a number (a field of Drift) from chunk to chunk; None where it could not be measured."""
+        """Return the slope of a field of Drift over the chunks; None if it could not be measured in every chunk."""
         values = [getattr(chunk, name) for chunk in self.chunks]
         return None if any(value is None for value in values) else slope(values)
 
     def mean(self, name: str) -> float | None:
-        """The mean of a number over all chunks; None where it could not be measured."""
+        """Return the mean of a field of Drift over the chunks; None if it could not be measured in every chunk."""
         values = [getattr(chunk, name) for chunk in self.chunks]
         return None if any(value is None for value in values) else fmean(values)
 
     def to_json(self) -> list[dict[str, float | None]]:
-        """The numbers of each chunk by name."""
+        """Return the numbers of each chunk by name."""
         return [asdict(chunk) for chunk in self.chunks]
 
 
 def slope(values: Sequence[float]) -> float:
-    """The least-squares change from one value to the next; 0 for a single one."""
+    """Return the least-squares change from one value to the next; 0 for a single value."""
     middle = (len(values) - 1) / 2
-    square = sum((place - middle) ** 2 for place in range(len(values)))
-    return sum((place - middle) * value for place, value in enumerate(values)) / square if square else 0.0
+    square = sum((index - middle) ** 2 for index in range(len(values)))
+    return sum((index - middle) * value for index, value in enumerate(values)) / square if square else 0.0
 
 
 def still_pixels(source: Tensor, tolerance: float = STILL) -> Tensor | None:
-    """The background: pixels (H, W) of `source` (F, H, W, 3) that never change.
+    """Return the background: the mask (H, W) of the pixels of `source` (F, H, W, 3) that never change.
 
-    None where the camera moves, and for a single frame.
-
-    tolerance: what codec and camera noise may change, in 0 … 1, from the pixel's mean and in any channel.
+    None if the camera moves, and for a single frame. tolerance: the largest deviation, in 0 … 1 and in any channel,
+    that counts as codec and camera noise.
     """
     if len(source) < 2:
         return None
@@ -86,16 +86,16 @@ def still_pixels(source: Tensor, tolerance: float = STILL) -> Tensor | None:
 
 
 def written_frames(plan: Sequence[Chunk], total: int) -> Iterator[range]:
-    """The frames of a video of `total` frames that each chunk of `plan` has written."""
+    """Yield the range of frames that each chunk of `plan` wrote to a video of `total` frames."""
     for chunk in plan:
         first = chunk.start + chunk.context
         yield range(min(first, total), min(first + chunk.keep, total))
 
 
 def drift(frames: Tensor, source: Tensor, background: Tensor | None = None) -> Drift:
-    """The drift of `frames` (F, H, W, 3) from `source`: as many frames, or one picture (H, W, 3).
+    """Measure the drift of `frames` (F, H, W, 3) from `source`: as many frames, or one picture (H, W, 3).
 
-    background: (H, W), true where nothing moves; see `still_pixels`.
+    background: (H, W), true where nothing moves; see `still_pixels`. Raises InputError for sizes that do not fit.
     """
     source = source[None] if source.ndim == 3 else source
     if frames.shape[1:] != source.shape[1:] or len(source) not in (1, len(frames)) or len(frames) == 0:
@@ -117,16 +117,17 @@ def drift(frames: Tensor, source: Tensor, background: Tensor | None = None) -> D
 
 
 def _colors_apart(made: Tensor, own: Tensor) -> float:
-    """The earth mover's distance between the colors of two sets of pixels (..., 3), as many in both."""
+    """Return the earth mover's distance between the colors of two equally large sets of pixels (..., 3)."""
     first, second = (pixels.reshape(-1, 3).sort(dim=0).values for pixels in (made, own))
     return (first - second).abs().mean(dim=0).norm().item() if len(first) else 0.0
 
 
 def drift_curve(frames: Tensor, source: Tensor, plan: Sequence[Chunk], background: Tensor | None = None) -> DriftCurve:
-    """The drift of each chunk of a video.
+    """Measure the drift of each chunk of a video.
 
-    frames: (F, H, W, 3), the whole video; source: the frame that each of them stands for (F, H, W, 3), or one picture
-    (H, W, 3); plan: the chunks that made it; background: see `drift`.
+    frames: (F, H, W, 3), the whole video; source: the source frame of the same time for each of them (F, H, W, 3), or
+    one picture (H, W, 3); plan: the chunks of the video; background: see `drift`. Raises InputError if the plan writes
+    no frames.
     """
     pieces = []
     for written in written_frames(plan, len(frames)):

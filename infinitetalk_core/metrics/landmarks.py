@@ -1,8 +1,8 @@
-"""How far the mouth of a real face is open, by MediaPipe's face mesh.
+"""Measure the mouth opening of a real face with MediaPipe's face mesh.
 
-The gap between the inner lips divided by the height of the face: no unit, 0 closed, about 0.1 wide open, whatever the
-size of the face. The library is optional. Its versions up to 0.10.21 (Python 3.12 at most) bring the weights of the
-mesh along; later ones want a file of weights from elsewhere and no longer have this interface.
+The opening is the gap between the inner lips divided by the height of the face: no unit, 0 closed, about 0.1 wide open,
+independent of the size of the face. The library is optional. Its versions up to 0.10.21 (Python 3.12 at most) contain
+the weights of the mesh; later ones need a separate weights file and no longer have this interface.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _FOREHEAD, _CHIN = 10, 152
 
 
 def landmark_opening(frames: Tensor) -> NDArray[np.float32]:
-    """How far the mouth is open in `frames` (F, H, W, 3) in [0, 1] of one real face: (F,), lip gap by face height.
+    """Return the mouth opening (F,), lip gap by face height, in `frames` (F, H, W, 3) in [0, 1] of one real face.
 
-    Where no face is found the value is taken from the neighbouring frames in which one is.
-    Raises InputError where the library is missing, and where no frame shows a face.
+    For frames without a detected face the value is interpolated from the neighboring frames that have one.
+    Raises InputError if the library is missing, and if no frame shows a face.
     """
     gaps = np.full(len(frames), np.nan)
     size = np.array([frames.shape[2], frames.shape[1]])
@@ -43,7 +43,7 @@ def landmark_opening(frames: Tensor) -> NDArray[np.float32]:
 
 
 def _face_mesh() -> Any:
-    """MediaPipe's tracker of one face, a context manager."""
+    """Return MediaPipe's face mesh tracker for one face, a context manager."""
     try:
         from mediapipe.python.solutions.face_mesh import FaceMesh
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""All numbers of one dubbed video together, for tables. What each means stands in the module that measures it."""
+"""All metrics of one dubbed video, for tables. Each metric is defined in the module that measures it."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ from .copying import Copying, copying
 from .drift import DriftCurve, drift_curve, still_pixels, written_frames
 from .sync import Sync, correlation, mouth_opening, shuffled, sync
 
-_LAG = 8  # frames; a lag is looked for this far
-_CONTROLS = 5  # other times of the voice that chance is taken from
+_LAG = 8  # frames; the largest lag that is tried
+_CONTROLS = 5  # random shifts of the voice from which chance is estimated
 
 
 @dataclass(frozen=True)
 class Dubbed:
-    """A dubbed video and all that is known of how it came about."""
+    """A dubbed video, its source, and how it was made."""
 
     frames: Tensor  # (F, H, W, 3) in [0, 1]
     source: Tensor  # (L, H, W, 3) in [0, 1]; one frame: a portrait
-    truth: ArrayLike  # (F,): how far the voice wants the mouth open
+    truth: ArrayLike  # (F,): the mouth opening that the voice asks for
     plan: Sequence[Chunk]
-    reference_frames: Sequence[
-        int | None
-    ]  # for each chunk the source frame that was its reference; None: no source frame
+    # For each chunk the source frame that was its reference; None: no frame of the source.
+    reference_frames: Sequence[int | None]
     after_end: AfterEnd = AfterEnd.HOLD
-    background: Tensor | None = None  # (H, W), true where nothing moves; without it, found in the source
-    camera: CameraTrack | None = None  # the true camera; without it, the source's is measured
+    background: Tensor | None = None  # (H, W), true where nothing moves; None: detected in the source
+    camera: CameraTrack | None = None  # the true camera; None: measured in the source
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.source.shape[1:] != self.frames.shape[1:] or len(self.source) == 0:
@@ -50,25 +49,25 @@ class Dubbed:
 
     @property
     def shown(self) -> Tensor:
-        """The source's frame of each frame's time: (F, H, W, 3)."""
+        """The source frame at the time of each frame: (F, H, W, 3)."""
         frames = [source_frame(time, len(self.source), self.after_end) for time in range(len(self.frames))]
         return self.source if frames == list(range(len(self.source))) else self.source[frames]
 
 
 @dataclass(frozen=True)
 class VideoMetrics:
-    """The numbers of one video."""
+    """The metrics of one video."""
 
     sync: Sync
     shuffled: float | None  # the correlation with the voice of another time; None for a voice of two seconds or less
-    copying: Copying | None  # None where no chunk looked at a frame of the source
+    copying: Copying | None  # None if no chunk had a source frame as its reference
     drift: DriftCurve
-    seams: tuple[float, ...]  # of each chunk that continues another
+    seams: tuple[float, ...]  # of each chunk that continues another one
     camera: CameraError
-    sharpness: float  # of the source's
+    sharpness: float  # relative to the source's
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers by name, with the drift's slopes and means."""
+        """Return the numbers by name, with the drift's slopes and means."""
         names = ("color", "identity", "background", "background_difference")
         return {
             "sync": asdict(self.sync),
@@ -84,9 +83,9 @@ class VideoMetrics:
 
 
 def measure_video(video: Dubbed, seed: int = 0) -> VideoMetrics:
-    """Measure all of a drawn speaker's video; seed: what is drawn by chance as a control.
+    """Compute all metrics of the video of a drawn speaker. seed: of the random controls.
 
-    Raises InputError for tracks, plans and references that do not fit the frames, see the single measures.
+    Raises InputError for tracks, plans and references that do not fit the frames, see the single metrics.
     """
     opening, shown = mouth_opening(video.frames), video.shown
     background = still_pixels(video.source) if video.background is None else video.background
@@ -102,18 +101,19 @@ def measure_video(video: Dubbed, seed: int = 0) -> VideoMetrics:
 
 
 def seams(frames: Tensor, plan: Sequence[Chunk]) -> tuple[float, ...]:
-    """The seam of each chunk of `frames` (F, H, W, 3) that continues another, as chunk.py defines it."""
+    """Return the seam, as defined in chunk.py, of each chunk of `frames` (F, H, W, 3) that continues another one."""
     written = zip(plan, written_frames(plan, len(frames)), strict=True)
     return tuple(seam(frames[w.start - 1], frames[w.start : w.stop]) for c, w in written if c.context and len(w))
 
 
 def relative_sharpness(frames: Tensor, source: Tensor) -> float:
-    """The sharpness of `frames` (F, H, W, 3) divided by that of `source` (F, H, W, 3), of each 8th frame."""
+    """Return the sharpness of `frames` (F, H, W, 3) divided by that of `source` (F, H, W, 3), on every 8th frame."""
     made, own = (fmean(sharpness(rgb_to_lab(f.float())) for f in video[::EVERY]) for video in (frames, source))
     return made / max(own, 1e-9)
 
 
 def _copying(video: Dubbed, opening: ArrayLike, shown: Tensor, seed: int) -> Copying:
+    """Measure copying with the mouth openings of the video and of the source frames `shown` (F, H, W, 3)."""
     mouths = (opening, mouth_opening(shown))
     return copying(
         video.frames, video.source, video.plan, video.reference_frames, mouths, after_end=video.after_end, seed=seed
@@ -121,7 +121,7 @@ def _copying(video: Dubbed, opening: ArrayLike, shown: Tensor, seed: int) -> Cop
 
 
 def _shuffled(opening: ArrayLike, truth: ArrayLike, seed: int) -> float | None:
-    """The mean correlation with some other times of the voice; None where it is too short to have any."""
+    """Return the mean correlation with random shifts of the voice; None if it is too short to be shifted."""
     if len(np.asarray(truth)) <= 2 * FRAMES_PER_SECOND:
         return None
     return fmean(correlation(opening, shuffled(truth, seed * _CONTROLS + draw)) for draw in range(_CONTROLS))

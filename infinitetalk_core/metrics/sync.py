@@ -1,14 +1,13 @@
-"""How well a mouth follows a voice.
+"""Measure lip sync: how well the mouth opening follows the voice.
 
-opening: how far the mouth is open in each frame. For a drawn speaker it is counted from the pixels that have the one
-color of the inside of a mouth; for a real face see `landmarks.py`. Its unit does not matter: only correlations are
-taken.
+opening: the mouth opening in each frame. For a drawn speaker it is measured from the pixels that have the color of the
+inside of a mouth; for a real face see `landmarks.py`. Its unit does not matter, since only correlations are computed.
 
 sync: the Pearson correlation between the measured opening and the opening that the voice asks for, at the same frame.
-1 is perfect, 0 is what chance gives. The lag is the shift, in frames of 1/25 s, at which the correlation would be
-best: positive where the mouth comes late.
+1 is perfect, 0 is chance. The lag is the shift, in frames of 1/25 s, at which the correlation is largest: positive if
+the mouth is late.
 
-shuffled: the same voice at another time. Its correlation shows what chance gives for this very video.
+shuffled: the same voice shifted to another time. Its correlation is the chance level for this video.
 """
 
 from __future__ import annotations
@@ -25,28 +24,30 @@ from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
 
 MOUTH_COLOR = (112, 0, 44)  # red, green, blue, 0 … 255: the inside of every drawn mouth
-# A pixel is compared by red − green, blue − green and lightness (the columns; the rows are red, green, blue). Hue tells
-# a mouth from dark hair, and a blur that mixes it with skin changes hue least. Weights from 60 drawn speakers.
+# Pixels are compared by red − green, blue − green and lightness (the columns; the rows are red, green, blue). Hue
+# distinguishes a mouth from dark hair, and a blur that mixes it with skin changes hue least. The weights were fitted to
+# 60 drawn speakers.
 _COMPARED = ((1.0, 0.0, 0.667), (-1.0, -1.0, 0.667), (0.0, 1.0, 0.667))
-_REACH = 0.33  # a pixel this far from the color, so compared, is no mouth at all
+_REACH = 0.33  # distance from the mouth color at which a pixel's weight becomes 0
 _FRAMES_AT_ONCE = 64
-_SAME = 1e-3  # correlations this near to the best are as good
+_SAME = 1e-3  # correlations within this of the best count as equal to it
 
 
 @dataclass(frozen=True)
 class Sync:
-    """How a mouth follows a voice."""
+    """Lip sync of a video."""
 
-    correlation: float  # −1 … 1, without shifting
+    correlation: float  # −1 … 1, without a shift
     lag: int  # frames; positive: the mouth is late
     best: float  # the correlation at that lag
 
 
 def mouth_opening(frames: Tensor, color: tuple[int, int, int] = MOUTH_COLOR) -> NDArray[np.float32]:
-    """How far the mouth of a drawn speaker is open in `frames` (F, H, W, 3): (F,), in picture heights.
+    """Return the mouth opening (F,), in picture heights, of a drawn speaker in `frames` (F, H, W, 3).
 
-    Each pixel counts by how near its color is to `color` (0 … 255). The height of the mouth is the mean of the
-    heights of its columns, each weighted by itself, so that neither a rounded mouth nor stray pixels matter much.
+    Each pixel is weighted by how near its color is to `color` (0 … 255). The height of the mouth is the mean of the
+    heights of its columns, each weighted by itself, so that the mouth's shape and stray pixels have little influence.
+    Raises InputError for another shape.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise InputError(f"the mouth is measured in frames (F, H, W, 3), got {tuple(frames.shape)}")
@@ -61,7 +62,7 @@ def mouth_opening(frames: Tensor, color: tuple[int, int, int] = MOUTH_COLOR) -> 
 
 
 def correlation(first: ArrayLike, second: ArrayLike) -> float:
-    """Pearson's correlation of two tracks of equal length; 0 where one of them never changes."""
+    """Return Pearson's correlation of two tracks of equal length; 0 if one of them never changes."""
     a, b = (np.asarray(track, np.float64) for track in (first, second))
     a, b = a - a.mean(), b - b.mean()
     size = np.sqrt((a @ a) * (b @ b))
@@ -71,10 +72,10 @@ def correlation(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def sync(opening: ArrayLike, truth: ArrayLike, max_lag: int = 8) -> Sync:
-    """How `opening` (F,) follows `truth` (F,), looking for lags of up to `max_lag` frames.
+    """Measure the sync of `opening` (F,) with `truth` (F,), trying lags of up to `max_lag` frames.
 
-    Of lags that are as good, the one nearest to 0 is taken. A mouth that never moves has correlation 0 and lag 0.
-    Raises InputError for tracks of different lengths, and for ones shorter than twice the lag.
+    Of equally good lags the one nearest to 0 is taken. A mouth that never moves has correlation 0 and lag 0.
+    Raises InputError for tracks of different lengths, and for ones shorter than 2 · max_lag + 2 frames.
     """
     measured, wanted = (np.asarray(track, np.float64) for track in (opening, truth))
     if measured.shape != wanted.shape or measured.ndim != 1:
@@ -92,9 +93,9 @@ def sync(opening: ArrayLike, truth: ArrayLike, max_lag: int = 8) -> Sync:
 
 
 def shuffled(truth: ArrayLike, seed: int = 0) -> NDArray[np.float64]:
-    """The voice of another time: `truth` (F,) turned round by a random shift of at least a second either way.
+    """Return `truth` (F,) rotated by a random shift of at least a second in either direction.
 
-    Raises InputError where it is too short for that.
+    Raises InputError for a track of 2 s or less.
     """
     track = np.asarray(truth, np.float64)
     if len(track) < 2 * FRAMES_PER_SECOND + 1:

@@ -1,4 +1,4 @@
-"""The attention that the engine calls when nobody hands it another one."""
+"""The default attention function of the engine: PyTorch's scaled dot-product attention."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """PyTorch's own scaled dot product attention over `heads` heads."""
+    """Scaled dot-product attention of PyTorch. q (B, L, H·D), k and v (B, M, H·D) → (B, L, H·D), H = `heads`."""
     q, k, v = (rearrange(t, "b l (h d) -> b h l d", h=heads) for t in (q, k, v))
-    # In bfloat16 on a processor the fused kernel is slower than its parts, in training most of all.
+    # Under bfloat16 autocast on a CPU the fused kernel is slower than separate matmuls and softmax, most of all in
+    # training.
     attend = (
         _in_parts if q.device.type == "cpu" and torch.is_autocast_enabled("cpu") else F.scaled_dot_product_attention
     )
@@ -24,5 +25,6 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 def _in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Compute attention with separate matmuls and softmax. q (B, H, L, D), k and v (B, H, M, D) → (B, H, L, D)."""
     weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(dim=-1)
     return weights @ v

@@ -1,4 +1,4 @@
-"""What InfiniteTalk adds to Wan: a projection of speech windows and, in every block, attention to it.
+"""The layers that InfiniteTalk adds to Wan: the audio projection and an audio cross-attention in every block.
 
 Sub-module names are those of the released weights (`audio_proj.*`, `blocks.N.audio_cross_attn.*`,
 `blocks.N.norm_x.*`), so a file loads as it is. Source: wan/modules/multitalk_model.py of the reference.
@@ -19,36 +19,40 @@ from ..errors import InputError
 from .attention import Attention
 from .speakers import audio_positions, place
 
-# Video frames behind one latent frame after the first, and the window entries that stand for them:
-# of frames a b c d, each with five entries: a[0:3], b[2], c[2], d[2:5].
+# Video frames per latent frame, except for the first latent frame, which encodes one. The audio windows (five entries
+# each) of its frames a b c d are reduced to the entries a[0:3], b[2], c[2], d[2:5].
 FRAMES_PER_LATENT = 4
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """Sizes of an audio adapter."""
+    """Layer sizes of an audio adapter; the defaults are those of the released weights."""
 
     dim: int  # channels of the Wan blocks
     heads: int
     blocks: int
-    audio_width: int  # values in a speech feature: wav2vec layers x channels
-    window: int = 5  # frames in a speech window
+    audio_width: int  # values of the speech features of one frame: wav2vec layers x channels
+    window: int = 5  # frames in an audio window
     hidden: int = 512
-    tokens: int = 32  # audio tokens a latent frame and speaker
+    tokens: int = 32  # audio tokens per latent frame and speaker
     token_dim: int = 768
 
     @property
     def late_window(self) -> int:
-        """Window entries behind a latent frame that stands for four video frames."""
+        """Window entries per latent frame after the first (the reference's `seq_len_vf`): 8 for windows of 5."""
         return self.window + FRAMES_PER_LATENT - 1
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]], heads: int) -> AdapterConfig:
-        """Read the sizes from tensor shapes of a file of InfiniteTalk weights; `heads` the backbone knows."""
+        """Read the sizes from the tensor shapes of a file of InfiniteTalk weights.
+
+        heads: attention heads of the backbone, which the file does not contain. Raises InputError for shapes that do
+        not fit audio windows.
+        """
         hidden, inputs = shapes["audio_proj.proj1.weight"]
         late_inputs = shapes["audio_proj.proj1_vf.weight"][1]
         token_dim = shapes["audio_proj.norm.weight"][0]
-        # late_inputs is for three window entries more than inputs.
+        # proj1_vf takes three window entries more than proj1.
         audio_width = (late_inputs - inputs) // (FRAMES_PER_LATENT - 1)
         if audio_width < 1 or inputs % audio_width:
             raise InputError(
@@ -67,7 +71,7 @@ class AdapterConfig:
         )
 
     def check_features(self, layers: int, channels: int) -> None:
-        """Refuse speech features of `layers` x `channels` that these weights were not trained with."""
+        """Raise InputError unless these weights take speech features of `layers` x `channels` values per frame."""
         if layers * channels != self.audio_width:
             raise InputError(
                 f"the audio encoder gives {layers} layers of {channels}, but these InfiniteTalk weights take "
@@ -78,10 +82,10 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class SpeechTokens:
-    """What one prediction hears.
+    """The audio condition of one model prediction.
 
-    tokens: (T, S·tokens, token_dim), the speakers one after the other; masks: (S+1, N) areas of the speakers and
-    the background in tokens of one frame, or None when everybody hears the same voice.
+    tokens: (T, S·tokens, token_dim), the speakers' audio tokens one after the other. masks: (S+1, N), the area of each
+    speaker and of the background over the N video tokens of one frame; None to apply the same audio tokens everywhere.
     """
 
     tokens: Tensor
@@ -89,7 +93,7 @@ class SpeechTokens:
 
 
 class AudioProjection(nn.Module):
-    """Speech windows → audio tokens, one group a latent frame."""
+    """Project audio windows to audio tokens, `tokens` per speaker and latent frame (the reference's AudioProjModel)."""
 
     def __init__(self, config: AdapterConfig, operations: Any, **factory: Any):
         super().__init__()
@@ -102,7 +106,7 @@ class AudioProjection(nn.Module):
         self.norm = operations.LayerNorm(c.token_dim, **factory)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """windows (S, F, window, layers, channels), F = 4(T−1)+1 → (S, T, tokens, token_dim)."""
+        """Project windows (S, F, window, layers, channels) with F = 4(T−1)+1 → (S, T, tokens, token_dim)."""
         first, late = split_windows(windows)
         first = torch.relu(self.proj1(first.flatten(2)))
         late = torch.relu(self.proj1_vf(late.flatten(2)))
@@ -112,7 +116,7 @@ class AudioProjection(nn.Module):
 
 
 def split_windows(windows: Tensor) -> tuple[Tensor, Tensor]:
-    """windows (S, F, W, …) → the first frame's (S, 1, W, …), the later latent frames' (S, T−1, W+3, …)."""
+    """Split windows (S, F, W, …) by latent frame: the first (S, 1, W, …) and the later ones (S, T−1, W+3, …)."""
     middle = windows.shape[2] // 2
     groups = rearrange(windows[:, 1:], "s (t n) w ... -> s t n w ...", n=FRAMES_PER_LATENT)
     late = torch.cat(
@@ -127,7 +131,7 @@ def split_windows(windows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class AudioCrossAttention(nn.Module):
-    """Tokens of a latent frame attend to the audio tokens of that frame."""
+    """Cross-attention of the video tokens of a latent frame to the audio tokens of the same latent frame."""
 
     def __init__(self, config: AdapterConfig, operations: Any, **factory: Any):
         super().__init__()
@@ -137,7 +141,10 @@ class AudioCrossAttention(nn.Module):
         self.proj = operations.Linear(config.dim, config.dim, **factory)
 
     def forward(self, x: Tensor, audio: Tensor, attention: Attention, positions: Tensor | None = None) -> Tensor:
-        """x (B, T·N, C), audio (B, T, M, token_dim), positions (B, T·N) of two speakers or None → (B, T·N, C)."""
+        """Attend from x (B, T·N, C) to audio (B, T, M, token_dim) → (B, T·N, C).
+
+        positions: (B, T·N), the L-RoPE position of each video token for two speakers; None for no rotation.
+        """
         batch, frames, tokens = audio.shape[:3]
         q = self.q_linear(x)
         k, v = self.kv_linear(audio).chunk(2, dim=-1)
@@ -150,7 +157,7 @@ class AudioCrossAttention(nn.Module):
 
 
 class AudioBlock(nn.Module):
-    """The audio part of one Wan block."""
+    """The audio layers of one Wan block: the norm before the audio cross-attention, and the attention."""
 
     def __init__(self, config: AdapterConfig, operations: Any, **factory: Any):
         super().__init__()
@@ -159,10 +166,10 @@ class AudioBlock(nn.Module):
 
 
 class AudioAdapter(nn.Module):
-    """All that a file of InfiniteTalk weights holds.
+    """All modules of a file of InfiniteTalk weights: the audio projection and the audio layers of every block.
 
-    `operations` supplies Linear and LayerNorm: torch.nn, or a host's layers that load, cast and move by
-    themselves. `factory` goes to each of them (device, dtype).
+    operations: supplies Linear and LayerNorm; torch.nn, or the host's layer classes, which load, cast and move weights
+    themselves. factory: keyword arguments of each layer (device, dtype).
     """
 
     def __init__(self, config: AdapterConfig, operations: ModuleType | type = nn, **factory: Any):
@@ -172,10 +179,13 @@ class AudioAdapter(nn.Module):
         self.blocks = nn.ModuleList(AudioBlock(config, operations, **factory) for _ in range(config.blocks))
 
     def speech_tokens(self, windows: Tensor, masks: Tensor | None = None) -> SpeechTokens:
-        """Tokens of the windows (S, F, window, layers, channels) of S speakers."""
+        """Project the windows (S, F, window, layers, channels) of S speakers to tokens (T, S·tokens, token_dim).
+
+        masks: as in `SpeechTokens`.
+        """
         tokens = rearrange(self.audio_proj(windows), "s t n c -> t (s n) c")
         return SpeechTokens(tokens, masks)
 
     def silence(self, windows: Tensor) -> SpeechTokens:
-        """The null condition of guidance: windows of zeros, for one speaker (reference: `zeros_like(audio)[-1:]`)."""
+        """Return the null audio condition: windows of zeros, for one speaker (reference: `zeros_like(audio)[-1:]`)."""
         return self.speech_tokens(torch.zeros_like(windows[-1:]))

@@ -1,4 +1,4 @@
-"""The audio-conditioned Wan block: one function for every backbone with the checkpoint's sub-module names."""
+"""The forward pass of the audio-conditioned Wan block, for any block with the checkpoint's sub-module names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .speakers import reference_attention_map, speaker_positions
 
 
 class WanBlock(Protocol):
-    """What every Wan block has under the checkpoint's names."""
+    """The sub-modules and parameters that every Wan block has, under the checkpoint's names."""
 
     @property
     def modulation(self) -> Tensor:
@@ -32,16 +32,18 @@ class WanBlock(Protocol):
 
 @dataclass(frozen=True)
 class BlockCalls:
-    """How a backbone runs its own layers; what differs between ComfyUI's Wan and ours.
+    """The calls that differ between ComfyUI's Wan blocks and ours.
 
-    self_attention(y (B, L, C), keep) → (out (B, L, C), q, k): with keep, q and k are (B, L, H, D) after rotation,
-    else None. cross_attention(y) attends to image and text. attention is for the audio.
+    self_attention(y (B, L, C), keep) → (out (B, L, C), q, k): with `keep`, q and k are (B, L, H, D) after the rotary
+    embedding, else None. cross_attention(y (B, L, C)) attends to the image and text tokens. attention: the function
+    that the audio cross-attention calls. after_cross_attention: applied to the block's state (B, L, C) after the
+    cross-attention.
     """
 
     self_attention: Callable[[Tensor, bool], tuple[Tensor, Tensor | None, Tensor | None]]
     cross_attention: Callable[[Tensor], Tensor]
     attention: Attention
-    after_cross_attention: Callable[[Tensor], Tensor] = lambda x: x  # what a host's other patches do there
+    after_cross_attention: Callable[[Tensor], Tensor] = lambda x: x  # other patches of the host
 
 
 def audio_conditioned_block(
@@ -53,12 +55,13 @@ def audio_conditioned_block(
     audio_scale: float,
     calls: BlockCalls,
 ) -> Tensor:
-    """One Wan block with speech between its cross-attention and its feed-forward.
+    """Run one Wan block with audio cross-attention between its cross-attention and its feed-forward.
 
-    x (B, L, C); e (B, 6, C) from the time projection; speech: what each of the B items hears. Returns (B, L, C).
+    x (B, L, C); e (B, 6, C): modulation from the time projection; speech: the audio condition of each of the B items;
+    audio_scale: factor of the audio cross-attention's output, 0 skips it. Returns (B, L, C).
     Source: WanAttentionBlock.forward in wan/modules/multitalk_model.py of the reference.
     """
-    # Raw parameters are not moved by hosts that stream weights: cast where used.
+    # Hosts that stream weights do not move raw parameters, so `modulation` is cast here.
     e = block.modulation.to(device=x.device, dtype=x.dtype) + e
     shift1, scale1, gate1, shift2, scale2, gate2 = e.chunk(6, dim=1)
     two_speakers = any(s.masks is not None for s in speech)
@@ -66,7 +69,7 @@ def audio_conditioned_block(
     y = torch.addcmul(shift1, block.norm1(x), 1 + scale1)
     y, q, k = calls.self_attention(y, two_speakers)
     x = torch.addcmul(x, y, gate1)
-    del y  # large, and the feed-forward is the block's peak
+    del y  # free it before the feed-forward, which is the block's memory peak
     x = calls.after_cross_attention(x + calls.cross_attention(block.norm3(x)))
     if audio_scale != 0:
         y = audio_cross_attention(audio, audio.norm_x(x), q, k, speech, calls.attention)
@@ -85,7 +88,10 @@ def audio_cross_attention(
     speech: Sequence[SpeechTokens],
     attention: Attention,
 ) -> Tensor:
-    """Audio cross-attention of the items y (B, L, C), each to its own speech."""
+    """Compute the audio cross-attention of y (B, L, C), each batch item with its own audio tokens → (B, L, C).
+
+    q, k: (B, L, H, D), the self-attention's rotated queries and keys, which items with speaker masks need; else None.
+    """
     if all(s.masks is None and s.tokens.shape == speech[0].tokens.shape for s in speech):
         tokens = torch.stack([s.tokens for s in speech])
         return audio.audio_cross_attn(y, tokens.to(y), attention)

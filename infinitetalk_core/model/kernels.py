@@ -1,6 +1,6 @@
-"""Attention kernels of other packages: which can run here, and running one.
+"""Attention kernels of other packages: find one that can run on this machine, and call it.
 
-SageAttention 1 and 2 (8-bit products) and FlashAttention 2, 3 and 4. None is imported before it is asked for.
+SageAttention 1 and 2 (8-bit matrix products) and FlashAttention 2, 3 and 4. A package is imported on first use only.
 Sources: the packages' README files; `sageattn` and `flash_attn_func` are called as they are documented.
 """
 
@@ -23,7 +23,7 @@ SAGE_GPUS = ((8, 0), (8, 6), (8, 9), (9, 0), (12, 0), (12, 1))
 
 
 class AttentionBackend(enum.Enum):
-    """What a user can ask for. AUTO: what the host does anyway."""
+    """The attention choices of the user. AUTO keeps the host's own choice."""
 
     AUTO = "auto"
     SAGE = "sage"
@@ -33,7 +33,11 @@ class AttentionBackend(enum.Enum):
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides whether a kernel runs: the device type, an NVIDIA GPU's compute capability, the packages."""
+    """The facts that decide whether a kernel can run.
+
+    device: torch device type; capability: compute capability of an NVIDIA GPU, else None; has: whether a Python module
+    is installed.
+    """
 
     device: str
     capability: tuple[int, int] | None
@@ -41,7 +45,7 @@ class Machine:
 
     @classmethod
     def here(cls, device: torch.device) -> Machine:
-        """The machine that `device` is on."""
+        """Describe the machine of `device`."""
         nvidia = device.type == "cuda" and torch.version.hip is None
         return cls(device.type, torch.cuda.get_device_capability(device) if nvidia else None, _is_installed)
 
@@ -55,7 +59,10 @@ def _is_installed(module: str) -> bool:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A function of a package. gpus: compute capabilities that it runs on."""
+    """An attention function of a package.
+
+    runs_on: whether it supports a compute capability; gpus: the supported capabilities as text, for messages.
+    """
 
     module: str
     function: str
@@ -67,7 +74,7 @@ class Kernel:
 SAGE = Kernel(
     "sageattention", "sageattn", "SageAttention", lambda c: c in SAGE_GPUS, "8.0, 8.6, 8.9, 9.0, 12.0 and 12.1"
 )
-# The best first.
+# In order of preference.
 FLASH = (
     Kernel("flash_attn_interface", "flash_attn_func", "FlashAttention 3", lambda c: c == (9, 0), "9.0"),
     Kernel("flash_attn.cute", "flash_attn_func", "FlashAttention 4", lambda c: c[0] in (9, 10), "9.0 and 10.x"),
@@ -77,7 +84,7 @@ KERNELS = {AttentionBackend.SAGE: (SAGE,), AttentionBackend.FLASH: FLASH}
 
 
 def find_kernel(choice: AttentionBackend, machine: Machine) -> Kernel:
-    """The kernel for an explicit choice, or a sentence on why it cannot run here."""
+    """Return the kernel for an explicit choice. Raises InputError with the reason if none can run on `machine`."""
     refused = f"attention {choice.value!r} cannot run here: "
     if machine.capability is None:
         raise InputError(f"{refused}it needs an NVIDIA GPU and ComfyUI runs on {machine.device}; choose auto")
@@ -95,17 +102,17 @@ def find_kernel(choice: AttentionBackend, machine: Machine) -> Kernel:
 
 
 def supports(choice: AttentionBackend, q: Tensor) -> bool:
-    """Whether a kernel of `choice` takes queries (B, L, H, D) of this type and head size."""
+    """Whether the kernels of `choice` support the dtype and head size of queries q (B, L, H, D)."""
     return q.dtype in HALVES and q.shape[-1] <= MOST_CHANNELS[choice.value]
 
 
-# One opaque operation for all kernels: torch.compile keeps one graph around it.
+# One custom operator for all kernels, so torch.compile does not break the graph at them.
 @torch.library.custom_op("infinitetalk::attention", mutates_args=())
 def attend(q: Tensor, k: Tensor, v: Tensor, module: str, function: str) -> Tensor:
-    """Attention of q (B, L, H, D) to k, v (B, M, H, D) by a package's function → (B, L, H, D)."""
+    """Call `module`.`function` for q (B, L, H, D) and k, v (B, M, H, D) → (B, L, H, D)."""
     run = getattr(importlib.import_module(module), function)
     out = run(q, k, v, tensor_layout="NHD", is_causal=False) if module == SAGE.module else run(q, k, v)
-    # Some versions also give the logarithms of the sums.
+    # Some versions also return the log-sum-exp.
     return (out[0] if isinstance(out, tuple) else out).contiguous()
 
 
@@ -115,12 +122,12 @@ def _(q: Tensor, k: Tensor, v: Tensor, module: str, function: str) -> Tensor:
 
 
 def is_broken(latents: Tensor, context: int) -> bool:
-    """Whether a kernel has spoiled the latents (1, C, T, h, w): not-a-number, or one flat color in every new frame.
+    """Whether the latents (1, C, T, h, w) show a faulty kernel: a non-finite value, or flat latents in every new frame.
 
-    context: latent frames at the start that are held and say nothing.
+    context: number of latent frames at the start to ignore, since the sampler overwrites them.
     """
     new = latents[:, :, context:].float()
     if not torch.isfinite(new).all():
         return True
-    # A picture's latents vary by about 1; those of a black one hardly at all.
+    # The standard deviation over a frame's latents is about 1 for a normal frame and near 0 for a black one.
     return bool(new.flatten(3).std(dim=-1).amax() < 0.02)

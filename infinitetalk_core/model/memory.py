@@ -1,8 +1,9 @@
-"""How much memory one prediction takes beside the weights, from its sizes.
+"""Estimate the activation memory of one model prediction, without the weights.
 
-Counted through a block, at the moments that can be its peak, and held to what a tracker measures on ComfyUI's Wan
-model with our blocks (tests/host/test_memory.py): within 15 % at the released sizes. Speech adds nothing to the peak:
-its attention comes when the queries of the self-attention are gone, and needs less than the feed-forward does.
+The estimate counts the tensors of one block at the two points that can be its peak. A test compares it with a memory
+tracker on ComfyUI's Wan model with our blocks (tests/host/test_memory.py): within 15 % at the released sizes. Audio
+cross-attention does not raise the peak: it runs after the self-attention's queries are freed and needs less than the
+feed-forward.
 """
 
 from __future__ import annotations
@@ -14,28 +15,35 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class BackboneSizes:
-    """Of a Wan model."""
+    """Layer sizes of a Wan backbone."""
 
     dim: int
     ffn_dim: int
     heads: int
 
     def activation_bytes(self, items: int, tokens: int, dtype_bytes: int) -> int:
-        """At the peak of one prediction. items: branches in one batch; tokens: T · h/2 · w/2 of one item;
-        dtype_bytes: of the numbers that are computed with."""
-        # Rotating the keys: the block's input and what it was made from, the modulated input, rotated queries, keys
-        # before and after, and below float32 two copies of the keys in float32.
+        """Return the peak activation memory of one prediction, in bytes.
+
+        items: guidance branches in one batch; tokens: T · h/2 · w/2 of one item; dtype_bytes: bytes per value of the
+        compute dtype.
+        """
+        # At the rotation of the keys six (tokens, dim) tensors are alive: the block's input and the tensor that it was
+        # computed from, the modulated input, the rotated queries, and the keys before and after the rotation. Below
+        # float32 there are also two copies of the keys in float32.
         rotating = 6 * self.dim * dtype_bytes
         if dtype_bytes < FLOAT32_BYTES:
             rotating += 2 * self.dim * FLOAT32_BYTES
-        # The feed-forward: the same three, its result, and the wide part before and after its activation.
+        # In the feed-forward: the first three of these and the output, of width dim, and the hidden layer before and
+        # after its activation, of width ffn_dim.
         feeding = (4 * self.dim + 2 * self.ffn_dim) * dtype_bytes
-        # Angles: two by two numbers for each pair of a head's channels, for all items.
+        # Rotary table: a 2 x 2 matrix per pair of a head's channels, shared by all items.
         angles = 2 * (self.dim // self.heads) * FLOAT32_BYTES
         return tokens * (items * max(rotating, feeding) + angles)
 
 
 def camera_bytes(tokens: int, blocks: int, dim: int, out_dim: int, dtype_bytes: int) -> int:
-    """What Uni3C holds meanwhile, where its states are kept for the branch that comes after: a state of each of its
-    `blocks` of width `dim`, and what it was told of the camera, of width `out_dim`."""
+    """Return the bytes that Uni3C keeps during a prediction when its states are reused by the next guidance branch.
+
+    One state (tokens, dim) per control block, and the view tokens (tokens, out_dim). dtype_bytes: bytes per value.
+    """
     return tokens * (blocks * dim + out_dim) * dtype_bytes

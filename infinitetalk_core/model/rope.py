@@ -1,4 +1,4 @@
-"""Rotary positions: over time, height and width for video tokens, over one line for speakers."""
+"""Rotary position embeddings: over time, height and width for video tokens, over one axis for speakers (L-RoPE)."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-Rotate = Callable[[Tensor], Tensor]  # (B, L, H, D) → the same, turned by each token's position
+Rotate = Callable[[Tensor], Tensor]  # (B, L, H, D) → the same shape, rotated by each token's position
 
 BASE = 10000.0
 
 
 def rotate_pairs(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pairs (x₀, x₁), (x₂, x₃) … of the last axis by `angles` (…, D/2), in float32."""
+    """Rotate the pairs (x₀, x₁), (x₂, x₃) … of the last axis by `angles` (…, D/2), in radians. Computed in float32."""
     return turn_pairs(x, angles.cos(), angles.sin())
 
 
 def turn_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate_pairs` with the cosines and sines (…, D/2) of its angles, which many layers share."""
+    """Rotate pairs as `rotate_pairs`, given the cosines and sines (…, D/2), which many layers share."""
     a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x.dtype)
 
 
 def line_angles(positions: Tensor, dim: int) -> Tensor:
-    """Angles (…, dim/2) of `positions` (…) on one axis that owns `dim` channels."""
+    """Return the rotary angles (…, dim/2), float64, of `positions` (…) on one axis with `dim` channels."""
     steps = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float64)
     return positions.double()[..., None] * BASE ** (-steps / dim)
 
 
 def video_rotation(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> Rotate:
-    """Rotation of the tokens of a (T, H, W) grid; the head's channels are shared out as d−4⌊d/6⌋ to time,
-    2⌊d/6⌋ to height and to width (Wan 2.1, wan/modules/model.py)."""
+    """Return the rotation of the tokens of a (T, H, W) grid, flattened in this order.
+
+    A head's d channels are split into d−4⌊d/6⌋ for time and 2⌊d/6⌋ each for height and width. Source: Wan 2.1,
+    wan/modules/model.py.
+    """
     third = 2 * (head_dim // 6)
     dims = (head_dim - 2 * third, third, third)
     axes = [line_angles(torch.arange(n, device=device), d) for n, d in zip(grid, dims, strict=True)]

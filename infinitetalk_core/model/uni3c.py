@@ -1,4 +1,4 @@
-"""Uni3C: a small transformer beside Wan that tells its first blocks how the camera moves.
+"""Uni3C: a ControlNet whose residuals, added after the first Wan blocks, control the camera motion.
 
 Sub-module names are those of `Wan21_Uni3C_controlnet_fp16`. Source: ewrfcas/Uni3C, src/models/controlnet.py and
 src/models/pcd_controller.py.
@@ -21,8 +21,8 @@ from .attention import Attention, sdpa
 from .rope import Rotate, video_rotation
 
 PATCH = (1, 2, 2)
-LATENT = (4, 8, 8)  # frames, rows and columns of pixels behind a latent, as the VAE compresses
-INPUT_CHANNELS = 20 + 16  # Wan's noisy latents and their mask; the latents of the guidance video
+LATENT = (4, 8, 8)  # frames, rows and columns of pixels per latent value: the VAE's compression
+INPUT_CHANNELS = 20 + 16  # Wan's noisy latents and mask; the latents of the guidance video
 RELEASED_HEADS = 16
 ANOTHER_FILE = "use Wan21_Uni3C_controlnet_fp16.safetensors"
 
@@ -35,7 +35,7 @@ class Uni3CConfig:
     ffn_dim: int = 8192
     heads: int = RELEASED_HEADS
     blocks: int = 20
-    embed_dim: int = 5120  # width of the patches before they are brought to `dim`
+    embed_dim: int = 5120  # width of the patch embedding, before the projection to `dim`
     time_dim: int = 5120  # width of Wan's time embedding
     out_dim: int = 5120  # width of Wan's blocks, to which the residuals are added
     view_channels: int = 7  # render mask 1, camera embedding 6; or the mask alone
@@ -43,9 +43,10 @@ class Uni3CConfig:
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]], heads: int = RELEASED_HEADS) -> Uni3CConfig:
-        """Read the sizes from the tensor shapes of a file, names as the modules here have them.
+        """Read the sizes from the tensor shapes of a file, under the module names of this file.
 
-        The number of heads is in no file: ComfyUI and the WanVideo wrapper take 16 for any width.
+        The number of heads is in no file: ComfyUI and the WanVideo wrapper take 16 for any width. Raises InputError for
+        a missing tensor and for sizes that Wan 2.1 I2V does not fit.
         """
         first = "controlnet_blocks.0"
         embed_dim, inputs = _shape(shapes, "controlnet_patch_embedding.weight")[:2]
@@ -78,7 +79,7 @@ def _shape(shapes: Mapping[str, Sequence[int]], name: str) -> Sequence[int]:
 
 
 class ModulatedNorm(nn.Module):
-    """Layer norm shifted, scaled and gated by the time embedding (CogVideoX's LayerNormZero)."""
+    """Layer norm with shift, scale and gate from the time embedding (CogVideoX's LayerNormZero)."""
 
     def __init__(self, config: Uni3CConfig, operations: Any, **factory: Any):
         super().__init__()
@@ -86,13 +87,13 @@ class ModulatedNorm(nn.Module):
         self.norm = operations.LayerNorm(config.dim, eps=1e-5, **factory)
 
     def forward(self, x: Tensor, temb: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, L, C), temb (B, time) → (normalised x (B, L, C), gate (B, 1, C))."""
+        """Normalize x (B, L, C) with temb (B, time) → (normalized x (B, L, C), gate (B, 1, C))."""
         shift, scale, gate = self.linear(F.silu(temb)).unsqueeze(1).chunk(3, dim=-1)
         return torch.addcmul(shift, self.norm(x), 1 + scale), gate
 
 
 class SelfAttention(nn.Module):
-    """Attention over all video tokens, queries and keys normalised over the whole width, then rotated."""
+    """Self-attention over all video tokens; queries and keys are normalized over the full width, then rotated."""
 
     def __init__(self, config: Uni3CConfig, operations: Any, **factory: Any):
         super().__init__()
@@ -103,7 +104,7 @@ class SelfAttention(nn.Module):
         self.norm_q, self.norm_k = (operations.RMSNorm(dim, eps=1e-6, **factory) for _ in range(2))
 
     def forward(self, x: Tensor, rotate: Rotate, attention: Attention) -> Tensor:
-        """(B, L, C) → (B, L, C)."""
+        """Attend within x (B, L, C) → (B, L, C)."""
         q, k = (
             rotate(rearrange(norm(project(x)), "b l (h d) -> b l h d", h=self.heads)).flatten(2)
             for norm, project in ((self.norm_q, self.to_q), (self.norm_k, self.to_k))
@@ -112,7 +113,7 @@ class SelfAttention(nn.Module):
 
 
 class ControlBlock(nn.Module):
-    """One transformer block of the ControlNet."""
+    """One transformer block of the ControlNet: self-attention and feed-forward, modulated by the time embedding."""
 
     def __init__(self, config: Uni3CConfig, operations: Any, **factory: Any):
         super().__init__()
@@ -125,7 +126,7 @@ class ControlBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, temb: Tensor, rotate: Rotate, attention: Attention) -> Tensor:
-        """x (B, L, C), temb (B, time) → (B, L, C)."""
+        """Run the block on x (B, L, C) with temb (B, time) → (B, L, C)."""
         y, gate = self.norm1(x, temb)
         x = torch.addcmul(x, self.self_attn(y, rotate, attention), gate)
         y, gate = self.norm2(x, temb)
@@ -133,7 +134,7 @@ class ControlBlock(nn.Module):
 
 
 class ViewEmbedding(nn.Module):
-    """Render mask and camera embedding, in pixels → tokens."""
+    """Embedding of the render mask and the camera embedding, both at pixel resolution, into tokens."""
 
     def __init__(self, config: Uni3CConfig, operations: Any, **factory: Any):
         super().__init__()
@@ -146,17 +147,17 @@ class ViewEmbedding(nn.Module):
         self.mask_zero_proj = operations.Conv3d(c.view_dim, c.embed_dim, PATCH, stride=PATCH, **factory)
 
     def forward(self, parts: Sequence[Tensor], device: torch.device) -> Tensor:
-        """parts (B, c, F, H, W) with Σc = view_channels and F = 4(T−1)+1 → (B, tokens, embed).
+        """Embed parts (B, c, F, H, W) with Σc = view_channels and F = 4(T−1)+1 → (B, tokens, embed).
 
-        The group norm's statistics are over all frames. The convolution's windows do not overlap, so pixels come to
-        the device one latent frame at a time: seven channels of a long clip are larger than anything else here.
+        The convolution's windows do not overlap, so pixels are moved to the device one latent frame at a time: seven
+        channels of a long clip at pixel resolution are the largest tensor here. The group norm uses all frames.
         """
         frames = parts[0].shape[2]
         latents = []
         for end in range(1, frames + 1, LATENT[0]):
             window = slice(max(end - LATENT[0], 0), end)
             pixels = torch.cat([p[:, :, window].to(device, torch.float32) for p in parts], dim=1)
-            # The first frame stands alone, after frames of zeros.
+            # The first latent frame encodes one frame, padded in front with frames of zeros.
             pixels = F.pad(pixels, (0, 0, 0, 0, LATENT[0] - pixels.shape[2], 0))
             latents.append(self.mask_proj[0](pixels))
         x = self.mask_proj[1:](torch.cat(latents, dim=2))
@@ -164,11 +165,11 @@ class ViewEmbedding(nn.Module):
 
 
 class Uni3C(nn.Module):
-    """The ControlNet: Wan's input and a guidance video → what to add after Wan's first blocks.
+    """The Uni3C ControlNet: computes residuals for Wan's first blocks from Wan's input and a guidance video.
 
-    `operations` supplies Linear, Conv3d, LayerNorm, RMSNorm and GroupNorm: torch.nn, or a host's layers that load,
-    cast and move by themselves. `factory` goes to each of them (device, dtype). Embeddings are computed in float32
-    whatever the type of x, as in the reference; so with torch.nn the weights must be float32.
+    operations: supplies Linear, Conv3d, LayerNorm, RMSNorm and GroupNorm; torch.nn, or the host's layer classes, which
+    load, cast and move weights themselves. factory: keyword arguments of each layer (device, dtype). Embeddings are
+    computed in float32 for any dtype of x, as in the reference; so with torch.nn the weights must be float32.
     """
 
     def __init__(self, config: Uni3CConfig, operations: ModuleType | type = nn, **factory: Any):
@@ -190,22 +191,23 @@ class Uni3C(nn.Module):
         camera: Tensor | None = None,
         attention: Attention = sdpa,
     ) -> list[Tensor]:
-        """Residuals (B, tokens, out_dim), the i-th to be added after Wan's block i; see `states`, `view_tokens`.
+        """Return the residuals (B, tokens, out_dim); the i-th is added after Wan's block i.
 
-        All of them at once are large (20 x 335 MB at 480p and 81 frames in half precision): a caller short of
-        memory goes through `states` and `residual` block by block.
+        For the arguments see `states` and `view_tokens`. The list is large (20 x 335 MB at 480p and 81 frames in half
+        precision): to save memory, call `states` and `residual` block by block.
         """
         view = None if mask is None and camera is None else self.view_tokens(mask, camera, x.device)
         states = self.states(x, render_latents, temb, view, attention)
         return [self.residual(i, state) for i, state in enumerate(states)]
 
     def view_tokens(self, mask: Tensor | None, camera: Tensor | None, device: torch.device) -> Tensor:
-        """Tokens (B, tokens, embed) of a chunk's views, the same in every step.
+        """Embed a chunk's render mask and camera embedding to tokens (B, tokens, embed), constant over the steps.
 
-        mask (B, 1, F, H, W): 1 where the guidance video shows nothing, 0 where it does. camera (B, 6, F, H, W):
-        direction of each pixel's ray and its cross product with the camera's position (position x direction).
-        F = 4(T−1)+1 frames of H = 8h, W = 8w pixels, on any device. The reference adds these tokens always, zeros
-        for a mask included (biases make them matter); other ComfyUI nodes add nothing.
+        mask (B, 1, F, H, W): 1 in the holes of the guidance video, 0 elsewhere. camera (B, 6, F, H, W): the direction
+        of each pixel's ray and its moment, the cross product camera position x direction. F = 4(T−1)+1 frames of
+        H = 8h, W = 8w pixels, on any device. The reference always adds these tokens, also for a mask of zeros (the
+        biases make them non-zero); other ComfyUI nodes leave them out. Raises InputError for missing inputs and wrong
+        sizes.
         """
         parts = [p for p in (mask, camera) if p is not None]
         if mask is None or sum(p.shape[1] for p in parts) != self.config.view_channels:
@@ -230,10 +232,11 @@ class Uni3C(nn.Module):
     def states(
         self, x: Tensor, render_latents: Tensor, temb: Tensor, view: Tensor | None = None, attention: Attention = sdpa
     ) -> Iterator[Tensor]:
-        """What each control block gives, (B, tokens, dim), one after the other.
+        """Yield the output (B, tokens, dim) of each control block in order.
 
-        x (B, 20, T, h, w): the first 20 channels of Wan's input; render_latents (B or 1, 16, T, h, w) in the same
-        scale; temb (B, time): Wan's time embedding before its projection; view: of `view_tokens`.
+        x (B, 20, T, h, w): the first 20 channels of Wan's input; render_latents (B or 1, 16, T, h, w): the encoded
+        guidance video in the same scale; temb (B, time): Wan's time embedding before its projection; view: the result
+        of `view_tokens` or None. Raises InputError where `view` does not have the size of x.
         """
         hidden, grid = self._embed(x, render_latents, view)
         rotate = video_rotation(grid, self.config.dim // self.config.heads, x.device)
@@ -242,8 +245,11 @@ class Uni3C(nn.Module):
             yield hidden
 
     def _embed(self, x: Tensor, render_latents: Tensor, view: Tensor | None) -> tuple[Tensor, tuple[int, int, int]]:
-        """Tokens (B, tokens, dim) and their grid. On its own, so that the large float32 patches end here and do not
-        stay as long as `states` is being read."""
+        """Return the input tokens (B, tokens, dim) and their (T, H, W) grid.
+
+        A separate function, so that the large float32 patches are freed on return and not kept alive by the generator
+        `states`.
+        """
         inputs = torch.cat([x, render_latents.to(x).expand(len(x), -1, -1, -1, -1)], dim=1)
         patches = self.controlnet_patch_embedding(inputs.float())
         grid: tuple[int, int, int] = tuple(patches.shape[2:])  # type: ignore[assignment]
@@ -254,7 +260,7 @@ class Uni3C(nn.Module):
         return self.proj_in(tokens.to(x.dtype)), grid
 
     def residual(self, index: int, state: Tensor) -> Tensor:
-        """What Wan adds after block `index`: (B, tokens, dim) → (B, tokens, out_dim)."""
+        """Project a state (B, tokens, dim) of control block `index` to the residual (B, tokens, out_dim) of Wan's."""
         return self.proj_out[index](state)
 
     def _check_tokens(self, view: Tensor, x: Tensor, tokens: int) -> None:

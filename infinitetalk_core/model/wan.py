@@ -1,6 +1,7 @@
-"""A small Wan 2.1 I2V backbone of the engine's own, for unit tests, training and evaluation.
+"""A Wan 2.1 I2V backbone in plain PyTorch, for unit tests, training and evaluation.
 
-In production the backbone is the host's; a test holds the two equal. Sub-module names are the checkpoint's.
+In production the backbone is the host's; a test checks that both compute the same. Sub-module names are the
+checkpoint's.
 Source: Wan 2.1, wan/modules/model.py.
 """
 
@@ -24,7 +25,7 @@ from .rope import Rotate, video_rotation
 
 PATCH = (1, 2, 2)
 Blocks = Callable[[Tensor], Tensor]  # tokens (B, L, C) → tokens after all blocks
-# (time modulation (B, 6, C), tokens, blocks) → what stands for `blocks(tokens)`
+# (time modulation (B, 6, C), tokens, blocks) → the result of `blocks(tokens)`, computed or taken from a cache
 AroundBlocks = Callable[[Tensor, Tensor, Blocks], Tensor]
 
 
@@ -46,7 +47,7 @@ class WanConfig:
 
     @classmethod
     def from_state_dict(cls, weights: dict[str, Tensor], heads: int, text_len: int = 512) -> WanConfig:
-        """Sizes of the backbone in `weights`; `heads` (dim / 128 in every release) is not in a checkpoint."""
+        """Read the sizes from `weights`; `heads` (dim / 128 in every release) is not in a checkpoint."""
         dim, in_channels = weights["patch_embedding.weight"].shape[:2]
         return cls(
             dim=dim,
@@ -63,7 +64,7 @@ class WanConfig:
 
 
 class SelfAttention(nn.Module):
-    """Attention over all video tokens, queries and keys normalised over the whole width, then rotated."""
+    """Self-attention over all video tokens; queries and keys are normalized over the full width, then rotated."""
 
     def __init__(self, config: WanConfig):
         super().__init__()
@@ -72,7 +73,7 @@ class SelfAttention(nn.Module):
         self.norm_q, self.norm_k = (nn.RMSNorm(config.dim, eps=config.eps) for _ in range(2))
 
     def forward(self, x: Tensor, rotate: Rotate) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, L, C) → (out (B, L, C), rotated q and k (B, L, H, D))."""
+        """Attend within x (B, L, C) → (out (B, L, C), rotated q and k (B, L, H, D))."""
         q, k = (
             rotate(rearrange(n(f(x)), "b l (h d) -> b l h d", h=self.heads))
             for n, f in ((self.norm_q, self.q), (self.norm_k, self.k))
@@ -81,7 +82,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(SelfAttention):
-    """Attention to text and to the picture's CLIP tokens, with one query and two sets of keys and values."""
+    """Cross-attention to the text and CLIP image tokens: one query, separate keys and values."""
 
     def __init__(self, config: WanConfig):
         super().__init__(config)
@@ -89,7 +90,7 @@ class CrossAttention(SelfAttention):
         self.norm_k_img = nn.RMSNorm(config.dim, eps=config.eps)
 
     def attend(self, x: Tensor, text: Tensor, picture: Tensor | None) -> Tensor:
-        """x (B, L, C), text (B, M, C), picture (B, 257, C) or None → (B, L, C)."""
+        """Attend from x (B, L, C) to text (B, M, C) and picture (B, 257, C) or None → (B, L, C)."""
         q = self.norm_q(self.q(x))
         out = sdpa(q, self.norm_k(self.k(text)), self.v(text), self.heads)
         if picture is not None:
@@ -98,7 +99,7 @@ class CrossAttention(SelfAttention):
 
 
 class Block(nn.Module):
-    """One transformer block; its forward is `audio_conditioned_block`."""
+    """The layers of one transformer block; its forward pass is `audio_conditioned_block`."""
 
     def __init__(self, config: WanConfig):
         super().__init__()
@@ -114,7 +115,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Tokens → patches of the predicted velocity."""
+    """The output layer: projects tokens to patches of the predicted velocity."""
 
     def __init__(self, config: WanConfig):
         super().__init__()
@@ -123,13 +124,13 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """x (B, L, C), e (B, C) → (B, L, 4·out)."""
+        """Project x (B, L, C) with the time embedding e (B, C) → (B, L, 4·out)."""
         shift, scale = (self.modulation + e.unsqueeze(1)).chunk(2, dim=1)
         return self.head(torch.addcmul(shift, self.norm(x), 1 + scale))
 
 
 class PictureEmbedding(nn.Module):
-    """CLIP tokens → width of the backbone."""
+    """Projection of CLIP image tokens to the width of the backbone."""
 
     def __init__(self, config: WanConfig):
         super().__init__()
@@ -142,12 +143,12 @@ class PictureEmbedding(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 257, clip) → (B, 257, C)."""
+        """Project x (B, 257, clip_dim) → (B, 257, C)."""
         return self.proj(x)
 
 
 def time_frequencies(timesteps: Tensor, dim: int) -> Tensor:
-    """Sinusoidal embedding (B, dim), cosines first, computed in float64. timesteps (B,) on the 0…1000 scale."""
+    """Return the sinusoidal embedding (B, dim) float32 of timesteps (B,) in 0…1000: cosines first, in float64."""
     half = dim // 2
     steps = torch.arange(half, device=timesteps.device, dtype=torch.float64) / half
     angles = timesteps.double()[:, None] * 10000.0**-steps
@@ -155,7 +156,7 @@ def time_frequencies(timesteps: Tensor, dim: int) -> Tensor:
 
 
 def run_blocks(modulation: Tensor, x: Tensor, blocks: Blocks) -> Tensor:
-    """All of them."""
+    """Run all blocks: the default of `Running.around`."""
     return blocks(x)
 
 
@@ -163,7 +164,8 @@ def run_blocks(modulation: Tensor, x: Tensor, blocks: Blocks) -> Tensor:
 class Running:
     """How the blocks are run.
 
-    recompute: keep no activations inside the blocks for the backward pass. around: for step caching.
+    recompute: gradient checkpointing, one checkpoint per block. around: called in place of the loop over all blocks
+    (step caching).
     """
 
     recompute: bool = False
@@ -174,7 +176,7 @@ PLAIN = Running()
 
 
 class WanBackbone(nn.Module):
-    """Wan 2.1 I2V with places for speech."""
+    """Wan 2.1 I2V whose blocks take the audio layers of an `AudioAdapter`."""
 
     def __init__(self, config: WanConfig):
         super().__init__()
@@ -205,15 +207,16 @@ class WanBackbone(nn.Module):
         """Predict the velocity.
 
         x (B, 36, T, h, w); timesteps (B,) on 0…1000; text (B, M ≤ text_len, text_dim); picture (B, 257, clip_dim)
-        or None; speech: one per item; after_block(i, tokens (B, L, C)) → tokens may change what block i gives;
-        running: how the blocks are run. Returns (B, 16, T, h, w).
+        or None; speech: the audio condition of each of the B items; audio_scale: factor of the audio cross-attention;
+        after_block: (i, output of block i (B, L, C)) → the tokens for the next block; running: how the blocks are run.
+        Returns (B, 16, T, h, w).
         """
         x = self.patch_embedding(x)
         grid: tuple[int, int, int] = tuple(x.shape[2:])  # type: ignore[assignment]
         x = rearrange(x, "b c t h w -> b (t h w) c")
         e = self.time_embedding(time_frequencies(timesteps, self.config.freq_dim).to(x))
         e6 = self.time_projection(e).unflatten(1, (6, -1))
-        # Padding tokens take part: the reference pads before the embedding and masks nothing.
+        # The padding tokens are attended to: the reference pads before the embedding and has no mask.
         text = self.text_embedding(F.pad(text, (0, 0, 0, self.config.text_len - text.shape[1])))
         picture = None if picture is None else self.img_emb(picture)
         rotate = video_rotation(grid, self.config.dim // self.config.heads, x.device)

@@ -1,1 +1,1 @@
-"""Runs that survive: what is finished is on the disk, and the next run goes on from there."""
+"""Resumable runs: finished chunks are stored on disk, and a repeated run continues after them."""

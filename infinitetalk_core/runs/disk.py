@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, whenever the power goes."""
+"""Atomic file writes: after a crash or power cut a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from typing import BinaryIO, Literal
 
 from ..errors import disk_error
 
-SCRATCH = ".new"  # what a file is called until it is whole
+SCRATCH = ".new"  # suffix of a file until it is complete
 
 
 class Disk:
-    """The few things that a run does to the disk. What fails is an OSError that names the path."""
+    """File operations of a run. Failures raise an OSError that names the path."""
 
     def make_folder(self, path: Path) -> None:
-        """Make a folder and those above it."""
+        """Create a folder and its parents if missing."""
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(path, error) from error
 
     def write(self, path: Path, data: bytes | Iterable[bytes]) -> None:
-        """Make `path` hold `data`, perhaps in parts: all of it, or what was there before."""
+        """Replace the content of `path` with `data` (bytes or parts of them) atomically; on failure the old file stays.
+
+        Raises OSError naming the path.
+        """
         scratch = path.with_name(path.name + SCRATCH)
         try:
             with self._open(scratch) as file:
@@ -39,7 +42,7 @@ class Disk:
             raise disk_error(path, error) from error
 
     def create(self, path: Path, data: bytes) -> bool:
-        """Make a new file that holds `data`; False if there is one of that name. Of two who try one succeeds."""
+        """Create a new file with `data`. Returns False if the name exists; of concurrent callers only one succeeds."""
         try:
             file = self._open(path, "xb")
         except FileExistsError:
@@ -70,7 +73,7 @@ class Disk:
     def _put(self, file: BinaryIO, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            view = view[file.write(view) :]  # a nearly full disk takes a part of it
+            view = view[file.write(view) :]  # on a nearly full disk, write may take a part only
 
     def _sync(self, file: BinaryIO) -> None:
         os.fsync(file.fileno())
@@ -79,7 +82,7 @@ class Disk:
         os.replace(scratch, path)
 
     def _sync_folder(self, folder: Path) -> None:
-        """Make the new name last too, where a folder can be opened (not on Windows)."""
+        """Make a new file name durable. Only on POSIX: Windows cannot open a folder."""
         if os.name != "posix":
             return
         handle = os.open(folder, os.O_RDONLY)

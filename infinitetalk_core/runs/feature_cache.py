@@ -1,9 +1,8 @@
-"""Features of long voices on the disk, so that a run that goes on need not hear its voice again.
+"""Disk cache of speech features, so that a resumed run need not encode its voice again.
 
-A file a voice, named by its key: the numbers as they are, then the key, their shape and their checksum as JSON in
-END_BYTES. It is no part of a run: the voice is heard before it is known which run it is for. So it is kept within
-limits of its own, and a file that is missing, damaged, another voice's or refused by the disk costs the hearing and
-nothing else.
+One file per voice, named by its key: the float32 numbers, then a footer of END_BYTES with key, shape and checksum as
+JSON. The cache is not part of a run, because a voice is encoded before its run is known. It has its own size limit, and
+a file that is missing, damaged, of another voice or not writable only means that the voice is encoded again.
 """
 
 from __future__ import annotations
@@ -30,30 +29,30 @@ from .disk import Disk
 SUFFIX = ".voice"
 FORMAT = 2
 END_BYTES = 256
-ROWS_AT_ONCE = 256  # of wav2vec base 9 MB
+ROWS_AT_ONCE = 256  # rows written at once: 9 MB for wav2vec base
 READ_BYTES = 1 << 24
-MOST_BYTES = 10_000_000_000  # all together: 3 hours of wav2vec base
+MOST_BYTES = 10_000_000_000  # limit of the whole cache: 3 hours of wav2vec base
 DAY_SECONDS = 86400.0
 
 log = logging.getLogger("infinitetalk")
 
 
 class CachedFeatures(DiskTensor):
-    """Features that are read from their file, a few rows at a time. end: what `_check` found in it."""
+    """Features (F, layers, channels) read from their cache file, a few rows at a time. footer: from `_read_footer`."""
 
-    def __init__(self, file: IO[bytes], end: _End, path: Path) -> None:
-        super().__init__(file, end.shape)
-        self._end, self._path = end, path
+    def __init__(self, file: IO[bytes], footer: _Footer, path: Path) -> None:
+        super().__init__(file, footer.shape)
+        self._footer, self._path = footer, path
 
     def _read(self, first: int, stop: int) -> Tensor:
         try:
             return super()._read(first, stop)
         except OSError:
-            # A network drive that was away never takes an old handle back, and ComfyUI goes on handing this voice out.
+            # Reopen: handles stay invalid after a network drive was disconnected, and ComfyUI keeps this object cached.
             if not self._path.exists():
                 raise
             file = self._path.open("rb", buffering=0)
-            if _check(file) != self._end:
+            if _read_footer(file) != self._footer:
                 file.close()
                 raise
             with self._lock:
@@ -61,40 +60,43 @@ class CachedFeatures(DiskTensor):
         return super()._read(first, stop)
 
     def give_up(self) -> None:
-        """Nothing will go on with them: the file loses its name. Where a file that is open can lose it (not on
-        Windows) they can be read until they are let go; elsewhere it stays until there is no room for it."""
+        """Delete the file, because no run will need it again. Where an open file can be deleted (not on Windows), these
+        features stay readable; elsewhere the file stays until it is evicted."""
         with contextlib.suppress(OSError):
             self._path.unlink()
 
 
 class FeatureCache:
-    """The folder of them. most_bytes: what they may take, or one voice that takes more; who was needed last stays."""
+    """A least-recently-used cache of speech features in `folder`.
+
+    most_bytes: limit of the whole cache; a single voice may exceed it.
+    """
 
     def __init__(self, folder: Path, most_bytes: int = MOST_BYTES, disk: Disk | None = None) -> None:
         self.folder, self._most, self._disk = folder, most_bytes, disk or Disk()
 
     def get_or_encode(self, key: str, encode: Callable[[], SpeechFeatures]) -> SpeechFeatures:
-        """The features (F, layers, channels) that are kept under `key`, or what `encode` gives, which is kept then.
+        """Return the features (F, layers, channels) cached under `key`, or call `encode` and cache its result.
 
-        key: equal for equal features, good for a file name.
+        key: equal for equal features, valid as a file name. If caching fails, the features come from memory.
         """
-        if (found := self._find(key)) is not None:
+        if (found := self._open(key)) is not None:
             log.info("InfiniteTalk: this voice was heard before; its features are read from %s", self.folder)
             return found
-        voice = encode()
+        features = encode()
         try:
-            self._keep(key, voice)
+            self._store(key, features)
         except OSError as error:
             log.warning("InfiniteTalk: a run that is continued will have to hear this voice again: %s", error)
-            return voice
-        return self._find(key) or voice
+            return features
+        return self._open(key) or features
 
     def remove_older(self, days: float, now: float | None = None) -> int:
-        """Remove what nobody has needed for so many days; the bytes that are left."""
+        """Remove features not used for `days` days. Returns the bytes that remain."""
         now = time.time() if now is None else now
         left = 0
-        for path, needed, size in self._files():
-            if now - needed >= days * DAY_SECONDS:
+        for path, last_used, size in self._files():
+            if now - last_used >= days * DAY_SECONDS:
                 with contextlib.suppress(OSError):
                     path.unlink()
                     continue
@@ -104,53 +106,53 @@ class FeatureCache:
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{SUFFIX}"
 
-    def _find(self, key: str) -> CachedFeatures | None:
+    def _open(self, key: str) -> CachedFeatures | None:
         path = self._path(key)
         try:
             file = path.open("rb", buffering=0)
         except OSError:
             return None
-        end = _check(file)
-        if end is not None and end.key == key:
+        footer = _read_footer(file)
+        if footer is not None and footer.key == key:
             with contextlib.suppress(OSError):
-                os.utime(path)  # needed now
-            return CachedFeatures(file, end, path)
+                os.utime(path)  # mark as used now
+            return CachedFeatures(file, footer, path)
         file.close()
-        what = "is damaged" if end is None else "is another voice's under this one's name"
-        log.warning("InfiniteTalk: %s %s; the voice is heard again", path, what)
+        problem = "is damaged" if footer is None else "is another voice's under this one's name"
+        log.warning("InfiniteTalk: %s %s; the voice is heard again", path, problem)
         with contextlib.suppress(OSError):
             path.unlink()
         return None
 
-    def _keep(self, key: str, voice: SpeechFeatures) -> None:
+    def _store(self, key: str, features: SpeechFeatures) -> None:
         self._disk.make_folder(self.folder)
-        self._make_room(prod(voice.shape) * 4 + END_BYTES)
-        self._disk.write(self._path(key), _content(key, voice))
+        self._evict(prod(features.shape) * 4 + END_BYTES)
+        self._disk.write(self._path(key), _file_content(key, features))
 
-    def _make_room(self, size: int) -> None:
-        """Remove those that were needed longest ago, and what a crash left half written, as far as there is no room."""
+    def _evict(self, size: int) -> None:
+        """Remove the least recently used files, partly written ones of a crash included, until `size` bytes fit."""
         found = sorted(self._files(), key=lambda entry: entry[1])
-        over = sum(taken for _, _, taken in found) + size - self._most
-        for path, _, taken in found:
-            if over <= 0:
+        excess = sum(size_bytes for _, _, size_bytes in found) + size - self._most
+        for path, _, size_bytes in found:
+            if excess <= 0:
                 return
             with contextlib.suppress(OSError):
                 path.unlink()
-                over -= taken
+                excess -= size_bytes
 
     def _files(self) -> list[tuple[Path, float, int]]:
-        """Each with the time of day when it was needed last and its bytes."""
+        """List (path, time of last use in s since 1970, size in bytes), partly written files included."""
         found = []
         for path in self.folder.glob(f"*{SUFFIX}*"):
-            with contextlib.suppress(OSError):  # gone meanwhile
+            with contextlib.suppress(OSError):  # removed meanwhile
                 status = path.stat()
                 found.append((path, status.st_mtime, status.st_size))
         return found
 
 
 @dataclass(frozen=True)
-class _End:
-    """What stands at the end of a file."""
+class _Footer:
+    """The metadata at the end of a cache file."""
 
     key: str
     shape: tuple[int, ...]
@@ -160,32 +162,32 @@ class _End:
         return json.dumps({"format": FORMAT, **vars(self)}).encode().ljust(END_BYTES)
 
     @staticmethod
-    def of(data: bytes) -> _End:
-        """Raises ValueError, KeyError or TypeError for anything else, and for files of earlier versions."""
+    def of(data: bytes) -> _Footer:
+        """Parse a footer. Raises ValueError, KeyError or TypeError if it is none or of another version."""
         found = json.loads(data)
         if found["format"] != FORMAT:
             raise ValueError("a file of another version")
-        return _End(found["key"], tuple(found["shape"]), found["crc32"])
+        return _Footer(found["key"], tuple(found["shape"]), found["crc32"])
 
 
-def _content(key: str, voice: SpeechFeatures) -> Iterator[bytes]:
-    """The file, in parts."""
+def _file_content(key: str, features: SpeechFeatures) -> Iterator[bytes]:
+    """Yield the content of a cache file in parts: rows of float32, then the footer."""
     checksum = 0
-    for start in range(0, len(voice), ROWS_AT_ONCE):
-        rows = voice[torch.arange(start, min(start + ROWS_AT_ONCE, len(voice)))]
+    for start in range(0, len(features), ROWS_AT_ONCE):
+        rows = features[torch.arange(start, min(start + ROWS_AT_ONCE, len(features)))]
         part = rows.numpy().tobytes()
         checksum = zlib.crc32(part, checksum)
         yield part
-    yield _End(key, tuple(voice.shape), checksum).to_bytes()
+    yield _Footer(key, tuple(features.shape), checksum).to_bytes()
 
 
-def _check(file: IO[bytes]) -> _End | None:
-    """What stands at the end of a file; None if the numbers are not all there and as they were."""
+def _read_footer(file: IO[bytes]) -> _Footer | None:
+    """Read the footer and verify size and checksum of the whole file. Returns None if anything is wrong."""
     try:
         numbers = file.seek(0, os.SEEK_END) - END_BYTES
         file.seek(max(numbers, 0))
-        end = _End.of(file.read(END_BYTES))
-        if prod(end.shape) * 4 != numbers:
+        footer = _Footer.of(file.read(END_BYTES))
+        if prod(footer.shape) * 4 != numbers:
             return None
         file.seek(0)
         checksum = 0
@@ -197,4 +199,4 @@ def _check(file: IO[bytes]) -> _End | None:
             numbers -= len(part)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return end if checksum == end.crc32 else None
+    return footer if checksum == footer.crc32 else None

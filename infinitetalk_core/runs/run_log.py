@@ -1,4 +1,4 @@
-"""What a run's manifest says of each sitting: when, where, how far it came, and what it warned of."""
+"""Log of the executions of a run in its manifest: when, on which machine, from which chunk, result and warnings."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from typing import Any
 from ..errors import InputError
 from .store import RunStore
 
-MOST_WARNINGS = 100  # a damaged source may warn at every frame
+MOST_WARNINGS = 100  # limit, because a damaged source may cause one per frame
 
 
-class _Collector(logging.Handler):
-    """Keeps what is warned of, each sentence once."""
+class _WarningCollector(logging.Handler):
+    """Log handler that collects the texts of warnings, each once."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one."""
+        """Add the text of one record."""
         text = record.getMessage().removeprefix("InfiniteTalk: ")
         if text not in self.texts and len(self.texts) < MOST_WARNINGS:
             self.texts.append(text)
 
 
 class RunLog:
-    """Notes the present sitting in the manifest. `entries` are all of the run, this one last."""
+    """Logs the current execution of a run. `entries` holds all executions, the current one last."""
 
     def __init__(self, store: RunStore, continued_at: int) -> None:
-        """continued_at: position of the first chunk that is to be made now."""
-        self._store, self._began, self._warned = store, time.monotonic(), _Collector()
+        """continued_at: index of the first chunk to make now."""
+        self._store, self._started, self._warnings = store, time.monotonic(), _WarningCollector()
         self._entry = {
             "began": _now(),
             "machine": platform.node(),
@@ -43,24 +43,24 @@ class RunLog:
             "state": "unfinished",
         }
         self._earlier = list(store.manifest.get("sittings", []))
-        logging.getLogger("infinitetalk").addHandler(self._warned)
+        logging.getLogger("infinitetalk").addHandler(self._warnings)
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """For the manifest."""
-        return [*self._earlier, {**self._entry, "warnings": list(self._warned.texts)}]
+        """The value of `sittings` in the manifest."""
+        return [*self._earlier, {**self._entry, "warnings": list(self._warnings.texts)}]
 
     def _close(self, state: str) -> None:
-        logging.getLogger("infinitetalk").removeHandler(self._warned)
-        self._entry |= {"state": state, "ended": _now(), "seconds": round(time.monotonic() - self._began, 3)}
+        logging.getLogger("infinitetalk").removeHandler(self._warnings)
+        self._entry |= {"state": state, "ended": _now(), "seconds": round(time.monotonic() - self._started, 3)}
 
     def finish(self) -> None:
-        """The video is there; the manifest is written by whoever says so in it."""
+        """Close the entry as finished. The caller writes the manifest."""
         self._close("finished")
 
     @contextlib.contextmanager
     def noting_failure(self) -> Iterator[None]:
-        """Note what ends the sitting early. A second failure must not hide the first one."""
+        """Write an exception from the block to the manifest. A failure of that must not hide the exception."""
         try:
             yield
         except BaseException as error:
@@ -71,5 +71,5 @@ class RunLog:
 
 
 def _now() -> str:
-    """The time of day, for people only: clocks are set, and differ between machines."""
+    """Return the UTC time as text. For people only: clocks are changed, and differ between machines."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""Carrying a run out: what is finished is joined, what is missing is made, in the order of the video."""
+"""Execution of a run: joins stored chunks and makes missing ones, in the order of the video."""
 
 from __future__ import annotations
 
@@ -25,59 +25,62 @@ from .tasks import ChunkTask, plan_tasks
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes on. What it raises stops the run, which can be resumed."""
+    """Callbacks of a run. An exception from one stops the run, which can be resumed."""
 
-    def after_step(self, chunk: Chunk, step: int, clean: Tensor) -> None:
-        """A step (from 0) of denoising is done; `clean` (1, 16, T, h, w) is its estimate."""
+    def after_step(self, chunk: Chunk, step: int, denoised: Tensor) -> None:
+        """Called after denoising step `step` (from 0).
+
+        denoised: (1, 16, T, h, w), its estimate of the clean latents.
+        """
 
     def chunk_made(self, finished: ChunkOutput, numbers: dict[str, Any]) -> None:
-        """A chunk was made, kept and joined."""
+        """Called after a chunk was made, stored and joined."""
 
     def chunk_joined(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
-        """A chunk that had been made before was joined."""
+        """Called after a stored chunk was joined."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A job, how to make its chunks, and where they are kept."""
+    """A job with the models that make its chunks and the store that keeps them."""
 
     job: Job
     models: Models
     store: RunStore
 
     @cached_property
-    def steps(self) -> list[ChunkTask]:
-        """The video, in order."""
+    def tasks(self) -> list[ChunkTask]:
+        """The tasks of all chunks of the video, in order."""
         return plan_tasks(self.job.plan, self.job.overrides, self.job.redo.after)
 
     @property
     def variant(self) -> str:
-        """Equal for runs of the same key that give the same video: those in which the same chunks are made again."""
-        return hashlib.sha256(" ".join(step.recipe for step in self.steps).encode()).hexdigest()[:10]
+        """Hash of all recipes. It tells apart videos of the same run key in which other chunks are made again."""
+        return hashlib.sha256(" ".join(task.recipe for task in self.tasks).encode()).hexdigest()[:10]
 
     def carry_out(self, writer: VideoWriter, watcher: Watcher, numbers: list[dict[str, Any]]) -> None:
-        """Join every chunk to `writer`, making those that are missing; `numbers` gets one entry for each."""
-        while len(numbers) < len(self.steps):
-            step = self.steps[len(numbers)]
-            segment = self.store.segment(step)
+        """Append every chunk to `writer`, making missing ones. Appends the metrics of each chunk to `numbers`."""
+        while len(numbers) < len(self.tasks):
+            task = self.tasks[len(numbers)]
+            segment = self.store.segment(task)
             if segment is None:
-                self._make(missing(self.store, self.steps, len(numbers)), writer, watcher, numbers)
+                self._make_chunks(missing(self.store, self.tasks, len(numbers)), writer, watcher, numbers)
                 continue
             writer.append(segment)
-            numbers.append(self.store.record(step))
-            watcher.chunk_joined(step.chunk, numbers[-1])
+            numbers.append(self.store.record(task))
+            watcher.chunk_joined(task.chunk, numbers[-1])
 
-    def _make(
-        self, steps: Sequence[ChunkTask], writer: VideoWriter, watcher: Watcher, numbers: list[dict[str, Any]]
+    def _make_chunks(
+        self, tasks: Sequence[ChunkTask], writer: VideoWriter, watcher: Watcher, numbers: list[dict[str, Any]]
     ) -> None:
-        """Make `steps`, each continuing from the one before it, and join those that come next in the video."""
-        tail = None if steps[0].before is None else self.store.tail(steps[0].before)
+        """Make `tasks`, each continuing from the one before it, and append those that come next in the video."""
+        tail = None if tasks[0].before is None else self.store.tail(tasks[0].before)
         before = None if tail is None else tail.frames[-1].clone()
         job = self.job
-        coming = iter(steps)
-        began = time.monotonic()
-        for finished in dub(job, self.models, watcher.after_step, tail, [step.planned for step in steps]):
-            step = next(coming)
+        remaining = iter(tasks)
+        started = time.monotonic()
+        for finished in dub(job, self.models, watcher.after_step, tail, [task.planned for task in tasks]):
+            task = next(remaining)
             if job.reference.source.changed():
                 raise InputError(
                     "the source file was changed while the video was being made from it; run again, which starts a new "
@@ -89,39 +92,40 @@ class Run:
                 "frames": len(finished.frames),
             }
             segment = encode_segment(finished.frames, job.output.format)
-            entry["seconds_taken"] = round(time.monotonic() - began, 3)
-            self.store.commit(step, segment, finished.tail if self._goes_on(step) else None, entry)
-            if step == self.steps[len(numbers)]:
+            entry["seconds_taken"] = round(time.monotonic() - started, 3)
+            self.store.commit(task, segment, finished.tail if self._is_continued(task) else None, entry)
+            if task == self.tasks[len(numbers)]:
                 writer.append(segment)
                 numbers.append(entry)
                 watcher.chunk_made(finished, entry)
             before = finished.frames[-1].clone()
-            began = time.monotonic()
-            del finished  # its memory is the next chunk's
+            started = time.monotonic()
+            del finished  # free its memory before the next chunk is made
             trim_heap()
 
-    def _goes_on(self, step: ChunkTask) -> bool:
-        """Whether another chunk continues from this one."""
-        after = self.steps[step.chunk.index + 1 :]
+    def _is_continued(self, task: ChunkTask) -> bool:
+        """Return whether the next chunk continues from this one."""
+        after = self.tasks[task.chunk.index + 1 :]
         return bool(after) and after[0].chunk.context > 0
 
 
-def missing(store: RunStore, steps: Sequence[ChunkTask], position: int) -> list[ChunkTask]:
-    """What to make, one after the other, so that the video goes on at `position`.
+def missing(store: RunStore, tasks: Sequence[ChunkTask], position: int) -> list[ChunkTask]:
+    """Return the consecutive tasks to make so that the video can continue at `position`.
 
-    Back to where a shot begins or a tail is there, then on as far as chunks are missing.
+    Starts at the nearest earlier chunk that begins a shot or whose predecessor has stored context frames, and ends
+    before the next finished chunk.
     """
-    chain = [steps[position]]
+    chain = [tasks[position]]
     while (before := chain[-1].before) is not None and store.tail(before) is None:
         chain.append(before)
     chain.reverse()
-    for step in islice(steps, position + 1, None):
-        if store.done(step) or (step.before is not None and step.before != chain[-1]):
+    for task in islice(tasks, position + 1, None):
+        if store.done(task) or (task.before is not None and task.before != chain[-1]):
             break
-        chain.append(step)
+        chain.append(task)
     return chain
 
 
-def first_missing(store: RunStore, steps: Sequence[ChunkTask]) -> int:
-    """The position of the first chunk that is not finished; their number if all are."""
-    return next((i for i, step in enumerate(steps) if not store.done(step)), len(steps))
+def first_missing(store: RunStore, tasks: Sequence[ChunkTask]) -> int:
+    """Return the index of the first unfinished chunk, or the number of chunks if all are finished."""
+    return next((i for i, task in enumerate(tasks) if not store.done(task)), len(tasks))

@@ -1,4 +1,4 @@
-"""One sitting at a run: open its folder, go on where it stopped, and finish it or leave it so that the next one can."""
+"""Execution of a run from its folder: resumes where it stopped, and leaves it resumable if it fails again."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ log = logging.getLogger("infinitetalk")
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """The video that a run is to become.
+    """The output video of a run.
 
-    made_of: everything that changes it, as JSON; place: what a person chose for its name, with which `new_path` finds a
-    path that is free; root: the folder that the run's notes name files relative to. report: (numbers of the chunks,
-    whether they are all, at which chunk this sitting began) → the text beside the video, JSON
-    with the run's folder as `run`.
+    made_of: everything that changes the video, as JSON; place: the name chosen by the user; root: folder to which file
+    names in the manifest are relative; new_path: returns a free path made from that name; metadata: tags of the file;
+    sound: the video's sound; report: (metrics of the chunks, whether the video is complete, index of the first chunk
+    made now) → the text of the JSON file beside the video, with the run's folder as `run`.
     """
 
     made_of: Mapping[str, Any]
@@ -47,7 +47,7 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class Switches:
-    """start_over: make everything anew; keep: leave the chunks of a finished run, so that some can be made again."""
+    """start_over: discard stored chunks; keep: keep the chunks of a finished run, so that some can be made again."""
 
     start_over: bool = False
     keep: bool = False
@@ -55,7 +55,7 @@ class Switches:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished video and the report on it. continued_at: position of the first chunk that was made now."""
+    """A finished video and the text of its report. continued_at: index of the first chunk that was made now."""
 
     path: Path
     report: str
@@ -63,85 +63,88 @@ class Outcome:
 
 
 class RunListener(Watcher, Protocol):
-    """Who is told what a sitting finds, besides how it goes on."""
+    """Callbacks of `execute_run`, in addition to those of the chunks."""
 
     def found(self, done: int, missing: int, store: RunStore) -> None:
-        """`done` chunks are finished before the first that is missing; `missing` are to be made in all."""
+        """Called before the work. done: chunks before the first missing one; missing: chunks to make in all."""
 
     def warn(self, text: str) -> None:
-        """Something that the user should know of before the work begins."""
+        """Called with a warning for the user before the work begins."""
 
     def between(self) -> None:
-        """Called during longer work; what it raises stops the run."""
+        """Called repeatedly during longer work; an exception from it stops the run."""
 
 
 def execute_run(
     folder: Path,
-    wanted: OutputSpec,
+    spec: OutputSpec,
     run_in: Callable[[RunStore], Run],
     watcher: RunListener,
     switches: Switches,
     disk: Disk | None = None,
 ) -> Outcome:
-    """Carry the run in `folder` out to its end, from wherever it is.
+    """Execute the run in `folder`, resuming it if it was begun before, and return the finished video.
 
-    Whatever ends it early leaves it to be continued, and the video up to there as `…_interrupted.mp4`.
+    run_in: creates the run for an open store. On any exception the run stays resumable, and the video made so far is
+    kept as `…_interrupted.mp4`.
     """
     disk = disk or Disk()
     disk.make_folder(folder)
     with RunLock(folder / LOCK) as lock:
         store = RunStore(folder, lock, disk=disk, keep_all=switches.keep, start_over=switches.start_over)
         run = run_in(store)
-        outcome, notes = _finished_earlier(store, wanted, run), {}
+        outcome, notes = _load_finished(store, spec, run), {}
         if outcome is None:
-            outcome, sittings = _make_missing(store, wanted, run, watcher)
-            notes = {"sittings": sittings.entries}
+            outcome, run_log = _make_video(store, spec, run, watcher)
+            notes = {"sittings": run_log.entries}
         store.describe(state="finished", report=json.loads(outcome.report), **notes)
         if not switches.keep:
-            store.give_up_intermediates()
+            store.remove_intermediates()
         return outcome
 
 
-def _make_missing(store: RunStore, wanted: OutputSpec, run: Run, watcher: RunListener) -> tuple[Outcome, RunLog]:
-    """Make what is missing of the video; how it went is noted in the manifest."""
+def _make_video(store: RunStore, spec: OutputSpec, run: Run, watcher: RunListener) -> tuple[Outcome, RunLog]:
+    """Make the missing chunks and the video file. Returns the outcome and the log of this execution."""
     begun = bool(store.manifest)
-    earlier = _earlier_path(store, wanted, run)
-    done = first_missing(store, run.steps)
-    sittings = RunLog(store, done)
-    with sittings.noting_failure():
-        other = None if begun else begun_with_other_versions(store.folder.parent, wanted.made_of)
+    earlier = _reusable_path(store, spec, run)
+    done = first_missing(store, run.tasks)
+    run_log = RunLog(store, done)
+    with run_log.noting_failure():
+        other = None if begun else begun_with_other_versions(store.folder.parent, spec.made_of)
         if other is not None:
             watcher.warn(str(other))
-        path = earlier or wanted.new_path()
+        path = earlier or spec.new_path()
         while True:
-            # Noted before it is claimed, so that a power cut in between does not lose the name.
+            # Written to the manifest before it is claimed, so that a power cut in between does not lose the name.
             store.describe(
-                made_of=wanted.made_of,
-                place=wanted.place,
+                made_of=spec.made_of,
+                place=spec.place,
                 variant=run.variant,
                 state="unfinished",
-                video=_name(path, wanted),
+                video=_relative_name(path, spec),
                 result=None,
-                sittings=sittings.entries,
+                sittings=run_log.entries,
             )
-            if path == earlier or _claim(store, path):
+            if path == earlier or _claim_path(store, path):
                 break
-            path = wanted.new_path()
-        with _freeing(store, path):
-            missing = sum(not store.done(step) for step in run.steps)
+            path = spec.new_path()
+        with _release_on_failure(store, path):
+            missing = sum(not store.done(task) for task in run.tasks)
             watcher.found(done, missing, store)
-            sound = store.sound() or store.put_sound(encode_sound(wanted.sound, watcher.between))
-            report = _make(store, wanted, run, VideoWriter(path, sound, metadata=wanted.metadata), watcher, done)
-    sittings.finish()
-    return Outcome(path, report, done), sittings
+            sound = store.sound() or store.put_sound(encode_sound(spec.sound, watcher.between))
+            report = _write_video(store, spec, run, VideoWriter(path, sound, metadata=spec.metadata), watcher, done)
+    run_log.finish()
+    return Outcome(path, report, done), run_log
 
 
-def _make(store: RunStore, wanted: OutputSpec, run: Run, writer: VideoWriter, watcher: RunListener, done: int) -> str:
-    """Make the file; its report lies beside it before it gets its name."""
+def _write_video(
+    store: RunStore, spec: OutputSpec, run: Run, writer: VideoWriter, watcher: RunListener, done: int
+) -> str:
+    """Write the video file and return its report, which is stored beside the file before that gets its final name."""
     numbers: list[dict[str, Any]] = []
 
     def closed(part: Path) -> None:
-        report = wanted.report(numbers, True, done).encode()
+        report = spec.report(numbers, True, done).encode()
         store.disk.write(writer.path.with_suffix(".json"), report)
         store.describe(result={"fingerprint": file_fingerprint(part)})
 
@@ -151,99 +154,102 @@ def _make(store: RunStore, wanted: OutputSpec, run: Run, writer: VideoWriter, wa
             run.carry_out(writer, watcher, numbers)
     except BaseException:
         if writer.kept is not None:
-            _note_unfinished(store, wanted, writer, numbers, done)
+            _note_unfinished(store, spec, writer, numbers, done)
         raise
-    return wanted.report(numbers, True, done)
+    return spec.report(numbers, True, done)
 
 
 def _note_unfinished(
-    store: RunStore, wanted: OutputSpec, writer: VideoWriter, numbers: list[dict[str, Any]], done: int
+    store: RunStore, spec: OutputSpec, writer: VideoWriter, numbers: list[dict[str, Any]], done: int
 ) -> None:
-    """Write beside the unfinished video what it holds. A second failure must not hide the first one."""
+    """Write the report of the unfinished video. A failure of that must not hide the first exception."""
     assert writer.kept is not None
     try:
-        store.disk.write(writer.path.with_suffix(".json"), wanted.report(numbers, False, done).encode())
-        kept = {"video": _name(writer.kept, wanted), "bytes": writer.kept.stat().st_size}
+        store.disk.write(writer.path.with_suffix(".json"), spec.report(numbers, False, done).encode())
+        kept = {"video": _relative_name(writer.kept, spec), "bytes": writer.kept.stat().st_size}
         store.describe(interrupted=[*store.manifest.get("interrupted", []), kept])
     except OSError as error:
         log.warning("InfiniteTalk: %s", error)
 
 
-def _same_file(store: RunStore, wanted: OutputSpec, run: Run) -> bool:
-    """Whether the notes speak of the video that is wanted: of one name, and with the same chunks made again."""
+def _is_same_video(store: RunStore, spec: OutputSpec, run: Run) -> bool:
+    """Return whether the manifest describes the requested video: the same name, and the same chunks made again."""
     notes = store.manifest
-    return bool(notes.get("video")) and (notes.get("place"), notes.get("variant")) == (wanted.place, run.variant)
+    return bool(notes.get("video")) and (notes.get("place"), notes.get("variant")) == (spec.place, run.variant)
 
 
-def _earlier_path(store: RunStore, wanted: OutputSpec, run: Run) -> Path | None:
-    """Where the video was going already, if that is still free. The unfinished ones of this run make room for it."""
+def _reusable_path(store: RunStore, spec: OutputSpec, run: Run) -> Path | None:
+    """Return the path the video was written to before, if it is still free, else None.
+
+    Deletes the run's interrupted videos, except those that the user has changed.
+    """
     notes = store.manifest
-    changed = []  # by somebody, whose they are now
+    changed = []  # interrupted videos that the user has changed: kept
     for old in notes.get("interrupted", []):
-        path = wanted.root / old["video"]
+        path = spec.root / old["video"]
         if path.is_file() and path.stat().st_size == old["bytes"]:
             store.disk.remove(path)
         elif path.is_file():
             changed.append(old)
     if notes.get("interrupted", []) != changed:
         store.describe(interrupted=changed)
-    if not _same_file(store, wanted, run):
+    if not _is_same_video(store, spec, run):
         return None
-    path = wanted.root / notes["video"]
-    if path.exists() or not path.parent.is_dir() or not _claim(store, path, noted=True):
+    path = spec.root / notes["video"]
+    if path.exists() or not path.parent.is_dir() or not _claim_path(store, path, recorded=True):
         return None
     store.disk.remove(VideoWriter.part_of(path))
-    # A disk too full for the video was too full for the note of it as well.
+    # Interrupted videos that the manifest lacks: a disk full enough to stop the video also stopped the manifest.
     for left in VideoWriter.interrupted_of(path):
-        if _name(left, wanted) not in [old["video"] for old in changed]:
+        if _relative_name(left, spec) not in [old["video"] for old in changed]:
             store.disk.remove(left)
     return path
 
 
-def _claim(store: RunStore, path: Path, noted: bool = False) -> bool:
-    """Take the name of a video by the report beside it, or see that this run has it already.
+def _claim_path(store: RunStore, path: Path, recorded: bool = False) -> bool:
+    """Reserve a video name by creating its report file. Returns whether this run has the name, from now or from before.
 
-    Two servers with one output folder make two videos at once, and would choose the same name. noted: this run has had
-    the name before, so that what cannot be read there is its own, from a power cut.
+    Needed because two servers with one output folder may choose the same name at once. recorded: the manifest says that
+    this run had the name, so an unreadable report is its own, from a power cut.
     """
     report = path.with_suffix(".json")
     if store.disk.create(report, json.dumps(_placeholder(store)).encode()):
         return True
     found = read_object(report)
-    return noted if found is None else found.get("run") == _placeholder(store)["run"]
+    return recorded if found is None else found.get("run") == _placeholder(store)["run"]
 
 
 def _placeholder(store: RunStore) -> dict[str, Any]:
-    """What stands in a report before there is one."""
+    """Return the content of a report file that only reserves a name."""
     return {"run": f"{store.folder.parent.name}/{store.folder.name}", "complete": False}
 
 
 @contextlib.contextmanager
-def _freeing(store: RunStore, path: Path) -> Iterator[None]:
-    """Give a claimed name back where an early end leaves nothing under it."""
+def _release_on_failure(store: RunStore, path: Path) -> Iterator[None]:
+    """Delete the report that reserves the name of `path` if the block raises before a real report is written."""
     try:
         yield
     except BaseException:
         report = path.with_suffix(".json")
-        with contextlib.suppress(OSError):  # a second failure must not hide the first one
+        with contextlib.suppress(OSError):  # a failure of this must not hide the first exception
             if read_object(report) == _placeholder(store):
                 store.disk.remove(report)
         raise
 
 
-def _finished_earlier(store: RunStore, wanted: OutputSpec, run: Run) -> Outcome | None:
-    """The video that this very run has become already, if it is still there and still the same."""
+def _load_finished(store: RunStore, spec: OutputSpec, run: Run) -> Outcome | None:
+    """Return the outcome of an earlier execution if its video exists and is unchanged, else None."""
     notes = store.manifest
-    if not notes.get("result") or not _same_file(store, wanted, run):
+    if not notes.get("result") or not _is_same_video(store, spec, run):
         return None
-    path = wanted.root / notes["video"]
+    path = spec.root / notes["video"]
     if not path.is_file() or file_fingerprint(path) != notes["result"].get("fingerprint"):
         return None
     report = path.with_suffix(".json")
     text = report.read_text(encoding="utf-8") if report.is_file() else json.dumps(notes.get("report", {}))
     log.info("InfiniteTalk: this video was made before and is taken as it is (start_over makes it anew): %s", path)
-    return Outcome(path, text, len(run.steps))
+    return Outcome(path, text, len(run.tasks))
 
 
-def _name(path: Path, wanted: OutputSpec) -> str:
-    return path.relative_to(wanted.root).as_posix()
+def _relative_name(path: Path, spec: OutputSpec) -> str:
+    return path.relative_to(spec.root).as_posix()

@@ -1,16 +1,16 @@
-"""A run on the disk: what it is, what of it is finished, and what the next chunk continues from.
+"""Storage of a run on disk: its manifest, finished chunks, and the context frames for the next chunk.
 
-A folder a run, named by its key:
+One folder per run, named by the run's key:
 
-    run.json            what the run is made of, and how far it came; written at its beginning and its end
-    sound.mp4, .json    the sound as it goes into the video
-    00004-5f….mp4       the pictures of a chunk
-    00004-5f….tail      its last frames, as the floats they are
-    00004-5f….json      its record: sizes and checksums of the two above, and its numbers
-    lock                who writes it
+    run.json            manifest: description and state of the run; written at its beginning and its end
+    sound.mp4, .json    the encoded sound of the video, and its record
+    00004-5f….mp4       the encoded frames of a chunk
+    00004-5f….tail      its last frames as floats: the context frames of the next chunk
+    00004-5f….json      its record: sizes and checksums of the two files above, and the chunk's metrics
+    lock                the lock file, with its owner
 
-A chunk counts from the moment its record is there, which is written last. Everything else is checked against it. The
-manifest and each record name the key, so files of another run that were copied here do not count.
+A chunk is finished when its record, which is written last, exists. Its other files are verified against the record. The
+manifest and each record contain the key, so files copied from another run are ignored.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ from .tasks import ChunkTask
 
 FORMAT, VERSION = "infinitetalk run", 2
 MANIFEST, SOUND = "run.json", "sound"
-TAIL_EVERY = 8  # of the tails of earlier chunks, each so many-th stays: a damaged file costs no more than these
+TAIL_EVERY = 8  # every 8th tail is kept, so that a damaged file costs at most so many chunks
 
 log = logging.getLogger("infinitetalk")
 
 
 class RunStore:
-    """The folder of one run, under a lock that its opener holds. Every change to it is whole or not there.
+    """The folder of one run. The caller holds `lock`. Every change is atomic.
 
-    Raises InputError where another process or a newer version of the pack has the run, OSError where the disk fails.
+    Raises InputError if another process has taken the run or a newer version of the pack began it, OSError if the disk
+    fails.
     """
 
     def __init__(
         self, folder: Path, lock: RunLock, *, disk: Disk | None = None, keep_all: bool = False, start_over: bool = False
     ) -> None:
-        """keep_all: tails of all chunks, so that any of them can be made again; start_over: forget what is there."""
+        """keep_all: keep the tails of all chunks, so that any can be made again; start_over: delete old content."""
         self.folder, self.lock, self.disk, self.keep_all = folder, lock, disk or Disk(), keep_all
         self.bytes_used = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        # Of a crash: half written.
+        # Partly written files of a crash.
         self._remove(folder.glob("*" + SCRATCH))
         if start_over:
             self._remove(path for path in folder.iterdir() if path.name != lock.path.name)
@@ -63,82 +64,85 @@ class RunStore:
 
     @property
     def key(self) -> str:
-        """What the run is known by: the name of its folder."""
+        """The run's key, which is the name of its folder."""
         return self.folder.name
 
     def describe(self, **changes: Any) -> None:
-        """Write run.json anew with these entries."""
+        """Rewrite run.json with these entries changed."""
         self.manifest = {**self.manifest, "format": FORMAT, "version": VERSION, "key": self.key, **changes}
         self._write(self.folder / MANIFEST, json.dumps(self.manifest, indent=1, ensure_ascii=False).encode())
 
-    def give_up_intermediates(self) -> None:
-        """Keep run.json only."""
+    def remove_intermediates(self) -> None:
+        """Delete everything except run.json and the lock."""
         self._remove(p for p in self.folder.iterdir() if p.name not in (self.lock.path.name, MANIFEST))
 
     # -- the sound
 
     def sound(self) -> Path | None:
-        """The encoded sound, if it is there and whole."""
+        """Return the file of the encoded sound; None if it is missing or damaged."""
         path = self.folder / f"{SOUND}.mp4"
-        return path if self._whole(SOUND, path) is not None else None
+        return path if self._read_verified(SOUND, path) is not None else None
 
     def put_sound(self, encoded: bytes) -> Path:
-        """Keep the encoded sound."""
+        """Store the encoded sound and return its file."""
         path = self.folder / f"{SOUND}.mp4"
-        self._put(SOUND, {path.name: encoded}, {})
+        self._write_with_record(SOUND, {path.name: encoded}, {})
         return path
 
     # -- the chunks
 
-    def done(self, step: ChunkTask) -> bool:
-        """Whether the pictures of a step seem to be there: their record, and a file of the right size."""
-        entry = self._files(step.stem).get(f"{step.stem}.mp4", {})
+    def done(self, task: ChunkTask) -> bool:
+        """Return whether a chunk has a record and a file of the recorded size. Does not read the file."""
+        entry = self._files(task.stem).get(f"{task.stem}.mp4", {})
         try:
-            return (self.folder / f"{step.stem}.mp4").stat().st_size == entry.get("bytes")
+            return (self.folder / f"{task.stem}.mp4").stat().st_size == entry.get("bytes")
         except OSError:
             return False
 
-    def record(self, step: ChunkTask) -> dict[str, Any]:
-        """The numbers of a finished step; empty if it is not finished."""
-        return self._record(step.stem).get("numbers", {})
+    def record(self, task: ChunkTask) -> dict[str, Any]:
+        """Return the metrics of a finished chunk; empty if it is not finished."""
+        return self._record(task.stem).get("numbers", {})
 
-    def segment(self, step: ChunkTask) -> bytes | None:
-        """The pictures of a step (what `encode_segment` gave); None if they are not there or damaged."""
-        return self._whole(step.stem, self.folder / f"{step.stem}.mp4")
+    def segment(self, task: ChunkTask) -> bytes | None:
+        """Return a chunk's frames as encoded by `encode_segment`; None if they are missing or damaged."""
+        return self._read_verified(task.stem, self.folder / f"{task.stem}.mp4")
 
-    def tail(self, step: ChunkTask) -> ContextFrames | None:
-        """What the next chunk continues from, bit by bit; None if it is not there or damaged."""
-        data = self._whole(step.stem, self.folder / f"{step.stem}.tail")
+    def tail(self, task: ChunkTask) -> ContextFrames | None:
+        """Return the context frames for the next chunk, bit-exact; None if they are missing or damaged."""
+        data = self._read_verified(task.stem, self.folder / f"{task.stem}.tail")
         if data is None:
             return None
-        chunk = step.chunk
+        chunk = task.chunk
         frames = load_tensors(data)["frames"]
         return ContextFrames(frames, chunk.start + chunk.length - len(frames))
 
-    def commit(self, step: ChunkTask, segment: bytes, tail: ContextFrames | None, numbers: Mapping[str, Any]) -> None:
-        """Keep a finished step; tail: None if nothing continues from it. Tails that are not needed any more go."""
+    def commit(self, task: ChunkTask, segment: bytes, tail: ContextFrames | None, numbers: Mapping[str, Any]) -> None:
+        """Store a finished chunk and delete tails that are no longer needed.
+
+        tail: None if no chunk continues from it.
+        """
         self.lock.check()
-        files = {f"{step.stem}.mp4": segment}
+        files = {f"{task.stem}.mp4": segment}
         if tail is not None:
-            files[f"{step.stem}.tail"] = save_tensors({"frames": tail.frames.cpu().contiguous()})
-        self._put(step.stem, files, numbers)
+            files[f"{task.stem}.tail"] = save_tensors({"frames": tail.frames.cpu().contiguous()})
+        self._write_with_record(task.stem, files, numbers)
         if not self.keep_all:
             older = ((int(path.name[:5]), path) for path in self.folder.glob("*.tail"))
-            self._remove(path for number, path in older if number < step.chunk.index and number % TAIL_EVERY)
+            self._remove(path for number, path in older if number < task.chunk.index and number % TAIL_EVERY)
 
     # -- files
 
-    def _put(self, stem: str, files: Mapping[str, bytes], numbers: Mapping[str, Any]) -> None:
-        """Write files, and then the record that makes them count."""
+    def _write_with_record(self, stem: str, files: Mapping[str, bytes], numbers: Mapping[str, Any]) -> None:
+        """Write files, then their record, which marks them as finished."""
         for name, data in files.items():
             self._write(self.folder / name, data)
         sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
         record = {"key": self.key, "numbers": dict(numbers), "files": sums}
-        text = json.dumps({"record": record, "sha256": _sum_of(record)}, indent=1)
+        text = json.dumps({"record": record, "sha256": _checksum(record)}, indent=1)
         self._write(self.folder / f"{stem}.json", text.encode())
 
     def _files(self, stem: str) -> dict[str, Any]:
-        """Sizes and checksums by name, from a record."""
+        """Return sizes and checksums by file name, from the record of `stem`."""
         return self._record(stem).get("files", {})
 
     def _record(self, stem: str) -> dict[str, Any]:
@@ -155,8 +159,8 @@ class RunStore:
                 self.bytes_used -= path.stat().st_size
                 self.disk.remove(path)
 
-    def _whole(self, stem: str, path: Path) -> bytes | None:
-        """The content of a file if it is what its record says."""
+    def _read_verified(self, stem: str, path: Path) -> bytes | None:
+        """Read a file and verify it against its record; None if it is missing or damaged."""
         entry = self._files(stem).get(path.name)
         if entry is None or not path.exists():
             return None
@@ -168,7 +172,7 @@ class RunStore:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file; None if there is none that can be read."""
+    """Read a JSON object from a file; None if it is missing or invalid."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -177,8 +181,8 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a run's run.json says; empty if there is none, if it is damaged or of another run: it only repeats what the
-    key stands for. Of older formats too: their chunks do not count."""
+    """Read a run's run.json; empty if it is missing, damaged, of another run or of an older format, whose chunks are
+    ignored. A run can continue without it, because the key already identifies the run."""
     found = read_object(folder / MANIFEST) or {}
     version = found.get("version")
     if found.get("format") != FORMAT or not isinstance(version, int) or version < VERSION:
@@ -187,18 +191,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The numbers of a run's finished chunks, also of those that were made again."""
+    """Return the metrics of all records in a run's folder, chunks that were made again included."""
     records = [_read_record(path) for path in sorted(folder.glob("[0-9]*.json"))]
     return [record["numbers"] for record in records if record]
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """What a record says; empty if there is none, a bit of it is wrong, or it is another run's."""
+    """Read a record; empty if it is missing, fails its checksum, or belongs to another run."""
     found = read_object(path) or {}
     record = found.get("record", {})
-    whole = isinstance(record, dict) and found.get("sha256") == _sum_of(record)
+    whole = isinstance(record, dict) and found.get("sha256") == _checksum(record)
     return record if whole and record.get("key") == path.parent.name else {}
 
 
-def _sum_of(record: Mapping[str, Any]) -> str:
+def _checksum(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a run consists of: one step a chunk, named by everything that decides how it comes out."""
+"""The tasks of a run: one per chunk, identified by everything within the run that decides its result."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from ..chunks.reference import PlannedChunk
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """A chunk to make. `recipe` is equal for equal results within a run; `before` is the step that it continues from,
-    None where a shot begins."""
+    """A chunk to make.
+
+    recipe: hash, equal for equal results within a run; before: the task it continues from, None where a shot begins.
+    """
 
     planned: PlannedChunk
     recipe: str
@@ -22,36 +24,36 @@ class ChunkTask:
 
     @property
     def chunk(self) -> Chunk:
-        """Its place in the video."""
+        """The chunk, without its reference and seed."""
         return self.planned.chunk
 
     @property
     def stem(self) -> str:
-        """What its files are called: chunks count from 1."""
+        """Name of the chunk's files without suffix; chunks count from 1."""
         return f"{self.chunk.index + 1:05}-{self.recipe}"
 
 
 def plan_tasks(
     plan: Sequence[PlannedChunk], overrides: Mapping[int, ChunkOverride], after_redo: AfterRedo
 ) -> list[ChunkTask]:
-    """The steps of the whole video.
+    """Return the tasks of the whole video, one per chunk.
 
-    A chunk that continues from another one is another chunk, so one that is made again changes all that follow in its
-    shot; with `AfterRedo.KEEP` they stay what they were, and so does their past.
+    The recipe of a chunk includes that of the chunk it continues from, so redoing a chunk changes all later tasks of
+    its shot; with `AfterRedo.KEEP` they and the recipes they continue from stay unchanged.
     """
-    steps: list[ChunkTask] = []
+    tasks: list[ChunkTask] = []
     plain_before: ChunkTask | None = None
     for planned in plan:
-        plain = _step(planned, None, plain_before)
-        before = steps[-1] if steps and after_redo is AfterRedo.CONTINUE else plain_before
+        plain = _make_task(planned, None, plain_before)
+        before = tasks[-1] if tasks and after_redo is AfterRedo.CONTINUE else plain_before
         override = overrides.get(planned.chunk.index)
         same = override is None and before == plain_before
-        steps.append(plain if same else _step(planned, override, before))
+        tasks.append(plain if same else _make_task(planned, override, before))
         plain_before = plain
-    return steps
+    return tasks
 
 
-def _step(planned: PlannedChunk, override: ChunkOverride | None, before: ChunkTask | None) -> ChunkTask:
+def _make_task(planned: PlannedChunk, override: ChunkOverride | None, before: ChunkTask | None) -> ChunkTask:
     before = before if planned.chunk.context else None
     past = "" if before is None else before.recipe
     how = "" if override is None else f"{override.seed} {override.frame}"

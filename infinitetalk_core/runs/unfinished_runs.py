@@ -1,4 +1,4 @@
-"""Runs that were begun and not finished: what they are, what they take, and how to be rid of old ones."""
+"""Listing and removal of unfinished runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAY_SECONDS = 86400.0
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run that is not finished. video: the file that it was to become; days: since anything in it was written."""
+    """An unfinished run. video: its planned output file; days: since the last write to the folder."""
 
     folder: Path
     video: str
@@ -32,15 +32,15 @@ class UnfinishedRun:
 
 
 def unfinished_runs(runs: Path, now: float | None = None) -> list[UnfinishedRun]:
-    """The unfinished runs in `runs`, the oldest first. What does not look like a run of ours is none."""
+    """List the unfinished runs in `runs`, the oldest first. Folders that are not runs of this pack are ignored."""
     now = time.time() if now is None else now
     found = []
     for manifest in runs.glob(f"*/{MANIFEST}"):
-        with contextlib.suppress(OSError, ValueError):  # gone meanwhile, or not ours to read
+        with contextlib.suppress(OSError, ValueError):  # removed meanwhile, or not readable
             notes = json.loads(manifest.read_text(encoding="utf-8"))
             if not isinstance(notes, dict) or notes.get("format") != FORMAT or notes.get("state") != "unfinished":
                 continue
-            # The lock has a heartbeat, which says nothing about the work.
+            # Without the lock file: its heartbeat changes it without any progress of the run.
             files = [path.stat() for path in manifest.parent.iterdir() if path.is_file() and path.name != LOCK]
             days = (now - max(file.st_mtime for file in files)) / DAY_SECONDS
             size = sum(file.st_size for file in files)
@@ -49,7 +49,7 @@ def unfinished_runs(runs: Path, now: float | None = None) -> list[UnfinishedRun]
 
 
 def describe_unfinished_runs(found: Sequence[UnfinishedRun]) -> str:
-    """How many there are and what they take, in a sentence."""
+    """Describe the number, the total size and the greatest age of `found` in a sentence."""
     size = sum(run.size_bytes for run in found) / 1e9
     runs = "1 unfinished run takes" if len(found) == 1 else f"{len(found)} unfinished runs take"
     oldest = f", the oldest is {max(run.days for run in found):.0f} days old" if found else ""
@@ -57,23 +57,23 @@ def describe_unfinished_runs(found: Sequence[UnfinishedRun]) -> str:
 
 
 def remove(run: UnfinishedRun, older_than_days: float, now: float | None = None) -> bool:
-    """Remove an unfinished run that nobody has written to for so long and nobody holds; whether it was removed.
+    """Remove an unfinished run that is older than `older_than_days` and not locked. Returns whether it was removed.
 
-    It is looked at again under its lock: somebody may have gone on with it, or finished it, in the meantime. A folder
-    from the future (a clock that was wrong) is young.
+    Its state is read again under its lock, because it may have been resumed or finished in the meantime. A folder with
+    times in the future (a wrong clock) counts as new.
     """
     try:
         with RunLock(run.folder / LOCK):
             again = {known.folder: known for known in unfinished_runs(run.folder.parent, now)}.get(run.folder)
             if again is None or again.days < older_than_days:
                 return False
-            # The manifest last: without it nobody would find the rest again.
+            # The manifest last: without it, remaining files would not be found again.
             for path in sorted(run.folder.iterdir(), key=lambda path: path.name == MANIFEST):
                 if path.is_file() and path.name != LOCK:
                     Disk().remove(path)
-    except (InputError, OSError):  # it is being made, or the disk refuses
+    except (InputError, OSError):  # the run is in progress, or the disk fails
         return False
-    # Not under the lock: Windows removes no file that is open. Where somebody has begun anew, the folder is not empty.
+    # After releasing the lock: Windows cannot delete an open file. If the run was begun anew, the folder is not empty.
     with contextlib.suppress(OSError):
         (run.folder / LOCK).unlink()
         run.folder.rmdir()

@@ -1,4 +1,4 @@
-"""Unfinished runs of the same job that were begun with other versions of programs, and so are not gone on with."""
+"""Search for unfinished runs of the same job that cannot be resumed because they used other program versions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from ..fingerprint import ABSENT, differences
 from .store import MANIFEST, read_manifest, read_records
 
-# What of a run's description is no wish of the user's.
+# Paths in a run's description that the machine decides, not the user.
 SURROUNDINGS = ("versions.", "precision.")
-# What other versions may change without the user: the last bits of encoded texts.
+# Paths that other versions may change without the user: encoded texts may differ in the last bits.
 TEXTS = ("job.components.positive.", "job.components.negative.")
 MOST_NAMED = 4
 MINUTE_SECONDS = 60.0
@@ -21,10 +21,10 @@ MINUTE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class OtherVersion:
-    """A run that could be gone on with, were the programs still the same.
+    """A run that could be resumed if the programs were still the same.
 
-    changes: what was, and what is now, by path (`versions.torch`); other_text: whether its prompt differs, which the
-    versions may have changed or the user; seconds: of work in its finished chunks.
+    changes: (value then, value now) by path such as `versions.torch`; other_text: whether the encoded prompt differs,
+    because of the versions or the user; chunks: finished ones; seconds: of work in them.
     """
 
     folder: Path
@@ -51,27 +51,27 @@ class OtherVersion:
 
 
 def begun_with_other_versions(runs: Path, made_of: Mapping[str, Any]) -> OtherVersion | None:
-    """Of the unfinished runs in the folder `runs` the one with most work in it that differs from `made_of` in versions
-    and precision, and in nothing else but what these may change; None if there is none with a finished chunk."""
+    """Return the unfinished run in `runs` with the most work that differs from `made_of` only in versions, precision
+    and what these may change; None if no such run has a finished chunk."""
     found = []
     for manifest in runs.glob(f"*/{MANIFEST}"):
-        if b'"unfinished"' not in _content(manifest):  # spares the reading of many large ones
+        if b'"unfinished"' not in _read_bytes(manifest):  # cheap check that avoids parsing many large files
             continue
         notes = read_manifest(manifest.parent)
         if notes.get("state") != "unfinished" or not isinstance(notes.get("made_of"), dict):
             continue
         changes = {path: (before, now) for path, before, now in differences(notes["made_of"], made_of)}
         programs = {path: change for path, change in changes.items() if path.startswith(SURROUNDINGS)}
-        # Another version may know more settings than the one before, and fewer.
-        beside = [path for path, change in changes.items() if path not in programs and ABSENT not in change]
-        if programs and all(path.startswith(TEXTS) for path in beside):
+        # Settings that only one of the two versions knows are ignored.
+        others = [path for path, change in changes.items() if path not in programs and ABSENT not in change]
+        if programs and all(path.startswith(TEXTS) for path in others):
             records = read_records(manifest.parent)
             seconds = sum(float(numbers.get("seconds_taken", 0)) for numbers in records)
-            found.append(OtherVersion(manifest.parent, programs, bool(beside), len(records), seconds))
+            found.append(OtherVersion(manifest.parent, programs, bool(others), len(records), seconds))
     return max((run for run in found if run.chunks), key=lambda run: run.seconds, default=None)
 
 
-def _content(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     with contextlib.suppress(OSError):
         return path.read_bytes()
     return b""

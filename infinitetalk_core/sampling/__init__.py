@@ -1,1 +1,1 @@
-"""Schedule, guidance and Euler steps of flow matching."""
+"""Noise schedule, guidance, SDEdit, step caching and Euler sampling for flow matching."""

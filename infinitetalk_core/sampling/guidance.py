@@ -1,7 +1,7 @@
-"""Guidance by text and by speech.
+"""Classifier-free guidance by text and by audio.
 
-A prediction is made for up to three conditions (branches) and combined. Source: wan/multitalk.py of the reference;
-adaptive projected guidance: arXiv 2410.02416.
+The model predicts a velocity for up to three conditions (branches), which are then combined. Source: wan/multitalk.py
+of the reference; adaptive projected guidance: arXiv 2410.02416.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import InputError
 
 
 class Branch(enum.Enum):
-    """What a prediction is conditioned on."""
+    """The condition of a prediction; the names are the reference's (`noise_pred_cond`, `noise_pred_drop_text` …)."""
 
     COND = "text and speech"
     DROP_TEXT = "speech, negative text"
@@ -27,19 +27,22 @@ class Branch(enum.Enum):
 
     @property
     def uses_audio(self) -> bool:
-        """Whether this branch is given the speech."""
+        """Whether this branch is conditioned on the speech."""
         return self in (Branch.COND, Branch.DROP_TEXT)
 
     @property
     def uses_text(self) -> bool:
-        """Whether this branch is given the positive text."""
+        """Whether this branch is conditioned on the positive prompt."""
         return self in (Branch.COND, Branch.DROP_AUDIO)
 
 
 @dataclass(frozen=True)
 class Apg:
-    """Adaptive projected guidance: smoothed by `momentum`, clipped to `norm_threshold`, freed of the part along
-    the conditional prediction. Keeps strong guidance from over-saturating."""
+    """Settings of adaptive projected guidance, which keeps strong guidance from over-saturating.
+
+    Each guidance difference is accumulated over the steps with `momentum`, clipped to the norm `norm_threshold` (0: not
+    clipped), and its component parallel to the conditional prediction is removed.
+    """
 
     momentum: float = -0.75
     norm_threshold: float = 55.0
@@ -47,7 +50,7 @@ class Apg:
 
 @dataclass(frozen=True)
 class Guidance:
-    """How strongly text and speech pull. 1 means no extra pull (and one prediction less a step)."""
+    """Guidance scales of text and audio. A scale of 1 means no guidance, and one prediction less per step."""
 
     text_scale: float = 5.0
     audio_scale: float = 4.0
@@ -60,12 +63,12 @@ class Guidance:
 
     @property
     def text_is_off(self) -> bool:
-        """Whether text guidance is 1, which takes the two-branch rule."""
+        """Whether the text scale is 1, for which the reference uses its two-branch rule."""
         return math.isclose(self.text_scale, 1.0)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        """The branches whose weight is not zero."""
+        """The branches to predict: those whose weight in the combination is not zero."""
         speech_is_on = not math.isclose(self.audio_scale, 1.0)
         if self.text_is_off:
             return (Branch.COND, Branch.DROP_AUDIO) if speech_is_on else (Branch.COND,)
@@ -81,7 +84,7 @@ Combine = Callable[[Mapping[Branch, Tensor]], Tensor]
 
 
 def guided(guidance: Guidance) -> Combine:
-    """The rule that combines the branches. Make a fresh one for each chunk: APG keeps momentum inside."""
+    """Return the function that combines the branches. Create one for each chunk: with APG it holds the momentum."""
     if guidance.apg is not None:
         return _with_apg(guidance, guidance.apg)
     text, audio = guidance.text_scale, guidance.audio_scale
@@ -102,34 +105,35 @@ def guided(guidance: Guidance) -> Combine:
 
 
 def _with_apg(guidance: Guidance, apg: Apg) -> Combine:
-    text_pull, audio_pull = _projected(apg), _projected(apg)
+    """Return the rule of `guided` with adaptive projected guidance; text and audio have a momentum buffer each."""
+    project_text, project_audio = _projected(apg), _projected(apg)
 
     def combine(v: Mapping[Branch, Tensor]) -> Tensor:
         cond = v[Branch.COND]
         out = cond
-        hearing = cond
+        with_audio = cond
         if not guidance.text_is_off:
-            hearing = v[Branch.DROP_TEXT]
-            out = out + (guidance.text_scale - 1) * text_pull(cond - hearing, cond)
-        deaf = v.get(Branch.DROP_AUDIO if guidance.text_is_off else Branch.UNCOND)
-        if deaf is not None:
-            out = out + (guidance.audio_scale - 1) * audio_pull(hearing - deaf, cond)
+            with_audio = v[Branch.DROP_TEXT]
+            out = out + (guidance.text_scale - 1) * project_text(cond - with_audio, cond)
+        no_audio = v.get(Branch.DROP_AUDIO if guidance.text_is_off else Branch.UNCOND)
+        if no_audio is not None:
+            out = out + (guidance.audio_scale - 1) * project_audio(with_audio - no_audio, cond)
         return out
 
     return combine
 
 
 def _projected(apg: Apg) -> Callable[[Tensor, Tensor], Tensor]:
-    """The part of a guidance difference that is kept; the running average lives as long as the closure."""
+    """Return APG's function (difference, cond) → projected difference. The closure holds the momentum buffer."""
     average: Tensor | None = None
 
-    def keep(difference: Tensor, cond: Tensor) -> Tensor:
+    def project(difference: Tensor, cond: Tensor) -> Tensor:
         nonlocal average
         average = difference if average is None else difference + apg.momentum * average
-        kept = average.double()
+        diff = average.double()
         if apg.norm_threshold > 0:
-            kept = kept * min(1.0, apg.norm_threshold / kept.norm().clamp_min(1e-12).item())
-        along = torch.nn.functional.normalize(cond.double().flatten(), dim=0).view_as(kept)
-        return (kept - (kept * along).sum() * along).to(cond.dtype)
+            diff = diff * min(1.0, apg.norm_threshold / diff.norm().clamp_min(1e-12).item())
+        direction = torch.nn.functional.normalize(cond.double().flatten(), dim=0).view_as(diff)
+        return (diff - (diff * direction).sum() * direction).to(cond.dtype)
 
-    return keep
+    return project

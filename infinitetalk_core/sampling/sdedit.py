@@ -1,7 +1,7 @@
-"""SDEdit (arXiv 2108.01073): start from the noised source instead of noise, so that it shows through.
+"""SDEdit (arXiv 2108.01073): start sampling from the noised source video instead of from noise.
 
-The reference names it for keeping the camera; no code anywhere applies it to InfiniteTalk. Here it acts on each chunk
-with the source of that chunk's time, and the context latents stay clean.
+The reference's README names it as a way to keep the source's camera motion, but no code anywhere applies it to
+InfiniteTalk. Here each chunk starts from the source frames of the chunk's time; the context latents stay clean.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from ..errors import InputError
 
 
 def noised(source: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
-    """sigma · noise + (1 − sigma) · source: the flow's point between the video and noise."""
+    """Return sigma · noise + (1 − sigma) · source, all of one shape: the source at noise level sigma."""
     return sigma * noise + (1 - sigma) * source
 
 
 def start_at(sigmas: Tensor, strength: float) -> Tensor:
-    """The schedule `sigmas` (steps + 1,) begun exactly at `strength`, with as many steps below it.
+    """Return the schedule `sigmas` (steps + 1,) restarted exactly at `strength`, with the same number of steps.
 
-    The schedule is read as a curve and the part below `strength` is cut into equal pieces, so its shape (shift) stays.
-    A strength at or above its first level gives `sigmas` itself, to the bit; 0 a schedule without steps.
+    The part of the schedule below `strength`, interpolated linearly between its levels, is resampled at equal
+    distances in step number, so it keeps its shape (shift). For a strength at or above the first level the result is
+    `sigmas` itself, bit for bit; for 0 it has no steps. Raises InputError for a strength outside 0 … 1, and for a
+    schedule that ends above it.
     """
     if not 0 <= strength <= 1:
         raise InputError(f"the SDEdit strength must be between 0 (the source itself) and 1 (off), got {strength}")
@@ -34,17 +36,20 @@ def start_at(sigmas: Tensor, strength: float) -> Tensor:
             f"the schedule ends at {sigmas[-1]:g}, above the SDEdit strength {strength:g}; use one that ends at 0"
         )
     levels, steps = sigmas.double(), len(sigmas) - 1
-    above = min(int((levels > strength).sum()), steps) - 1  # the last level above
-    place = above + float((levels[above] - strength) / (levels[above] - levels[above + 1]))
-    places = torch.linspace(place, steps, steps + 1, dtype=torch.float64)
-    low = places.floor().long().clamp_max(steps - 1)
-    started = torch.lerp(levels[low], levels[low + 1], places - low).to(sigmas)
-    started[0] = strength
-    return started
+    above = min(int((levels > strength).sum()), steps) - 1  # index of the last level above `strength`
+    first = above + float((levels[above] - strength) / (levels[above] - levels[above + 1]))
+    positions = torch.linspace(first, steps, steps + 1, dtype=torch.float64)
+    low = positions.floor().long().clamp_max(steps - 1)
+    restarted = torch.lerp(levels[low], levels[low + 1], positions - low).to(sigmas)
+    restarted[0] = strength
+    return restarted
 
 
 def parse_strengths(text: str) -> tuple[float, ...]:
-    """Strengths as people write them, one for each chunk, between commas, spaces or lines; the last one goes on."""
+    """Parse strengths, one per chunk, separated by commas, spaces or line breaks. The last applies to all later chunks.
+
+    Raises InputError for a word that is no number from 0 to 1.
+    """
     strengths = []
     for word in text.replace(",", " ").split():
         try:

@@ -1,4 +1,4 @@
-"""Steps, guidance and schedule that belong together."""
+"""Sampling settings (steps, guidance scales, shift) and presets that set all of them together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .schedule import shifted_sigmas
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a chunk is denoised."""
+    """The sampling settings of a chunk; the defaults are the reference's at 480p."""
 
     steps: int = 40
     text_scale: float = 5.0
@@ -29,12 +29,12 @@ class SamplingSettings:
 
     @property
     def guidance(self) -> Guidance:
-        """The rule that combines the predictions."""
+        """The guidance scales and APG settings."""
         return Guidance(self.text_scale, self.audio_scale, self.apg)
 
     @property
     def sigmas(self) -> Tensor:
-        """Noise levels (steps + 1,)."""
+        """The noise levels (steps + 1,), see `shifted_sigmas`."""
         return shifted_sigmas(self.steps, self.shift)
 
 
@@ -48,15 +48,15 @@ PRESETS = {
 }
 
 
-# Between the areas of the two classes of buckets, about 640 x 640 and 960 x 960.
+# Pixels; between the areas of the two classes of size buckets, about 640 x 640 and 960 x 960.
 _LARGE_PIXELS = 640 * 960
 
 
 def preset_for(height: int, width: int) -> SamplingSettings:
-    """The preset of full quality for a video of this size: a larger one needs more shift."""
+    """Return the 40-step preset for a video of this size in pixels: a larger video needs a larger shift."""
     return PRESETS["quality 720p (40 steps)" if height * width > _LARGE_PIXELS else "quality 480p (40 steps)"]
 
 
 def customised(settings: SamplingSettings, use_apg: bool, momentum: float, norm_threshold: float) -> SamplingSettings:
-    """`settings` with adaptive projected guidance, if it is wanted."""
+    """Return `settings`, with adaptive projected guidance if `use_apg`."""
     return replace(settings, apg=Apg(momentum, norm_threshold)) if use_apg else settings

@@ -1,11 +1,11 @@
-"""Step caching: where two steps ask nearly the same of the blocks, the earlier one's answer stands in.
+"""Step caching (TeaCache): skip the transformer blocks in steps where their output would change little.
 
-Along the schedule the blocks' input changes by how much their time modulation changes. The relative changes, put
-through a polynomial that was fitted to the model, are added up; while the sum is below a threshold, the blocks are
-left out and what they added to their input the last time is added again. Embeddings and head always run.
-Source of the rule: TeaCache (arXiv 2411.19108) as in wan/modules/multitalk_model.py of the reference. There the memory
-of a branch is found by counting calls, which mixes branches up when two are run a step, and it lives on into the next
-run. Here a cache belongs to one chunk, and each guidance branch has its own place in it.
+The change of the blocks' output from one step to the next is estimated from the relative change of the time
+modulation, by a polynomial fitted to the model. The estimates are added up; while the sum is below a threshold, the
+blocks are skipped and the residual that they last added to their input is added again. Embeddings and head always run.
+Source of the rule: TeaCache (arXiv 2411.19108) as in wan/modules/multitalk_model.py of the reference. There the cache
+slot of a branch is found by counting calls, which mixes up the branches when there are two calls per step, and the
+cache is not reset between runs. Here a cache belongs to one chunk and has one residual per guidance branch.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from torch import Tensor
 
 from ..errors import InputError
 
-# Polynomials, highest power first, from the relative change of the time modulation to that of the blocks' answer;
-# fitted by TeaCache's authors to Wan 2.1 I2V 14B. "none": the relative change itself, for any model.
+# Polynomial coefficients, highest power first, from the relative change of the time modulation to that of the blocks'
+# output; fitted by TeaCache's authors to Wan 2.1 I2V 14B. "none": the relative change itself, for any model.
 CALIBRATIONS: dict[str, tuple[float, ...]] = {
     "wan 2.1 480p": (257151.496, -35422.9917, 1402.86849, -13.5890334, 0.132517977),
     "wan 2.1 720p": (8107.0546, 2133.93892, -372.934672, 16.6203073, -0.0417769401),
     "none": (1.0, 0.0),
 }
 
-MOST_BRANCHES = 3  # guidance by text and by speech
+MOST_BRANCHES = 3  # guidance by text and by audio
 Blocks = Callable[[Tensor], Tensor]  # tokens (B, L, C) → tokens after all blocks
 
 
 @dataclass(frozen=True)
 class StepCaching:
-    """What a user asks for.
+    """The user's settings of the step cache.
 
-    threshold: more is faster and further from the uncached video. first_steps: predictions a chunk that are always
-    made, since the picture is laid out there. on_gpu: where the answers are kept, L x C numbers a branch
-    (335 MB at 480p and 774 MB at 720p in the 14B model); else in RAM.
+    threshold: a larger one is faster and deviates more from the uncached video. calibration: polynomial coefficients,
+    see `CALIBRATIONS`. first_steps: number of steps at the start of a chunk that always run, since they determine the
+    layout of the picture. on_gpu: keep the residuals on the GPU, else in RAM: L x C values per branch (335 MB at 480p
+    and 774 MB at 720p in the 14B model).
     """
 
     threshold: float = 0.2
@@ -54,11 +55,11 @@ class StepCaching:
             raise InputError(f"at least the first step must be made, got first_steps {self.first_steps}")
 
     def gpu_bytes(self, tokens: int, channels: int, dtype_bytes: int) -> int:
-        """What is kept on the GPU: an answer of each branch, and the tokens before the blocks of one."""
+        """Return the GPU memory of the cache in bytes: a residual per branch, and the blocks' input of one branch."""
         return (MOST_BRANCHES + 1) * tokens * channels * dtype_bytes if self.on_gpu else 0
 
     def predicted_change(self, before: Tensor, now: Tensor) -> float:
-        """How much the blocks' answer changes between two time modulations of the same shape."""
+        """Estimate the relative change of the blocks' output from two time modulations of the same shape."""
         change = ((now - before).abs().mean() / before.abs().mean()).item()
         total = 0.0
         for coefficient in self.calibration:
@@ -67,10 +68,10 @@ class StepCaching:
 
 
 class StepCache:
-    """The memory of one chunk: the rule's sum, and what the blocks last added to each branch.
+    """The step cache of one chunk: the accumulated change, and the blocks' last residual of each branch.
 
-    `begin` once a step; then `through` for each prediction of the step. A host that does not hand over its blocks as
-    one function does the same with `skipping`, `keeping` and `added`: what the blocks last added (L, C), by branch.
+    Call `begin` once per step, then `through` for each prediction of the step. A host that does not expose its blocks
+    as one function uses `skipping`, `keeping` and `added` instead: the residuals (L, C) by branch.
     """
 
     def __init__(self, caching: StepCaching):
@@ -85,25 +86,25 @@ class StepCache:
 
     @property
     def drift(self) -> float:
-        """The sum of predicted changes since the blocks last ran; 0 if they ran in this step."""
+        """The sum of the estimated changes since the blocks last ran; 0 if they ran in this step."""
         return self._drift
 
     @property
     def size_bytes(self) -> int:
-        """Memory that the kept answers take."""
+        """Memory of the cached residuals, in bytes."""
         return sum(t.nbytes for t in self.added.values())
 
     @torch.no_grad()
     def begin(self, modulation: Tensor, around: Hashable = None) -> bool:
-        """Decide whether the blocks are left out in the step that begins.
+        """Start a step: decide whether the blocks are skipped in it, and return that.
 
-        modulation: what the time projection gives for it, any shape. around: whatever else changes the blocks' work
-        from step to step (a ControlNet that ends); where it changes, they run.
+        modulation: the time projection's output for this step, of any shape. around: anything else that changes what
+        the blocks compute from step to step (a ControlNet that ends); in a step where it differs, the blocks run.
         """
         now = modulation.detach().float()
         drift = self._drift if self._before is None else self._drift + self.caching.predicted_change(self._before, now)
-        free = self.steps >= self.caching.first_steps and around == self._around and bool(self.added)
-        self.skipping = free and drift < self.caching.threshold
+        allowed = self.steps >= self.caching.first_steps and around == self._around and bool(self.added)
+        self.skipping = allowed and drift < self.caching.threshold
         self._drift = drift if self.skipping else 0.0
         if not self.skipping:
             self.added.clear()
@@ -114,17 +115,17 @@ class StepCache:
 
     @property
     def keeping(self) -> bool:
-        """Whether an answer of this step may be asked for again: not before the last of the first steps."""
+        """Whether the residuals of this step are stored: the blocks run, and it is not before the last first step."""
         return not self.skipping and self.steps >= self.caching.first_steps
 
     def stand_in(self, branches: Sequence[int]) -> tuple[Tensor, ...] | None:
-        """What stands in for the blocks for these branches, each (L, C); None: run them."""
+        """Return the cached residuals (L, C) of these branches, or None if the blocks must run."""
         if not self.skipping or any(branch not in self.added for branch in branches):
             return None
         return tuple(self.added[branch] for branch in branches)
 
     def through(self, branches: Sequence[int], x: Tensor, blocks: Blocks) -> Tensor:
-        """blocks(x), or what stands in for it. x (B, L, C): one item for each of the branches."""
+        """Return blocks(x), or x plus the cached residuals. x (B, L, C): one item for each of the branches."""
         added = self.stand_in(branches)
         if added is not None:
             return add(x, added)
@@ -137,8 +138,10 @@ class StepCache:
     def around_blocks(
         self, branches: Sequence[int], around: Hashable = None
     ) -> Callable[[Tensor, Tensor, Blocks], Tensor]:
-        """For a backbone that predicts all branches of a step in one call: (modulation (B, 6, C), x (B, L, C), blocks)
-        → what `blocks(x)` is."""
+        """Return a function (modulation (B, 6, C), x (B, L, C), blocks) → blocks(x), computed or from the cache.
+
+        For a backbone that predicts all branches of a step in one call.
+        """
 
         def run(modulation: Tensor, x: Tensor, blocks: Blocks) -> Tensor:
             self.begin(modulation[:1], around)
@@ -147,20 +150,20 @@ class StepCache:
         return run
 
     def place(self, x: Tensor) -> Tensor:
-        """x where the answers are kept."""
+        """Return x on the device where residuals are stored."""
         return x if self.caching.on_gpu else x.cpu()
 
     def clear(self) -> None:
-        """Give the memory back."""
+        """Free the stored residuals."""
         self.added.clear()
         self._before = None
 
     def summary(self) -> str:
-        """For the log."""
+        """Return a sentence for the log: how many steps were skipped."""
         share = self.skipped / max(self.steps, 1)
         return f"step cache left out the blocks in {self.skipped} of {self.steps} steps ({share:.0%})"
 
 
 def add(x: Tensor, added: Sequence[Tensor]) -> Tensor:
-    """x (B, L, C) with what the blocks would add to each item (L, C)."""
+    """Add a residual (L, C) to each item of x (B, L, C)."""
     return torch.stack([item + more.to(item) for item, more in zip(x, added, strict=True)])

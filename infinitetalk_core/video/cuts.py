@@ -1,4 +1,4 @@
-"""Where one shot of a video ends and another begins."""
+"""Detection of cuts between the shots of a video."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 from .source import FrameSource
 
 THUMBNAIL = (36, 64)
-WINDOW = 12  # frames before and after which a change is measured against
-# A cut changes the picture this much (mean absolute difference of 0 … 1) …
+WINDOW = 12  # frames before and after that a change is compared with
+# A cut changes the picture at least this much (mean absolute difference, 0 … 1) …
 LEAST_CHANGE = 0.06
-# … and this many times as much as the frames around it change: fast motion and shaking change all of them.
+# … and at least this many times as much as the frames around it change. Fast motion and shaking change all of them.
 RATIO = 4.0
 
 
 def thumbnail(frame: Tensor) -> Tensor:
-    """(H, W, 3) → (3, 36, 64): small enough that noise and little movements vanish."""
+    """Downscale (H, W, 3) to (3, 36, 64), so small that noise and small movements have no effect."""
     return F.interpolate(frame.permute(2, 0, 1)[None], THUMBNAIL, mode="area")[0]
 
 
 def changes(frames: Iterable[Tensor]) -> list[float]:
-    """How much each frame (H, W, 3) differs from the one before; the first is 0."""
+    """Return the mean absolute difference of each frame (H, W, 3) from the previous one; 0 for the first."""
     found: list[float] = []
     before = None
     for frame in frames:
@@ -34,11 +34,11 @@ def changes(frames: Iterable[Tensor]) -> list[float]:
 
 
 def cuts_of(change: list[float]) -> list[int]:
-    """Frames at which a new shot begins, from `changes`: a jump that stands out from its surroundings."""
+    """Return the frames at which a new shot begins: their change (from `changes`) stands out from its neighbours."""
     cuts = []
     for i, jump in enumerate(change):
         around = sorted(change[max(i - WINDOW, 1) : i] + change[i + 1 : i + 1 + WINDOW])
-        # Ignore the highest neighbour: two cuts can be close to each other.
+        # Ignore the largest neighbour, because two cuts can be close to each other.
         usual = sum(around[:-1]) / len(around[:-1]) if len(around) > 1 else 0.0
         if jump >= LEAST_CHANGE and jump >= RATIO * usual:
             cuts.append(i)
@@ -46,9 +46,9 @@ def cuts_of(change: list[float]) -> list[int]:
 
 
 def find_cuts(source: FrameSource, frames: int, report: Callable[[float], None] = lambda done: None) -> list[int]:
-    """Frames (at 25 fps, rising) of the first `frames` of `source` at which a new shot begins.
+    """Return the frames (at 25 fps, increasing) among the first `frames` of `source` at which a new shot begins.
 
-    Reads each frame once, in order. `report` gets the fraction done and may raise to stop.
+    Reads each frame once, in order. report: called with the fraction done; may raise to stop.
     """
     count = min(frames, source.length)
 

@@ -1,4 +1,4 @@
-"""One video stream, decoded forward from any keyframe: the corners of containers in one place."""
+"""Decoding of one video stream forward from any keyframe. Handles all irregularities of containers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}  # by AVColorTransferCharacteristic
 
 
 class Decoder:
-    """Frames of an open file's first video stream in display order, at times counted in units of `time_base` seconds.
+    """Decodes the first video stream of an open file in display order. Times are in units of `time_base` seconds.
 
-    first_time: when the first frame is shown; end_time: when the last one ends; pose: how frames are shown.
-    Raises InputError, in one sentence, when the file cannot be opened or nothing in it can be decoded.
+    first_time: start of the first frame; end_time: end of the last one; pose: orientation and size of the shown frames.
+    Raises InputError, in one sentence, if the file cannot be opened or nothing in it can be decoded.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
@@ -38,7 +38,7 @@ class Decoder:
             self.first_time, frame = first
             self._has_times = frame.pts is not None or frame.dts is not None
             self.pose: Pose = pose_of(frame, self._stream.sample_aspect_ratio)
-            self._say_what_is_not_converted()
+            self._warn_if_hdr()
             self.end_time = max(self._find_end(), self.first_time + 1)
             self.rewind()
         except BaseException:
@@ -73,9 +73,9 @@ class Decoder:
         self._stream.thread_type = "AUTO"
         self.time_base = Fraction(self._stream.time_base or Fraction(1, 25))
         rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
-        self._step = max(round(1 / (rate * self.time_base)), 1)
+        self._frame_ticks = max(round(1 / (rate * self.time_base)), 1)
 
-    def _say_what_is_not_converted(self) -> None:
+    def _warn_if_hdr(self) -> None:
         curve = _HIGH_DYNAMIC_RANGE.get(int(self._stream.codec_context.color_trc or 0))
         if curve is not None:
             log.warning(
@@ -89,12 +89,12 @@ class Decoder:
         self._container.close()
 
     def rewind(self) -> None:
-        """Back to the very first frame. The file is opened anew: that also works where seeking does not."""
+        """Go back to the first frame. Reopens the file, which also works if it cannot seek."""
         self._container.close()
         self._open()
 
     def seek(self, time: int) -> bool:
-        """Go to a keyframe that should lie at or before `time`; False where this file cannot seek."""
+        """Seek to a keyframe that should lie at or before `time`. Returns False if this file cannot seek."""
         if not self._has_times:
             return False
         try:
@@ -104,12 +104,12 @@ class Decoder:
         return True
 
     def frames(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(time, frame) from here to the end, times rising. What is damaged is left out, with a warning."""
+        """Yield (time, frame) from here to the end, times increasing. Skips damaged parts with a warning."""
         last: int | None = None
         for frame in self._decoded():
             time = frame.pts if frame.pts is not None else frame.dts
             if time is None or (last is not None and time <= last):
-                time = 0 if last is None else last + self._step  # raw streams carry no times
+                time = 0 if last is None else last + self._frame_ticks  # raw streams carry no times
             last = time
             yield time, frame
 
@@ -126,7 +126,7 @@ class Decoder:
                 warned = True
 
     def _packets(self) -> Iterator[av.Packet]:
-        """Packets from here to the end of what can be read, and the empty one that drains the decoder."""
+        """Yield packets up to the end of what can be read, then the empty one that flushes the decoder."""
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -142,13 +142,13 @@ class Decoder:
             yield packet
 
     def _find_end(self) -> int:
-        """When the last frame ends, from the packets themselves: what a container declares is often wrong."""
+        """Return the end time of the last frame, from its packets, because declared durations are often wrong."""
         declared = self._declared_end()
         if declared is not None and self.seek(declared):
             end = self._last_packet_end()
             if end is not None:
                 return end
-        # Nothing declared, no seeking, or a file that stops before its declared end: read through it all once.
+        # No declared end, no seeking, or a file that stops before its declared end: read all packets once.
         self.rewind()
         end = self._last_packet_end()
         return self.first_time if end is None else end
@@ -162,7 +162,7 @@ class Decoder:
         return None
 
     def _last_packet_end(self) -> int | None:
-        """The end of the latest packet from here on; None when there is none."""
+        """Return the latest end time of the packets from here on; None if there are none."""
         end: int | None = None
         count = 0
         for packet in self._packets():
@@ -171,9 +171,9 @@ class Decoder:
             count += 1
             time = packet.pts if packet.pts is not None else packet.dts
             if time is not None:
-                # Some writers leave the last duration out or write one tick.
+                # Some muxers omit the last duration or write one tick.
                 lasts = packet.duration or 0
-                end = max(end or time, time + (lasts if 2 * lasts >= self._step else self._step))
+                end = max(end or time, time + (lasts if 2 * lasts >= self._frame_ticks else self._frame_ticks))
         if end is None and count:
-            end = self.first_time + count * self._step
+            end = self.first_time + count * self._frame_ticks
         return end

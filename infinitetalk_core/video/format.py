@@ -1,7 +1,7 @@
-"""How a video is encoded: one table, from what an artist chooses to what the encoders are told.
+"""Video formats: one table from the user's choice to the options of FFmpeg's encoders.
 
-Every encoder here gives the same bytes for the same pictures, in any process, on any number of cores (measured: x264,
-x265 and SVT-AV1 as in PyAV 18.1). So nothing is left to them that they would choose by the machine.
+Every encoder here produces the same bytes for the same frames, in any process, on any number of cores (measured: x264,
+x265 and SVT-AV1 as in PyAV 18.1). For this, all options that an encoder would choose by the machine are set.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import av
 
 from ..errors import InputError
 
-# Key frames every second for seeking.
+# One key frame per second, for seeking.
 _KEY = "25"
-# The number of threads changes what x264 gives, so it is the same everywhere.
-# Without mbtree: with it x264's vector code reads memory that nobody wrote, and the same pictures give other bytes
-# now and then (the x264 in PyAV 18.1; MALLOC_PERTURB_ shows it).
+# The number of threads changes the output of x264, so it is fixed.
+# mbtree is off: with it, x264's vector code reads uninitialized memory, and the same frames sometimes give other bytes
+# (the x264 in PyAV 18.1; reproducible with MALLOC_PERTURB_).
 _X264 = {
     "preset": "medium",
     "g": _KEY,
@@ -31,7 +31,7 @@ _X265 = "log-level=error:keyint=25:min-keyint=1:bframes=2:open-gop=0:frame-threa
 
 
 class Codec(enum.Enum):
-    """What an artist can choose."""
+    """Codecs offered to the user."""
 
     H264 = "H.264"
     HEVC = "HEVC"
@@ -41,11 +41,11 @@ class Codec(enum.Enum):
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder of FFmpeg and what it is told.
+    """An FFmpeg encoder and its options.
 
-    kind: FFmpeg's name of what it writes; pixels: its formats with 8 and with 10 bits; worst: the highest crf;
-    reordered: frames by which decoding runs ahead of showing, at most; tag: the name in MP4 that players want, None for
-    FFmpeg's own choice; smallest: pixels either way.
+    kind: FFmpeg's name of the codec; library: of the encoder; pixels: its pixel formats with 8 and with 10 bits; worst:
+    the highest crf; reordered: maximum number of frames by which decoding precedes display; tag: the codec tag in MP4
+    that players expect, None for FFmpeg's default; smallest: minimum height and width in pixels.
     """
 
     kind: str
@@ -60,7 +60,7 @@ class Encoder:
 
 ENCODERS = {
     Codec.H264: Encoder("h264", "libx264", ("yuv420p", "yuv420p10le"), _X264),
-    # Apple plays hvc1 only. The x265 in PyAV 18.1 writes beyond its memory in pictures narrower than 64.
+    # Apple players accept hvc1 only. The x265 in PyAV 18.1 writes out of bounds in pictures narrower than 64.
     Codec.HEVC: Encoder(
         "hevc",
         "libx265",
@@ -78,15 +78,15 @@ ENCODERS = {
         reordered=0,
         smallest=64,
     ),
-    # H.264 too, since it plays in browsers and stays in MP4 when ComfyUI saves it anew, which FFV1 does not. In 10 bits
-    # without shared colors, from which every 8-bit picture comes back exactly; 8 bits would lose some.
+    # Also H.264: unlike FFV1 it plays in browsers and stays in MP4 when ComfyUI saves it again. 10 bits without chroma
+    # subsampling (4:4:4) restore every 8-bit picture exactly; 8 bits would not.
     Codec.LOSSLESS: Encoder("h264", "libx264", ("yuv444p10le", "yuv444p10le"), {**_X264, "qp": "0"}),
 }
 
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """codec; bits a color, 8 or 10; crf: quality, 0 the best (without effect where nothing is lost)."""
+    """Format of a video. bits: per color, 8 or 10; crf: quality, 0 is best (ignored by the lossless codec)."""
 
     codec: Codec = Codec.H264
     bits: int = 8
@@ -94,24 +94,24 @@ class VideoFormat:
 
     @property
     def encoder(self) -> Encoder:
-        """What it is encoded with."""
+        """The encoder of the codec."""
         return ENCODERS[self.codec]
 
     @property
     def pixels(self) -> str:
-        """FFmpeg's name of the pixel format."""
+        """FFmpeg's name of the pixel format for `bits`."""
         return self.encoder.pixels[self.bits == 10]
 
     @property
     def options(self) -> dict[str, str]:
-        """What the encoder is told."""
+        """The encoder's options, with crf unless lossless."""
         options = dict(self.encoder.options)
         if self.codec is not Codec.LOSSLESS:
             options["crf"] = str(self.crf)
         return options
 
     def check(self, height: int | None = None, width: int | None = None) -> VideoFormat:
-        """This format if it can be written, in this size, by this FFmpeg; else InputError."""
+        """Return this format if the installed FFmpeg can write it in this size, else raise InputError."""
         encoder = self.encoder
         if self.bits not in (8, 10):
             raise InputError(f"a video has 8 or 10 bits a color, got {self.bits}")
@@ -133,11 +133,11 @@ class VideoFormat:
         return self
 
     def fingerprint(self) -> list[str | int]:
-        """Equal for formats that give the same file."""
+        """Return JSON that is equal for formats that give the same file."""
         return self.to_json()
 
     def to_json(self) -> list[str | int]:
-        """For reading: the codec, and of those with losses bits a color and crf."""
+        """Return the codec name, followed by bits and crf unless lossless."""
         if self.codec is Codec.LOSSLESS:
             return [self.codec.value]
         return [self.codec.value, self.bits, self.crf]

@@ -1,4 +1,4 @@
-"""A part of a video as one batch of pictures, for those who ask for it: the one thing here that grows with length."""
+"""Reading of a video part as one batch of pictures. Only here does memory grow with the length."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ GIGABYTE = 1e9
 
 
 def batch_bytes(source: FrameSource) -> int:
-    """Memory that all pictures of `source` take as one batch."""
+    """Return the bytes that all pictures of `source` take as one float32 batch."""
     return source.length * source.height * source.width * BYTES_A_PIXEL
 
 
 def say_memory(source: FrameSource) -> str:
-    """That, in words."""
+    """Describe the memory of that batch as text."""
     size = f"{source.width} x {source.height}"
     pictures = "1 picture" if source.length == 1 else f"{source.length} pictures"
     return f"{batch_bytes(source) / GIGABYTE:.1f} GB of memory for {pictures} of {size}"
 
 
 def read_batch(source: FrameSource, free_bytes: int, between: Callable[[int], None] = lambda done: None) -> Tensor:
-    """All pictures of `source` as (length, H, W, 3), read one by one into their places.
+    """Read all pictures of `source` into one tensor (length, H, W, 3).
 
-    between: called with the number of pictures that are there; what it raises ends the reading.
-    Raises InputError, before anything is read, where there is less memory than that.
+    free_bytes: available memory; between: called with the number of pictures read so far; an exception from it stops
+    the reading. Raises InputError, before anything is read, if the batch needs more than `free_bytes`.
     """
     if batch_bytes(source) > free_bytes:
         raise InputError(

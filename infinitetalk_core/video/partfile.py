@@ -1,4 +1,4 @@
-"""The file under a growing video: it stays playable when the disk fails."""
+"""The file of a growing video, which stays playable when the disk fails."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..errors import disk_error
 
 
 class PartFile:
-    """A binary file for PyAV to write to, which after a first failure is never touched again.
+    """A binary output file for PyAV that writes nothing more after the first failure.
 
-    FFmpeg goes on after a failed write, up to replacing the head of the file: that would lose what was good.
-    An OSError names the path and says what to do.
+    FFmpeg continues after a failed write and may even replace the head of the file, which would destroy the part
+    written before. An OSError names the path and says what to do.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,11 +24,11 @@ class PartFile:
             raise disk_error(self.path, error) from error
 
     def write(self, data: bytes) -> int:
-        """All of `data`; pretends to, once a write has failed."""
+        """Write all of `data` and return its length; after a failed write, do nothing and return the same."""
         view = memoryview(data)
         while view and not self.failed:
             try:
-                view = view[self.raw.write(view) :]  # a nearly full disk takes a part of it
+                view = view[self.raw.write(view) :]  # on a nearly full disk, write may take a part only
             except OSError as error:
                 self.failed = True
                 raise disk_error(self.path, error) from error
@@ -38,15 +38,15 @@ class PartFile:
         return len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """As a file's."""
+        """Move the file position, as `io.RawIOBase.seek`."""
         return self.raw.seek(offset, whence)
 
     def tell(self) -> int:
-        """As a file's."""
+        """Return the file position."""
         return self.raw.tell()
 
     def close(self) -> None:
-        """As a file's. What was written is on the disk then, so that what it was made from may go."""
+        """Close the file after fsync, so that the data it was made from may be deleted."""
         try:
             if not self.raw.closed and not self.failed:
                 os.fsync(self.raw.fileno())
@@ -54,13 +54,13 @@ class PartFile:
             self.raw.close()
 
     def cut_to_whole_fragments(self) -> None:
-        """Cut away, after a failure, what was written of a fragment that did not get finished."""
+        """Truncate the file to its last complete fragment after a failure."""
         with open(self.path, "r+b") as file:
             file.truncate(whole_fragments_end(self.path))
 
 
 def whole_fragments_end(path: Path) -> int:
-    """Where the last complete fragment of an MP4 file ends: moof and mdat, both whole. 0 if there is none."""
+    """Return the byte offset at which the last complete MP4 fragment (moof and mdat) ends; 0 if there is none."""
     size = path.stat().st_size
     end = start = 0
     in_fragment = False

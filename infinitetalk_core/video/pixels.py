@@ -1,4 +1,4 @@
-"""A decoded frame as a player would show it: right way up, square pixels, RGB."""
+"""Conversion of decoded frames to RGB as a player shows them: rotated, mirrored, with square pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
 _TO_RGB = _BILINEAR | _FULL_CHROMA | _ACCURATE_ROUNDING
 _BT2020 = 9  # swscale's number; PyAV 14 has no name for it
 _BT601, _BT709 = int(Colorspace.ITU601), int(Colorspace.ITU709)
-# RGB has no matrix, but PyAV before 17 passes the source's on only if the target's is another one.
+# RGB has no matrix, but PyAV before 17 passes on the source's matrix only if the target's is another one.
 _OTHER = (_BT601, _BT709)
 _COEFFICIENTS = {  # by AVColorSpace
     1: _BT709,
@@ -28,12 +28,12 @@ _COEFFICIENTS = {  # by AVColorSpace
     10: _BT2020,
 }
 _LIMITED, _FULL = int(ColorRange.MPEG), int(ColorRange.JPEG)
-_SQUARE_ENOUGH = Fraction(1, 100)  # encoders round pixel shapes; a difference below this nobody sees
+_SQUARE_ENOUGH = Fraction(1, 100)  # encoders round pixel aspect ratios; a smaller difference is invisible
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How stored frames become the picture on the screen: first scaled to height x width, then turned."""
+    """Transformation of stored frames to the shown picture: first scaled to height x width, then turned."""
 
     height: int
     width: int
@@ -43,12 +43,12 @@ class Pose:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """(height, width) on the screen."""
+        """(height, width) of the shown picture."""
         return (self.width, self.height) if self.transpose else (self.height, self.width)
 
 
 def pose_of(frame: av.VideoFrame, pixel_shape: Fraction | None) -> Pose:
-    """The pose that a frame's display matrix (phone videos) and the shape of its pixels ask for.
+    """Return the pose from a frame's display matrix (phone videos) and the aspect ratio of its pixels.
 
     pixel_shape: width / height of one pixel, None or 0 where unknown.
     """
@@ -66,10 +66,11 @@ def pose_of(frame: av.VideoFrame, pixel_shape: Fraction | None) -> Pose:
 
 
 def to_rgb(frame: av.VideoFrame, pose: Pose, reformatter: VideoReformatter) -> np.ndarray:
-    """(H, W, 3) uint8 full-range RGB as shown. Alpha is dropped; 10 and 12 bits become 8; HDR is not tone mapped.
+    """Convert a frame to (H, W, 3) uint8 full-range RGB as shown.
 
-    A frame that does not say its matrix is BT.709 when it is larger than standard definition, else BT.601, and
-    its range is limited, as players take it. `reformatter`: one for a video; making one costs more than using it.
+    Drops alpha, reduces 10 and 12 bits to 8, does not tone map HDR. A frame without a declared matrix counts as BT.709
+    if it is larger than standard definition, else as BT.601, and its range as limited, as in players. reformatter:
+    reuse one per video, because creating one costs more than using it.
     """
     large = frame.width >= 1280 or frame.height > 576
     coefficients = _COEFFICIENTS.get(int(frame.colorspace), _BT709 if large else _BT601)

@@ -1,7 +1,7 @@
-"""The pictures of one chunk as a small film of its own, which can be joined to others without encoding them again.
+"""Segments: the frames of one chunk encoded as an MP4 of its own, which can be joined without encoding again.
 
-An encoder cannot be stopped and taken up again to the bit. So every chunk gets a fresh one: it starts with a key frame
-and refers to nothing outside. A video that was made in one go and one that was resumed are joined from the same bytes.
+An encoder cannot be resumed bit-exactly. So every chunk gets a new one: it starts with a key frame and refers to no
+other chunk. A resumed video is joined from the same bytes as one made without interruption.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..rate import FRAMES_PER_SECOND
 from .format import ENCODERS, Encoder, VideoFormat
 
 _BT709, _LIMITED = 1, 1  # AVCOL_{PRI,TRC,SPC}_BT709 and AVCOL_RANGE_MPEG
-# White in 16 bits, as swscale takes it: 8 bits moved up. Then a 10-bit picture gives back the 8-bit one exactly.
+# White in 16 bits as in swscale: 8 bits shifted left. With it, a 10-bit picture restores the 8-bit one exactly.
 _WHITE = 255 << 8
 
 
 def encode_segment(frames: Tensor, form: VideoFormat) -> bytes:
-    """Frames (F, height, width, 3) in [0, 1], any device → a film in `form` (BT.709, limited range, 25 fps) in MP4.
+    """Encode frames (F, height, width, 3) in [0, 1], any device, as MP4 (BT.709, limited range, 25 fps).
 
     The same frames give the same bytes. height and width must be even, F at least 1.
     """
@@ -43,40 +43,40 @@ def encode_segment(frames: Tensor, form: VideoFormat) -> bytes:
         pictures = (_encodable(frame, number, form.pixels, reformatter) for number, frame in enumerate(frames))
         packets = (packet for picture in chain(pictures, [None]) for packet in stream.encode(picture))
         for number, packet in enumerate(packets):
-            packet.dts = number - form.encoder.reordered  # of one or two frames, x265 gives a time of chance
+            packet.dts = number - form.encoder.reordered  # x265 returns an arbitrary dts for one or two frames
             container.mux(packet)
     return file.getvalue()
 
 
 def _encodable(frame: Tensor, number: int, pixels: str, reformatter: VideoReformatter) -> av.VideoFrame:
-    """(height, width, 3) in [0, 1] → a frame of the encoder's format, at its time."""
+    """Convert (height, width, 3) in [0, 1] to a frame in pixel format `pixels` with pts `number`."""
     picture = reformatter.reformat(
-        _deep(frame) if pixels.endswith("10le") else _shallow(frame),
+        _to_rgb48(frame) if pixels.endswith("10le") else _to_rgb24(frame),
         format=pixels,
         src_color_range=ColorRange.JPEG,
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,
-        interpolation=Interpolation.AREA,  # exact means of 2 x 2 pixels; the default aliases color
+        interpolation=Interpolation.AREA,  # exact means of 2 x 2 pixels; the default filter aliases color
     )
     picture.pts = number
     picture.time_base = Fraction(1, FRAMES_PER_SECOND)
     return picture
 
 
-def _shallow(frame: Tensor) -> av.VideoFrame:
-    """In 8 bits a color."""
+def _to_rgb24(frame: Tensor) -> av.VideoFrame:
+    """Convert (height, width, 3) in [0, 1] to RGB with 8 bits per color."""
     pixels = (frame.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     return av.VideoFrame.from_ndarray(pixels, format="rgb24")
 
 
-def _deep(frame: Tensor) -> av.VideoFrame:
-    """In 16 bits a color."""
+def _to_rgb48(frame: Tensor) -> av.VideoFrame:
+    """Convert (height, width, 3) in [0, 1] to RGB with 16 bits per color."""
     pixels = (frame.detach().float() * _WHITE).round().clamp(0, _WHITE).to(torch.int32).cpu().numpy()
     return av.VideoFrame.from_ndarray(pixels.astype(np.uint16), format="rgb48le")
 
 
 class Segment:
-    """A segment to be joined: its stream and its packets. A context manager."""
+    """Context manager that reads an encoded segment: its stream and its packets."""
 
     def __init__(self, data: bytes) -> None:
         self._container = av.open(io.BytesIO(data), "r")
@@ -90,7 +90,7 @@ class Segment:
 
     @property
     def encoder(self) -> Encoder:
-        """What it was made with, as far as joining is concerned."""
+        """The first encoder in the table that writes this codec."""
         kind = self.stream.codec_context.codec.canonical_name
         return next(encoder for encoder in ENCODERS.values() if encoder.kind == kind)
 
@@ -100,9 +100,9 @@ class Segment:
         return self.stream.height, self.stream.width
 
     def packets(self, first: int) -> Iterator[av.Packet]:
-        """The packets with times as if `first` frames had come before, in units of a frame.
+        """Yield the packets with times shifted by `first` frames, in units of a frame.
 
-        Times of decoding are counted anew: an encoder that sees one or two frames only does not delay them.
+        Decoding times are recomputed: with one or two frames only, an encoder does not delay them.
         """
         unit = Fraction(1, FRAMES_PER_SECOND)
         ahead = self.encoder.reordered

@@ -1,4 +1,4 @@
-"""The sound of a video file: encoded once, then put beside the pictures piece by piece."""
+"""The sound of a video file: encoded once, then muxed piece by piece beside the frames."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch import Tensor
 
 from ..audio.sound import Sound
 
-AAC_RATES_HZ = (16000, 22050, 24000, 32000, 44100, 48000)  # what every player takes; others become 48 kHz
+AAC_RATES_HZ = (16000, 22050, 24000, 32000, 44100, 48000)  # supported by every player; other rates become 48 kHz
 BIT_RATE = 192_000
 _BLOCK_SAMPLES = 1 << 16
 _MINUS_3_DB = 0.5**0.5
 
 
 def to_mono_or_stereo(waveform: Tensor) -> Tensor:
-    """(channels, samples) → 1 or 2 channels. 5.1 and 7.1 fold down as players do; other counts become mono.
+    """Downmix (channels, samples) to 1 or 2 channels: 5.1 and 7.1 to stereo as in players, other counts to mono.
 
-    The fold keeps centre and surround 3 dB down, leaves the bass channel out (ITU-R BS.775) and cannot clip.
+    The stereo downmix attenuates centre and surround by 3 dB, drops the LFE channel (ITU-R BS.775) and cannot clip.
     """
     channels = waveform.shape[0]
     if channels <= 2:
@@ -38,9 +38,9 @@ def to_mono_or_stereo(waveform: Tensor) -> Tensor:
 
 
 def encode_sound(sound: Sound, between: Callable[[], None] = lambda: None) -> bytes:
-    """`sound` as AAC in MP4. `between` is called about once a second of work; what it raises ends the encoding.
+    """Encode `sound` as AAC in MP4, once and completely: an AAC encoder cannot be resumed bit-exactly.
 
-    Once and as a whole: like a picture encoder, AAC's cannot be taken up again in the middle to the bit.
+    between: called about once per second of sound; an exception from it stops the encoding.
     """
     file = io.BytesIO()
     rate = sound.sample_rate_hz if sound.sample_rate_hz in AAC_RATES_HZ else 48000
@@ -61,7 +61,7 @@ def encode_sound(sound: Sound, between: Callable[[], None] = lambda: None) -> by
 
 
 def _blocks(sound: Sound, layout: str) -> Iterator[av.AudioFrame]:
-    """The sound in frames of a second or so."""
+    """Yield the sound as audio frames of 65,536 samples, about a second each."""
     for start in range(0, sound.waveform.shape[1], _BLOCK_SAMPLES):
         block = sound.waveform[:, start : start + _BLOCK_SAMPLES]
         planes = to_mono_or_stereo(block).float().contiguous().numpy()
@@ -73,7 +73,7 @@ def _blocks(sound: Sound, layout: str) -> Iterator[av.AudioFrame]:
 
 
 class Soundtrack:
-    """The sound of `encoded` (what `encode_sound` gave, or a file of it) as one stream of `container`."""
+    """Muxes `encoded` (from `encode_sound`, or a file of it) as a stream of `container`."""
 
     def __init__(self, container: av.container.OutputContainer, encoded: bytes | Path) -> None:
         self._container = container
@@ -86,7 +86,7 @@ class Soundtrack:
         self._next: av.Packet | None = next(self._packets, None)
 
     def write_until(self, seconds: Fraction | None) -> None:
-        """Put in the sound up to this time, or to its end if that comes first; None: to its end."""
+        """Mux the sound up to this time or to its end, whichever comes first; None: to its end."""
         while (packet := self._next) is not None:
             if seconds is not None and (packet.pts or 0) * self._seconds_a_tick >= seconds:
                 break
@@ -95,6 +95,6 @@ class Soundtrack:
             self._next = next(self._packets, None)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Drop the remaining packets, so that the file is released."""
         self._next = None
         self._file.close()

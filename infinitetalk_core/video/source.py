@@ -1,4 +1,4 @@
-"""Pictures by time: whatever the rate of the source, frame i is what is on the screen at i / 25 seconds."""
+"""Frame sources at 25 fps: for any frame rate of the source, frame i is the picture shown at i / 25 seconds."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ..rate import FRAMES_PER_SECOND
 from .decoder import Decoder
 from .pixels import to_rgb
 
-KEPT_FRAMES = 10  # 8-bit pictures: enough to read a chunk's nine context frames again without seeking
-READ_ON_SECONDS = 3  # a gap that is decoded through instead of sought
-_LENGTH_SLACK = Fraction(1, 20)  # of a frame; containers that count milliseconds round the end down
+KEPT_FRAMES = 10  # cached 8-bit pictures: enough to read a chunk's nine context frames again without seeking
+READ_ON_SECONDS = 3  # a forward gap up to this is decoded instead of skipped by seeking
+_LENGTH_SLACK = Fraction(1, 20)  # in frames; containers with times in milliseconds round the end down
 
 
 class FrameSource(Protocol):
@@ -40,19 +40,19 @@ class FrameSource(Protocol):
     def length(self) -> int: ...
 
     def frame(self, index: int) -> Tensor:
-        """(H, W, 3) float32 in [0, 1]: the picture shown at index / 25 seconds, 0 <= index < length."""
+        """Return the picture shown at index / 25 seconds, (H, W, 3) float32 in [0, 1]; 0 <= index < length."""
         ...
 
     def fingerprint(self) -> str:
-        """Equal exactly for sources of the same content."""
+        """Return a string that is equal exactly for sources of the same content."""
         ...
 
     def changed(self) -> bool:
-        """Whether the file was written to since it was opened, so that frames read from now on may be others."""
+        """Return whether the file was written to since it was opened, so that its frames may have changed."""
         ...
 
     def close(self) -> None:
-        """Let go of the file. The source cannot be read afterwards."""
+        """Release the file. The source cannot be read afterwards."""
         ...
 
 
@@ -66,7 +66,7 @@ def _check_index(index: int, length: int) -> None:
 
 
 def _stamp(file: BinaryIO) -> FileStamp | None:
-    """What changes when an open file is written to; None for a stream in memory."""
+    """Return the stamp of an open file, which changes when it is written to; None for a stream in memory."""
     try:
         return FileStamp.of_open(file)
     except (OSError, ValueError, AttributeError):
@@ -83,9 +83,9 @@ def _open(path: Path) -> BinaryIO:
 
 
 class PictureBatch:
-    """A FrameSource from pictures in memory: images (N, H, W, 3) in [0, 1], `fps` of them a second.
+    """A FrameSource from pictures in memory: images (N, H, W, 3) in [0, 1] at `fps` frames per second.
 
-    One picture is a still of length 1. Raises InputError for a wrong shape or rate.
+    A single picture is a still of length 1. Raises InputError for a wrong shape or rate.
     """
 
     def __init__(self, images: Tensor, fps: float | Fraction = FRAMES_PER_SECOND) -> None:
@@ -101,40 +101,40 @@ class PictureBatch:
         self.length = 1 if count == 1 else _frames_in(count / self._fps)
 
     def frame(self, index: int) -> Tensor:
-        """(H, W, 3) float32: the picture shown at index / 25 seconds."""
+        """Return the picture shown at index / 25 seconds, (H, W, 3) float32."""
         _check_index(index, self.length)
         shown = math.floor(index * self._fps / FRAMES_PER_SECOND)
         return self._images[min(shown, len(self._images) - 1)].float().cpu()
 
     def fingerprint(self) -> str:
-        """Of the pictures and their rate."""
+        """Return a fingerprint of the pictures and their rate."""
         return f"{tensor_fingerprint(self._images)} at {self._fps}"
 
     def changed(self) -> bool:
-        """Never: the pictures are in memory."""
+        """Return False: the pictures are in memory."""
         return False
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is no file."""
 
 
 class VideoFile:
-    """A FrameSource from a video file or a seekable binary stream, decoded as frames are asked for.
+    """A FrameSource from a video file or a seekable binary stream, decoded on demand.
 
-    Any codec, container, constant or variable rate that PyAV reads; rotation and mirroring of phones and pixels
-    that are not square are honoured. Reading forward never seeks; a jump seeks to a keyframe and decodes from
-    there. A frame stays until the next one comes: also where the file is damaged or shorter than it declares.
-    `file` must be local. Usable as a context manager.
-    Raises InputError, in one sentence, for what cannot be opened, has no video or no picture that decodes.
+    Supports any codec and container that PyAV reads, with constant or variable rate; applies rotation and mirroring
+    (phones) and non-square pixels. Reading forward never seeks; a jump seeks to a keyframe and decodes from there. A
+    frame is shown until the next one, also where the file is damaged or shorter than declared. `file` must be local.
+    Usable as a context manager. Raises InputError, in one sentence, if the file cannot be opened, has no video, or no
+    picture of it can be decoded.
     """
 
     def __init__(self, file: str | Path | BinaryIO, fingerprints: FileFingerprints | None = None) -> None:
-        """fingerprints: what is known of files from earlier times."""
+        """fingerprints: cache of fingerprints from earlier calls."""
         self._fingerprints = fingerprints or FileFingerprints()
         self._owned: BinaryIO | None = None
         if isinstance(file, (str, Path)):
             file = self._owned = _open(Path(file))
-        # Whatever happens to the name of the file: this handle is decoded, hashed and watched.
+        # The same handle is decoded, hashed and checked for changes, even if the file is renamed or replaced.
         self._file, self._stamp = file, _stamp(file)
         self._fingerprint: str | None = None
         name = getattr(file, "name", None)
@@ -149,7 +149,7 @@ class VideoFile:
         self.length = _frames_in(ticks * self._decoder.time_base)
         self._reformatter = VideoReformatter()
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._picture: np.ndarray | None = None  # the shown frame, once it was asked for
+        self._picture: np.ndarray | None = None  # RGB of the shown frame, converted on demand
         self._ahead: tuple[int, av.VideoFrame] | None = None
         self._coming: Iterator[tuple[int, av.VideoFrame]] = iter(())
         self._start(self._decoder.frames())
@@ -161,8 +161,8 @@ class VideoFile:
         self.close()
 
     def fingerprint(self) -> str:
-        """Of the whole content of the file that was opened, whatever has its name now. Raises InputError where it was
-        written to since."""
+        """Return the fingerprint of the opened file's whole content, even if another file has its name now. Raises
+        InputError if the file was written to since it was opened."""
         if self._fingerprint is None:
             self._fingerprint = self._fingerprints.of_open(self._file)
             now = _stamp(self._file)
@@ -175,17 +175,17 @@ class VideoFile:
         return self._fingerprint
 
     def changed(self) -> bool:
-        """Whether the open file has another content now. One that was replaced or deleted stays readable."""
+        """Return whether the content of the open file has changed. A replaced or deleted file stays readable."""
         now = _stamp(self._file)
         if now in (None, self._stamp):
             return False
         if self._fingerprint is None or self._fingerprint != stream_fingerprint(self._file):
             return True
-        self._stamp = now  # the same was written once more, or the file got another name
+        self._stamp = now  # the same content was written again, or the file was renamed
         return False
 
     def close(self) -> None:
-        """Close the file and drop all frames."""
+        """Close the file and drop all cached frames."""
         self._ahead = None
         self._coming = iter(())
         self._kept.clear()
@@ -194,7 +194,7 @@ class VideoFile:
             self._owned.close()
 
     def frame(self, index: int) -> Tensor:
-        """(H, W, 3) float32 in [0, 1]: the picture shown at index / 25 seconds from the video's first."""
+        """Return the picture shown index / 25 seconds after the first one, (H, W, 3) float32 in [0, 1]."""
         _check_index(index, self.length)
         if index not in self._kept:
             self._go_to(self._time_of(index))
@@ -206,11 +206,11 @@ class VideoFile:
         return torch.from_numpy(self._kept[index]).float().div_(255)
 
     def _time_of(self, index: int) -> int:
-        """Latest time, in the stream's ticks, at which a frame can start and still be on at index / 25 s."""
+        """Return the latest start time, in the stream's ticks, of a frame that is shown at index / 25 s."""
         return self._decoder.first_time + math.floor(Fraction(index, FRAMES_PER_SECOND) / self._decoder.time_base)
 
     def _start(self, frames: Iterator[tuple[int, av.VideoFrame]]) -> bool:
-        """Begin to read from these frames; False, and nothing changed but the iterator, if there are none."""
+        """Continue reading from `frames`. Returns False, leaving the current position unchanged, if there are none."""
         first = next(frames, None)
         if first is None:
             return False
@@ -224,7 +224,7 @@ class VideoFile:
         self._picture = None
 
     def _go_to(self, time: int) -> None:
-        """Make the shown frame the last one that starts at or before `time`."""
+        """Read until the shown frame is the last one that starts at or before `time`."""
         read_on = math.floor(READ_ON_SECONDS / self._decoder.time_base)
         if time < self._shown[0] or (self._ahead is not None and time > self._ahead[0] + read_on):
             self._jump(time)
@@ -233,10 +233,10 @@ class VideoFile:
             self._ahead = next(self._coming, None)
 
     def _jump(self, time: int) -> None:
-        """Read on from a keyframe at or before `time`.
+        """Seek to a keyframe at or before `time` and continue from there.
 
-        Where a container's idea of time or of a keyframe is off, the first frame after a seek comes too late:
-        then from further back, at last from the beginning.
+        If a container's times or keyframe flags are wrong, the first frame after a seek is too late: retry from further
+        back, finally from the beginning.
         """
         for seconds_back in (0, 2, 15):
             target = max(time - math.floor(seconds_back / self._decoder.time_base), self._decoder.first_time)

@@ -1,4 +1,4 @@
-"""A part of a video, without copying it."""
+"""A part of a video as a frame source, without copying it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .source import FrameSource
 
 @dataclass(frozen=True)
 class Cut:
-    """The frames first … first+length−1 (at 25 fps) of another source."""
+    """A FrameSource of frames first … first+length−1 (at 25 fps) of another source."""
 
     source: FrameSource
     first: int
@@ -30,15 +30,15 @@ class Cut:
         return self.source.width
 
     def frame(self, index: int) -> Tensor:
-        """(H, W, 3): the picture shown index / 25 seconds after the cut's beginning."""
+        """Return the picture shown index / 25 seconds after the cut's beginning, (H, W, 3)."""
         return self.source.frame(self.first + index)
 
     def fingerprint(self) -> str:
-        """Of the whole, and which part."""
+        """Return the fingerprint of the whole source and the range of frames."""
         return f"{self.source.fingerprint()} from {self.first} for {self.length}"
 
     def changed(self) -> bool:
-        """Whether the source was."""
+        """Return whether the source has changed."""
         return self.source.changed()
 
     def close(self) -> None:
@@ -47,12 +47,15 @@ class Cut:
 
 
 def cut(source: FrameSource, start_seconds: float, seconds: float) -> Cut:
-    """The part of `source` from `start_seconds` on, `seconds` long; 0 seconds means up to its end."""
+    """Return the part of `source` from `start_seconds` on, `seconds` long; 0 seconds: up to its end.
+
+    Raises InputError if the start lies outside the source.
+    """
     first = round(start_seconds * FRAMES_PER_SECOND)
     if not 0 <= first < source.length:
         raise InputError(
             f"the cut starts at {start_seconds:g} s, but the video has {source.length / FRAMES_PER_SECOND:g} s"
         )
-    left = source.length - first
-    wanted = max(round(seconds * FRAMES_PER_SECOND), 1) if seconds else left
-    return Cut(source, first, min(wanted, left))
+    remaining = source.length - first
+    length = max(round(seconds * FRAMES_PER_SECOND), 1) if seconds else remaining
+    return Cut(source, first, min(length, remaining))

@@ -1,4 +1,4 @@
-"""A video file that grows by joining segments, readable all the while, with its sound beside the pictures."""
+"""Writing of a video file by joining segments and sound; the file is playable at any time."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from .segment import Segment
 from .soundtrack import Soundtrack
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
-# While it grows the file is a row of fragments, one for each key frame (between key frames, FFmpeg 8 can lose the
-# last picture on closing). delay_moov lets the index say how much delay of the encoders a player has to skip, in
-# picture and in sound. On closing, the best way makes an ordinary file with one index of it; FFmpeg before 7.1
-# does not know it, 7.1 writes garbage then (seen with PyAV 14.2).
+# The growing file is a fragmented MP4 with one fragment per key frame (between key frames, FFmpeg 8 can lose the last
+# frame on closing). delay_moov makes the index contain the encoder delay of picture and sound that a player skips.
+# _BEST turns the file into an ordinary MP4 with one index on closing; FFmpeg before 7.1 does not support it, and 7.1
+# writes invalid files with it (seen with PyAV 14.2).
 _PLAIN = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
 _BEST = "hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
-_INTERRUPTED = "_interrupted"  # behind the name
+_INTERRUPTED = "_interrupted"  # appended to the stem
 _MUXER = {"flush_packets": "1", "max_interleave_delta": "1000000"}
 
 log = logging.getLogger("infinitetalk")
 
 
 def _growing_flags() -> str:
-    """The best way of growing that this FFmpeg masters, found by trying it in memory (some milliseconds)."""
+    """Return the best movflags that this FFmpeg supports, found by a trial in memory (a few milliseconds)."""
     return _BEST if _survives_closing(_BEST) else _PLAIN
 
 
 def _survives_closing(flags: str) -> bool:
-    """Whether a short file of several fragments can be read after it was closed."""
+    """Return whether a short file of several fragments, written with `flags`, can be read after closing."""
     file = io.BytesIO()
     packets = 0
     try:
@@ -59,7 +59,7 @@ def _survives_closing(flags: str) -> bool:
 
 
 def free_path(path: Path) -> Path:
-    """`path`, or the first of path_2, path_3 … that does not exist."""
+    """Return `path`, or the first of path_2, path_3 … that does not exist."""
     number = 2
     free = path
     while free.exists():
@@ -69,19 +69,18 @@ def free_path(path: Path) -> Path:
 
 
 class VideoWriter:
-    """Joins segments (of one format, 25 fps) and an encoded sound into `path`, packet by packet; a context manager.
+    """Context manager that muxes segments (of one format, 25 fps) and an encoded sound into `path`.
 
-    The same segments give the same file, whether they were made in one go or not. The sound follows up to the time
-    written, its rest at the end. Until then the file is `<stem>.part<suffix>`, which can be played, also after a
-    crash, up to some second before the last frame written. Leaving normally renames it to `path`. Leaving by an
-    exception keeps what was written, sound cut at that time, as `<stem>_interrupted<suffix>`, or nothing if no frame
-    was written. No existing file is overwritten: a part file of an earlier crash is kept as
-    `<stem>_interrupted<suffix>` too.
+    The same segments give the same file, whether the run was resumed or not. The sound is written up to the time of the
+    frames, its rest at the end. Until then the file is `<stem>.part<suffix>`, which is playable, also after a crash, up
+    to about a second before the last frame written. A normal exit renames it to `path`. An exception keeps what was
+    written, with the sound cut at that time, as `<stem>_interrupted<suffix>`, or nothing if no frame was written. No
+    existing file is overwritten: a part file of an earlier crash is also kept as `<stem>_interrupted<suffix>`.
 
-    path: .mp4, .m4v or .mov, in an existing folder. sound: what `encode_sound` gave, or a file of it, or None.
-    metadata: written as tags, where ComfyUI looks for "prompt" and "workflow". on_closed: called with the finished
-    part file just before it gets its name.
-    Raises InputError for what cannot work, OSError naming the path where the disk fails.
+    path: .mp4, .m4v or .mov, in an existing folder; sound: from `encode_sound`, or a file of it, or None; metadata:
+    written as tags, where ComfyUI looks for "prompt" and "workflow"; on_closed: called with the finished part file just
+    before it is renamed. Raises InputError for invalid arguments and segments, OSError naming the path if the disk
+    fails.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class VideoWriter:
             raise InputError(f"there is no folder {self.path.parent} to write {self.path.name} to")
         self.part = self.part_of(self.path)
         self.frames_written = 0
-        self.kept: Path | None = None  # where an unfinished video went
+        self.kept: Path | None = None  # path of the kept unfinished video
         self.on_closed = on_closed
         self._sound, self._metadata = sound, dict(metadata or {})
         self._container: av.container.OutputContainer | None = None
@@ -109,17 +108,17 @@ class VideoWriter:
 
     @staticmethod
     def part_of(path: Path) -> Path:
-        """What `path` is called while it grows."""
+        """Return the name of the part file of `path`."""
         return path.with_name(f"{path.stem}.part{path.suffix}")
 
     @property
     def interrupted(self) -> Path:
-        """Where an unfinished video goes if nothing is there yet."""
+        """The path of an unfinished video, if it is free."""
         return self.path.with_name(f"{self.path.stem}{_INTERRUPTED}{self.path.suffix}")
 
     @staticmethod
     def interrupted_of(path: Path) -> list[Path]:
-        """The unfinished videos of `path` that are there."""
+        """List the existing unfinished videos of `path`."""
         return sorted(path.parent.glob(f"{glob.escape(path.stem)}{_INTERRUPTED}*{path.suffix}"))
 
     def __enter__(self) -> VideoWriter:
@@ -131,14 +130,14 @@ class VideoWriter:
         return self
 
     def _open(self, segment: Segment) -> av.VideoStream:
-        """Begin the file with the first segment: its encoder's settings are those of all."""
+        """Open the container with the stream settings of the first segment, which all segments share."""
         options = {**_MUXER, "movflags": _growing_flags()}
         container = av.open(self._file, "w", format=CONTAINERS[self.path.suffix.lower()], options=options)
         self._container = container
         container.metadata.update(self._metadata)
-        # Opaque: as it is, without an encoder, which PyAV before 15 would open and AV1's decoder has no name of.
+        # opaque: copy the stream without an encoder. PyAV before 15 would open one by the decoder's name; AV1 has none.
         stream = container.add_stream_from_template(segment.stream, opaque=True)
-        with contextlib.suppress(RuntimeError):  # PyAV 14 does not let it be set; then FFmpeg chooses finer units
+        with contextlib.suppress(RuntimeError):  # PyAV 14 cannot set it; then FFmpeg chooses finer units
             stream.time_base = Fraction(1, FRAMES_PER_SECOND)
         if segment.encoder.tag is not None:
             stream.codec_context.codec_tag = segment.encoder.tag
@@ -146,9 +145,9 @@ class VideoWriter:
         return stream
 
     def append(self, data: bytes) -> None:
-        """Join a segment (what `encode_segment` gave) to the end, and the sound that goes with it.
+        """Append a segment (from `encode_segment`) and the sound up to its end.
 
-        Raises InputError for one of another size, OSError naming the path when the disk is full or gone.
+        Raises InputError for a segment of another size or codec, OSError naming the path if the disk is full or gone.
         """
         if self._file is None:
             raise RuntimeError("a VideoWriter takes segments inside its with block only")
@@ -178,17 +177,17 @@ class VideoWriter:
         if kind is None:
             self._finish()
         else:
-            self._keep_what_is_there()
+            self._keep_playable_part()
 
     def _finish(self) -> None:
         if not self.frames_written:
-            self._give_up()
+            self._discard()
             raise InputError(f"no frame was written to {self.path}: there is no video")
         try:
             self._close(whole_sound=True)
             self.on_closed(self.part)
         except BaseException:
-            self._keep_what_is_there()
+            self._keep_playable_part()
             raise
         if self.path.exists():
             self.kept = kept = self.part.rename(free_path(self.interrupted))
@@ -196,10 +195,10 @@ class VideoWriter:
         self.part.rename(self.path)
 
     def _close(self, *, whole_sound: bool) -> None:
-        """Close the file properly; all that is open is closed also if that fails. A second call does nothing."""
+        """Close container and file; on failure the others are still closed. A second call does nothing."""
         container, self._container = self._container, None
         soundtrack, self._soundtrack = self._soundtrack, None
-        with contextlib.ExitStack() as closing:  # in turn from the last
+        with contextlib.ExitStack() as closing:  # in reverse order of registration
             if self._file is not None:
                 closing.callback(self._file.close)
             if container is not None:
@@ -211,10 +210,10 @@ class VideoWriter:
         if container is not None and self._file is not None and self._file.failed:
             raise OSError(f"{self.part} is incomplete: the disk failed while it was written")
 
-    def _keep_what_is_there(self) -> None:
-        """After a failure: close the file as well as the disk allows, and keep what of it can be played."""
+    def _keep_playable_part(self) -> None:
+        """After a failure, close the file as far as possible and keep it if it is playable, else delete it."""
         if not self.frames_written:
-            self._give_up()
+            self._discard()
             return
         try:
             self._close(whole_sound=False)
@@ -228,8 +227,8 @@ class VideoWriter:
         else:
             self.part.unlink(missing_ok=True)
 
-    def _give_up(self) -> None:
-        """Leave nothing behind."""
+    def _discard(self) -> None:
+        """Close and delete the part file."""
         try:
             self._close(whole_sound=False)
         except (OSError, av.error.FFmpegError) as error:
@@ -238,7 +237,7 @@ class VideoWriter:
 
 
 def _can_be_played(path: Path) -> bool:
-    """Whether a first picture can be decoded."""
+    """Return whether the first frame can be decoded."""
     try:
         with av.open(str(path.resolve())) as container:
             return next(container.decode(video=0), None) is not None

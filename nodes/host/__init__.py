@@ -1,1 +1,1 @@
-"""The only place that knows ComfyUI's internals: model patching, sampling, devices, folders, progress."""
+"""All code that uses ComfyUI's internals: model patching, sampling, devices, folders, progress."""

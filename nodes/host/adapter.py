@@ -1,4 +1,5 @@
-"""InfiniteTalk weights on the user's MODEL: an audio adapter of its own, and Wan blocks that listen to it."""
+"""Adds InfiniteTalk weights to a MODEL: an audio adapter as an additional model, and Wan blocks with audio
+cross-attention."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from .uni3c import CameraStep
 KEY = "infinitetalk"
 WORDS = "InfiniteTalk weights"
 WHERE = f"{WANT_BASE.advice}, load it with Load Diffusion Model or the GGUF loader and connect it here"
-# ComfyUI's classes for models that have more than Wan's own layers.
+# ComfyUI's classes for Wan variants with additional layers.
 CLASSES = {
     "VaceWanModel": CheckpointKind.WAN_VACE,
     "CameraWanModel": CheckpointKind.WAN_FUN_CAMERA,
@@ -41,11 +42,11 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class SpeechCall:
-    """What the blocks need during one prediction.
+    """Arguments of the audio-conditioned blocks for one prediction.
 
-    In transformer_options `speech` is by guidance branch (ComfyUI's `cond_or_uncond`); what reaches the model is
-    `of_items`: by item of its batch, whose branches are named. camera: Uni3C's share of this step, or None. cached: the
-    step cache's, or None.
+    In transformer_options, `speech` has one entry per guidance branch (ComfyUI's `cond_or_uncond`). The model gets the
+    result of `of_items`: one entry per batch item, with the branch of each item in `branches`. camera: Uni3C in this
+    step, or None. cached: the step cache in this step, or None.
     """
 
     adapter: AudioAdapter
@@ -56,11 +57,11 @@ class SpeechCall:
     branches: tuple[int, ...] = ()
 
     def of_items(self, branches: Sequence[int]) -> SpeechCall:
-        """For a batch of these branches."""
+        """Return the call for a batch whose items belong to these branches."""
         return replace(self, speech=tuple(self.speech[i] for i in branches), branches=tuple(branches))
 
     def to(self, *args: Any, **kwargs: Any) -> SpeechCall:
-        """ComfyUI moves what travels in transformer_options; the blocks cast where they use it."""
+        """Return self. ComfyUI calls `to` on values in transformer_options; the blocks cast where they use them."""
         return self
 
 
@@ -71,12 +72,14 @@ def patch_model(
     attention: AttentionBackend = AttentionBackend.AUTO,
     models: SharedModels | None = None,
 ) -> Patcher:
-    """A clone of `model` with the weights of `path` as an additional model, loaded and moved by ComfyUI with it.
+    """Return a clone of `model` with the weights of `path` as an additional model.
 
-    models: where loaded weights are shared; None: loaded for this caller alone.
+    ComfyUI loads and moves the additional model together with `model`.
+    models: the cache of loaded weights; None: load them for this caller alone. Raises InputError where the MODEL is not
+    Wan 2.1 I2V or the weights do not fit it.
     """
     backbone = check_backbone(model)
-    # Neither strength nor attention makes other weights.
+    # Strength and attention are not part of the cache key, since the weights do not depend on them.
     adapter = (models or SharedModels()).patcher(
         path, WORDS, partial(_load_adapter, path, backbone), (backbone.num_heads,)
     )
@@ -92,7 +95,10 @@ def patch_model(
 
 
 def _load_adapter(path: Path, backbone: Any) -> tuple[Patcher, str]:
-    """The weights of a file and their fingerprint; refused by the header alone if they are not made for `backbone`."""
+    """Load the weights of a file; return their patcher and fingerprint.
+
+    Raises InputError before the tensors are read if the header shows that they are not made for `backbone`.
+    """
     file = open_infinitetalk(path)
     config = AdapterConfig.from_shapes(file.shapes, backbone.num_heads)
     _check_fit(config, backbone, path.name)
@@ -110,7 +116,7 @@ def _check_fit(config: AdapterConfig, backbone: Any, name: str) -> None:
 
 
 def check_backbone(model: Patcher) -> Any:
-    """The Wan 2.1 I2V backbone inside `model`, or a sentence on what it is instead."""
+    """Return the Wan 2.1 I2V backbone of `model`. Raises InputError that names the kind of any other model."""
     backbone = getattr(model.model, "diffusion_model", None)
     name = type(backbone).__name__
     if type(backbone) is comfy.ldm.wan.model.WanModel:
@@ -130,18 +136,18 @@ def check_backbone(model: Patcher) -> Any:
 def _kind_of_backbone(backbone: Any) -> CheckpointKind:
     if getattr(backbone, "ref_conv", None) is not None:
         return CheckpointKind.WAN_FUN_CONTROL
-    sees = backbone.img_emb is not None
-    both_ends = sees and getattr(backbone.img_emb, "emb_pos", None) is not None
-    return kind_of_wan(backbone.dim, backbone.in_dim, sees, both_ends)
+    has_image_embedding = backbone.img_emb is not None
+    first_last_frame = has_image_embedding and getattr(backbone.img_emb, "emb_pos", None) is not None
+    return kind_of_wan(backbone.dim, backbone.in_dim, has_image_embedding, first_last_frame)
 
 
 def adapter_of(model: Patcher) -> AudioAdapter:
-    """The audio adapter that `patch_model` gave to this MODEL, or a sentence that it has none."""
+    """Return the audio adapter that `patch_model` added to this MODEL. Raises InputError if it has none."""
     return adapter_patcher(model).model
 
 
 def adapter_patcher(model: Patcher) -> Patcher:
-    """The adapter as the model that ComfyUI loads and moves. Raises InputError where this MODEL has none."""
+    """Return the ModelPatcher of the audio adapter. Raises InputError if this MODEL has none."""
     patchers = model.get_additional_models_with_key(KEY)
     if not patchers:
         raise InputError(
@@ -160,10 +166,10 @@ def apply_model_wrapper(
     transformer_options: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Wrapper of BaseModel's apply_model: hands what `wan_forward_wrapper` needs to the backbone as an argument.
+    """Wrap BaseModel.apply_model: pass the `SpeechCall` to the backbone as a keyword argument.
 
-    A compiled backbone checks its arguments at each call, but not transformer_options (ComfyUI's TorchCompileModel
-    says so): found there, the speech of one branch would be taken for another's.
+    A compiled backbone guards on its arguments at each call, but not on transformer_options (see ComfyUI's
+    TorchCompileModel): read from there, the speech of one branch could be reused for another.
     """
     options = transformer_options or {}
     if KEY in options:
@@ -181,7 +187,7 @@ def wan_forward_wrapper(
     transformer_options: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Wrapper of WanModel's forward: replaces each block by one that hears. Without speech nothing changes."""
+    """Wrap WanModel.forward: replace each block by one with audio cross-attention. Without speech nothing changes."""
     options = transformer_options or {}
     call = kwargs.pop(KEY, None)
     if call is not None:
@@ -195,23 +201,23 @@ def wan_forward_wrapper(
 def _with_audio_blocks(
     options: dict[str, Any], backbone: Any, call: SpeechCall, picture_tokens: int | None
 ) -> dict[str, Any]:
-    replacements = options.get("patches_replace", {})
-    blocks = dict(replacements.get("dit", {}))
-    listening = [
+    patches_replace = options.get("patches_replace", {})
+    replacements = dict(patches_replace.get("dit", {}))
+    audio_blocks = [
         partial(_audio_block, i, block, audio, call, picture_tokens)
         for i, (block, audio) in enumerate(zip(backbone.blocks, call.adapter.blocks, strict=True))
     ]
     if call.cached is not None:
-        listening = call.cached.around(call.branches, listening)
-    for i, hears in enumerate(listening):
-        other = blocks.get(("double_block", i))
-        blocks[("double_block", i)] = hears if other is None else _inside(other, hears)
-    return {**options, "patches_replace": {**replacements, "dit": blocks}}
+        audio_blocks = call.cached.around(call.branches, audio_blocks)
+    for i, audio_block in enumerate(audio_blocks):
+        other = replacements.get(("double_block", i))
+        replacements[("double_block", i)] = audio_block if other is None else _nest(other, audio_block)
+    return {**options, "patches_replace": {**patches_replace, "dit": replacements}}
 
 
-def _inside(other: Callable, block: Callable) -> Callable:
-    """Another node's replacement of the same block stays outermost and calls ours as the original."""
-    return lambda args, extra: other(args, {**extra, "original_block": lambda inner: block(inner, extra)})
+def _nest(outer: Callable, inner: Callable) -> Callable:
+    """Nest our replacement of a block in another node's, which stays outermost and calls ours as the original."""
+    return lambda args, extra: outer(args, {**extra, "original_block": lambda inner_args: inner(inner_args, extra)})
 
 
 def _audio_block(
@@ -234,20 +240,23 @@ def _audio_block(
         self_attention=partial(_self_attention, block.self_attn, args["pe"], options),
         cross_attention=cross_attention,
         attention=partial(_audio_attention, options),
-        after_cross_attention=partial(_other_patches, options),
+        after_cross_attention=partial(_apply_attn2_patches, options),
     )
     x = audio_conditioned_block(block, audio, args["img"].contiguous(), e, call.speech, call.strength, calls)
     return {"img": x if call.camera is None else call.camera.after_block(index, x)}
 
 
 def _audio_attention(options: dict[str, Any], q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """The host's attention. With some dozens of keys low precision gains nothing, and SageAttention can give NaN:
-    the host says the same of its attention to the picture."""
+    """Run ComfyUI's attention in full precision.
+
+    With some dozens of keys low precision gains nothing, and SageAttention can give NaN. ComfyUI does the same for its
+    cross-attention to the image tokens.
+    """
     return optimized_attention(q, k, v, heads, transformer_options=options, low_precision_attention=False)
 
 
-def _other_patches(options: dict[str, Any], x: Tensor) -> Tensor:
-    """What other nodes put after the cross-attention (newer ComfyUI)."""
+def _apply_attn2_patches(options: dict[str, Any], x: Tensor) -> Tensor:
+    """Apply the patches that other nodes put after the cross-attention (newer ComfyUI)."""
     for patch in options.get("patches", {}).get("attn2_patch", []):
         x = patch({"x": x, "transformer_options": options})
     return x
@@ -256,17 +265,19 @@ def _other_patches(options: dict[str, Any], x: Tensor) -> Tensor:
 def _self_attention(
     attention: Any, freqs: Tensor, options: dict[str, Any], y: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The block's own self-attention; with `keep`, its rotated queries and keys are caught on their way through
-    the host's attention override, which exists in every supported version."""
+    """Run the block's self-attention; return its output, and with `keep` the rotated queries and keys, else None.
+
+    Queries and keys (B, L, heads, D) are captured by an attention override, which every supported ComfyUI has.
+    """
     if not keep:
         return attention(y, freqs, transformer_options=options), None, None
-    caught: list[Tensor] = []
+    captured: list[Tensor] = []
     other = options.get("optimized_attention_override")
 
-    def catch(function: Callable, q: Tensor, k: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
-        caught[:] = (q, k)
+    def capture(function: Callable, q: Tensor, k: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+        captured[:] = (q, k)
         return function(q, k, *rest, **kwargs) if other is None else other(function, q, k, *rest, **kwargs)
 
-    out = attention(y, freqs, transformer_options={**options, "optimized_attention_override": catch})
-    q, k = (t.unflatten(-1, (attention.num_heads, -1)) for t in caught)
+    out = attention(y, freqs, transformer_options={**options, "optimized_attention_override": capture})
+    q, k = (t.unflatten(-1, (attention.num_heads, -1)) for t in captured)
     return out, q, k

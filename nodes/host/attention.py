@@ -1,4 +1,4 @@
-"""The user's choice of attention on a MODEL, and a way out where a backend spoils the picture."""
+"""Selects the attention backend of a MODEL, and the fallback for backends that give broken latents."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from .patchers import Patcher
 
 log = logging.getLogger("infinitetalk")
 OVERRIDE = "optimized_attention_override"
-# Arguments of a host's attention that change what is computed; only PyTorch's knows them.
+# Arguments of ComfyUI's attention functions that change the result; only PyTorch's function supports them.
 SPECIAL = ("scale", "enable_gqa")
-# What kernels are written in, the packages behind ComfyUI's own choices, and all that have any.
+# Packages that kernels are written with.
 BENEATH = ("triton",)
+# The packages behind each of ComfyUI's attention functions.
 HOSTS = {
     "attention_sage": ("sageattention", *BENEATH),
     "attention3_sage": ("sageattn3", "sageattention", *BENEATH),
@@ -29,26 +30,30 @@ HOSTS = {
     "attention_xformers": ("xformers",),
     "attention_comfy_kitchen_int8": ("comfy_kitchen", *BENEATH),
 }
+# All packages with attention kernels.
 OTHERS = ("sageattention", "sageattn3", "flash_attn", "flash_attn_interface", "spas_sage_attn", "xformers", *BENEATH)
 
 
 @dataclass(frozen=True)
 class ChosenAttention:
-    """ComfyUI's attention override for an explicit choice. Where its kernel does not fit, PyTorch's own runs:
-    masks, full precision, and the audio's and the picture's few keys, where low precision gains nothing."""
+    """ComfyUI attention override for an explicitly chosen backend.
+
+    Falls back to PyTorch's attention where the kernel does not fit: with masks, in full precision, and for the few keys
+    of audio and image cross-attention, where low precision gains nothing. kernel: None for PyTorch's own.
+    """
 
     choice: AttentionBackend
     kernel: Kernel | None = None
 
     @property
     def title(self) -> str:
-        """For messages."""
+        """Return the name of the kernel, for messages."""
         return "PyTorch's own attention" if self.kernel is None else self.kernel.title
 
     def __call__(
         self, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *rest: Any, **kw: Any
     ) -> Tensor:
-        """As ComfyUI calls an override: `function` is what it would run."""
+        """Run the attention. ComfyUI calls overrides like this; `function` is what it would run without one."""
         if self.kernel is None or rest or not self._fits(q, kw, heads):
             return attention_pytorch(q, k, v, heads, *rest, **kw)
         if kw.get("skip_reshape"):  # (B, H, L, D)
@@ -67,20 +72,20 @@ class ChosenAttention:
 
 
 def choose_attention(model: Patcher, choice: AttentionBackend) -> None:
-    """Put an explicit choice on `model` for all its attention, ours included; auto leaves it to ComfyUI.
+    """Set the backend for all attention of `model`, audio cross-attention included; AUTO leaves it to ComfyUI.
 
-    A choice that cannot run here is refused in one sentence.
+    Raises InputError for a backend that cannot run here.
     """
     if choice is AttentionBackend.AUTO:
         return
     machine = Machine.here(comfy.model_management.get_torch_device())
-    chosen = ChosenAttention(choice, None if choice is AttentionBackend.SDPA else find_kernel(choice, machine))
-    log.info("InfiniteTalk: attention by %s, as chosen", chosen.title)
-    _set_override(model, chosen)
+    override = ChosenAttention(choice, None if choice is AttentionBackend.SDPA else find_kernel(choice, machine))
+    log.info("InfiniteTalk: attention by %s, as chosen", override.title)
+    _set_override(model, override)
 
 
 def attention_in_use(model: Patcher) -> str:
-    """What runs the attention of `model`, for messages."""
+    """Describe what runs the attention of `model`, for messages."""
     override = _override(model)
     if isinstance(override, ChosenAttention):
         return override.title
@@ -91,7 +96,10 @@ def attention_in_use(model: Patcher) -> str:
 
 
 def attention_name(model: Patcher) -> str:
-    """What runs the attention of `model`, as the name of a function or class, which no message changes."""
+    """Return the name of the function or class that runs the attention of `model`; it goes into the run's key.
+
+    Unlike `attention_in_use` it does not depend on the wording of messages.
+    """
     override = _override(model)
     if isinstance(override, ChosenAttention):
         return "sdpa" if override.kernel is None else f"{override.kernel.module}.{override.kernel.function}"
@@ -100,18 +108,21 @@ def attention_name(model: Patcher) -> str:
 
 
 def attention_modules(model: Patcher) -> tuple[str, ...]:
-    """The Python modules outside of PyTorch that the attention of `model` may be computed by."""
+    """Return the Python modules outside of PyTorch that may compute the attention of `model`."""
     override = _override(model)
     if isinstance(override, ChosenAttention):
         return () if override.kernel is None else (override.kernel.module.partition(".")[0], *BENEATH)
     if override is None:
         return HOSTS.get(comfy.ldm.modules.attention.optimized_attention.__name__, ())
-    # A node's that does not say by what: any that is loaded.
+    # Another node's override does not say what it uses, so take every loaded package.
     return tuple(module for module in OTHERS if module in sys.modules)
 
 
 def can_be_replaced(model: Patcher) -> bool:
-    """Whether the attention is nobody's choice at our node and not PyTorch's own: then a chunk may be made again."""
+    """Return whether a broken chunk may be made again with PyTorch's attention.
+
+    True where our node did not set the backend and it is not PyTorch's already.
+    """
     override = _override(model)
     if isinstance(override, ChosenAttention):
         return False
@@ -119,7 +130,7 @@ def can_be_replaced(model: Patcher) -> bool:
 
 
 def with_plain_attention(model: Patcher) -> Patcher:
-    """A clone of `model` on PyTorch's own attention."""
+    """Return a clone of `model` that uses PyTorch's attention."""
     plain = model.clone()
     _set_override(plain, ChosenAttention(AttentionBackend.SDPA))
     return plain
@@ -130,6 +141,6 @@ def _override(model: Patcher) -> Any:
 
 
 def _set_override(model: Patcher, override: ChosenAttention) -> None:
-    # A dictionary of its own: clones share what is inside.
+    # Copy the dictionary, since clones share it.
     options = dict(model.model_options.get("transformer_options", {}))
     model.model_options["transformer_options"] = {**options, OVERRIDE: override}

@@ -1,4 +1,4 @@
-"""The audio encoder as a model that ComfyUI loads and frees, and ComfyUI's AUDIO as sound."""
+"""The audio encoder as a model that ComfyUI loads and frees, and the conversion of AUDIO to `Sound`."""
 
 from __future__ import annotations
 
@@ -22,33 +22,35 @@ from .shared_models import SharedModels, fingerprint_of
 from .video import RUNS_FOLDER, output_folder
 
 PROGRESS_STEPS = 100
-KEPT_FROM_SECONDS = 60.0  # what is shorter is heard in a second or so
+KEPT_FROM_SECONDS = 60.0  # shorter voices are encoded in about a second
 
 
 class HostAudioEncoder:
-    """A speech encoder of `SharedModels`, whose weights ComfyUI keeps on the GPU while there is room."""
+    """A speech encoder from `SharedModels`; ComfyUI keeps its weights on the GPU while there is memory."""
 
     def __init__(self, patcher: Patcher):
         self.patcher = patcher
 
     def encode(self, voice: Sound) -> EncodedVoice:
-        """Speech features (F, layers, channels) of a prepared voice, and their key; those of a long one are kept beside
-        the runs, so that going on with one does not hear it again."""
+        """Return the speech features (F, layers, channels) of a prepared voice, and their key.
+
+        Features of a voice of at least 60 s are cached beside the runs, so that a continued run need not encode it.
+        """
         key = self._key(voice)
         if voice.seconds < KEPT_FROM_SECONDS:
-            return EncodedVoice(self._hear(voice), key)
-        # To the bit only where the same programs compute on the same machine.
-        kept = key_of([key, versions(), str(self.patcher.load_device)])
-        return EncodedVoice(feature_cache().get_or_encode(kept, lambda: self._hear(voice)), key)
+            return EncodedVoice(self._encode(voice), key)
+        # Features are equal to the bit only with the same program versions on the same device.
+        cache_key = key_of([key, versions(), str(self.patcher.load_device)])
+        return EncodedVoice(feature_cache().get_or_encode(cache_key, lambda: self._encode(voice)), key)
 
     def _key(self, voice: Sound) -> str:
-        """Of the voice, the encoder's weights and all of its settings."""
+        """Return the key of the voice, the encoder's weights and all of its settings."""
         encoder = self.patcher.model
         settings = [encoder.network.config.to_json_string(), encoder.normalise_input, str(encoder.dtype)]
         return key_of([describe(voice), fingerprint_of(self.patcher), settings, describe(encoder.limits)])
 
-    def _hear(self, voice: Sound) -> SpeechFeatures:
-        """With a progress bar that can be interrupted; long ones lie in ComfyUI's temp folder."""
+    def _encode(self, voice: Sound) -> SpeechFeatures:
+        """Encode with a progress bar that can be interrupted; features of long voices go to ComfyUI's temp folder."""
         comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         bar = comfy.utils.ProgressBar(PROGRESS_STEPS)
 
@@ -60,7 +62,10 @@ class HostAudioEncoder:
 
 
 def load_audio_encoder(path: Path, models: SharedModels | None = None) -> HostAudioEncoder:
-    """The wav2vec 2.0 model of a file or folder. models: where loaded weights are shared."""
+    """Load the wav2vec 2.0 model of a file or folder.
+
+    models: the cache of loaded weights; None: load them for this caller alone.
+    """
 
     def load() -> tuple[Patcher, str]:
         encoder = load_speech_encoder(path)
@@ -76,19 +81,19 @@ def load_audio_encoder(path: Path, models: SharedModels | None = None) -> HostAu
 
 
 def feature_cache() -> FeatureCache:
-    """Those beside the runs."""
+    """Return the feature cache in the runs folder."""
     return FeatureCache(output_folder() / RUNS_FOLDER / "voices")
 
 
 def give_up_voices(speech: Speech) -> None:
-    """Let go of what is kept of a speech: its video is finished."""
+    """Give up the cached features of a speech once its video is finished."""
     for voice in speech.voices:
         if isinstance(voice, CachedFeatures):
             voice.give_up()
 
 
 def sound_of(audio: Any) -> Sound:
-    """ComfyUI's AUDIO as the engine's Sound, checked."""
+    """Convert ComfyUI's AUDIO to a checked `Sound`. Raises InputError where it has no sound."""
     if not isinstance(audio, dict) or "waveform" not in audio or "sample_rate" not in audio:
         raise InputError("there is no sound in this AUDIO input; load a file that has a sound track")
     return check_sound(audio["waveform"], audio["sample_rate"])

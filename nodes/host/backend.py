@@ -1,4 +1,4 @@
-"""The engine's `Models` on ComfyUI's VAE, CLIP vision and MODEL."""
+"""The engine's `Models`, implemented with ComfyUI's VAE, CLIP vision and MODEL."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLIP_TOKENS = (257, 1280)
 
 @dataclass(frozen=True)
 class ComfyBackend:
-    """The models of one run. Latents are the VAE's own, as everywhere in ComfyUI."""
+    """The models of one run. Latents are in the VAE's scale, as everywhere in ComfyUI."""
 
     model: Patcher
     vae: Any
@@ -49,11 +49,11 @@ class ComfyBackend:
     room: MemoryMargin = field(default_factory=MemoryMargin)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames (F, H, W, 3) → latents (1, 16, T, h, w)."""
+        """Encode frames (F, H, W, 3) to latents (1, 16, T, h, w)."""
         return self.vae.encode(frames)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (1, 16, T, h, w) → frames (F, H, W, 3) on the CPU."""
+        """Decode latents (1, 16, T, h, w) to frames (F, H, W, 3) on the CPU. Raises RuntimeError for NaN or inf."""
         frames = self.vae.decode(latents)[0].float().cpu()
         if not torch.isfinite(frames).all():
             raise RuntimeError(
@@ -63,7 +63,11 @@ class ComfyBackend:
         return frames
 
     def encode_image(self, picture: Tensor) -> Any | None:
-        """CLIP tokens of a picture (H, W, 3), preprocessed as in training: ComfyUI's own way crops or antialiases."""
+        """Encode a picture (H, W, 3) to ComfyUI's CLIP vision output, tokens (1, 257, 1280); None without a model.
+
+        Preprocesses as in training, since ComfyUI's own preprocessing crops or antialiases. Raises InputError for a
+        model whose tokens have another shape.
+        """
         vision = self.clip_vision
         if vision is None:
             return None
@@ -77,46 +81,50 @@ class ComfyBackend:
                 f"this CLIP vision model gives tokens {tuple(tokens.shape[1:])}, and Wan 2.1 takes {CLIP_TOKENS}; "
                 "load clip_vision_h.safetensors"
             )
-        seen = comfy.clip_vision.Output()
-        seen["penultimate_hidden_states"] = tokens.to(comfy.model_management.intermediate_device())
-        return seen
+        output = comfy.clip_vision.Output()
+        output["penultimate_hidden_states"] = tokens.to(comfy.model_management.intermediate_device())
+        return output
 
     def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
-        """The latents (1, 16, T, h, w) of one chunk.
+        """Return the denoised latents (1, 16, T, h, w) of one chunk.
 
-        Where memory does not suffice, it is made again with more of the weights in RAM.
+        If the GPU runs out of memory, the chunk is made again with more of the weights in RAM.
         """
         make = partial(self._denoise, conditioning, after_step)
         latents = retry_on_oom(make, self.model, self.room, conditioning.noise.shape)
-        # Not every sampler ends exactly on its last estimate.
+        # Not every sampler ends exactly on its last denoised estimate, so restore the context latents.
         return pin(latents, conditioning.context)
 
     def _denoise(self, conditioning: ChunkConditioning, after_step: AfterStep, model: Patcher) -> Tensor:
-        """Where a low-precision attention that nobody chose here spoils it, it is made again with PyTorch's own: seen
-        after the first step, so little is lost.
+        """Sample one chunk; if its attention gives broken latents, sample again with PyTorch's.
+
+        Only where our node did not set the attention backend (`can_be_replaced`).
+        Broken latents are detected after the first step, so little time is lost.
         """
         try:
             return self._sample(model, conditioning, after_step, can_be_replaced(model))
-        except SpoiledError as spoiled:
+        except SpoiledError as error:
             log.warning(
                 "InfiniteTalk: %s; making the chunk again with PyTorch's own attention. Choose attention 'sdpa' in the "
                 "InfiniteTalk Model Loader to save the time",
-                spoiled,
+                error,
             )
         return self._sample(with_plain_attention(model), conditioning, after_step, False)
 
-    def _sample(self, model: Patcher, conditioning: ChunkConditioning, after_step: AfterStep, guarded: bool) -> Tensor:
-        """One pass of the sampler; guarded: SpoiledError as soon as it is seen that nothing will come of it."""
+    def _sample(
+        self, model: Patcher, conditioning: ChunkConditioning, after_step: AfterStep, can_retry: bool
+    ) -> Tensor:
+        """Run the sampler once. can_retry: raise SpoiledError as soon as the latents are found broken."""
         guider = SpeechGuider(model, self.guidance, conditioning, self.camera)
-        held = conditioning.context.shape[2]
-        what = f"chunk {conditioning.chunk.index + 1} came out black or as not-a-number with {attention_in_use(model)}"
+        context_length = conditioning.context.shape[2]
+        text = f"chunk {conditioning.chunk.index + 1} came out black or as not-a-number with {attention_in_use(model)}"
 
-        def watch(step: int, clean: Tensor, x: Tensor, steps: int) -> None:
+        def callback(step: int, denoised: Tensor, x: Tensor, steps: int) -> None:
             if step == 0:
-                _judge(clean, held, guarded, what)
-            after_step(step, clean)
+                _check_latents(denoised, context_length, can_retry, text)
+            after_step(step, denoised)
 
-        guider.set_branches(_on_reference(self.positive, conditioning), _on_reference(self.negative, conditioning))
+        guider.set_branches(_with_reference(self.positive, conditioning), _with_reference(self.negative, conditioning))
         source = conditioning.source
         latents = guider.sample(
             conditioning.noise,
@@ -124,41 +132,44 @@ class ComfyBackend:
             self.sampler,
             start_at(self.sigmas, conditioning.strength),
             denoise_mask=conditioning.free,
-            callback=watch,
+            callback=callback,
             disable_pbar=True,
             seed=conditioning.seed,
         )
-        _judge(latents, held, guarded, what)
+        _check_latents(latents, context_length, can_retry, text)
         return latents
 
 
-def _judge(latents: Tensor, held: int, guarded: bool, what: str) -> None:
-    """Say so if the latents are spoiled; `what` is that sentence. A flat picture may be meant, so it is kept unless
-    it can be made again."""
-    if not is_broken(latents, held):
+def _check_latents(latents: Tensor, context_length: int, can_retry: bool, message: str) -> None:
+    """Raise or log `message` if the latents are broken.
+
+    With can_retry raises SpoiledError; else RuntimeError for NaN or infinity, and a warning for a flat picture, which
+    may be intended.
+    """
+    if not is_broken(latents, context_length):
         return
-    if guarded:
-        raise SpoiledError(what)
+    if can_retry:
+        raise SpoiledError(message)
     if not torch.isfinite(latents).all():
         raise RuntimeError(
-            f"{what}; choose another attention in the InfiniteTalk Model Loader (sdpa is the safest), start ComfyUI "
+            f"{message}; choose another attention in the InfiniteTalk Model Loader (sdpa is the safest), start ComfyUI "
             "without --fast, or download the model again, which may be damaged"
         )
-    log.warning("InfiniteTalk: %s; if the video should not be black there, choose attention 'sdpa'", what)
+    log.warning("InfiniteTalk: %s; if the video should not be black there, choose attention 'sdpa'", message)
 
 
 class SpoiledError(Exception):
-    """The attention of a pass has broken the picture."""
+    """The latents of a sampling pass are broken, probably by its attention backend."""
 
 
 def no_text(model: Patcher) -> list:
-    """The conditioning that stands for an empty prompt: zeros, which is what ComfyUI pads prompts with."""
+    """Return the conditioning of an empty prompt: zeros, with which ComfyUI also pads prompts."""
     backbone = check_backbone(model)
     return [[torch.zeros(1, backbone.text_len, backbone.text_dim), {}]]
 
 
 def check_vae(vae: Any) -> None:
-    """Refuse a VAE whose latents are not Wan 2.1's: 16 channels, video."""
+    """Raise InputError for a VAE whose latents are not Wan 2.1's: 16 channels, video."""
     if getattr(vae, "latent_dim", 2) != 3 or getattr(vae, "latent_channels", 4) != 16:
         raise InputError(
             f"this VAE has {getattr(vae, 'latent_channels', '?')} latent channels"
@@ -167,11 +178,14 @@ def check_vae(vae: Any) -> None:
         )
 
 
-def _on_reference(conditioning: list, chunk: ChunkConditioning) -> list:
-    """`conditioning` with the chunk's z₂, m and CLIP tokens, under the names of ComfyUI's Wan models."""
+def _with_reference(conditioning: list, chunk: ChunkConditioning) -> list:
+    """Return `conditioning` with the chunk's reference latents (z2 of the paper), mask m and CLIP tokens.
+
+    Uses the names that ComfyUI's Wan models read.
+    """
     values: dict[str, Any] = {
         "concat_latent_image": chunk.reference,
-        # ComfyUI's mask says what is to be made: the opposite of m.
+        # ComfyUI's mask is 1 where frames are generated; m is 1 where they are given.
         "concat_mask": 1 - chunk.mask,
     }
     if chunk.picture is not None:

@@ -1,4 +1,4 @@
-"""The programs and the machine that compute a video: with others it may differ in its last bits."""
+"""Versions and devices that compute a video; with other ones the result may differ in its last bits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def versions(model: Patcher | None = None) -> dict[str, Any]:
-    """The programs that compute, and what they compute on. model: whose attention counts."""
+    """Return the versions of the programs that compute, and their device. model: add the versions of its attention."""
     project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(r'^version = "(.+)"', project, re.MULTILINE)
     device = comfy.model_management.get_torch_device()
@@ -39,14 +39,14 @@ def versions(model: Patcher | None = None) -> dict[str, Any]:
 
 
 def attention_versions(model: Patcher) -> dict[str, Any]:
-    """What runs the attention of `model`, with the versions of the packages that it comes from."""
+    """Return what runs the attention of `model`, with the versions of the packages that it comes from."""
     return {"attention": attention_name(model), "attention_packages": package_versions(attention_modules(model))}
 
 
 def package_versions(modules: Iterable[str]) -> dict[str, str]:
-    """The versions of the installed packages that these modules come from."""
+    """Return the versions of the installed packages that these modules come from."""
     modules = tuple(modules)
-    if not modules:  # the list of all that is installed takes a while
+    if not modules:  # listing all installed packages is slow
         return {}
     installed = importlib.metadata.packages_distributions()
     names = sorted({name for module in modules for name in installed.get(module, ())})
@@ -54,7 +54,7 @@ def package_versions(modules: Iterable[str]) -> dict[str, str]:
 
 
 def driver_version() -> str | None:
-    """Of the NVIDIA driver; where the system does not say it, the newest CUDA that it supports."""
+    """Return the NVIDIA driver's version; where the system does not report it, the newest CUDA that it supports."""
     try:
         found = re.search(r"\d{3,}\.\d[\d.]*", NVIDIA_DRIVER.read_text(encoding="ascii", errors="replace"))
     except OSError:
@@ -66,7 +66,7 @@ def driver_version() -> str | None:
 
 
 def precision(model: Any, vae: Any) -> dict[str, Any]:
-    """The types in which a MODEL and a VAE keep and compute their numbers, which ComfyUI's start may choose.
+    """Return the dtypes in which a MODEL and a VAE store and compute, the VAE's device, and the `--fast` options.
 
     They are not in the graph: `--fp32-unet`, `--bf16-vae`, `--cpu-vae`, `--fast` and free memory decide them.
     """

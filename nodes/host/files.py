@@ -1,4 +1,4 @@
-"""Model folders: where people keep audio encoders and InfiniteTalk weights."""
+"""Lists and resolves files in the model folders: audio encoders, InfiniteTalk weights and Uni3C."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ENCODER_FOLDER_MARK = "config.json"
 
 
 def register_folders() -> None:
-    """Make the folders known that other packs use and ComfyUI has no name for."""
+    """Register the model folders that other packs use and ComfyUI does not know."""
     for name in {*AUDIO_ENCODER_FOLDERS, *WEIGHT_FOLDERS} - set(folder_paths.folder_names_and_paths):
         folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
 
 
 def audio_encoders() -> list[str]:
-    """Audio encoders on disk, as choices: files, and folders with a config.json."""
+    """List the audio encoders on disk, as choices: files, and folders with a config.json."""
     files = _files(AUDIO_ENCODER_FOLDERS, AUDIO_ENCODER_SUFFIXES)
     folders = [
         config.parent.relative_to(root).as_posix()
@@ -38,43 +38,43 @@ def audio_encoders() -> list[str]:
 
 
 def infinitetalk_weights() -> list[str]:
-    """Files that may hold InfiniteTalk weights, as choices: those whose name says so first."""
+    """List files that may hold InfiniteTalk weights, as choices; those whose name matches come first."""
     files = _files(WEIGHT_FOLDERS, WEIGHT_SUFFIXES)
-    return sorted(files, key=lambda f: (not _sounds_like_infinitetalk(f), f.lower()))
+    return sorted(files, key=lambda f: (not _is_named_infinitetalk(f), f.lower()))
 
 
 def uni3c_files() -> list[str]:
-    """Files that may be Uni3C, as choices: those whose name says so first."""
+    """List files that may be Uni3C, as choices; those whose name matches come first."""
     files = _files(UNI3C_FOLDERS, WEIGHT_SUFFIXES)
     return sorted(files, key=lambda f: ("uni3c" not in f.lower(), f.lower()))
 
 
 def uni3c_path(name: str) -> Path:
-    """The file behind a choice of `uni3c_files`."""
+    """Return the path of a choice from `uni3c_files`. Raises InputError if it is not there."""
     return _path(name, UNI3C_FOLDERS, uni3c_files())
 
 
 def audio_encoder_path(name: str) -> Path:
-    """The file or folder behind a choice of `audio_encoders`."""
+    """Return the file or folder of a choice from `audio_encoders`. Raises InputError if it is not there."""
     return _path(name, AUDIO_ENCODER_FOLDERS, audio_encoders())
 
 
 def infinitetalk_path(name: str) -> Path:
-    """The file behind a choice of `infinitetalk_weights`."""
+    """Return the path of a choice from `infinitetalk_weights`. Raises InputError if it is not there."""
     return _path(name, WEIGHT_FOLDERS, infinitetalk_weights())
 
 
 def file_stamp(path: Path) -> str:
-    """Changes when the file, or a file of the folder, is replaced on disk, so that it is loaded again."""
+    """Return a string that changes when the file, or a file of the folder, is replaced on disk: then it is reloaded."""
     return str(FileStamp.of(path).parts)
 
 
 def temp_folder() -> Path:
-    """Where ComfyUI puts what is not kept."""
+    """Return ComfyUI's temp folder."""
     return Path(folder_paths.get_temp_directory()).resolve()
 
 
-def _sounds_like_infinitetalk(name: str) -> bool:
+def _is_named_infinitetalk(name: str) -> bool:
     return any(word in name.lower() for word in ("infinitetalk", "infinitalk", "multitalk"))
 
 
@@ -86,13 +86,16 @@ def _roots(folders: tuple[str, ...]) -> list[Path]:
 def _files(folders: tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
     found = {f for name in folders for f in folder_paths.get_filename_list(name)}
     if GGUF_SUFFIX in suffixes:
-        # ComfyUI leaves out of its lists what its own loaders do not read.
+        # ComfyUI's lists leave out GGUF files, which its own loaders do not read.
         found |= {f for root in _roots(folders) for f in folder_paths.recursive_search(str(root), [".git"])[0]}
     return sorted(f.replace(os.sep, "/") for f in found if f.lower().endswith(suffixes))
 
 
 def _path(name: str, folders: tuple[str, ...], offered: list[str]) -> Path:
-    """Where `name` lies; only what is offered, since the name may come from an API client."""
+    """Return the path of `name`. Accepts only listed names, since the name may come from an API client.
+
+    Raises InputError for any other name or a missing file.
+    """
     found = [root / name for root in _roots(folders) if (root / name).exists()]
     if name not in offered or not found:
         raise InputError(

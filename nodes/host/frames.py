@@ -1,4 +1,4 @@
-"""Pictures out of a VIDEO, where somebody asks for them."""
+"""Reads frames of a VIDEO as IMAGE."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from .video import source_of
 
 
 def frames_of(video: Any, start_seconds: float, seconds: float) -> Tensor:
-    """IMAGE of this part of a VIDEO at 25 pictures a second; the memory that it takes is said first."""
+    """Return this part of a VIDEO as IMAGE (F, H, W, 3) at 25 frames per second.
+
+    Reports first how much memory it takes.
+    """
     source = source_of(None, video)
     try:
         part = cut(source, start_seconds, seconds)
         say(say_memory(part))
         bar = comfy.utils.ProgressBar(part.length)
 
-        def between(done: int) -> None:
+        def report(done: int) -> None:
             throw_exception_if_processing_interrupted()
             bar.update_absolute(done, part.length)
 
-        return read_batch(part, psutil.virtual_memory().available, between)
+        return read_batch(part, psutil.virtual_memory().available, report)
     finally:
         source.close()

@@ -1,4 +1,4 @@
-"""Files by path, for jobs without a browser: only what lies in ComfyUI's own folders."""
+"""Loads files by path, for jobs without a browser; only from ComfyUI's own folders."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ EXAMPLE = "clips/talk.mp4, or out.mp4 [output]"
 
 
 def file_in_comfyui(text: str) -> Path:
-    """The file that `text` names: relative to ComfyUI's input folder, or to another one of ComfyUI's folders with
-    [output] or [temp] behind it. An absolute path works if it lies in that folder.
+    """Return the file that `text` names, relative to ComfyUI's input folder, or to its output or temp folder where
+    [output] or [temp] follows the name. An absolute path must lie in that folder.
 
-    The name may come from anybody who can reach the server, so nothing outside is opened, by `..` or links either.
-    Raises InputError, in one sentence.
+    Anybody who can reach the server can send a name, so nothing outside is opened, also not through `..` or links.
+    Raises InputError for an empty, invalid, outside or missing path.
     """
     text = text.strip()
     folders = {
@@ -57,7 +57,7 @@ def file_in_comfyui(text: str) -> Path:
 
 
 def path_problem(text: str | None) -> str | bool:
-    """What is wrong with a path, before anything runs; True where nothing is, or where it comes over a link."""
+    """Return an error message for a path, or True if it is valid or connected by a link (None). For validate_inputs."""
     if text is None:
         return True
     try:
@@ -68,7 +68,7 @@ def path_problem(text: str | None) -> str | bool:
 
 
 def path_stamp(text: str) -> str:
-    """Changes when the file is replaced on disk, so that it is loaded again."""
+    """Return a string that changes when the file is replaced on disk, so that it is loaded again."""
     try:
         return file_stamp(file_in_comfyui(text))
     except (InputError, OSError):
@@ -76,23 +76,29 @@ def path_stamp(text: str) -> str:
 
 
 def load_source(text: str) -> tuple[torch.Tensor | None, Any | None]:
-    """(IMAGE, None) of a picture file, (None, VIDEO) of a video, which is opened but not read."""
+    """Return (IMAGE, None) for a picture file, (None, VIDEO) for a video, which is opened but not read.
+
+    Raises InputError for a path or a file that cannot be used.
+    """
     path = file_in_comfyui(text)
     picture = _picture(path)
     if picture is not None:
         return picture, None
-    VideoFile(path).close()  # says here and now what is wrong with it
+    VideoFile(path).close()  # raises now if it is no readable video
     return None, InputImpl.VideoFromFile(str(path))
 
 
 def _picture(path: Path) -> torch.Tensor | None:
-    """A picture (1, H, W, 3), the way up that its camera noted; None for what moves or is no picture."""
+    """Read a picture (1, H, W, 3), rotated as its EXIF orientation says; None for animations and other files.
+
+    Raises InputError for a damaged picture.
+    """
     try:
         with Image.open(path) as image:
             if getattr(image, "is_animated", False):
                 return None
             upright = ImageOps.exif_transpose(image)
-            pixels = _deep_grey(upright) if upright.mode[0] in "IF" else np.array(upright.convert("RGB"))
+            pixels = _grey_over_8_bits(upright) if upright.mode[0] in "IF" else np.array(upright.convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return None
     except (OSError, SyntaxError, ValueError) as error:
@@ -100,10 +106,10 @@ def _picture(path: Path) -> torch.Tensor | None:
     return torch.from_numpy(pixels)[None].float().div_(255)
 
 
-def _deep_grey(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) bytes of a grey picture with more than 8 bits, which Pillow would cut off at 255: all white.
+def _grey_over_8_bits(image: Image.Image) -> np.ndarray:
+    """Convert a grey picture with more than 8 bits to uint8 (H, W, 3).
 
-    Whole numbers fill 16 bits, floats go from 0 to 1.
+    Pillow's own conversion clips at 255, which gives white. Integers have the range of 16 bits, floats of 0 to 1.
     """
     white = 1.0 if image.mode == "F" else 65535.0
     grey = np.asarray(image, dtype=np.float32) / white
@@ -111,6 +117,6 @@ def _deep_grey(image: Image.Image) -> np.ndarray:
 
 
 def load_voice(text: str) -> dict[str, Any]:
-    """AUDIO of a sound or video file; a long one lies in ComfyUI's temp folder and not in memory."""
+    """Return the AUDIO of a sound or video file; a long one is kept in ComfyUI's temp folder, not in memory."""
     sound = read_sound(file_in_comfyui(text), temp_folder(), throw_exception_if_processing_interrupted)
     return {"waveform": sound.waveform[None], "sample_rate": sound.sample_rate_hz}

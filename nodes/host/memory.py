@@ -1,8 +1,8 @@
-"""How much memory a chunk asks ComfyUI for before its weights are loaded, and a second try when it was not enough.
+"""Memory that ComfyUI reserves for a chunk before it loads the weights, and a retry when it was not enough.
 
-ComfyUI loads MODEL, audio adapter and Uni3C in one `load_models_gpu` and leaves free what it reckons a prediction
-takes; for Wan that is nearly twice what is measured, which on small cards is weights that come from RAM at every
-step. So the MODEL asks for the measured amount with a margin, and if that fails, once for much more.
+ComfyUI loads MODEL, audio adapter and Uni3C in one `load_models_gpu` and keeps free what it estimates for a
+prediction. For Wan the estimate is nearly twice what is measured, so on small GPUs more weights are streamed from RAM
+at every step. The MODEL therefore requests the measured amount with a margin and, if that fails, once much more.
 """
 
 from __future__ import annotations
@@ -24,31 +24,34 @@ from .uni3c import KEY as CAMERA_KEY
 log = logging.getLogger("infinitetalk")
 KEY = "infinitetalk_memory"
 GB = 1e9
-MARGIN = 1.15  # the estimate's own error
-# Weights on their way from RAM, quantised ones becoming numbers, the workspace of matrix products.
+MARGIN = 1.15  # for the error of the estimate
+# Temporary buffers: weights streamed from RAM, dequantised weights, the workspace of matrix products.
 IN_PASSING_BYTES = 500_000_000
-MORE = 2.5  # times as much for the second try: about what ComfyUI itself would ask for, and a half on top
+MORE = 2.5  # factor for the retry: about half as much again as ComfyUI itself would request
 
 
 @dataclass
 class MemoryMargin:
-    """How much more memory than estimated the chunks of one job ask for; it stays, once it had to grow."""
+    """Factor on the estimated memory of the chunks of one job; a retry raises it for all further chunks."""
 
     factor: float = 1.0
 
 
 def ask_for_memory(executor: Any, model: Patcher, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
-    """Wrapper of ComfyUI's preparation for sampling. It reckons with the shape of the noise and nothing else, in
-    proportion, so another amount is asked for by another number of items."""
-    hosts = float(model.memory_required([1, *noise_shape[1:]]))
-    if hosts > 0:
-        asked = needed_bytes(model, noise_shape) * (model.get_attachment(KEY) or 1.0)
-        noise_shape = [noise_shape[0] * asked / hosts, *noise_shape[1:]]
+    """Wrap ComfyUI's prepare_sampling so that it reserves our memory estimate.
+
+    ComfyUI estimates memory from the noise shape only, in proportion to it, so we request a different amount by scaling
+    the batch dimension.
+    """
+    comfy_bytes = float(model.memory_required([1, *noise_shape[1:]]))
+    if comfy_bytes > 0:
+        requested_bytes = needed_bytes(model, noise_shape) * (model.get_attachment(KEY) or 1.0)
+        noise_shape = [noise_shape[0] * requested_bytes / comfy_bytes, *noise_shape[1:]]
     return executor(model, noise_shape, conds, *args, **kwargs)
 
 
 def needed_bytes(model: Patcher, noise_shape: Any) -> float:
-    """What one item needs beside the weights. noise_shape: (B, 16, T, h, w)."""
+    """Return the bytes that one batch item needs besides the weights. noise_shape: (B, 16, T, h, w)."""
     base = model.model
     backbone = base.diffusion_model
     sizes = BackboneSizes(backbone.dim, backbone.ffn_dim, backbone.num_heads)
@@ -66,37 +69,40 @@ def needed_bytes(model: Patcher, noise_shape: Any) -> float:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the GPU had no room; newer ComfyUI knows more ways in which drivers say so."""
+    """Return whether the GPU ran out of memory; newer ComfyUI recognises more of the drivers' errors."""
     known = getattr(comfy.model_management, "is_oom", None)
     return bool(known(error)) if known else isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 def retry_on_oom(make: Callable[[Patcher], Tensor], model: Patcher, room: MemoryMargin, shape: Any) -> Tensor:
-    """`make(model)`; where memory does not suffice, once more with everything unloaded first and more of the weights
-    left in RAM. After that an error with the numbers. shape: of the latents, (1, 16, T, h, w)."""
-    said = ""
+    """Return `make(model)`; when out of memory, unload everything and retry once with more of the weights in RAM.
+
+    room: the margin, which the retry raises. shape: of the latents, (1, 16, T, h, w). Raises RuntimeError with the
+    amounts of memory if the retry fails too.
+    """
+    reason = ""
     for last in (False, True):
         try:
-            return make(_with_room(model, room))
+            return make(_with_margin(model, room))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            said = str(error).split("\n")[0]
-        # Out here, since the error holds on to the tensors of the attempt.
+            reason = str(error).split("\n")[0]
+        # After the except block, since the exception keeps the tensors of the attempt alive.
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
         if not last:
             room.factor *= MORE
-            log.warning("InfiniteTalk: out of memory (%s); once more with more of the weights in RAM", said)
-    raise RuntimeError(f"{_shortage(model, shape)} ({said})")
+            log.warning("InfiniteTalk: out of memory (%s); once more with more of the weights in RAM", reason)
+    raise RuntimeError(f"{_shortage(model, shape)} ({reason})")
 
 
-def _with_room(model: Patcher, room: MemoryMargin) -> Patcher:
-    if room.factor == 1.0:
+def _with_margin(model: Patcher, margin: MemoryMargin) -> Patcher:
+    if margin.factor == 1.0:
         return model
-    roomy = model.clone()
-    roomy.set_attachments(KEY, room.factor)
-    return roomy
+    patched = model.clone()
+    patched.set_attachments(KEY, margin.factor)
+    return patched
 
 
 def _shortage(model: Patcher, shape: Any) -> str:

@@ -1,4 +1,4 @@
-"""Models of our own as ComfyUI's ModelPatchers: loaded, moved and freed by the host."""
+"""Wraps our own models in ComfyUI's ModelPatcher, so that ComfyUI loads, moves and frees them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ Patcher = comfy.model_patcher.ModelPatcher
 
 
 def load_strictly(make: Callable[[Any], torch.nn.Module], weights: Weights, name: str) -> torch.nn.Module:
-    """The module that `make` builds on the meta device from layers of a namespace, on ComfyUI's own layers and with
-    `weights` as its parameters, quantised ones as they are stored; a missing, superfluous or misshapen tensor is an
-    error that names it.
+    """Build a module from ComfyUI's layers with `weights` as its parameters; quantised ones stay as stored.
 
-    What is expected is read from plain layers: with dynamic VRAM, ComfyUI's have no weights before they are loaded,
-    and would put zeros in the place of missing ones.
+    make: builds the module on the meta device from the layers of a namespace. Raises InputError that names the tensor
+    if one is missing, superfluous or of another shape. name: of the file, for errors.
+
+    The expected tensors are read from plain PyTorch layers: with dynamic VRAM, ComfyUI's layers have no weights before
+    they are loaded, and would fill missing ones with zeros.
     """
     expected = {key: tuple(tensor.shape) for key, tensor in make(torch.nn).state_dict().items()}
     if missing := sorted(expected.keys() - weights.keys()):
@@ -41,7 +42,7 @@ def load_strictly(make: Callable[[Any], torch.nn.Module], weights: Weights, name
 
 
 def model_patcher(module: Any) -> Patcher:
-    """`module` as a model that ComfyUI loads, moves and frees. Looked up late: dynamic VRAM replaces the class."""
+    """Return a ModelPatcher of `module`. The class is looked up at the call, since dynamic VRAM replaces it."""
     make = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     return make(
         module,

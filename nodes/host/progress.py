@@ -1,4 +1,4 @@
-"""Progress over the whole job: a bar, a line of text on the node, a preview picture."""
+"""Reports the progress of a job in ComfyUI: a progress bar, a line of text on the node, a preview picture."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ log = logging.getLogger("infinitetalk")
 
 
 class JobProgress:
-    """Counts the steps of all chunks; every report also looks for an interrupt.
+    """Counts the steps of all chunks. Most of its callbacks also check for an interrupt.
 
-    Pictures: the newest finished frame after each chunk; in between the estimates of the steps, if ComfyUI's
-    previews are switched on.
+    Previews show the newest finished frame after each chunk and, if ComfyUI's previews are switched on, the denoised
+    estimate of each step.
     """
 
     def __init__(self, model: Any, chunks: int, steps: int):
@@ -44,7 +44,7 @@ class JobProgress:
         self.began = time.monotonic()
 
     def found(self, done: int, missing: int, store: RunStore) -> None:
-        """The run goes on after `done` chunks; `missing` are to be made."""
+        """Record that `done` chunks are finished and `missing` are to be made; report it where a run is continued."""
         self.store, self.missing = store, missing
         if missing == self.chunks:
             return
@@ -52,21 +52,21 @@ class JobProgress:
         say(f"{going_on} ({self.chunks - missing} of {self.chunks} chunks are there from before)")
 
     def warn(self, text: str) -> None:
-        """Before the work begins: in the log and on the node."""
+        """Write a warning to the log and the node."""
         log.warning("InfiniteTalk: %s", text)
         write_on_node(text)
 
     def between(self) -> None:
-        """During longer work."""
+        """Raise if the user has interrupted; called during long operations."""
         throw_exception_if_processing_interrupted()
 
     def chunk_joined(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
-        """A chunk from before is in the video."""
+        """Count a chunk of an earlier session that was added to the video."""
         throw_exception_if_processing_interrupted()
         self._count(chunk, numbers)
 
     def chunk_made(self, finished: ChunkOutput, numbers: dict[str, Any]) -> None:
-        """A new chunk is in the video."""
+        """Count and show a new chunk that was added to the video."""
         self.measured.append(numbers["seconds_taken"])
         self.missing -= 1
         self._count(finished.chunk, numbers)
@@ -80,19 +80,19 @@ class JobProgress:
         self.bar.update_absolute(self.done, self.chunks * self.steps)
 
     def after_step(self, chunk: Chunk, step: int, clean: Tensor) -> None:
-        """A step (from 0) of `chunk` is done; `clean` (1, 16, T, h, w) is its estimate."""
+        """Report that a step (from 0) of `chunk` is done; clean: its denoised estimate (1, 16, T, h, w)."""
         throw_exception_if_processing_interrupted()
         self.done = chunk.index * self.steps + step + 1
         preview = None
         if self.previewer is not None:
-            # The middle of the chunk: its beginning is held clean and would never change.
+            # Preview the middle of the chunk, since its context frames at the beginning never change.
             middle = clean[:, :, clean.shape[2] // 2 :]
             preview = self.previewer.decode_latent_to_preview_image("JPEG", middle)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
         write_on_node(str(self._progress(chunk, step + 1)))
 
     def show(self, frame: Tensor) -> None:
-        """A finished frame (H, W, 3), or the reference before there is one, as the preview."""
+        """Show a finished frame (H, W, 3), or the reference before there is one, as the preview."""
         picture = Image.fromarray((frame.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8).numpy())
         preview = ("JPEG", picture, latent_preview.MAX_PREVIEW_RESOLUTION)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
@@ -113,13 +113,13 @@ class JobProgress:
 
 
 def say(text: str) -> None:
-    """In the log and on the node."""
+    """Write a message to the log and to the node that is running."""
     log.info("InfiniteTalk: %s", text)
     write_on_node(text)
 
 
 def write_on_node(text: str) -> None:
-    """On the node that is running."""
+    """Write a message to the node that is running."""
     context = get_executing_context()
     if context is not None and PromptServer.instance is not None:
         PromptServer.instance.send_progress_text(text, context.node_id)

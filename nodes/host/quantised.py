@@ -1,8 +1,8 @@
-"""A Linear that keeps its weight quantised and turns it into numbers where it computes.
+"""A Linear layer that stores its weight quantised and dequantises it in `forward`.
 
-ComfyUI's own layers for quantised weights know fp8 but not GGUF, and those of 0.3.75 and 0.33 take their settings in
-different ways. What both share is `cast_bias_weight`, which brings the stored bytes to the device as it does any
-weight: from RAM piece by piece, pinned, ahead of time on another stream, or from 0.33's dynamic VRAM.
+ComfyUI's own layers for quantised weights support fp8 but not GGUF, and those of 0.3.75 and 0.33 are configured in
+different ways. Both have `cast_bias_weight`, which brings the stored bytes to the device like any other weight: from
+RAM piece by piece, pinned, ahead of time on another stream, or from 0.33's dynamic VRAM.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class QuantisedLinear(torch.nn.Module, comfy.ops.CastWeightBiasOp):
         self.layout = like.layout
         self.out_features, self.in_features = like.shape
         self.weight = torch.nn.Parameter(torch.empty_like(like.stored, device="meta"), requires_grad=False)
-        # One number a tensor or a row: not worth streaming, moved where it is used.
+        # One number per tensor or row: too small to stream, so it is moved where it is used.
         scale = None if like.scale is None else torch.empty_like(like.scale, device="meta")
         self.register_buffer("weight_scale", scale)
         self.bias: torch.nn.Parameter | None = None
@@ -33,22 +33,22 @@ class QuantisedLinear(torch.nn.Module, comfy.ops.CastWeightBiasOp):
             self.bias = torch.nn.Parameter(torch.empty(self.out_features, device="meta"), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, in) → (…, out), in the type of x."""
+        """Map x (…, in) to (…, out), in the dtype of x."""
         comfy.ops.run_every_op()
-        # The weight's own type: only moved, not cast.
+        # The weight's own dtype, so that the bytes are moved and not cast.
         weight, bias, stream = comfy.ops.cast_bias_weight(
             self, dtype=self.weight.dtype, device=x.device, bias_dtype=x.dtype, offloadable=True
         )
-        numbers = dequantise(weight, self.layout, self.weight_scale, x.dtype)
-        y = F.linear(x, numbers, bias)
+        dequantised = dequantise(weight, self.layout, self.weight_scale, x.dtype)
+        y = F.linear(x, dequantised, bias)
         comfy.ops.uncast_bias_weight(self, weight, bias, stream)
         return y
 
 
 def put_quantised_layers(module: torch.nn.Module, weights: Weights) -> dict[str, Tensor]:
-    """Replace the Linear layers of `module` whose weight is `Quantised`; the state dict to be loaded then.
+    """Replace the Linear layers of `module` whose weight is `Quantised`; return the state dict to load into it.
 
-    Quantised weights of other layers (convolutions; there are few) become numbers here.
+    Quantised weights of other layers (a few convolutions) are dequantised to float32 here.
     """
     loaded: dict[str, Tensor] = {}
     for name, weight in weights.items():
@@ -59,9 +59,9 @@ def put_quantised_layers(module: torch.nn.Module, weights: Weights) -> dict[str,
         if leaf != "weight" or not isinstance(module.get_submodule(owner), torch.nn.Linear):
             loaded[name] = weight.dequantise(torch.float32)
             continue
-        parent, place = owner.rpartition(".")[::2]
+        parent, attribute = owner.rpartition(".")[::2]
         layer = QuantisedLinear(weight, bias=f"{owner}.bias" in weights)
-        setattr(module.get_submodule(parent), place, layer)
+        setattr(module.get_submodule(parent), attribute, layer)
         loaded[name] = weight.stored
         if weight.scale is not None:
             loaded[f"{owner}.weight_scale"] = weight.scale

@@ -1,4 +1,4 @@
-"""The picks as a contact sheet, and the search for scene cuts with ComfyUI's progress bar."""
+"""Contact sheet of the chosen reference frames, and the search for scene cuts with ComfyUI's progress bar."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROGRESS_STEPS = 100
 
 
 def cuts_of(source: FrameSource, picking: ReferenceSettings, speech: Speech | None) -> tuple[int, ...]:
-    """The scene cuts of as much of the source as is seen, found with a progress bar that can be interrupted."""
+    """Find the scene cuts in the part of the source that is used, with a progress bar that can be interrupted."""
     bar = comfy.utils.ProgressBar(PROGRESS_STEPS)
 
     def report(done: float) -> None:
@@ -36,21 +36,22 @@ def cuts_of(source: FrameSource, picking: ReferenceSettings, speech: Speech | No
 
 
 def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
-    """The picks with their times, (1, H, W, 3): up to 36 chunks of the speech, or of the source's own length.
+    """Draw the reference frames with their times as one picture (1, H, W, 3): up to 36 frames.
 
-    For chunks of 81 frames with 9 context frames, which the sampler may change.
+    Plans the chunks of the speech, or without one of the source's own length; with 81 frames and 9 context frames each,
+    which the Chunk Sampler may change.
     """
     frames = reference.source.length if speech is None else speech.frames
     times = reference.picking.times_seconds
     if reference.picking.policy is Policy.BY_HAND:
-        # As far as times are given: whether they are enough, the sampler knows.
+        # Only the chunks with a given time; the Chunk Sampler checks whether there are enough.
         frames = min(frames, max(len(times), 1) * (CHUNK_FRAMES - CONTEXT_FRAMES))
-    shown_cells = (
+    all_cells = (
         _cell(reference, planned, frame)
         for planned in plan_video(reference, frames)
         for frame in (*planned.pick.frames[:1], *([] if planned.pick.last is None else [planned.pick.last]))
     )
-    cells = list(islice(shown_cells, MOST))
+    cells = list(islice(all_cells, MOST))
     rows = -(-len(cells) // COLUMNS)
     width = CELL * min(len(cells), COLUMNS)
     height = cells[0].height
@@ -74,5 +75,5 @@ def _cell(reference: Reference, planned: PlannedChunk, frame: int) -> Image.Imag
 
 
 def shown(sheet: Tensor, node: Any) -> Any:
-    """The contact sheet on the node."""
+    """Return the UI output that shows a contact sheet on the node."""
     return ui.PreviewImage(sheet, cls=node)

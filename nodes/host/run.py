@@ -1,4 +1,4 @@
-"""One job: check everything first, then make chunk after chunk into the file."""
+"""Runs one job: checks everything first, then generates chunk after chunk into the file."""
 
 from __future__ import annotations
 
@@ -33,17 +33,16 @@ from .video import RUNS_FOLDER, finished_video, output_folder, output_path, work
 log = logging.getLogger("infinitetalk")
 
 
-# Where each has the object that holds the weights.
+# The attribute of each component that holds its weights.
 WEIGHTS = {"model": "model", "vae": "first_stage_model", "clip_vision": "model"}
 TEXTS = ("positive", "negative")
 
 
 def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any, **others: Any) -> Components:
-    """The objects that are connected to a node, by the names of its inputs, each with what it is known by.
+    """Return the `Components` of a job: the objects connected to a node, each with its fingerprint.
 
-    hidden: the node's; shared: what is known of files and live models from earlier runs; others: the optional fields of
-    `Components`. Raises InputError for a MODEL or a VAE of another kind, and where ComfyUI holds a model whose file has
-    another content by now.
+    hidden: the node's hidden inputs. shared: the cache of models and file fingerprints. others: the optional fields of
+    `Components`. Raises InputError for an unsupported MODEL or VAE, and where the file of a loaded model has changed.
     """
     check_backbone(model)
     adapter = adapter_patcher(model)
@@ -66,21 +65,21 @@ def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any
 
 
 def run_job(job: Job, hidden: Any) -> io.NodeOutput:
-    """Make the video of `job`, or go on with it where it stopped. hidden: the node's."""
+    """Generate the video of `job`, or continue it where it stopped. hidden: the node's hidden inputs."""
     log_unfinished_runs()
     job = with_machine(job)
     job.check()
-    studio = _studio(job)
-    adapter_of(studio.model).config.check_features(*job.speech.voices[0].shape[1:])
+    backend = _backend(job)
+    adapter_of(backend.model).config.check_features(*job.speech.voices[0].shape[1:])
     description = job.description()
     made_of = {
         **description,
-        "versions": versions(studio.model),
-        "precision": precision(studio.model, studio.vae),
+        "versions": versions(backend.model),
+        "precision": precision(backend.model, backend.vae),
     }
     key = key_of(made_of)
-    reference, steps = job.reference, len(studio.sigmas) - 1
-    progress = JobProgress(studio.model, len(job.plan), steps)
+    reference, steps = job.reference, len(backend.sigmas) - 1
+    progress = JobProgress(backend.model, len(job.plan), steps)
     log.info(
         "InfiniteTalk: %d frames of %d x %d in %d chunks of %d steps",
         job.speech.frames,
@@ -91,28 +90,29 @@ def run_job(job: Job, hidden: Any) -> io.NodeOutput:
     )
     progress.show(reference.picture(job.plan[0].pick.frames[0]))
     output = job.output
-    wanted = OutputSpec(
+    output_spec = OutputSpec(
         made_of=made_of,
         place=output.filename_prefix,
         root=output_folder(),
         new_path=partial(output_path, output.filename_prefix, reference.width, reference.height),
         metadata=workflow_metadata(hidden),
         sound=job.speech.sound,
-        # Not the job: what it holds of models would live on with whoever keeps this.
+        # Built without a reference to the job, which would keep its models alive.
         report=partial(run_report, report_settings(job, f"{RUNS_FOLDER}/{key}", description["job"]["sampling"])),
     )
     switches = Switches(output.start_over, output.keep_intermediates or bool(job.overrides))
     folder = output_folder() / RUNS_FOLDER / key
-    outcome = execute_run(folder, wanted, lambda store: Run(job, studio, store), progress, switches)
+    outcome = execute_run(folder, output_spec, lambda store: Run(job, backend, store), progress, switches)
     if not switches.keep:
         give_up_voices(job.speech)
     return finished_video(outcome.path, outcome.report)
 
 
 def run_report(about: dict[str, Any], chunks: list[dict[str, Any]], complete: bool, continued_at: int) -> str:
-    """What was made and how well it holds together, as JSON.
+    """Return the report of a run as JSON.
 
-    about: the video and the settings; continued_at: the first chunk (from 0) made now.
+    about: the video and the settings. chunks: the measured numbers of each chunk. continued_at: the first chunk
+    (from 0) that was generated in this session.
     """
     made = {
         "complete": complete,
@@ -123,7 +123,10 @@ def run_report(about: dict[str, Any], chunks: list[dict[str, Any]], complete: bo
 
 
 def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, Any]:
-    """What a report says of a job. run: its folder in ComfyUI's output; sampling: as it is described in its key."""
+    """Return the settings of a job for its report.
+
+    run: its folder in ComfyUI's output. sampling: the description of the sampling settings, as in the job's key.
+    """
     reference = job.reference
     return {
         "frames": job.speech.frames,
@@ -138,7 +141,10 @@ def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, A
 
 
 def with_machine(job: Job) -> Job:
-    """`job` with the step cache that its MODEL carries, and colors computed on the GPU, where they take no time."""
+    """Return `job` with the step cache settings of its MODEL, and with the GPU as the device of its color matching.
+
+    Color matching takes no time there.
+    """
     assert job.components is not None
     sampling = replace(
         job.sampling,
@@ -148,7 +154,7 @@ def with_machine(job: Job) -> Job:
     return replace(job, sampling=sampling)
 
 
-def _studio(job: Job) -> ComfyBackend:
+def _backend(job: Job) -> ComfyBackend:
     components, sampling = job.components, job.sampling
     assert components is not None
     model = components.model.value
@@ -158,7 +164,7 @@ def _studio(job: Job) -> ComfyBackend:
             check_single(name, conditioning or [])
     if sampling.camera is not None:
         check_camera(sampling.camera, check_backbone(model).dim)
-        # Loaded by ComfyUI together with the MODEL.
+        # As an additional model, ComfyUI loads it together with the MODEL.
         model = model.clone()
         model.set_additional_models(CAMERA_KEY, [sampling.camera.controlnet.value])
     sigmas = sampling.schedule
@@ -182,7 +188,7 @@ def _value(component: Component | None) -> Any:
 
 
 def check_guidance(model: Any) -> None:
-    """Refuse a MODEL on which another node has put a guidance rule of its own."""
+    """Raise InputError for a MODEL on which another node has set a guidance function."""
     for name in ("sampler_cfg_function", "sampler_pre_cfg_function"):
         if model.model_options.get(name):
             raise InputError(

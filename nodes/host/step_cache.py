@@ -1,4 +1,4 @@
-"""Step caching on the user's MODEL: the setting it carries, and what a chunk's cache does in place of Wan's blocks."""
+"""Step cache on a MODEL: its settings as an attachment, and the block replacements that reuse cached residuals."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from .patchers import Patcher
 log = logging.getLogger("infinitetalk")
 KEY = "infinitetalk_step_cache"
 
-Replacement = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]  # of a block, as ComfyUI calls one
+Replacement = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]  # block replacement(args, extra)
 
 
 def put_step_cache(model: Patcher, caching: StepCaching) -> Patcher:
-    """A clone of `model` whose chunks are made with a step cache."""
+    """Return a clone of `model` with the step cache enabled."""
     patched = model.clone()
     patched.set_attachments(KEY, caching)
     return patched
 
 
 def step_caching_of(model: Patcher) -> StepCaching | None:
-    """What `put_step_cache` asked for on this MODEL."""
+    """Return the settings that `put_step_cache` attached to this MODEL, or None."""
     return model.get_attachment(KEY)
 
 
 @dataclass(frozen=True)
 class CachedStep:
-    """The cache's share of one step; the same in all predictions of the step.
+    """State of the step cache for one step, the same for all predictions of the step.
 
-    added: what stands in for the blocks, by branch; None: they run. kept: where what they add is put, by branch;
-    None: it is not needed. Plain values, so that torch.compile can look through them.
+    added: the cached residual of all blocks by guidance branch, added instead of running them; None: run the blocks.
+    kept: receives the residuals of this step by branch; None: they are not stored. place: moves a tensor to the cache's
+    device. Plain values, so that torch.compile can trace them.
     """
 
     added: dict[int, Tensor] | None
@@ -47,39 +48,42 @@ class CachedStep:
     place: Callable[[Tensor], Tensor]
 
     def around(self, branches: Sequence[int], blocks: list[Replacement]) -> list[Replacement]:
-        """The replacements of all blocks of a prediction, whose batch is `branches`."""
+        """Wrap the replacements of all blocks for a prediction whose batch items belong to `branches`.
+
+        With cached residuals no block runs; else the blocks run, and their residual is stored if needed.
+        """
         if self.added is not None and all(branch in self.added for branch in branches):
             added = [self.added[branch] for branch in branches]
-            return [partial(_stand_in, added), *([_pass_on] * (len(blocks) - 1))]
+            return [partial(_add_residual, added), *([_return_input] * (len(blocks) - 1))]
         if self.kept is None:
             return blocks
-        start: list[Tensor] = []
-        blocks = [partial(_begin, self.place, start, blocks[0]), *blocks[1:]]
-        return [*blocks[:-1], partial(_end, self.place, start, self.kept, branches, blocks[-1])]
+        tokens_before: list[Tensor] = []
+        blocks = [partial(_store_input, self.place, tokens_before, blocks[0]), *blocks[1:]]
+        return [*blocks[:-1], partial(_store_residual, self.place, tokens_before, self.kept, branches, blocks[-1])]
 
 
-def _stand_in(added: list[Tensor], args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+def _add_residual(added: list[Tensor], args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     return {"img": add(args["img"], added)}
 
 
-def _pass_on(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+def _return_input(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     return {"img": args["img"]}
 
 
-def _begin(
+def _store_input(
     place: Callable[[Tensor], Tensor],
-    start: list[Tensor],
+    tokens_before: list[Tensor],
     block: Replacement,
     args: dict[str, Any],
     extra: dict[str, Any],
 ) -> dict[str, Any]:
-    start.append(place(args["img"]))
+    tokens_before.append(place(args["img"]))
     return block(args, extra)
 
 
-def _end(
+def _store_residual(
     place: Callable[[Tensor], Tensor],
-    start: list[Tensor],
+    tokens_before: list[Tensor],
     kept: dict[int, Tensor],
     branches: Sequence[int],
     block: Replacement,
@@ -87,20 +91,23 @@ def _end(
     extra: dict[str, Any],
 ) -> dict[str, Any]:
     out = block(args, extra)
-    for branch, item in zip(branches, place(out["img"]) - start[0], strict=True):
+    for branch, item in zip(branches, place(out["img"]) - tokens_before[0], strict=True):
         kept[branch] = item
     return out
 
 
 class ChunkCache:
-    """The step cache of one chunk on ComfyUI's model; free of memory after `close`."""
+    """The step cache of one chunk with ComfyUI's model; `close` frees its memory."""
 
     def __init__(self, caching: StepCaching, model: Any):
         self.cache = StepCache(caching)
         self.model = model
 
     def begin(self, timestep: Tensor, around: bool) -> CachedStep:
-        """The share of the step at this noise level (1,). around: whether a camera takes part in it."""
+        """Begin the step at this noise level (1,) and decide whether to skip its blocks.
+
+        around: whether Uni3C acts in it.
+        """
         cache = self.cache
         cache.begin(self._modulation(timestep), around)
         if cache.skipping:
@@ -108,13 +115,13 @@ class ChunkCache:
         return CachedStep(None, cache.added if cache.keeping else None, cache.place)
 
     def close(self, chunk: int) -> None:
-        """Say what was saved, and give the memory back."""
+        """Log how many steps were skipped, and free the memory."""
         log.info("InfiniteTalk: chunk %d: %s", chunk + 1, self.cache.summary())
         self.cache.clear()
 
     @torch.no_grad()
     def _modulation(self, timestep: Tensor) -> Tensor:
-        """What the model's time projection gives (1, 6·C), as its forward computes it."""
+        """Return the time modulation (1, 6·C), computed as in the model's forward."""
         model, wan = self.model, self.model.diffusion_model
         t = model.model_sampling.timestep(timestep).float()
         embedded = sinusoidal_embedding_1d(wan.freq_dim, t.flatten()[:1])
@@ -123,7 +130,7 @@ class ChunkCache:
 
 
 def check_single(name: str, conditioning: list) -> None:
-    """Refuse texts of several parts: a branch has one memory."""
+    """Raise InputError for a conditioning of several parts, since the cache has one residual per branch."""
     if len(conditioning) > 1:
         raise InputError(
             f"the {name} text is made of {len(conditioning)} parts (Conditioning Combine or time ranges), and the step "

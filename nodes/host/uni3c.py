@@ -1,4 +1,4 @@
-"""Uni3C beside the user's MODEL: a ModelPatcher of its own, whose states are shared by the guidance branches."""
+"""Uni3C as a ModelPatcher beside the MODEL; its states are shared by the guidance branches."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .patchers import Patcher, load_strictly, model_patcher
 from .shared_models import SharedModels
 
 KEY = "infinitetalk_uni3c"
-WAN_CHANNELS = 20  # of the DiT's input: noisy latents and their mask
+WAN_CHANNELS = 20  # channels of the DiT's input that Uni3C takes: noisy latents and their mask
 
 
 def check_camera(camera: CameraControl, dim: int) -> None:
-    """Refuse a ControlNet made for another width of Wan than `dim`."""
+    """Raise InputError for a ControlNet made for another model width than `dim`."""
     config = camera.controlnet.value.model.config
     if (config.time_dim, config.out_dim) != (dim, dim):
         raise InputError(
@@ -35,7 +35,10 @@ def check_camera(camera: CameraControl, dim: int) -> None:
 
 
 def load_uni3c_patcher(path: Path, models: SharedModels | None = None) -> Patcher:
-    """The Uni3C ControlNet of a file, loaded and moved by ComfyUI. models: where loaded weights are shared."""
+    """Load the Uni3C ControlNet of a file as a ModelPatcher.
+
+    models: the cache of loaded weights; None: load them for this caller alone.
+    """
 
     def load() -> tuple[Patcher, str]:
         file = open_uni3c(path)
@@ -48,9 +51,9 @@ def load_uni3c_patcher(path: Path, models: SharedModels | None = None) -> Patche
 
 @dataclass
 class CameraStep:
-    """Uni3C during one step: its states are computed once, block by block, and shared by all branches.
+    """Uni3C during one step: its states are computed once, block by block, and shared by all guidance branches.
 
-    States are kept only where the branches do not come in one batch: 20 of them are more than a gigabyte.
+    States are kept only where the branches do not fit in one batch, since 20 of them take more than a gigabyte.
     """
 
     network: Uni3C
@@ -63,7 +66,10 @@ class CameraStep:
     coming: Iterator[Tensor] | None = None
 
     def begin(self, backbone: Any, x: Tensor, timestep: Tensor, options: dict[str, Any]) -> None:
-        """Take the DiT's input x (B, 36, T, h, w); the items of a batch differ in their conditions only."""
+        """Start the states from the DiT's input x (B, 36, T, h, w); does nothing after the first call of a step.
+
+        Only the first item is used, since the items of a batch differ in their conditions only.
+        """
         if self.coming is not None:
             return
         self.keep = len(x) < self.branches
@@ -75,7 +81,7 @@ class CameraStep:
         )
 
     def after_block(self, index: int, x: Tensor) -> Tensor:
-        """x (B, L, C) after Wan's block `index`, with the camera's share."""
+        """Add Uni3C's residual to x (B, L, C), the output of Wan's block `index`."""
         if index >= self.network.config.blocks:
             return x
         if index < len(self.states):
@@ -100,9 +106,9 @@ def camera_steps(
     device: Any,
     branches: int,
 ) -> Callable[[], CameraStep]:
-    """What gives each step of a chunk its `CameraStep`; what stays the same in every step is computed here.
+    """Return a function that creates the `CameraStep` of each step; what is the same in every step is computed here.
 
-    model: ComfyUI's BaseModel, for the scale of its latents and the type it computes in.
+    model: ComfyUI's BaseModel, for the scale of its latents and the dtype it computes in.
     """
     view = None
     if camera.mask is not None:

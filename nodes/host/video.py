@@ -1,4 +1,4 @@
-"""ComfyUI's IMAGE and VIDEO as frame sources, and a finished file as VIDEO."""
+"""Converts ComfyUI's IMAGE and VIDEO to frame sources and a finished file to VIDEO; chooses file names."""
 
 from __future__ import annotations
 
@@ -20,33 +20,37 @@ from ...infinitetalk_core.video.trim import cut
 SUFFIX = ".mp4"
 RUNS_FOLDER = "infinitetalk_runs"
 EXAMPLE = "video/InfiniteTalk"
-LONGEST_NAME = 200  # bytes; file systems take 255, and number, state and ending come behind it
+LONGEST_NAME = 200  # bytes; file systems allow 255, and number, state and suffix are appended
 
 
 def source_of(image: Tensor | None, video: Any | None, files: FileFingerprints | None = None) -> FrameSource:
-    """The frames behind an IMAGE or a VIDEO; exactly one of them must be connected. files: what is known of files."""
+    """Return the frame source of an IMAGE or a VIDEO. files: the cache of file fingerprints.
+
+    Raises InputError unless exactly one of them is connected.
+    """
     if (image is None) == (video is None):
         both = "both are" if image is not None else "neither is"
         raise InputError(f"connect either an image or a video to the Reference Picker: {both} connected")
     if image is not None:
         return PictureBatch(image[..., :3])
     if not isinstance(video, InputImpl.VideoFromFile):
-        # Made by another node and in memory already.
+        # Made by another node; its frames are in memory already.
         parts = video.get_components()
         return PictureBatch(parts.images[..., :3], parts.frame_rate)
     source = VideoFile(video.get_stream_source(), files)
-    # Newer ComfyUI can cut a VIDEO without touching its file.
+    # Newer ComfyUI can trim a VIDEO without changing its file.
     start, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
     return cut(source, start, seconds) if start or seconds else source
 
 
 def output_folder() -> Path:
-    """Where ComfyUI puts what it makes."""
+    """Return ComfyUI's output folder."""
     return Path(folder_paths.get_output_directory()).resolve()
 
 
 def output_path(prefix: str, width: int, height: int) -> Path:
-    """A free file name under ComfyUI's output folder. Raises InputError for a prefix that cannot be one."""
+    """Return an unused path in ComfyUI's output folder. Raises InputError for an invalid prefix, OSError for
+    a folder that cannot be made."""
     if not Path(os.path.abspath(output_folder() / prefix)).is_relative_to(output_folder()):
         raise InputError(
             f"filename_prefix {prefix!r} leads out of ComfyUI's output folder; write a name inside it, "
@@ -70,9 +74,9 @@ def output_path(prefix: str, width: int, height: int) -> Path:
 
 
 def workflow_metadata(hidden: Any) -> dict[str, str]:
-    """The prompt and the workflow for the file, unless ComfyUI was started with --disable-metadata.
+    """Return the prompt and the workflow as metadata of the file; none with --disable-metadata.
 
-    Without what ComfyUI notes there about files and times (`is_changed`): the same job gives the same file.
+    Leaves out ComfyUI's `is_changed`, which depends on files and times, so that the same job gives the same file.
     """
     if args.disable_metadata:
         return {}
@@ -84,7 +88,7 @@ def workflow_metadata(hidden: Any) -> dict[str, str]:
 
 
 def finished_video(path: Path, report: str) -> io.NodeOutput:
-    """The file as the node's VIDEO, shown on the node, and the report of the run."""
+    """Return the node output: the file as VIDEO with a preview on the node, and the report of the run."""
     subfolder = path.parent.relative_to(output_folder()).as_posix()
     shown = ui.PreviewVideo([ui.SavedResult(path.name, "" if subfolder == "." else subfolder, io.FolderType.output)])
     return io.NodeOutput(InputImpl.VideoFromFile(str(path)), report, ui=shown)

@@ -1,4 +1,4 @@
-"""Unfinished runs in ComfyUI's output folder."""
+"""Lists and removes unfinished runs in ComfyUI's output folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger("infinitetalk")
 
 
 def log_unfinished_runs() -> None:
-    """Say in the log what unfinished runs take, if there are any."""
+    """Log the disk space of unfinished runs, if there are any."""
     found = unfinished_runs(output_folder() / RUNS_FOLDER)
     if found:
         log.info(
@@ -22,14 +22,17 @@ def log_unfinished_runs() -> None:
 
 
 def list_and_remove(older_than_days: float, removing: bool) -> str:
-    """What unfinished runs there are, a line each; with `removing`, those that are old and that nobody holds go,
-    and the features of voices that nobody has needed for so long."""
+    """Return a report on the unfinished runs, one line each.
+
+    With `removing`, removes those older than `older_than_days` that no process holds, and the cached features of voices
+    unused for as long.
+    """
     found = unfinished_runs(output_folder() / RUNS_FOLDER)
     lines = [describe_unfinished_runs(found)]
     for run in found:
         old = run.days >= older_than_days
-        gone = removing and old and remove(run, older_than_days)
-        what = "removed" if gone else "in use" if removing and old else "old" if old else "kept"
+        removed = removing and old and remove(run, older_than_days)
+        what = "removed" if removed else "in use" if removing and old else "old" if old else "kept"
         lines.append(f"{run} ({what})")
     if taken := feature_cache().remove_older(older_than_days if removing else float("inf")):
         lines.append(f"features of long voices: {taken / 1e9:.2f} GB in output/{RUNS_FOLDER}/voices")
