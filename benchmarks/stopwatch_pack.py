@@ -33,7 +33,7 @@ WATCHED = (
     ("infinitetalk_core.runs.store", "RunStore", "commit", "keep"),
     ("infinitetalk_core.video.writer", "VideoWriter", "append", "join"),
     ("nodes.host.progress", "JobProgress", "chunk_made", "show"),
-    ("infinitetalk_core.runs.runner", "", "give_back_memory", "trim"),  # the last thing of a chunk
+    ("infinitetalk_core.runs.runner", "", "trim_heap", "trim"),  # the last thing of a chunk
 )
 seconds: dict[str, float] = {}  # without what watched functions called others for
 inside: list[float] = []  # of each watched function that runs, the seconds spent in others

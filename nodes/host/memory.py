@@ -2,7 +2,7 @@
 
 ComfyUI loads MODEL, audio adapter and Uni3C in one `load_models_gpu` and keeps free what it estimates for a
 prediction. For Wan the estimate is nearly twice what is measured, so on small GPUs more weights are streamed from RAM
-at every step. The MODEL therefore requests the measured amount with a margin and, if that fails, once much more.
+at every step. The MODEL therefore asks for the measured amount with a margin and, if that fails, once much more.
 """
 
 from __future__ import annotations

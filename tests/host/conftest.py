@@ -198,7 +198,7 @@ TINY_HEADS = 2
 MODULES = {
     "adapter": "nodes.host.adapter",
     "patchers": "nodes.host.patchers",
-    "studio": "nodes.host.backend",
+    "backend": "nodes.host.backend",
     "run": "nodes.host.run",
     "uni3c": "nodes.host.uni3c",
     "audio": "infinitetalk_core.model.audio_adapter",

@@ -125,7 +125,7 @@ def replace_file(files, **changed):
 
 def studio(core, model, guidance, sampler: str = "euler", steps: int = 3):
     text = torch.Generator().manual_seed(5)
-    return core.studio.ComfyBackend(
+    return core.backend.ComfyBackend(
         model=model,
         vae=None,
         clip_vision=None,

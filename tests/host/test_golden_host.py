@@ -1,4 +1,4 @@
-"""Golden cases that need ComfyUI's own VAE and CLIP vision: driven through our Studio they match the reference."""
+"""Golden cases that need ComfyUI's own VAE and CLIP vision: driven through our backend they match the reference."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_vae(golden_dir):
 
 @torch.inference_mode()
 def test_clip_tokens(golden_dir, pack):
-    """The picture goes through Studio.see; only the token count check is for the real model's size."""
+    """The picture goes through ComfyBackend.encode_image; only the token count check is for the real model's size."""
     config, tensors, limit = load_case(golden_dir, "clip_vision")
     vit = config["vit_config"]
     vision = comfy.clip_model.CLIPVision(
@@ -64,7 +64,7 @@ def test_clip_tokens(golden_dir, pack):
         comfy.ops.manual_cast,
     )
     vision.load_state_dict(hugging_face_names(tensors, vit["num_layers"]))
-    studio_module = import_module(f"{pack.__name__}.nodes.host.backend")
+    backend_module = import_module(f"{pack.__name__}.nodes.host.backend")
     host = SimpleNamespace(
         patcher=import_module("comfy.model_patcher").ModelPatcher(vision, torch.device("cpu"), torch.device("cpu")),
         load_device=torch.device("cpu"),
@@ -73,10 +73,10 @@ def test_clip_tokens(golden_dir, pack):
         image_std=config["std"],
         model=vision,
     )
-    studio = studio_module.ComfyBackend(None, None, host, [], [], None, None, None)
+    studio = backend_module.ComfyBackend(None, None, host, [], [], None, None, None)
     tokens = 1 + (vit["image_size"] // vit["patch_size"]) ** 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studio_module, "CLIP_TOKENS", (tokens, vit["dim"]))
+        patch.setattr(backend_module, "CLIP_TOKENS", (tokens, vit["dim"]))
         names = sorted(k.split("/")[1] for k in tensors if k.endswith("image_u8"))
         assert names
         for name in names:

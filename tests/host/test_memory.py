@@ -38,7 +38,7 @@ def no_attention(function, q, k, v, heads, *args, **kwargs):
 def peak_of_a_prediction(
     core, sizes, latent, items, dtype, device="meta", speakers=1, camera=None, attention=None, blocks=2
 ):
-    """The peak in bytes of one forward of ComfyUI's Wan model whose blocks listen."""
+    """The peak in bytes of one forward of ComfyUI's Wan model whose blocks have audio cross-attention."""
     ops = comfy.ops.manual_cast
     wan = comfy.ldm.wan.model.WanModel(
         model_type="i2v",
@@ -236,7 +236,7 @@ def test_the_vae_goes_on_in_tiles_where_memory_is_short_and_says_so(core, models
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models_dir / "vae" / "tiny_wan_vae.safetensors")))
     made = SimpleNamespace(vae=vae)
     given = torch.rand(9, 64, 96, 3) if way == "encode" else torch.randn(1, 16, 3, 8, 12)
-    run = getattr(core.studio.ComfyBackend, way)
+    run = getattr(core.backend.ComfyBackend, way)
     want = run(made, given)
     plain, calls = getattr(vae.first_stage_model, way), []
 

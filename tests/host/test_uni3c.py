@@ -61,7 +61,7 @@ def studio(core, loaded, text: float, audio: float, **camera):
         # As the run does: loaded by ComfyUI together with the MODEL.
         model = model.clone()
         model.set_additional_models(core.uni3c.KEY, [loaded.patcher])
-    return core.studio.ComfyBackend(
+    return core.backend.ComfyBackend(
         model=model,
         vae=None,
         clip_vision=None,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from infinitetalk_core import scratch as scratch_module
+from infinitetalk_core import disk_buffer as disk_buffer_module
 from infinitetalk_core.audio.reading import read_sound
 from infinitetalk_core.audio.sound import Sound, check_sound
 from infinitetalk_core.disk_buffer import RowWriter, Spool
@@ -43,7 +43,7 @@ def _noise(channels: int, samples: int) -> np.ndarray:
 def test_a_sound_file_is_read_whole_whether_it_is_held_in_memory_or_on_the_disk(tmp_path, monkeypatch, channels, kept):
     waveform = _noise(channels, 3 * RATE + 7)
     _write(tmp_path / "v.wav", waveform)
-    monkeypatch.setattr(scratch_module, "KEPT_BYTES", kept * channels)
+    monkeypatch.setattr(disk_buffer_module, "KEPT_BYTES", kept * channels)
     scratch = tmp_path / "temp"
     sound = read_sound(tmp_path / "v.wav", scratch)
     assert sound.sample_rate_hz == RATE
@@ -122,7 +122,7 @@ def _open_files() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux lists them")
 def test_a_spool_gives_its_file_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(scratch_module, "KEPT_BYTES", 8)
+    monkeypatch.setattr(disk_buffer_module, "KEPT_BYTES", 8)
     gc.collect()
     before = _open_files()
     spool = Spool(tmp_path)
@@ -144,8 +144,8 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
         def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scratch_module, "KEPT_BYTES", 8)
-    monkeypatch.setattr(scratch_module.tempfile, "TemporaryFile", lambda **_: Full())
+    monkeypatch.setattr(disk_buffer_module, "KEPT_BYTES", 8)
+    monkeypatch.setattr(disk_buffer_module.tempfile, "TemporaryFile", lambda **_: Full())
     with pytest.raises(OSError, match="free some space there"):
         Spool(tmp_path).append(np.zeros(10, np.float32))
     with pytest.raises(OSError, match="free some space there"):

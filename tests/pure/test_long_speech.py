@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import pad
 
-from infinitetalk_core import scratch
+from infinitetalk_core import disk_buffer
 from infinitetalk_core.audio.loudness import integrated_loudness
 from infinitetalk_core.audio.sound import Sound, mix, place, resample_mono, to_mono
 from infinitetalk_core.audio.voice import prepare_voice
@@ -33,7 +33,7 @@ SMALL = Limits(segment=7, window=40, overlap=20, fade=4)
 
 @pytest.fixture(autouse=True)
 def long_is_what_is_over_a_kilobyte(monkeypatch):
-    monkeypatch.setattr(scratch, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(disk_buffer, "KEPT_BYTES", 1000)
 
 
 def noise(seconds: float, rate: int = 16000, channels: int = 1) -> Sound:
@@ -111,7 +111,7 @@ def test_two_speakers_are_kept_on_the_disk_too(tmp_path):
 
 
 def test_a_short_speech_stays_in_memory_and_needs_no_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(scratch, "KEPT_BYTES", 1 << 28)
+    monkeypatch.setattr(disk_buffer, "KEPT_BYTES", 1 << 28)
     speech = encode_speech(lambda v: tiny_wav2vec().encode(v, scratch=tmp_path / "temp"), noise(2), tmp_path / "temp")
     assert isinstance(speech.voices[0], torch.Tensor)
     assert not (tmp_path / "temp").exists()
@@ -155,8 +155,8 @@ from run_comfyui import cure_torchvision
 cure_torchvision()
 import torch
 torch.set_num_threads(1)
-from infinitetalk_core import scratch
-scratch.KEPT_BYTES = 1 << 20
+from infinitetalk_core import disk_buffer
+disk_buffer.KEPT_BYTES = 1 << 20
 from infinitetalk_core.audio import loudness, sound
 loudness.CHUNK_SAMPLES = sound.PIECE_SAMPLES = 1 << 17
 from infinitetalk_core.audio.reading import read_sound

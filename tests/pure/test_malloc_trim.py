@@ -18,7 +18,7 @@ CODE = """
 import ctypes, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from infinitetalk_core.malloc_trim import give_back_memory
+from infinitetalk_core.malloc_trim import trim_heap
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -32,7 +32,7 @@ for place in places:
 for place in places[:-1]:
     c.free(place)
 before = resident()
-give_back_memory()
+trim_heap()
 print(before - resident())
 """
 

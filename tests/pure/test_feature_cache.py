@@ -15,12 +15,12 @@ import torch
 from infinitetalk_core.audio.windows import speech_windows
 from infinitetalk_core.disk_buffer import RowWriter
 from infinitetalk_core.fingerprint import tensor_fingerprint
-from infinitetalk_core.runs import voices as voices_module
+from infinitetalk_core.runs import feature_cache as feature_cache_module
 from infinitetalk_core.runs.disk import Disk
 from infinitetalk_core.runs.feature_cache import CachedFeatures, FeatureCache
 
 FEATURES = torch.randn(700, 2, 5, generator=torch.Generator().manual_seed(3))
-BYTES = FEATURES.numel() * 4 + voices_module.END_BYTES
+BYTES = FEATURES.numel() * 4 + feature_cache_module.END_BYTES
 
 
 class Ear:
@@ -69,7 +69,7 @@ def _flip(data: bytes, place: int) -> bytes:
     [
         lambda data: _flip(data, 0),
         lambda data: _flip(data, BYTES // 2),
-        lambda data: _flip(data, BYTES - voices_module.END_BYTES + 12),  # the shape
+        lambda data: _flip(data, BYTES - feature_cache_module.END_BYTES + 12),  # the shape
         lambda data: data[:-1],
         lambda data: data[: BYTES // 2],
         lambda data: b"",
@@ -105,8 +105,10 @@ def test_a_file_of_an_earlier_version_is_heard_again(tmp_path):
     kept.get_or_encode("a", ear)
     path = tmp_path / "a.voice"
     whole = path.read_bytes()
-    end = {k: v for k, v in json.loads(whole[-voices_module.END_BYTES :]).items() if k in ("shape", "crc32")}
-    path.write_bytes(whole[: -voices_module.END_BYTES] + json.dumps(end).encode().ljust(voices_module.END_BYTES))
+    end = {k: v for k, v in json.loads(whole[-feature_cache_module.END_BYTES :]).items() if k in ("shape", "crc32")}
+    path.write_bytes(
+        whole[: -feature_cache_module.END_BYTES] + json.dumps(end).encode().ljust(feature_cache_module.END_BYTES)
+    )
     assert same(kept.get_or_encode("a", ear)) and ear.times == 2 and path.read_bytes() == whole
 
 
