@@ -31,7 +31,7 @@ def state_of(shared):
 def test_strength_and_attention_make_no_second_copy(core, files, shared, base):
     choice = import_module(f"{core.adapter.__package__.removesuffix('.nodes.host')}.infinitetalk_core.model.kernels")
     one = core.adapter.patch_model(base, files.infinitetalk, 1.0, models=shared)
-    two = core.adapter.patch_model(base, files.infinitetalk, 0.5, choice.Choice.SDPA, shared)
+    two = core.adapter.patch_model(base, files.infinitetalk, 0.5, choice.AttentionBackend.SDPA, shared)
     assert core.adapter.adapter_of(one) is core.adapter.adapter_of(two)
     assert (one.get_attachment(core.adapter.KEY), two.get_attachment(core.adapter.KEY)) == (1.0, 0.5)
     assert shared.cache.contents().misses == 1
