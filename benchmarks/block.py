@@ -108,7 +108,7 @@ def override(pack: str, attention: str) -> dict:
     choice = kernels.AttentionBackend(attention)
     machine = kernels.Machine.here(comfy.model_management.get_torch_device())
     kernel = None if choice is kernels.AttentionBackend.SDPA else kernels.find_kernel(choice, machine)
-    chosen = import_module(f"{pack}.nodes.host.attention").ChosenAttention(choice, kernel)
+    chosen = import_module(f"{pack}.nodes.host.model.attention").ChosenAttention(choice, kernel)
     return {"optimized_attention_override": chosen}
 
 
@@ -116,7 +116,7 @@ def callables(b: SimpleNamespace, pack: str, speakers: int, attention: str):
     """(native, ours): each a function without arguments that runs the block once."""
     from comfy.ldm.wan import model_multitalk
 
-    adapter = import_module(f"{pack}.nodes.host.adapter")
+    adapter = import_module(f"{pack}.nodes.host.model.audio_adapter")
     tokens = import_module(f"{pack}.infinitetalk_core.model.audio_adapter").SpeechTokens
     masks = b.masks if speakers == 2 else None
     audio = b.audio if speakers == 2 else b.audio[:, :SPEECH]

@@ -66,7 +66,7 @@ def load(path: Path, pack: str):
     """The adapter, as the Model Loader makes it."""
     open_file = import_module(f"{pack}.infinitetalk_core.checkpoints.infinitetalk").open_infinitetalk
     audio = import_module(f"{pack}.infinitetalk_core.model.audio_adapter")
-    load_strictly = import_module(f"{pack}.nodes.host.patchers").load_strictly
+    load_strictly = import_module(f"{pack}.nodes.host.model.patchers").load_strictly
     file = open_file(path)
     config = audio.AdapterConfig.from_shapes(file.shapes, 40)
     return load_strictly(partial(audio.AudioAdapter, config, device="meta"), file.read().tensors, path.name)

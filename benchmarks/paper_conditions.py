@@ -11,7 +11,7 @@ from infinitetalk_core.chunks.color import COLOR_HOLD_FRAMES
 from infinitetalk_core.chunks.plan import Chunk, plan_chunks
 from infinitetalk_core.chunks.reference import Policy
 from infinitetalk_core.chunks.seam import SEAM_FADE
-from infinitetalk_core.training.captions import LIVELY
+from training.captions import LIVELY
 
 CHUNK_FRAMES = 33
 SHIFT = 3.0  # of the noise schedule, as in training

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from infinitetalk_core.training.own_models import load_dubber
+from training.small_models import load_dubber
 
 from .paper_conditions import CHUNK_FRAMES, CODEC, STRATEGIES, Condition, Scale
 from .paper_takes import load_vae_and_ears

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from infinitetalk_core.training.own_models import CAMERA
+from training.small_models import CAMERA
 
 from .paper_conditions import FULL, QUICK, STRATEGIES, Condition, Experiment, Scale, experiments
 from .paper_cost import Cost, measure_cost

@@ -19,32 +19,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evaluation.camera_motion import camera_error, measure_camera
+from evaluation.copying import copying
+from evaluation.drift import DriftCurve, drift, drift_curve, still_pixels
+from evaluation.sync import correlation, mouth_opening, shuffled, sync
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.audio.voice import SAMPLE_RATE_HZ
-from infinitetalk_core.chunks.camera import CameraControl, FilmedGuide
+from infinitetalk_core.chunks.camera_control import CameraControl, FilmedGuide
 from infinitetalk_core.chunks.dub import dub
 from infinitetalk_core.chunks.job import ColorHold, Job, Reference, Sampling
+from infinitetalk_core.chunks.metrics import ChunkMetrics, measure
 from infinitetalk_core.chunks.plan import Chunk
 from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.fingerprint import Component
-from infinitetalk_core.metrics.camera_motion import camera_error, measure_camera
-from infinitetalk_core.metrics.chunk import ChunkMetrics, measure
-from infinitetalk_core.metrics.copying import copying
-from infinitetalk_core.metrics.drift import DriftCurve, drift, drift_curve, still_pixels
-from infinitetalk_core.metrics.sync import correlation, mouth_opening, shuffled, sync
+from infinitetalk_core.model.vae import WanVae, fast
 from infinitetalk_core.rate import FRAMES_PER_SECOND
 from infinitetalk_core.sampling.settings import SamplingSettings
 from infinitetalk_core.sampling.step_cache import StepCache, StepCaching
 from infinitetalk_core.speech import Encode, Speech, encode_speech
-from infinitetalk_core.training import own_models
-from infinitetalk_core.training.articulation import Articulation, articulate, articulate_sound
-from infinitetalk_core.training.drawn_video import DrawnVideo, listening, speaking
-from infinitetalk_core.training.own_models import OwnModels
-from infinitetalk_core.training.sentences import unseen_sentence
-from infinitetalk_core.training.vae import WanVae, fast
-from infinitetalk_core.training.voices import Utterance, join, on_whole_frames, silence, speak
 from infinitetalk_core.video.source import PictureBatch
+from training import small_models as own_models
+from training.articulation import Articulation, articulate, articulate_sound
+from training.drawn_video import DrawnVideo, listening, speaking
+from training.sentences import unseen_sentence
+from training.small_models import OwnModels
+from training.voices import Utterance, join, on_whole_frames, silence, speak
 
 from .paper_conditions import CHUNK_FRAMES, CODEC, SHIFT, Condition
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from infinitetalk_core.chunks.reference import Policy
-from infinitetalk_core.training.dataset import DatasetConfig, Samples, make_samples
-from infinitetalk_core.training.own_models import DIFFUSION, TALK, load_dubber
-from infinitetalk_core.training.stages import train_dubber
-from infinitetalk_core.training.trainer import TrainingConfig
+from training.dataset import DatasetConfig, Samples, make_samples
+from training.small_models import DIFFUSION, TALK, load_dubber
+from training.stages import train_dubber
+from training.trainer import TrainingConfig
 
 from .paper_conditions import STRATEGIES, Scale
 from .paper_takes import load_vae_and_ears

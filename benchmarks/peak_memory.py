@@ -98,7 +98,7 @@ def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> 
     height, width = SIZES[size]
     encode_and_plan, model, vae = make_job(seconds, (height, width), options.steps, pack, models)
     job = encode_and_plan()
-    run = import_module(f"{pack}.nodes.host.run")
+    run = import_module(f"{pack}.nodes.host.sampling.run")
     watch = Watch()
     real = options.real
     watch.during(model.model, "apply_model", "DiT", None if real else lambda x, *a, **k: x)

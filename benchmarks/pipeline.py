@@ -57,9 +57,11 @@ def make_job(seconds: float, size: tuple[int, int], steps: int, pack: str, model
 
     base = comfy.sd.load_diffusion_model(str(models / "diffusion_models" / "tiny_wan2.1_i2v.safetensors"))
     weights = models / "model_patches" / "tiny_infinitetalk_single.safetensors"
-    model = module("nodes.host.adapter").patch_model(base, weights, 1.0)
+    model = module("nodes.host.model.audio_adapter").patch_model(base, weights, 1.0)
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(models / "vae" / "tiny_wan_vae.safetensors")))
-    encoder = module("nodes.host.audio").load_audio_encoder(models / "audio_encoders" / "tiny_wav2vec2.safetensors")
+    encoder = module("nodes.host.media.audio").load_audio_encoder(
+        models / "audio_encoders" / "tiny_wav2vec2.safetensors"
+    )
     sound = module("infinitetalk_core.audio.sound").Sound(
         torch.sin(torch.arange(round(seconds * 16000)) / 20)[None] * 0.2, 16000
     )
@@ -68,7 +70,7 @@ def make_job(seconds: float, size: tuple[int, int], steps: int, pack: str, model
     job = module("infinitetalk_core.chunks.job")
     reference = job.Reference(source, *size)
     guidance = module("infinitetalk_core.sampling.settings").SamplingSettings(steps, 1.0, 1.0)
-    components = module("nodes.host.run").components_of(None, None, model, vae)
+    components = module("nodes.host.sampling.run").components_of(None, None, model, vae)
 
     def encode_and_plan():
         speech = module("infinitetalk_core.speech").encode_speech(encoder.encode, sound)
@@ -101,7 +103,7 @@ def main() -> None:
         job = encode_and_plan()
         heard = time.perf_counter() - start
         hidden = SimpleNamespace(prompt=None, extra_pnginfo=None)
-        import_module(f"{pack}.nodes.host.run").run_job(job, hidden)
+        import_module(f"{pack}.nodes.host.sampling.run").run_job(job, hidden)
         total = time.perf_counter() - start
     inside = sum(watch.seconds.values())
     print(f"{options.seconds:g} s at {options.size} x {options.size}, {options.steps} steps: {total:.1f} s in all")

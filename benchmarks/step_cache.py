@@ -38,10 +38,10 @@ from benchmarks.paper_takes import (  # noqa: E402
     make_scene,
     psnr,
 )
+from evaluation.sync import mouth_opening, sync  # noqa: E402
 from infinitetalk_core.chunks.conditioning import ChunkConditioning  # noqa: E402
-from infinitetalk_core.metrics.sync import mouth_opening, sync  # noqa: E402
 from infinitetalk_core.sampling.step_cache import CALIBRATIONS, StepCache, StepCaching  # noqa: E402
-from infinitetalk_core.training.own_models import OwnModels  # noqa: E402
+from training.small_models import OwnModels  # noqa: E402
 
 
 @dataclass(frozen=True)

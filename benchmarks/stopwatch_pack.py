@@ -32,7 +32,7 @@ WATCHED = (
     ("infinitetalk_core.runs.runner", "", "encode_segment", "encode"),
     ("infinitetalk_core.runs.store", "RunStore", "commit", "keep"),
     ("infinitetalk_core.video.writer", "VideoWriter", "append", "join"),
-    ("nodes.host.progress", "JobProgress", "chunk_made", "show"),
+    ("nodes.host.sampling.progress", "JobProgress", "chunk_made", "show"),
     ("infinitetalk_core.runs.runner", "", "trim_heap", "trim"),  # the last thing of a chunk
 )
 seconds: dict[str, float] = {}  # without what watched functions called others for

@@ -23,11 +23,11 @@ sys.path.insert(0, str(REPO))
 from infinitetalk_core.chunks.conditioning import LATENT_CHANNELS, VAE_STRIDE, reference_mask  # noqa: E402
 from infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES  # noqa: E402
 from infinitetalk_core.chunks.sizes import fit_to  # noqa: E402
-from infinitetalk_core.training.captions import caption_tokens  # noqa: E402
-from infinitetalk_core.training.own_models import load_dubber, load_own_vae  # noqa: E402
 from infinitetalk_core.video.format import Codec, VideoFormat  # noqa: E402
 from infinitetalk_core.video.segment import encode_segment  # noqa: E402
 from infinitetalk_core.video.source import VideoFile  # noqa: E402
+from training.captions import caption_tokens  # noqa: E402
+from training.small_models import load_dubber, load_own_vae  # noqa: E402
 
 BRANCHES = 2  # with speech and without
 FORMATS = [VideoFormat(codec, bits) for codec in Codec for bits in ((8,) if codec is Codec.LOSSLESS else (8, 10))]

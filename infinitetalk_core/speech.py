@@ -13,10 +13,10 @@ from torch import Tensor
 
 from .audio.sound import Sound, lay_out, mix, place
 from .audio.voice import SAMPLE_RATE_HZ, prepare_voice
-from .chunks.speaker_masks import Area
 from .disk_buffer import DiskTensor
 from .errors import InputError
 from .fingerprint import describe_fields, excluded, key_of, tensor_fingerprint
+from .speaker_masks import Area
 
 # Speech features (F, layers, channels) at 25 fps; long ones are read from a file, some frames at a time
 SpeechFeatures = Tensor | DiskTensor

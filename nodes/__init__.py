@@ -7,8 +7,8 @@ from .camera_control import CameraControlNode
 from .camera_path import CameraPath
 from .chunk_sampler import ChunkSampler
 from .guidance import GuidanceSettings
-from .host.files import register_folders
-from .host.shared_models import SharedModels, empty_on_free
+from .host.model.model_files import register_folders
+from .host.model.shared_models import SharedModels, empty_on_free
 from .load_path import LoadSource, LoadVoice
 from .model_cache import ModelCacheNode
 from .model_loader import ModelLoader

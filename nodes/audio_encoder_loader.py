@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from .host.audio import load_audio_encoder
-from .host.files import audio_encoder_path, audio_encoders, file_stamp
+from .host.media.audio import load_audio_encoder
+from .host.model.model_files import audio_encoder_path, audio_encoders, file_stamp
 from .shared import ModelNode
 from .types import CATEGORY, AudioEncoder, search_aliases
 

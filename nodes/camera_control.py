@@ -2,11 +2,11 @@
 
 from comfy_api.latest import io
 
-from ..infinitetalk_core.chunks.camera import CameraControl
+from ..infinitetalk_core.chunks.camera_control import CameraControl
 from ..infinitetalk_core.errors import InputError
 from ..infinitetalk_core.fingerprint import Component
-from .host.camera import filmed_guide
-from .host.shared_models import fingerprint_of
+from .host.media.camera_guides import filmed_guide
+from .host.model.shared_models import fingerprint_of
 from .types import CATEGORY, CameraPathType, CameraType, Uni3CType, search_aliases
 
 

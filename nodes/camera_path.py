@@ -4,8 +4,8 @@ from comfy_api.latest import io
 
 from ..infinitetalk_core.camera.depth import depth_from_picture
 from ..infinitetalk_core.camera.path import PRESETS, Move
-from .host.camera import path_guide, preview_frames
-from .host.reference import shown
+from .host.media.camera_guides import path_guide, preview_frames
+from .host.media.contact_sheet import shown
 from .types import CATEGORY, CameraPathType, advanced, choice, search_aliases
 
 # The inputs that each kind of path uses.

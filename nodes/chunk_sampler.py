@@ -6,7 +6,7 @@ from ..infinitetalk_core.chunks.job import ColorHold, Job, Output, Sampling
 from ..infinitetalk_core.chunks.redo import AfterRedo, Redo
 from ..infinitetalk_core.sampling.settings import preset_for
 from ..infinitetalk_core.video.format import VideoFormat
-from .host.run import components_of, run_job
+from .host.sampling.run import components_of, run_job
 from .shared import ModelNode
 from .types import (
     CATEGORY,

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .host.inputs import load_source, load_voice, path_problem, path_stamp
+from .host.media.input_files import load_source, load_voice, path_problem, path_stamp
 from .types import CATEGORY, search_aliases
 
 

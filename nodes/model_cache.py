@@ -4,7 +4,7 @@ import time
 
 from comfy_api.latest import io, ui
 
-from .host.shared_models import SharedModels
+from .host.model.shared_models import SharedModels
 from .shared import ModelNode
 from .types import CATEGORY, search_aliases
 

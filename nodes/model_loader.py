@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from ..infinitetalk_core.model.kernels import AttentionBackend
-from .host.adapter import patch_model
-from .host.files import file_stamp, infinitetalk_path, infinitetalk_weights
+from .host.model.audio_adapter import patch_model
+from .host.model.model_files import file_stamp, infinitetalk_path, infinitetalk_weights
 from .shared import ModelNode
 from .types import CATEGORY, advanced, choice, search_aliases
 

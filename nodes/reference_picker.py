@@ -5,8 +5,8 @@ from comfy_api.latest import io
 from ..infinitetalk_core.chunks.job import Reference
 from ..infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSettings, parse_times
 from ..infinitetalk_core.chunks.sizes import Size, output_size
-from .host.reference import contact_sheet, cuts_of, shown
-from .host.video import source_of
+from .host.media.contact_sheet import contact_sheet, cuts_of, shown
+from .host.media.video import source_of
 from .shared import ModelNode
 from .types import CATEGORY, ReferenceType, SpeechType, advanced, choice, search_aliases
 

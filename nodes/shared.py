@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from comfy_api.latest import io
 
-from .host.shared_models import SharedModels
+from .host.model.shared_models import SharedModels
 
 
 class ModelNode(io.ComfyNode):

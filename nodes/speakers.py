@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..infinitetalk_core.chunks.speaker_masks import areas_of
+from ..infinitetalk_core.speaker_masks import areas_of
 from ..infinitetalk_core.speech import Timing, encode_speakers
-from .host.audio import HostAudioEncoder, sound_of
-from .host.files import temp_folder
+from .host.media.audio import HostAudioEncoder, sound_of
+from .host.model.model_files import temp_folder
 from .types import CATEGORY, AudioEncoder, SpeechType, advanced, choice, search_aliases
 
 TIMINGS = {t.value: t for t in Timing}

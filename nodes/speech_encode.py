@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from ..infinitetalk_core.speech import encode_speech
-from .host.audio import HostAudioEncoder, sound_of
-from .host.files import temp_folder
+from .host.media.audio import HostAudioEncoder, sound_of
+from .host.model.model_files import temp_folder
 from .types import CATEGORY, AudioEncoder, SpeechType, search_aliases
 
 

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..infinitetalk_core.sampling.step_cache import CALIBRATIONS, StepCaching
-from .host.step_cache import put_step_cache
+from .host.model.cached_blocks import put_step_cache
 from .types import CATEGORY, advanced, choice, search_aliases
 
 PLACES = ["RAM", "GPU"]

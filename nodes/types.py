@@ -16,8 +16,8 @@ PinnedType = io.Custom("INFINITETALK_PINNED")  # infinitetalk_core.chunks.pinned
 VideoFormatType = io.Custom("INFINITETALK_VIDEO_FORMAT")  # infinitetalk_core.video.format.VideoFormat
 
 Uni3CType = io.Custom("INFINITETALK_UNI3C")  # ModelPatcher of infinitetalk_core.model.uni3c.Uni3C
-CameraPathType = io.Custom("INFINITETALK_CAMERA_PATH")  # infinitetalk_core.chunks.camera.CameraGuide
-CameraType = io.Custom("INFINITETALK_CAMERA")  # infinitetalk_core.chunks.camera.CameraControl
+CameraPathType = io.Custom("INFINITETALK_CAMERA_PATH")  # infinitetalk_core.chunks.camera_control.CameraGuide
+CameraType = io.Custom("INFINITETALK_CAMERA")  # infinitetalk_core.chunks.camera_control.CameraControl
 
 
 def search_aliases(*names: str) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from .host.unfinished_runs import list_and_remove
+from .host.sampling.unfinished_runs import list_and_remove
 from .types import CATEGORY, search_aliases
 
 

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from .host.files import file_stamp, uni3c_files, uni3c_path
-from .host.uni3c import load_uni3c_patcher
+from .host.model.model_files import file_stamp, uni3c_files, uni3c_path
+from .host.model.uni3c import load_uni3c_patcher
 from .shared import ModelNode
 from .types import CATEGORY, Uni3CType, search_aliases
 

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .host.frames import frames_of
+from .host.media.video_frames import frames_of
 from .types import CATEGORY, search_aliases
 
 

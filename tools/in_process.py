@@ -45,5 +45,7 @@ def load_pack() -> ModuleType:
         raise ImportError(f"there is no pack in {REPO}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[PACK_MODULE] = module
+    # training/ and evaluation/ import the engine by this name, and the repository is not on sys.path.
+    sys.modules["infinitetalk_core"] = importlib.import_module(f"{PACK_MODULE}.infinitetalk_core")
     spec.loader.exec_module(module)
     return module

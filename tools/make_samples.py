@@ -25,17 +25,17 @@ from PIL import Image
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
-from infinitetalk_core.training.articulation import Articulation, articulate  # noqa: E402
-from infinitetalk_core.training.characters import Character, make_character  # noqa: E402
-from infinitetalk_core.training.performance import (  # noqa: E402
+from training.articulation import Articulation, articulate  # noqa: E402
+from training.characters import Character, make_character  # noqa: E402
+from training.performance import (  # noqa: E402
     CameraMove,
     Performance,
     perform,
     silent_performance,
     still_camera,
 )
-from infinitetalk_core.training.render import render  # noqa: E402
-from infinitetalk_core.training.voices import Utterance, Voice, join, on_whole_frames, say, silence  # noqa: E402
+from training.render import render  # noqa: E402
+from training.voices import Utterance, Voice, join, on_whole_frames, say, silence  # noqa: E402
 
 TRUTH = REPO / "tests" / "data" / "mouth_openings.json"
 FPS = 25

@@ -25,7 +25,7 @@ from PIL import Image
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
-from infinitetalk_core.metrics.sync import mouth_opening, sync  # noqa: E402
+from evaluation.sync import mouth_opening, sync  # noqa: E402
 
 VIDEOS = REPO / ".demo" / "base" / "output" / "video"
 VOICE = REPO / "samples" / "voice.wav"

@@ -1,6 +1,6 @@
 """Workflows on small models: put their file names and settings in, take out what no small model exists for.
 
-There are two sets. The trained one (small_models/, made by infinitetalk_core/training) makes drawn characters speak;
+There are two sets. The trained one (small_models/, made by training) makes drawn characters speak;
 the random one (make_tiny_models.py) only has the formats, for tests that look at everything but the picture.
 """
 

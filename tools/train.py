@@ -5,7 +5,7 @@
 
 Needs the packages of the tests (python3 tools/host.py --tests) and about 2 GB of disk in --folder. Every stage
 keeps checkpoints there: an interrupted command goes on where it was. The recipe is in the stages' configuration
-classes (infinitetalk_core/training/), the method in docs/training.md.
+classes (training/), the method in docs/training.md.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from run_comfyui import cure_torchvision  # noqa: E402
 cure_torchvision()  # transformers imports torchvision, which need not fit
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder  # noqa: E402
-from infinitetalk_core.training import own_models  # noqa: E402
-from infinitetalk_core.training.curves import draw_curves  # noqa: E402
-from infinitetalk_core.training.dataset import DatasetConfig, Samples, make_samples  # noqa: E402
-from infinitetalk_core.training.speech_pretraining import SpeechPretraining, train_speech_encoder  # noqa: E402
-from infinitetalk_core.training.stages import CAMERA_TRAINING, train_camera, train_dubber  # noqa: E402
-from infinitetalk_core.training.trainer import TrainingConfig  # noqa: E402
-from infinitetalk_core.training.vae import fast  # noqa: E402
-from infinitetalk_core.training.vae_training import VaeTraining, train_vae  # noqa: E402
+from infinitetalk_core.model.vae import fast  # noqa: E402
+from training import small_models as own_models  # noqa: E402
+from training.curves import draw_curves  # noqa: E402
+from training.dataset import DatasetConfig, Samples, make_samples  # noqa: E402
+from training.speech_pretraining import SpeechPretraining, train_speech_encoder  # noqa: E402
+from training.stages import CAMERA_TRAINING, train_camera, train_dubber  # noqa: E402
+from training.trainer import TrainingConfig  # noqa: E402
+from training.vae_training import VaeTraining, train_vae  # noqa: E402
 
 LOGS = {
     "speech encoder": "speech/speech_log.jsonl",

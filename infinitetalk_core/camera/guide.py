@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks.camera import View
+from ..chunks.camera_control import View
 from ..chunks.plan import Chunk
 from ..chunks.sizes import fit_mask_to, fit_to
 from ..errors import InputError

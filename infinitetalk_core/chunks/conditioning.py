@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .camera import CameraConditioning
+from .camera_control import CameraConditioning
 from .plan import Chunk
 
 LATENT_CHANNELS = 16

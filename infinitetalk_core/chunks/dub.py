@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..audio.windows import speech_windows
 from ..sampling.euler import pin
-from .camera import CameraConditioning, FilmedGuide
+from .camera_control import CameraConditioning, FilmedGuide
 from .color import hold_color
 from .conditioning import (
     LATENT_CHANNELS,

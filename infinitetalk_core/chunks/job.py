@@ -19,11 +19,12 @@ from ..fingerprint import Component, describe, excluded
 from ..sampling.guidance import Guidance
 from ..sampling.settings import SamplingSettings
 from ..sampling.step_cache import StepCaching
+from ..speaker_masks import speaker_masks, token_masks
 from ..speech import Speech
 from ..video.cuts import find_cuts
 from ..video.format import VideoFormat
 from ..video.source import FrameSource
-from .camera import CameraControl, CameraGuide, FilmedGuide, source_window
+from .camera_control import CameraControl, CameraGuide, FilmedGuide, source_window
 from .color import COLOR_HOLD_FRAMES
 from .pinned import Pinned
 from .plan import CHUNK_FRAMES, CONTEXT_FRAMES, Chunk, check_4n_plus_1, chunk_seed, plan_chunks
@@ -31,7 +32,6 @@ from .redo import ChunkOverride, Redo, parse_redo
 from .reference import AfterEnd, PlannedChunk, Policy, ReferenceSettings, output_cuts, pick_references
 from .seam import SEAM_FADE, check_seam_fade
 from .sizes import fit_to
-from .speaker_masks import speaker_masks, token_masks
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ..chunks.dub import ChunkOutput, Models, dub
 from ..chunks.job import Job
+from ..chunks.metrics import measure
 from ..chunks.plan import Chunk
 from ..errors import InputError
 from ..malloc_trim import trim_heap
-from ..metrics.chunk import measure
 from ..video.segment import encode_segment
 from ..video.writer import VideoWriter
 from .store import RunStore

@@ -196,15 +196,15 @@ def unlucky_server(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> An
 
 TINY_HEADS = 2
 MODULES = {
-    "adapter": "nodes.host.adapter",
-    "patchers": "nodes.host.patchers",
-    "backend": "nodes.host.backend",
-    "run": "nodes.host.run",
-    "uni3c": "nodes.host.uni3c",
+    "adapter": "nodes.host.model.audio_adapter",
+    "patchers": "nodes.host.model.patchers",
+    "backend": "nodes.host.sampling.backend",
+    "run": "nodes.host.sampling.run",
+    "uni3c": "nodes.host.model.uni3c",
     "audio": "infinitetalk_core.model.audio_adapter",
     "wan": "infinitetalk_core.model.wan",
     "network": "infinitetalk_core.model.uni3c",
-    "camera": "infinitetalk_core.chunks.camera",
+    "camera": "infinitetalk_core.chunks.camera_control",
     "conditioning": "infinitetalk_core.chunks.conditioning",
     "plan": "infinitetalk_core.chunks.plan",
     "fingerprint": "infinitetalk_core.fingerprint",
@@ -213,8 +213,8 @@ MODULES = {
     "guidance": "infinitetalk_core.sampling.guidance",
     "schedule": "infinitetalk_core.sampling.schedule",
     "sdedit": "infinitetalk_core.sampling.sdedit",
-    "sync": "infinitetalk_core.metrics.sync",
-    "drift": "infinitetalk_core.metrics.drift",
+    "sync": "evaluation.sync",
+    "drift": "evaluation.drift",
 }
 
 

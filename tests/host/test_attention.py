@@ -20,7 +20,7 @@ from test_layouts import base_model
 @pytest.fixture(scope="module")
 def core(core, pack):
     """With the modules of this test."""
-    found = {"attention": "nodes.host.attention", "kernels": "infinitetalk_core.model.kernels"}
+    found = {"attention": "nodes.host.model.attention", "kernels": "infinitetalk_core.model.kernels"}
     return SimpleNamespace(**vars(core), **{k: import_module(f"{pack.__name__}.{v}") for k, v in found.items()})
 
 

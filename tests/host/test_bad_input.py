@@ -156,7 +156,7 @@ def test_a_model_without_infinitetalk_weights(server, prompt):
 
 
 def test_a_vae_of_another_model(pack):
-    studio = import_module(f"{pack.__name__}.nodes.host.backend")
+    studio = import_module(f"{pack.__name__}.nodes.host.sampling.backend")
     with pytest.raises(ValueError, match=r"4 latent channels and is for pictures; load wan_2\.1_vae"):
         studio.check_vae(SimpleNamespace(latent_channels=4, latent_dim=2))
 
@@ -188,7 +188,7 @@ def test_a_video_without_pictures(server, prompt, files):
     ],
 )
 def test_sound_that_cannot_be_used(pack, waveform, sentence):
-    audio = import_module(f"{pack.__name__}.nodes.host.audio")
+    audio = import_module(f"{pack.__name__}.nodes.host.media.audio")
     with pytest.raises(ValueError, match=sentence):
         audio.sound_of({"waveform": waveform, "sample_rate": 16000})
     with pytest.raises(ValueError, match="there is no sound in this AUDIO"):

@@ -30,7 +30,7 @@ def core(core, pack):
         "block": "infinitetalk_core.model.block",
         "rope": "infinitetalk_core.model.rope",
         "cache": "infinitetalk_core.sampling.step_cache",
-        "host_cache": "nodes.host.step_cache",
+        "host_cache": "nodes.host.model.cached_blocks",
     }
     return SimpleNamespace(**vars(core), **{k: import_module(f"{pack.__name__}.{v}") for k, v in found.items()})
 

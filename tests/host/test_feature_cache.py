@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 @pytest.fixture
 def ear(pack, models_dir, tmp_path, monkeypatch):
     """The host's encoder, with `heard` = how often it computed."""
-    audio = import_module(f"{pack.__name__}.nodes.host.audio")
+    audio = import_module(f"{pack.__name__}.nodes.host.media.audio")
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     encoder = audio.load_audio_encoder(models_dir / "audio_encoders" / "tiny_wav2vec2.safetensors")
     network = encoder.patcher.model

@@ -64,7 +64,7 @@ def test_clip_tokens(golden_dir, pack):
         comfy.ops.manual_cast,
     )
     vision.load_state_dict(hugging_face_names(tensors, vit["num_layers"]))
-    backend_module = import_module(f"{pack.__name__}.nodes.host.backend")
+    backend_module = import_module(f"{pack.__name__}.nodes.host.sampling.backend")
     host = SimpleNamespace(
         patcher=import_module("comfy.model_patcher").ModelPatcher(vision, torch.device("cpu"), torch.device("cpu")),
         load_device=torch.device("cpu"),

@@ -32,7 +32,7 @@ def house(pack, tmp_path, monkeypatch) -> SimpleNamespace:
     (tmp_path / "input_2").mkdir()
     for place in (tmp_path, tmp_path / "input_2"):
         (place / "secret.txt").write_text("secret")
-    return SimpleNamespace(root=tmp_path, inputs=import_module(f"{pack.__name__}.nodes.host.inputs"))
+    return SimpleNamespace(root=tmp_path, inputs=import_module(f"{pack.__name__}.nodes.host.media.input_files"))
 
 
 def test_files_in_comfyuis_folders_are_found(house):
@@ -193,6 +193,6 @@ def test_a_video_is_never_made_a_batch_of_images(pack, house, samples, monkeypat
 
     for name in ("get_components", "get_components_internal"):
         monkeypatch.setattr(type(video), name, refuse)
-    source = import_module(f"{pack.__name__}.nodes.host.video").source_of(None, video)
+    source = import_module(f"{pack.__name__}.nodes.host.media.video").source_of(None, video)
     assert source.length > 1 and source.frame(source.length - 1).shape[-1] == 3
     source.close()

@@ -78,14 +78,14 @@ def test_save_video_copies_every_packet(pack, made, tmp_path, codec, bits):
 def test_the_graph_is_embedded_unless_comfyui_was_told_not_to(pack, monkeypatch, disabled):
     monkeypatch.setattr(args, "disable_metadata", disabled)
     hidden = SimpleNamespace(prompt={"1": {"inputs": {}, "is_changed": "x"}}, extra_pnginfo={"workflow": {"nodes": []}})
-    found = import_module(f"{pack.__name__}.nodes.host.video").workflow_metadata(hidden)
+    found = import_module(f"{pack.__name__}.nodes.host.media.video").workflow_metadata(hidden)
     assert found == ({} if disabled else {"prompt": '{"1": {"inputs": {}}}', "workflow": '{"nodes": []}'})
 
 
 def test_pictures_come_only_on_request_and_their_memory_is_said_first(pack, made, monkeypatch, caplog):
     from comfy_api.latest import InputImpl
 
-    frames = import_module(f"{pack.__name__}.nodes.host.frames")
+    frames = import_module(f"{pack.__name__}.nodes.host.media.video_frames")
     node = import_module(f"{pack.__name__}.nodes.video_frames").VideoFrames
     video = InputImpl.VideoFromFile(str(made()))
     with caplog.at_level("INFO", logger="infinitetalk"):

@@ -26,7 +26,7 @@ P480, P720, SHORT = (21, 60, 104), (21, 90, 160), (6, 60, 104)  # latent frames,
 @pytest.fixture(scope="module")
 def more(pack, core):
     """Modules beside those of `core`."""
-    names = {"memory": "nodes.host.memory", "sizes": "infinitetalk_core.model.memory"}
+    names = {"memory": "nodes.host.model.memory", "sizes": "infinitetalk_core.model.memory"}
     return SimpleNamespace(**{k: import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
 
 

@@ -50,7 +50,7 @@ def test_the_right_model_is_taken(core):
 
 
 def test_gguf_files_are_offered_though_comfyui_leaves_them_out(pack, monkeypatch, tmp_path):
-    files = import_module(f"{pack.__name__}.nodes.host.files")
+    files = import_module(f"{pack.__name__}.nodes.host.model.model_files")
     files.register_folders()
     patches = tmp_path / "model_patches" / "talk"
     patches.mkdir(parents=True)

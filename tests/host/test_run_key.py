@@ -23,7 +23,7 @@ WAN_NEGATIVE = (
 
 @pytest.fixture
 def host(pack):
-    return import_module(f"{pack.__name__}.nodes.host.fingerprint")
+    return import_module(f"{pack.__name__}.nodes.host.sampling.graph_fingerprint")
 
 
 @pytest.fixture
@@ -356,7 +356,7 @@ def test_a_file_that_changed_under_a_loaded_model_is_named(core, host, tmp_path)
 def test_the_types_that_comfyui_was_started_with_are_part_of_it(pack):
     from comfy.cli_args import args
 
-    precision = import_module(f"{pack.__name__}.nodes.host.environment").precision
+    precision = import_module(f"{pack.__name__}.nodes.host.model.environment").precision
 
     def of(model: Any = torch.float16, cast: Any = None, vae: Any = torch.float32) -> dict[str, Any]:
         inner = SimpleNamespace(get_dtype=lambda: model, manual_cast_dtype=cast)
@@ -368,8 +368,8 @@ def test_the_types_that_comfyui_was_started_with_are_part_of_it(pack):
 
 
 def test_packages_of_attention_count_where_they_are_used(pack, core, monkeypatch):
-    environment = import_module(f"{pack.__name__}.nodes.host.environment")
-    attention = import_module(f"{pack.__name__}.nodes.host.attention")
+    environment = import_module(f"{pack.__name__}.nodes.host.model.environment")
+    attention = import_module(f"{pack.__name__}.nodes.host.model.attention")
     installed = {"sageattention": ["sageattention"], "triton": ["triton-windows"], "flash_attn": ["flash-attn"]}
     monkeypatch.setattr(environment.importlib.metadata, "packages_distributions", lambda: installed)
     monkeypatch.setattr(environment.importlib.metadata, "version", lambda name: f"1 of {name}")
@@ -395,7 +395,7 @@ def test_packages_of_attention_count_where_they_are_used(pack, core, monkeypatch
 
 
 def test_cudnn_and_the_driver_count_on_a_gpu(pack, monkeypatch, tmp_path):
-    environment = import_module(f"{pack.__name__}.nodes.host.environment")
+    environment = import_module(f"{pack.__name__}.nodes.host.model.environment")
     assert not {"cudnn", "driver"} & set(environment.versions())
     monkeypatch.setattr(environment.comfy.model_management, "get_torch_device", lambda: torch.device("cuda", 0))
     monkeypatch.setattr(environment.comfy.model_management, "get_torch_device_name", lambda device: "cuda:0 card")

@@ -15,7 +15,7 @@ import torch
 
 @pytest.fixture
 def shared(pack):
-    return import_module(f"{pack.__name__}.nodes.host.shared_models").SharedModels(10**9)
+    return import_module(f"{pack.__name__}.nodes.host.model.shared_models").SharedModels(10**9)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ STEPS = 10
 @pytest.fixture(scope="session")
 def core(core, pack):
     """With the modules of this test."""
-    found = {"cache": "infinitetalk_core.sampling.step_cache", "host_cache": "nodes.host.step_cache"}
+    found = {"cache": "infinitetalk_core.sampling.step_cache", "host_cache": "nodes.host.model.cached_blocks"}
     return SimpleNamespace(**vars(core), **{k: import_module(f"{pack.__name__}.{v}") for k, v in found.items()})
 
 

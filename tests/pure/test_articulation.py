@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from infinitetalk_core.audio.sound import Sound
-from infinitetalk_core.training.articulation import (
+from training.articulation import (
     LIPS_CLOSED,
     VISEMES,
     articulate,
     articulate_sound,
     viseme_classes,
 )
-from infinitetalk_core.training.voices import PAUSE, TimedPhoneme, Utterance
+from training.voices import PAUSE, TimedPhoneme, Utterance
 
 
 def buzz(seconds: float, level: float = 0.3) -> torch.Tensor:
@@ -95,7 +95,7 @@ def test_every_letter_has_one_shape():
 
 def test_loudness_tells_most_of_the_opening_of_a_spoken_sentence():
     pytest.importorskip("espeakng_loader", reason="synthetic speech needs the package espeakng_loader")
-    from infinitetalk_core.training.voices import speak
+    from training.voices import speak
 
     said = [speak(seed, 3.0) for seed in range(8)]
     found = [np.corrcoef(articulate(one).opening, articulate_sound(one.sound).opening)[0, 1] for one in said]

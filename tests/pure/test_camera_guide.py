@@ -9,7 +9,7 @@ import torch
 
 from infinitetalk_core.camera.guide import PathGuide
 from infinitetalk_core.camera.path import dolly, pan
-from infinitetalk_core.chunks.camera import CameraControl, FilmedGuide
+from infinitetalk_core.chunks.camera_control import CameraControl, FilmedGuide
 from infinitetalk_core.chunks.dub import dub
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSettings

@@ -10,16 +10,16 @@ import pytest
 cv2 = pytest.importorskip("cv2")
 
 from infinitetalk_core.errors import InputError  # noqa: E402
-from infinitetalk_core.training.articulation import Articulation  # noqa: E402
-from infinitetalk_core.training.characters import make_character  # noqa: E402
-from infinitetalk_core.training.performance import (  # noqa: E402
+from training.articulation import Articulation  # noqa: E402
+from training.characters import make_character  # noqa: E402
+from training.performance import (  # noqa: E402
     Performance,
     move_camera,
     perform,
     silent_performance,
     still_camera,
 )
-from infinitetalk_core.training.render import MOUTH_INTERIOR, render  # noqa: E402
+from training.render import MOUTH_INTERIOR, render  # noqa: E402
 
 SEEDS = [*range(24), *range(1_000_000, 1_000_012)]
 

@@ -16,12 +16,11 @@ from infinitetalk_core import fingerprint
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.camera.guide import PathGuide
 from infinitetalk_core.camera.path import Move, Swing
-from infinitetalk_core.chunks.camera import CameraControl, FilmedGuide
+from infinitetalk_core.chunks.camera_control import CameraControl, FilmedGuide
 from infinitetalk_core.chunks.job import ColorHold, Components, Job, Output, Reference, Sampling
 from infinitetalk_core.chunks.pinned import Pinned
 from infinitetalk_core.chunks.redo import AfterRedo, Redo
 from infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSettings
-from infinitetalk_core.chunks.speaker_masks import Box
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.fingerprint import (
     EXCLUDED,
@@ -37,6 +36,7 @@ from infinitetalk_core.fingerprint import (
 from infinitetalk_core.sampling.guidance import Apg
 from infinitetalk_core.sampling.settings import SamplingSettings
 from infinitetalk_core.sampling.step_cache import StepCaching
+from infinitetalk_core.speaker_masks import Box
 from infinitetalk_core.speech import Speech
 from infinitetalk_core.video.format import Codec, VideoFormat
 from infinitetalk_core.video.source import PictureBatch

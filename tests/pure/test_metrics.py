@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from infinitetalk_core.chunks.color import rgb_to_lab
+from infinitetalk_core.chunks.metrics import color_distance, seam, sharpness
 from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
-from infinitetalk_core.metrics.chunk import color_distance, seam, sharpness
 from infinitetalk_core.video.source import PictureBatch
 from tests.support.models import PlainModels, make_job, run_and_measure
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.camera_motion import CameraTrack, camera_error, measure_camera
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.metrics.camera_motion import CameraTrack, camera_error, measure_camera
 
 
 def track(shift_x: list[float], scale: list[float]) -> CameraTrack:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from evaluation.copying import copying
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.reference import AfterEnd
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.metrics.copying import copying
 
 FRAMES = 49
 PLAN = plan_chunks(FRAMES, 13, 5)
@@ -77,7 +77,7 @@ def test_references_must_fit_the_plan():
 
 def test_a_drawn_speaker_who_copies_is_told_from_one_who_speaks():
     pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
-    from infinitetalk_core.metrics.sync import mouth_opening
+    from evaluation.sync import mouth_opening
     from tests.support.drawn_speakers import UNSEEN, draw, made_up_voice
 
     frames = 145

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from evaluation.drift import drift, drift_curve, slope, still_pixels, written_frames
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.metrics.drift import drift, drift_curve, slope, still_pixels, written_frames
 
 
 def scene(frames: int) -> torch.Tensor:

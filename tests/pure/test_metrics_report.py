@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
+from evaluation.report import Dubbed, measure_video, relative_sharpness, seams
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.metrics.report import Dubbed, measure_video, relative_sharpness, seams
 
 FRAMES = 105
 PLAN = plan_chunks(FRAMES, 33, 9)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
+from evaluation.landmarks import landmark_opening
+from evaluation.sync import MOUTH_COLOR, correlation, mouth_opening, shuffled, sync
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.metrics.landmarks import landmark_opening
-from infinitetalk_core.metrics.sync import MOUTH_COLOR, correlation, mouth_opening, shuffled, sync
 
 MEDIA = Path(__file__).parents[2].parent / "shared" / "media"
 
@@ -72,8 +72,8 @@ def test_no_frames_no_opening_and_no_picture_no_frames():
 
 def test_the_mouth_of_unseen_speakers_is_read_from_pixels():
     pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
-    from infinitetalk_core.training.characters import MOUTH_INTERIOR
     from tests.support.drawn_speakers import UNSEEN, draw, made_up_voice, true_camera
+    from training.characters import MOUTH_INTERIOR
 
     assert MOUTH_COLOR == MOUTH_INTERIOR
     for number in range(16):

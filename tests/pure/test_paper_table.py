@@ -30,11 +30,11 @@ from benchmarks.paper_takes import (
 from benchmarks.paper_variants import Workshop, variant_config
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.reference import Policy
-from infinitetalk_core.training import own_models
-from infinitetalk_core.training.own_models import SmallSizes, new_dubber, save_dubber
-from infinitetalk_core.training.speech_pretraining import SpeechPretraining, Student, write_encoder
-from infinitetalk_core.training.trainer import TrainingConfig
-from infinitetalk_core.training.vae import WanVae, save_vae
+from infinitetalk_core.model.vae import WanVae, save_vae
+from training import small_models as own_models
+from training.small_models import SmallSizes, new_dubber, save_dubber
+from training.speech_pretraining import SpeechPretraining, Student, write_encoder
+from training.trainer import TrainingConfig
 
 SEED = 1_000_000
 EARS = SpeechPretraining(layers=2, channels=16, ffn=32, convolution=8)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from infinitetalk_core.chunks.metrics import seam
 from infinitetalk_core.chunks.plan import Chunk, plan_chunks
 from infinitetalk_core.chunks.seam import check_seam_fade, fade_seam
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.metrics.chunk import seam
 from tests.support.models import PlainModels, make_job, run_and_measure
 from tests.support.runs import portrait
 

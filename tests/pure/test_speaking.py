@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.sync import mouth_opening, shuffled, sync
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.chunks.dub import dub
 from infinitetalk_core.chunks.job import Job, Reference, Sampling
-from infinitetalk_core.metrics.sync import mouth_opening, shuffled, sync
 from infinitetalk_core.sampling.guidance import Guidance
 from infinitetalk_core.sampling.schedule import shifted_sigmas
 from infinitetalk_core.speech import Speech, encode_speech
-from infinitetalk_core.training import own_models
-from infinitetalk_core.training.articulation import articulate
-from infinitetalk_core.training.drawn_video import listening
-from infinitetalk_core.training.own_models import OwnModels
-from infinitetalk_core.training.voices import speak
 from infinitetalk_core.video.source import PictureBatch
 from tools.small_models import GUIDANCE, PICKER, SAMPLER, TRAINED, TRAINED_MODELS
+from training import small_models as own_models
+from training.articulation import articulate
+from training.drawn_video import listening
+from training.small_models import OwnModels
+from training.voices import speak
 
 UNSEEN = (1_000_043, 1_000_031)
 CHUNKS = 2

@@ -12,16 +12,16 @@ pytest.importorskip("espeakng_loader", reason="synthetic speech needs the packag
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
 from infinitetalk_core.audio.sound import Sound
-from infinitetalk_core.training import speech_pretraining
-from infinitetalk_core.training.articulation import VISEMES
-from infinitetalk_core.training.speech_clips import at_speed, draw_batch, make_clip, record
-from infinitetalk_core.training.speech_pretraining import (
+from training import speech_pretraining
+from training.articulation import VISEMES
+from training.speech_clips import at_speed, draw_batch, make_clip, record
+from training.speech_pretraining import (
     SpeechPretraining,
     Student,
     train_speech_encoder,
     write_encoder,
 )
-from infinitetalk_core.training.voices import speak
+from training.voices import speak
 
 BRIEF = SpeechPretraining(
     clips=2, clip_seconds=1.5, unseen_clips=1, steps=4, batch_frames=60, shortest=25, longest=30, save_every=2
@@ -76,7 +76,7 @@ def test_training_lowers_the_loss():
 
 
 def test_a_piece_of_a_clip_keeps_sound_and_truth_together(monkeypatch):
-    monkeypatch.setattr("infinitetalk_core.training.speech_clips.record", lambda samples, _rng: samples)
+    monkeypatch.setattr("training.speech_clips.record", lambda samples, _rng: samples)
     clip = make_clip(2, 2.0)
     batch = draw_batch([clip], 3, 30, np.random.default_rng(0))
     assert batch.samples.shape == (3, 30 * 640 + 16)

@@ -13,11 +13,11 @@ from infinitetalk_core.sampling.schedule import shifted_sigmas
 pytest.importorskip("cv2", reason="training needs opencv-python-headless")
 pytest.importorskip("espeakng_loader", reason="training needs espeakng_loader")
 
-from infinitetalk_core.training.dataset import DEFAULT_POLICIES, Samples
-from infinitetalk_core.training.flow_matching import Batch, Dubber, flow_matching_loss, shifted_levels
-from infinitetalk_core.training.own_models import SmallSizes, new_dubber
-from infinitetalk_core.training.stages import dubber_trainer
-from infinitetalk_core.training.trainer import TrainingConfig, draw_batch
+from training.dataset import DEFAULT_POLICIES, Samples
+from training.flow_matching import Batch, Dubber, flow_matching_loss, shifted_levels
+from training.small_models import SmallSizes, new_dubber
+from training.stages import dubber_trainer
+from training.trainer import TrainingConfig, draw_batch
 
 TINY = SmallSizes(dim=128, ffn_dim=64, layers=1, audio_width=4, hidden=8, tokens=2, token_dim=8)
 FRAMES = 9  # three latent frames

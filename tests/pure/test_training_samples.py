@@ -14,12 +14,12 @@ from infinitetalk_core.chunks.job import ColorHold, Job, Reference, Sampling
 from infinitetalk_core.chunks.plan import Chunk
 from infinitetalk_core.chunks.reference import PlannedChunk, Policy, ReferenceChoice, ReferenceSettings
 from infinitetalk_core.speech import Speech, encode_speech
-from infinitetalk_core.training import dataset
-from infinitetalk_core.training.articulation import articulate
-from infinitetalk_core.training.dataset import DatasetConfig, make_samples
-from infinitetalk_core.training.drawn_video import speaking
-from infinitetalk_core.training.voices import speak
 from tests.support.models import PlainModels
+from training import dataset
+from training.articulation import articulate
+from training.dataset import DatasetConfig, make_samples
+from training.drawn_video import speaking
+from training.voices import speak
 
 CONFIG = DatasetConfig(
     samples=2, first_seed=7, size=32, chunk_frames=13, still_share=0.0, policies=(Policy.CHUNK_START,), guides=True

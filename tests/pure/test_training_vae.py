@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infinitetalk_core.training import vae_clips, vae_training
-from infinitetalk_core.training.muon import Muon, orthogonal
-from infinitetalk_core.training.vae import WanVae, fast, load_vae, save_vae
-from infinitetalk_core.training.vae_clips import ClipPool, ClipShape
-from infinitetalk_core.training.vae_init import start_from_clips, unit_variance
-from infinitetalk_core.training.vae_training import Stage, VaeTraining, train_vae
+from infinitetalk_core.model.vae import WanVae, fast, load_vae, save_vae
+from training import vae_clips, vae_training
+from training.muon import Muon, orthogonal
+from training.vae_clips import ClipPool, ClipShape
+from training.vae_init import start_from_clips, unit_variance
+from training.vae_training import Stage, VaeTraining, train_vae
 
 TINY = ClipShape(2, 5, 16)
 

@@ -9,11 +9,11 @@ import torch
 
 from infinitetalk_core.audio.wav2vec import frames_of
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.training.sentences import training_sentence, unseen_sentence
+from training.sentences import training_sentence, unseen_sentence
 
 pytest.importorskip("espeakng_loader", reason="synthetic speech needs the package espeakng_loader")
 
-from infinitetalk_core.training.voices import PAUSE, Voice, say, say_long, speak, training_voice, unseen_voice
+from training.voices import PAUSE, Voice, say, say_long, speak, training_voice, unseen_voice
 
 WOMAN = Voice("en-us+f3")
 TEXT = "My boy bought a big blue map."

@@ -7,7 +7,7 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 
-OURS = ("infinitetalk_core.", "nodes.host.quantised")
+OURS = ("infinitetalk_core.", "nodes.host.model.quantized")
 
 
 def is_ours(module):

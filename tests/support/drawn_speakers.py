@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infinitetalk_core.metrics.camera_motion import CameraTrack
-from infinitetalk_core.training.articulation import Articulation
-from infinitetalk_core.training.characters import make_character
-from infinitetalk_core.training.performance import CameraMove, move_camera, perform, still_camera
-from infinitetalk_core.training.render import render
+from evaluation.camera_motion import CameraTrack
+from training.articulation import Articulation
+from training.characters import make_character
+from training.performance import CameraMove, move_camera, perform, still_camera
+from training.render import render
 
 UNSEEN = 1_000_000  # the first seed of the characters that are never trained on
 _BACKDROP_FOLLOWS = 0.85  # what is far moves less than the camera's number says

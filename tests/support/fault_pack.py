@@ -30,7 +30,7 @@ NODE_CLASS_MAPPINGS = {}
 # VAE before it comes to anything of the pack.
 PHASES = {
     "loading the VAE": ("comfy.sd", "VAE", "__init__"),
-    "hearing the voice": ("nodes.host.audio", "HostAudioEncoder", "encode"),
+    "hearing the voice": ("nodes.host.media.audio", "HostAudioEncoder", "encode"),
     "encoding the sound": ("infinitetalk_core.runs.session", "", "encode_sound"),
     "encoding pictures": ("comfy.sd", "VAE", "encode"),
     "denoising": ("comfy.samplers", "CFGGuider", "sample"),

@@ -12,8 +12,8 @@ from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.chunks.conditioning import ChunkConditioning
 from infinitetalk_core.chunks.dub import dub
 from infinitetalk_core.chunks.job import ColorHold, Job, Reference, Sampling
+from infinitetalk_core.chunks.metrics import ChunkMetrics, measure
 from infinitetalk_core.chunks.reference import ReferenceSettings
-from infinitetalk_core.metrics.chunk import ChunkMetrics, measure
 from infinitetalk_core.sampling.euler import pin
 from infinitetalk_core.speech import Speech
 

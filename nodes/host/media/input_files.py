@@ -1,0 +1,122 @@
+"""Loads files by path, for jobs without a browser; only from ComfyUI's own folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import numpy as np
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy_api.latest import InputImpl
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ....infinitetalk_core.audio.reading import read_sound
+from ....infinitetalk_core.errors import InputError
+from ....infinitetalk_core.video.source import VideoFile
+from ..model.model_files import file_stamp, temp_folder
+
+EXAMPLE = "clips/talk.mp4, or out.mp4 [output]"
+
+
+def file_in_comfyui(text: str) -> Path:
+    """Return the file that `text` names, relative to ComfyUI's input folder, or to its output or temp folder where
+    [output] or [temp] follows the name. An absolute path must lie in that folder.
+
+    Anybody who can reach the server can send a name, so nothing outside is opened, also not through `..` or links.
+    Raises InputError for an empty, invalid, outside or missing path.
+    """
+    text = text.strip()
+    folders = {
+        "[input]": folder_paths.get_input_directory(),
+        "[output]": folder_paths.get_output_directory(),
+        "[temp]": folder_paths.get_temp_directory(),
+    }
+    mark = next((mark for mark in folders if text.endswith(mark)), None)
+    name = text.removesuffix(mark).strip() if mark else text
+    mark = mark or "[input]"
+    if not name:
+        raise InputError(f"the path is empty: write a file in ComfyUI's input folder, such as {EXAMPLE}")
+    try:
+        folder = Path(folders[mark]).resolve()
+        path = (folder / name).resolve()
+        found = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise InputError(f"{text[:80]!r} is no path ({what}): write one such as {EXAMPLE}") from error
+    if not path.is_relative_to(folder):
+        raise InputError(
+            f"{text!r} lies outside of ComfyUI's {mark[1:-1]} folder, where nothing is read: copy the file into "
+            "the input folder, or add [output] or [temp] behind the name if it lies there"
+        )
+    if not found:
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{name!r} {what} in ComfyUI's {mark[1:-1]} folder: write a file there, such as {EXAMPLE}")
+    return path
+
+
+def path_problem(text: str | None) -> str | bool:
+    """Return an error message for a path, or True if it is valid or connected by a link (None). For validate_inputs."""
+    if text is None:
+        return True
+    try:
+        file_in_comfyui(text)
+    except InputError as error:
+        return str(error)
+    return True
+
+
+def path_stamp(text: str) -> str:
+    """Return a string that changes when the file is replaced on disk, so that it is loaded again."""
+    try:
+        return file_stamp(file_in_comfyui(text))
+    except (InputError, OSError):
+        return "missing"
+
+
+def load_source(text: str) -> tuple[torch.Tensor | None, Any | None]:
+    """Return (IMAGE, None) for a picture file, (None, VIDEO) for a video, which is opened but not read.
+
+    Raises InputError for a path or a file that cannot be used.
+    """
+    path = file_in_comfyui(text)
+    picture = _picture(path)
+    if picture is not None:
+        return picture, None
+    VideoFile(path).close()  # raises now if it is no readable video
+    return None, InputImpl.VideoFromFile(str(path))
+
+
+def _picture(path: Path) -> torch.Tensor | None:
+    """Read a picture (1, H, W, 3), rotated as its EXIF orientation says; None for animations and other files.
+
+    Raises InputError for a damaged picture.
+    """
+    try:
+        with Image.open(path) as image:
+            if getattr(image, "is_animated", False):
+                return None
+            upright = ImageOps.exif_transpose(image)
+            pixels = _grey_over_8_bits(upright) if upright.mode[0] in "IF" else np.array(upright.convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"the picture {path.name} cannot be read ({error}): save it again as PNG or JPEG") from error
+    return torch.from_numpy(pixels)[None].float().div_(255)
+
+
+def _grey_over_8_bits(image: Image.Image) -> np.ndarray:
+    """Convert a grey picture with more than 8 bits to uint8 (H, W, 3).
+
+    Pillow's own conversion clips at 255, which gives white. Integers have the range of 16 bits, floats of 0 to 1.
+    """
+    white = 1.0 if image.mode == "F" else 65535.0
+    grey = np.asarray(image, dtype=np.float32) / white
+    return np.repeat((grey.clip(0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
+
+
+def load_voice(text: str) -> dict[str, Any]:
+    """Return the AUDIO of a sound or video file; a long one is kept in ComfyUI's temp folder, not in memory."""
+    sound = read_sound(file_in_comfyui(text), temp_folder(), throw_exception_if_processing_interrupted)
+    return {"waveform": sound.waveform[None], "sample_rate": sound.sample_rate_hz}

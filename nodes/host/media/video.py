@@ -1,0 +1,94 @@
+"""Converts ComfyUI's IMAGE and VIDEO to frame sources and a finished file to VIDEO; chooses file names."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import InputImpl, io, ui
+from torch import Tensor
+
+from ....infinitetalk_core.errors import InputError, disk_error
+from ....infinitetalk_core.fingerprint import FileFingerprints
+from ....infinitetalk_core.video.source import FrameSource, PictureBatch, VideoFile
+from ....infinitetalk_core.video.trim import cut
+
+SUFFIX = ".mp4"
+RUNS_FOLDER = "infinitetalk_runs"
+EXAMPLE = "video/InfiniteTalk"
+LONGEST_NAME = 200  # bytes; file systems allow 255, and number, state and suffix are appended
+
+
+def source_of(image: Tensor | None, video: Any | None, files: FileFingerprints | None = None) -> FrameSource:
+    """Return the frame source of an IMAGE or a VIDEO. files: the cache of file fingerprints.
+
+    Raises InputError unless exactly one of them is connected.
+    """
+    if (image is None) == (video is None):
+        both = "both are" if image is not None else "neither is"
+        raise InputError(f"connect either an image or a video to the Reference Picker: {both} connected")
+    if image is not None:
+        return PictureBatch(image[..., :3])
+    if not isinstance(video, InputImpl.VideoFromFile):
+        # Made by another node; its frames are in memory already.
+        parts = video.get_components()
+        return PictureBatch(parts.images[..., :3], parts.frame_rate)
+    source = VideoFile(video.get_stream_source(), files)
+    # Newer ComfyUI can trim a VIDEO without changing its file.
+    start, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
+    return cut(source, start, seconds) if start or seconds else source
+
+
+def output_folder() -> Path:
+    """Return ComfyUI's output folder."""
+    return Path(folder_paths.get_output_directory()).resolve()
+
+
+def output_path(prefix: str, width: int, height: int) -> Path:
+    """Return an unused path in ComfyUI's output folder. Raises InputError for an invalid prefix, OSError for
+    a folder that cannot be made."""
+    if not Path(os.path.abspath(output_folder() / prefix)).is_relative_to(output_folder()):
+        raise InputError(
+            f"filename_prefix {prefix!r} leads out of ComfyUI's output folder; write a name inside it, "
+            f"such as {EXAMPLE}"
+        )
+    length = len(Path(prefix).name.encode())
+    if length > LONGEST_NAME:
+        raise InputError(
+            f"the name in filename_prefix is {length} bytes long, too long for a file; write at most {LONGEST_NAME}, "
+            f"such as {EXAMPLE}"
+        )
+    try:
+        folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, str(output_folder()), width, height)
+    except OSError as error:
+        raise disk_error(output_folder() / prefix, error) from error
+    path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
+    while path.exists() or path.with_suffix(".json").exists():
+        counter += 1
+        path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
+    return path
+
+
+def workflow_metadata(hidden: Any) -> dict[str, str]:
+    """Return the prompt and the workflow as metadata of the file; none with --disable-metadata.
+
+    Leaves out ComfyUI's `is_changed`, which depends on files and times, so that the same job gives the same file.
+    """
+    if args.disable_metadata:
+        return {}
+    prompt = hidden.prompt
+    if prompt is not None:
+        prompt = {i: {k: v for k, v in node.items() if k != "is_changed"} for i, node in prompt.items()}
+    found = {"prompt": prompt, **(hidden.extra_pnginfo or {})}
+    return {key: json.dumps(value) for key, value in found.items() if value is not None}
+
+
+def finished_video(path: Path, report: str) -> io.NodeOutput:
+    """Return the node output: the file as VIDEO with a preview on the node, and the report of the run."""
+    subfolder = path.parent.relative_to(output_folder()).as_posix()
+    shown = ui.PreviewVideo([ui.SavedResult(path.name, "" if subfolder == "." else subfolder, io.FolderType.output)])
+    return io.NodeOutput(InputImpl.VideoFromFile(str(path)), report, ui=shown)

@@ -1,0 +1,1 @@
+"""The MODEL: loading our weights onto it, and the wrappers that ComfyUI calls."""

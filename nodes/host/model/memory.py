@@ -1,0 +1,117 @@
+"""Memory that ComfyUI reserves for a chunk before it loads the weights, and a retry when it was not enough.
+
+ComfyUI loads MODEL, audio adapter and Uni3C in one `load_models_gpu` and keeps free what it estimates for a
+prediction. For Wan the estimate is nearly twice what is measured, so on small GPUs more weights are streamed from RAM
+at every step. The MODEL therefore asks for the measured amount with a margin and, if that fails, once much more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ....infinitetalk_core.model.memory import BackboneSizes, camera_bytes
+from .cached_blocks import step_caching_of
+from .patchers import Patcher
+from .uni3c import KEY as CAMERA_KEY
+
+log = logging.getLogger("infinitetalk")
+KEY = "infinitetalk_memory"
+GB = 1e9
+MARGIN = 1.15  # for the error of the estimate
+# Temporary buffers: weights streamed from RAM, dequantised weights, the workspace of matrix products.
+IN_PASSING_BYTES = 500_000_000
+MORE = 2.5  # factor for the retry: about half as much again as ComfyUI itself would request
+
+
+@dataclass
+class MemoryMargin:
+    """Factor on the estimated memory of the chunks of one job; a retry raises it for all further chunks."""
+
+    factor: float = 1.0
+
+
+def ask_for_memory(executor: Any, model: Patcher, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
+    """Wrap ComfyUI's prepare_sampling so that it reserves our memory estimate.
+
+    ComfyUI estimates memory from the noise shape only, in proportion to it, so we request a different amount by scaling
+    the batch dimension.
+    """
+    comfy_bytes = float(model.memory_required([1, *noise_shape[1:]]))
+    if comfy_bytes > 0:
+        requested_bytes = needed_bytes(model, noise_shape) * (model.get_attachment(KEY) or 1.0)
+        noise_shape = [noise_shape[0] * requested_bytes / comfy_bytes, *noise_shape[1:]]
+    return executor(model, noise_shape, conds, *args, **kwargs)
+
+
+def needed_bytes(model: Patcher, noise_shape: Any) -> float:
+    """Return the bytes that one batch item needs besides the weights. noise_shape: (B, 16, T, h, w)."""
+    base = model.model
+    backbone = base.diffusion_model
+    sizes = BackboneSizes(backbone.dim, backbone.ffn_dim, backbone.num_heads)
+    frames, height, width = noise_shape[2:]
+    tokens = frames * -(-height // 2) * -(-width // 2)
+    dtype_bytes = comfy.model_management.dtype_size(base.manual_cast_dtype or base.get_dtype())
+    needed = sizes.activation_bytes(1, tokens, dtype_bytes)
+    for patcher in model.get_additional_models_with_key(CAMERA_KEY):
+        c = patcher.model.config
+        needed += camera_bytes(tokens, c.blocks, c.dim, c.out_dim, dtype_bytes)
+    caching = step_caching_of(model)
+    if caching is not None:
+        needed += caching.gpu_bytes(tokens, backbone.dim, dtype_bytes)
+    return needed * MARGIN + IN_PASSING_BYTES
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the GPU ran out of memory; newer ComfyUI recognises more of the drivers' errors."""
+    known = getattr(comfy.model_management, "is_oom", None)
+    return bool(known(error)) if known else isinstance(error, torch.cuda.OutOfMemoryError)
+
+
+def retry_on_oom(make: Callable[[Patcher], Tensor], model: Patcher, room: MemoryMargin, shape: Any) -> Tensor:
+    """Return `make(model)`; when out of memory, unload everything and retry once with more of the weights in RAM.
+
+    room: the margin, which the retry raises. shape: of the latents, (1, 16, T, h, w). Raises RuntimeError with the
+    amounts of memory if the retry fails too.
+    """
+    reason = ""
+    for last in (False, True):
+        try:
+            return make(_with_margin(model, room))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).split("\n")[0]
+        # After the except block, since the exception keeps the tensors of the attempt alive.
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+        if not last:
+            room.factor *= MORE
+            log.warning("InfiniteTalk: out of memory (%s); once more with more of the weights in RAM", reason)
+    raise RuntimeError(f"{_shortage(model, shape)} ({reason})")
+
+
+def _with_margin(model: Patcher, margin: MemoryMargin) -> Patcher:
+    if margin.factor == 1.0:
+        return model
+    patched = model.clone()
+    patched.set_attachments(KEY, margin.factor)
+    return patched
+
+
+def _shortage(model: Patcher, shape: Any) -> str:
+    device = model.load_device
+    free = comfy.model_management.get_free_memory(device) / GB
+    total = comfy.model_management.get_total_memory(device) / GB
+    frames, height, width = shape[2] * 4 - 3, shape[3] * 8, shape[4] * 8
+    return (
+        f"out of memory, also with the weights in RAM: a chunk of {frames} frames at {width} x {height} needs about "
+        f"{needed_bytes(model, shape) / GB:.1f} GB beside the weights, and {free:.1f} of {total:.1f} GB are free with "
+        "nothing loaded; lower chunk_frames or the size of the video, or close other programs that use the GPU"
+    )

@@ -1,0 +1,68 @@
+"""A Linear layer that stores its weight quantised and dequantises it in `forward`.
+
+ComfyUI's own layers for quantised weights support fp8 but not GGUF, and those of 0.3.75 and 0.33 are configured in
+different ways. Both have `cast_bias_weight`, which brings the stored bytes to the device like any other weight: from
+RAM piece by piece, pinned, ahead of time on another stream, or from 0.33's dynamic VRAM.
+"""
+
+from __future__ import annotations
+
+import comfy.ops
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....infinitetalk_core.checkpoints.weights_file import Quantised, Weights, dequantise
+
+
+class QuantisedLinear(torch.nn.Module, comfy.ops.CastWeightBiasOp):
+    """Linear whose `weight` is the stored bytes of a `Quantised` (rows, bytes) and whose `weight_scale` its scale."""
+
+    comfy_cast_weights = True
+
+    def __init__(self, like: Quantised, bias: bool):
+        super().__init__()
+        self.layout = like.layout
+        self.out_features, self.in_features = like.shape
+        self.weight = torch.nn.Parameter(torch.empty_like(like.stored, device="meta"), requires_grad=False)
+        # One number per tensor or row: too small to stream, so it is moved where it is used.
+        scale = None if like.scale is None else torch.empty_like(like.scale, device="meta")
+        self.register_buffer("weight_scale", scale)
+        self.bias: torch.nn.Parameter | None = None
+        if bias:
+            self.bias = torch.nn.Parameter(torch.empty(self.out_features, device="meta"), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (…, in) to (…, out), in the dtype of x."""
+        comfy.ops.run_every_op()
+        # The weight's own dtype, so that the bytes are moved and not cast.
+        weight, bias, stream = comfy.ops.cast_bias_weight(
+            self, dtype=self.weight.dtype, device=x.device, bias_dtype=x.dtype, offloadable=True
+        )
+        dequantised = dequantise(weight, self.layout, self.weight_scale, x.dtype)
+        y = F.linear(x, dequantised, bias)
+        comfy.ops.uncast_bias_weight(self, weight, bias, stream)
+        return y
+
+
+def put_quantised_layers(module: torch.nn.Module, weights: Weights) -> dict[str, Tensor]:
+    """Replace the Linear layers of `module` whose weight is `Quantised`; return the state dict to load into it.
+
+    Quantised weights of other layers (a few convolutions) are dequantised to float32 here.
+    """
+    loaded: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if not isinstance(weight, Quantised):
+            loaded[name] = weight
+            continue
+        owner, leaf = name.rpartition(".")[::2]
+        if leaf != "weight" or not isinstance(module.get_submodule(owner), torch.nn.Linear):
+            loaded[name] = weight.dequantise(torch.float32)
+            continue
+        parent, attribute = owner.rpartition(".")[::2]
+        layer = QuantisedLinear(weight, bias=f"{owner}.bias" in weights)
+        setattr(module.get_submodule(parent), attribute, layer)
+        loaded[name] = weight.stored
+        if weight.scale is not None:
+            loaded[f"{owner}.weight_scale"] = weight.scale
+    return loaded

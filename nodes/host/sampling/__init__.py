@@ -1,0 +1,1 @@
+"""Runs a job: guider, backend, progress, fingerprints of the graph."""

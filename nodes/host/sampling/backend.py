@@ -1,0 +1,193 @@
+"""The engine's `Models`, implemented with ComfyUI's VAE, CLIP vision and MODEL."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import comfy.clip_vision
+import comfy.model_management
+import comfy.samplers
+import node_helpers
+import torch
+from torch import Tensor
+
+from ....infinitetalk_core.chunks.camera_control import CameraControl
+from ....infinitetalk_core.chunks.conditioning import ChunkConditioning
+from ....infinitetalk_core.chunks.dub import AfterStep
+from ....infinitetalk_core.clip_image import clip_pixels
+from ....infinitetalk_core.errors import InputError
+from ....infinitetalk_core.model.kernels import is_broken
+from ....infinitetalk_core.sampling.euler import pin
+from ....infinitetalk_core.sampling.guidance import Guidance
+from ....infinitetalk_core.sampling.sdedit import start_at
+from ..model.attention import attention_in_use, can_be_replaced, with_plain_attention
+from ..model.audio_adapter import check_backbone
+from ..model.memory import MemoryMargin, retry_on_oom
+from ..model.patchers import Patcher
+from .guider import SpeechGuider
+
+log = logging.getLogger("infinitetalk")
+CLIP_TOKENS = (257, 1280)
+
+
+@dataclass(frozen=True)
+class ComfyBackend:
+    """The models of one run. Latents are in the VAE's scale, as everywhere in ComfyUI."""
+
+    model: Patcher
+    vae: Any
+    clip_vision: Any | None
+    positive: list
+    negative: list
+    guidance: Guidance
+    sampler: Any
+    sigmas: Tensor
+    camera: CameraControl | None = None
+    room: MemoryMargin = field(default_factory=MemoryMargin)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode frames (F, H, W, 3) to latents (1, 16, T, h, w)."""
+        return self.vae.encode(frames)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents (1, 16, T, h, w) to frames (F, H, W, 3) on the CPU. Raises RuntimeError for NaN or inf."""
+        frames = self.vae.decode(latents)[0].float().cpu()
+        if not torch.isfinite(frames).all():
+            raise RuntimeError(
+                "the VAE gave not-a-number, which would be black frames; start ComfyUI with --fp32-vae or --bf16-vae, "
+                "or download wan_2.1_vae.safetensors again"
+            )
+        return frames
+
+    def encode_image(self, picture: Tensor) -> Any | None:
+        """Encode a picture (H, W, 3) to ComfyUI's CLIP vision output, tokens (1, 257, 1280); None without a model.
+
+        Preprocesses as in training, since ComfyUI's own preprocessing crops or antialiases. Raises InputError for a
+        model whose tokens have another shape.
+        """
+        vision = self.clip_vision
+        if vision is None:
+            return None
+        comfy.model_management.load_model_gpu(vision.patcher)
+        pixels = clip_pixels(
+            picture.to(vision.load_device), vision.image_size, tuple(vision.image_mean), tuple(vision.image_std)
+        )
+        tokens = vision.model(pixel_values=pixels, intermediate_output=-2)[1]
+        if tuple(tokens.shape[1:]) != CLIP_TOKENS:
+            raise InputError(
+                f"this CLIP vision model gives tokens {tuple(tokens.shape[1:])}, and Wan 2.1 takes {CLIP_TOKENS}; "
+                "load clip_vision_h.safetensors"
+            )
+        output = comfy.clip_vision.Output()
+        output["penultimate_hidden_states"] = tokens.to(comfy.model_management.intermediate_device())
+        return output
+
+    def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
+        """Return the denoised latents (1, 16, T, h, w) of one chunk.
+
+        If the GPU runs out of memory, the chunk is made again with more of the weights in RAM.
+        """
+        make = partial(self._denoise, conditioning, after_step)
+        latents = retry_on_oom(make, self.model, self.room, conditioning.noise.shape)
+        # Not every sampler ends exactly on its last denoised estimate, so restore the context latents.
+        return pin(latents, conditioning.context)
+
+    def _denoise(self, conditioning: ChunkConditioning, after_step: AfterStep, model: Patcher) -> Tensor:
+        """Sample one chunk; if its attention gives broken latents, sample again with PyTorch's.
+
+        Only where our node did not set the attention backend (`can_be_replaced`).
+        Broken latents are detected after the first step, so little time is lost.
+        """
+        try:
+            return self._sample(model, conditioning, after_step, can_be_replaced(model))
+        except SpoiledError as error:
+            log.warning(
+                "InfiniteTalk: %s; making the chunk again with PyTorch's own attention. Choose attention 'sdpa' in the "
+                "InfiniteTalk Model Loader to save the time",
+                error,
+            )
+        return self._sample(with_plain_attention(model), conditioning, after_step, False)
+
+    def _sample(
+        self, model: Patcher, conditioning: ChunkConditioning, after_step: AfterStep, can_retry: bool
+    ) -> Tensor:
+        """Run the sampler once. can_retry: raise SpoiledError as soon as the latents are found broken."""
+        guider = SpeechGuider(model, self.guidance, conditioning, self.camera)
+        context_length = conditioning.context.shape[2]
+        text = f"chunk {conditioning.chunk.index + 1} came out black or as not-a-number with {attention_in_use(model)}"
+
+        def callback(step: int, denoised: Tensor, x: Tensor, steps: int) -> None:
+            if step == 0:
+                _check_latents(denoised, context_length, can_retry, text)
+            after_step(step, denoised)
+
+        guider.set_branches(_with_reference(self.positive, conditioning), _with_reference(self.negative, conditioning))
+        source = conditioning.source
+        latents = guider.sample(
+            conditioning.noise,
+            torch.zeros_like(conditioning.noise) if source is None else source,
+            self.sampler,
+            start_at(self.sigmas, conditioning.strength),
+            denoise_mask=conditioning.free,
+            callback=callback,
+            disable_pbar=True,
+            seed=conditioning.seed,
+        )
+        _check_latents(latents, context_length, can_retry, text)
+        return latents
+
+
+def _check_latents(latents: Tensor, context_length: int, can_retry: bool, message: str) -> None:
+    """Raise or log `message` if the latents are broken.
+
+    With can_retry raises SpoiledError; else RuntimeError for NaN or infinity, and a warning for a flat picture, which
+    may be intended.
+    """
+    if not is_broken(latents, context_length):
+        return
+    if can_retry:
+        raise SpoiledError(message)
+    if not torch.isfinite(latents).all():
+        raise RuntimeError(
+            f"{message}; choose another attention in the InfiniteTalk Model Loader (sdpa is the safest), start ComfyUI "
+            "without --fast, or download the model again, which may be damaged"
+        )
+    log.warning("InfiniteTalk: %s; if the video should not be black there, choose attention 'sdpa'", message)
+
+
+class SpoiledError(Exception):
+    """The latents of a sampling pass are broken, probably by its attention backend."""
+
+
+def no_text(model: Patcher) -> list:
+    """Return the conditioning of an empty prompt: zeros, with which ComfyUI also pads prompts."""
+    backbone = check_backbone(model)
+    return [[torch.zeros(1, backbone.text_len, backbone.text_dim), {}]]
+
+
+def check_vae(vae: Any) -> None:
+    """Raise InputError for a VAE whose latents are not Wan 2.1's: 16 channels, video."""
+    if getattr(vae, "latent_dim", 2) != 3 or getattr(vae, "latent_channels", 4) != 16:
+        raise InputError(
+            f"this VAE has {getattr(vae, 'latent_channels', '?')} latent channels"
+            f"{'' if getattr(vae, 'latent_dim', 2) == 3 else ' and is for pictures'}; "
+            "load wan_2.1_vae.safetensors"
+        )
+
+
+def _with_reference(conditioning: list, chunk: ChunkConditioning) -> list:
+    """Return `conditioning` with the chunk's reference latents (z2 of the paper), mask m and CLIP tokens.
+
+    Uses the names that ComfyUI's Wan models read.
+    """
+    values: dict[str, Any] = {
+        "concat_latent_image": chunk.reference,
+        # ComfyUI's mask is 1 where frames are generated; m is 1 where they are given.
+        "concat_mask": 1 - chunk.mask,
+    }
+    if chunk.picture is not None:
+        values["clip_vision_output"] = chunk.picture
+    return node_helpers.conditioning_set_values(conditioning, values)

@@ -1,0 +1,125 @@
+"""Reports the progress of a job in ComfyUI: a progress bar, a line of text on the node, a preview picture."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import comfy.utils
+import latent_preview
+import psutil
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy_execution.utils import get_executing_context
+from PIL import Image
+from server import PromptServer
+from torch import Tensor
+
+from ....infinitetalk_core.chunks.dub import ChunkOutput
+from ....infinitetalk_core.chunks.plan import Chunk
+from ....infinitetalk_core.progress import Progress, seconds_left
+from ....infinitetalk_core.rate import FRAMES_PER_SECOND
+from ....infinitetalk_core.runs.store import RunStore
+
+log = logging.getLogger("infinitetalk")
+
+
+class JobProgress:
+    """Counts the steps of all chunks. Most of its callbacks also check for an interrupt.
+
+    Previews show the newest finished frame after each chunk and, if ComfyUI's previews are switched on, the denoised
+    estimate of each step.
+    """
+
+    def __init__(self, model: Any, chunks: int, steps: int):
+        self.chunks, self.steps = chunks, steps
+        self.bar = comfy.utils.ProgressBar(chunks * steps)
+        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self.done = 0  # steps
+        self.frames = 0  # of finished video
+        self.missing = chunks
+        self.measured: list[float] = []
+        self.store: RunStore | None = None
+        self.began = time.monotonic()
+
+    def found(self, done: int, missing: int, store: RunStore) -> None:
+        """Record that `done` chunks are finished and `missing` are to be made; report it where a run is continued."""
+        self.store, self.missing = store, missing
+        if missing == self.chunks:
+            return
+        going_on = f"continuing at chunk {done + 1} of {self.chunks}" if missing else "joining the finished chunks"
+        say(f"{going_on} ({self.chunks - missing} of {self.chunks} chunks are there from before)")
+
+    def warn(self, text: str) -> None:
+        """Write a warning to the log and the node."""
+        log.warning("InfiniteTalk: %s", text)
+        write_on_node(text)
+
+    def between(self) -> None:
+        """Raise if the user has interrupted; called during long operations."""
+        throw_exception_if_processing_interrupted()
+
+    def chunk_joined(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
+        """Count a chunk of an earlier session that was added to the video."""
+        throw_exception_if_processing_interrupted()
+        self._count(chunk, numbers)
+
+    def chunk_made(self, finished: ChunkOutput, numbers: dict[str, Any]) -> None:
+        """Count and show a new chunk that was added to the video."""
+        self.measured.append(numbers["seconds_taken"])
+        self.missing -= 1
+        self._count(finished.chunk, numbers)
+        self.show(finished.frames[-1])
+        log.info("InfiniteTalk: %s", self._progress(finished.chunk, self.steps))
+
+    def _count(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
+        self.frames += numbers["frames"]
+        self.done = (chunk.index + 1) * self.steps
+        self.began = time.monotonic()
+        self.bar.update_absolute(self.done, self.chunks * self.steps)
+
+    def after_step(self, chunk: Chunk, step: int, clean: Tensor) -> None:
+        """Report that a step (from 0) of `chunk` is done; clean: its denoised estimate (1, 16, T, h, w)."""
+        throw_exception_if_processing_interrupted()
+        self.done = chunk.index * self.steps + step + 1
+        preview = None
+        if self.previewer is not None:
+            # Preview the middle of the chunk, since its context frames at the beginning never change.
+            middle = clean[:, :, clean.shape[2] // 2 :]
+            preview = self.previewer.decode_latent_to_preview_image("JPEG", middle)
+        self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
+        write_on_node(str(self._progress(chunk, step + 1)))
+
+    def show(self, frame: Tensor) -> None:
+        """Show a finished frame (H, W, 3), or the reference before there is one, as the preview."""
+        picture = Image.fromarray((frame.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+        preview = ("JPEG", picture, latent_preview.MAX_PREVIEW_RESOLUTION)
+        self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
+
+    def _progress(self, chunk: Chunk, step: int) -> Progress:
+        elapsed = time.monotonic() - self.began
+        return Progress(
+            chunk=chunk.index + 1,
+            chunks=self.chunks,
+            step=step,
+            steps=self.steps,
+            seconds_done=self.frames / FRAMES_PER_SECOND,
+            seconds_left=seconds_left(self.measured, max(self.missing - 1, 0), elapsed, step / self.steps),
+            memory=psutil.Process().memory_info().rss,
+            gpu=torch.cuda.memory_reserved() if torch.cuda.is_available() else None,
+            disk=0 if self.store is None else self.store.bytes_used,
+        )
+
+
+def say(text: str) -> None:
+    """Write a message to the log and to the node that is running."""
+    log.info("InfiniteTalk: %s", text)
+    write_on_node(text)
+
+
+def write_on_node(text: str) -> None:
+    """Write a message to the node that is running."""
+    context = get_executing_context()
+    if context is not None and PromptServer.instance is not None:
+        PromptServer.instance.send_progress_text(text, context.node_id)

@@ -1,0 +1,197 @@
+"""Runs one job: checks everything first, then generates chunk after chunk into the file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import comfy.model_management
+import comfy.samplers
+from comfy_api.latest import io
+
+from ....infinitetalk_core.chunks.job import Components, Job, check_sigmas
+from ....infinitetalk_core.errors import InputError
+from ....infinitetalk_core.fingerprint import Component, FileFingerprints, key_of
+from ....infinitetalk_core.runs.runner import Run
+from ....infinitetalk_core.runs.session import OutputSpec, Switches, execute_run
+from ..media.audio import give_up_voices
+from ..media.video import RUNS_FOLDER, finished_video, output_folder, output_path, workflow_metadata
+from ..model.audio_adapter import adapter_of, adapter_patcher, check_backbone
+from ..model.cached_blocks import check_single, step_caching_of
+from ..model.environment import precision, versions
+from ..model.shared_models import SharedModels, fingerprint_of
+from ..model.uni3c import KEY as CAMERA_KEY
+from ..model.uni3c import check_camera
+from .backend import ComfyBackend, check_vae, no_text
+from .graph_fingerprint import Graph, LoadedFiles
+from .progress import JobProgress, say
+from .unfinished_runs import log_unfinished_runs
+
+log = logging.getLogger("infinitetalk")
+
+
+# The attribute of each component that holds its weights.
+WEIGHTS = {"model": "model", "vae": "first_stage_model", "clip_vision": "model"}
+TEXTS = ("positive", "negative")
+
+
+def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any, **others: Any) -> Components:
+    """Return the `Components` of a job: the objects connected to a node, each with its fingerprint.
+
+    hidden: the node's hidden inputs. shared: the cache of models and file fingerprints. others: the optional fields of
+    `Components`. Raises InputError for an unsupported MODEL or VAE, and where the file of a loaded model has changed.
+    """
+    check_backbone(model)
+    adapter = adapter_patcher(model)
+    check_guidance(model)
+    check_vae(vae)
+    files, loaded = (shared.files, shared.loaded) if shared else (FileFingerprints(), LoadedFiles())
+    graph = Graph(hidden, files)
+    found: dict[str, Component] = {}
+    for name, value in {"model": model, "vae": vae, **others}.items():
+        if value is None:
+            continue
+        upstream = graph.content(name, value) if name in TEXTS else graph.behind(name)
+        if name in WEIGHTS:
+            loaded.check(getattr(value, WEIGHTS[name], None), upstream.files)
+        if upstream.unknown and hidden is not None:
+            say(f"this job cannot be continued later, and is made anew each time: its {name}, since {upstream.unknown}")
+        found[name] = Component(value, upstream.fingerprint)
+    weights = {"graph": found["model"].fingerprint, "infinitetalk": fingerprint_of(adapter)}
+    return Components(**{**found, "model": Component(model, weights)})
+
+
+def run_job(job: Job, hidden: Any) -> io.NodeOutput:
+    """Generate the video of `job`, or continue it where it stopped. hidden: the node's hidden inputs."""
+    log_unfinished_runs()
+    job = with_machine(job)
+    job.check()
+    backend = _backend(job)
+    adapter_of(backend.model).config.check_features(*job.speech.voices[0].shape[1:])
+    description = job.description()
+    made_of = {
+        **description,
+        "versions": versions(backend.model),
+        "precision": precision(backend.model, backend.vae),
+    }
+    key = key_of(made_of)
+    reference, steps = job.reference, len(backend.sigmas) - 1
+    progress = JobProgress(backend.model, len(job.plan), steps)
+    log.info(
+        "InfiniteTalk: %d frames of %d x %d in %d chunks of %d steps",
+        job.speech.frames,
+        reference.width,
+        reference.height,
+        len(job.plan),
+        steps,
+    )
+    progress.show(reference.picture(job.plan[0].pick.frames[0]))
+    output = job.output
+    output_spec = OutputSpec(
+        made_of=made_of,
+        place=output.filename_prefix,
+        root=output_folder(),
+        new_path=partial(output_path, output.filename_prefix, reference.width, reference.height),
+        metadata=workflow_metadata(hidden),
+        sound=job.speech.sound,
+        # Built without a reference to the job, which would keep its models alive.
+        report=partial(run_report, report_settings(job, f"{RUNS_FOLDER}/{key}", description["job"]["sampling"])),
+    )
+    switches = Switches(output.start_over, output.keep_intermediates or bool(job.overrides))
+    folder = output_folder() / RUNS_FOLDER / key
+    outcome = execute_run(folder, output_spec, lambda store: Run(job, backend, store), progress, switches)
+    if not switches.keep:
+        give_up_voices(job.speech)
+    return finished_video(outcome.path, outcome.report)
+
+
+def run_report(about: dict[str, Any], chunks: list[dict[str, Any]], complete: bool, continued_at: int) -> str:
+    """Return the report of a run as JSON.
+
+    about: the video and the settings. chunks: the measured numbers of each chunk. continued_at: the first chunk
+    (from 0) that was generated in this session.
+    """
+    made = {
+        "complete": complete,
+        "continued_at_chunk": continued_at + 1 if continued_at else None,
+        "chunks": chunks,
+    }
+    return json.dumps({**about, **made}, indent=1)
+
+
+def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a job for its report.
+
+    run: its folder in ComfyUI's output. sampling: the description of the sampling settings, as in the job's key.
+    """
+    reference = job.reference
+    return {
+        "frames": job.speech.frames,
+        "run": run,
+        "width": reference.width,
+        "height": reference.height,
+        "policy": reference.picking.policy.value,
+        **{name: value for name, value in sampling.items() if name != "type"},
+        "redo_chunks": job.redo.chunks,
+        "video_format": job.output.format.to_json(),
+    }
+
+
+def with_machine(job: Job) -> Job:
+    """Return `job` with the step cache settings of its MODEL, and with the GPU as the device of its color matching.
+
+    Color matching takes no time there.
+    """
+    assert job.components is not None
+    sampling = replace(
+        job.sampling,
+        color=replace(job.sampling.color, device=comfy.model_management.get_torch_device()),
+        step_cache=step_caching_of(job.components.model.value),
+    )
+    return replace(job, sampling=sampling)
+
+
+def _backend(job: Job) -> ComfyBackend:
+    components, sampling = job.components, job.sampling
+    assert components is not None
+    model = components.model.value
+    conditionings = {name: _value(getattr(components, name)) for name in TEXTS}
+    if step_caching_of(model) is not None:
+        for name, conditioning in conditionings.items():
+            check_single(name, conditioning or [])
+    if sampling.camera is not None:
+        check_camera(sampling.camera, check_backbone(model).dim)
+        # As an additional model, ComfyUI loads it together with the MODEL.
+        model = model.clone()
+        model.set_additional_models(CAMERA_KEY, [sampling.camera.controlnet.value])
+    sigmas = sampling.schedule
+    if sampling.sigmas is not None:
+        sigmas = check_sigmas(sampling.sigmas.float().cpu(), from_source=bool(sampling.sdedit))
+    return ComfyBackend(
+        model=model,
+        vae=components.vae.value,
+        clip_vision=_value(components.clip_vision),
+        positive=conditionings["positive"] or no_text(model),
+        negative=conditionings["negative"] or no_text(model),
+        guidance=sampling.rule,
+        sampler=_value(components.sampler) or comfy.samplers.sampler_object("euler"),
+        sigmas=sigmas,
+        camera=sampling.camera,
+    )
+
+
+def _value(component: Component | None) -> Any:
+    return None if component is None else component.value
+
+
+def check_guidance(model: Any) -> None:
+    """Raise InputError for a MODEL on which another node has set a guidance function."""
+    for name in ("sampler_cfg_function", "sampler_pre_cfg_function"):
+        if model.model_options.get(name):
+            raise InputError(
+                "another node has changed the guidance of this MODEL (such as RescaleCFG), which InfiniteTalk's own "
+                "guidance by text and speech would replace; take that node out"
+            )

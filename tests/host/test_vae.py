@@ -1,0 +1,64 @@
+"""Our autoencoder for whole clips gives what ComfyUI's gives chunk by chunk, and ComfyUI opens our files."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import SimpleNamespace
+
+import comfy.latent_formats
+import comfy.sd
+import pytest
+import torch
+from comfy.ldm.wan.vae import WanVAE
+from comparing import relative
+from safetensors.torch import load_file
+
+CLOSE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def core(pack):
+    """The modules under test, from the pack as ComfyUI loads it."""
+    return import_module(f"{pack.__name__}.infinitetalk_core.model.vae")
+
+
+@pytest.fixture(scope="module")
+def both(core):
+    """The same random weights in our module and in ComfyUI's."""
+    torch.manual_seed(0)
+    ours = core.WanVae(8).eval().requires_grad_(False)
+    for parameter in ours.parameters():
+        if parameter.ndim == 1:
+            parameter.normal_(0.0, 0.2)
+    theirs = WanVAE(dim=8, z_dim=16, temperal_downsample=[False, True, True]).eval().requires_grad_(False)
+    theirs.load_state_dict(ours.state_dict())
+    return SimpleNamespace(ours=ours, theirs=theirs)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 9, 21])
+def test_encoding_equals_comfyui(both, frames):
+    pixels = torch.rand(1, 3, frames, 32, 48) * 2 - 1
+    assert relative(both.ours.raw_means(pixels), both.theirs.encode(pixels)) < CLOSE
+
+
+@pytest.mark.parametrize("latents", [1, 2, 3, 6])
+def test_decoding_equals_comfyui(both, latents):
+    raw = torch.randn(1, 16, latents, 4, 6)
+    assert relative(both.ours.decoder(both.ours.conv2(raw)), both.theirs.decode(raw)) < CLOSE
+
+
+def test_latents_are_scaled_as_comfyuis_latent_format_does(both):
+    pixels = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+    theirs = comfy.latent_formats.Wan21().process_in(both.theirs.encode(pixels))
+    assert relative(both.ours.means(pixels), theirs) < CLOSE
+
+
+def test_comfyui_opens_our_file(core, tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "vae.safetensors"
+    core.save_vae(core.WanVae(8), path)
+    vae = comfy.sd.VAE(sd=load_file(path))
+    vae.throw_exception_if_invalid()
+    frames = torch.rand(5, 32, 32, 3)
+    latents = comfy.latent_formats.Wan21().process_in(vae.encode(frames).float())
+    assert relative(core.load_vae(path).encode(frames[None]), latents) < 2e-2

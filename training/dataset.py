@@ -1,0 +1,247 @@
+"""Training samples: drawn speakers through the VAE and the speech encoder, kept on disk.
+
+A sample is one chunk as the sampler would meet it (chunks/conditioning.py): what is to be made, what it looks at, and
+what it hears. The reference frame is chosen by the policies of the reference picker, so training and inference share
+one definition of M0 … M3 (section 3.3 of the paper).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.audio.windows import speech_windows
+from infinitetalk_core.chunks.conditioning import MID_GREY, reference_video
+from infinitetalk_core.chunks.plan import Chunk, latent_frames
+from infinitetalk_core.chunks.reference import Policy, ReferenceSettings, pick_references
+from infinitetalk_core.model.vae import WanVae
+from infinitetalk_core.speech import SpeechFeatures, encode_speech
+
+from .articulation import Articulation, articulate
+from .captions import CALM, LIVELY
+from .drawn_video import DrawnVideo, speaking
+from .voices import speak
+
+SHARD = 40  # samples a file, a multiple of the chunks of a clip
+REFERENCE_FRAMES = 5  # of a reference video that are encoded for each; behind them it is grey
+CONTEXT_FRAMES = 13  # the longest context that is kept in a drifted version too
+DEFAULT_POLICIES = (Policy.NEIGHBOUR, Policy.DISTANT, Policy.SAME_CHUNK, Policy.CHUNK_START)
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What the samples are made of."""
+
+    samples: int = 2400
+    first_seed: int = 0  # characters, voices and sentences have this seed and the following ones
+    chunks_per_clip: int = 2
+    seconds: float = 7.6  # of a clip: a distant reference (M2) is more than 5 s away
+    size: int = 96  # pixels
+    chunk_frames: int = 33
+    still_share: float = 0.5  # clips whose camera does not move
+    policies: tuple[Policy, ...] = DEFAULT_POLICIES
+    guides: bool = False  # also the same camera with another performance: what Uni3C is trained with
+
+    def recipe(self) -> str:
+        """What a sample is made by, for the folder's manifest; of how many there are, it may have more or fewer."""
+        fields = {**asdict(self), "policies": [p.value for p in self.policies]}
+        del fields["samples"]
+        return json.dumps(fields, indent=1)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Stacked samples, N of them. T latent frames of h x w, P policies, F frames."""
+
+    target: Tensor  # (N, 16, T, h, w)
+    drifted: Tensor  # (N, 16, t, h, w): the context as it may come back, with colors that have shifted
+    references: Tensor  # (N, P, 16, T, h, w)
+    speech: Tensor  # (N, F, window, layers, channels)
+    mouth: Tensor  # (N, T, h, w): share of a latent's pixels that the mouth can change
+    lively: Tensor  # (N,) 1 where the head moves much
+    guide: Tensor  # (N, 16, T, h, w), or (N, 0) without guides
+    policies: tuple[Policy, ...] = DEFAULT_POLICIES
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def references_of(self, policy: Policy) -> Tensor:
+        """(N, 16, T, h, w), made by `policy`."""
+        return self.references[:, self.policies.index(policy)]
+
+
+def make_samples(
+    config: DatasetConfig,
+    folder: Path,
+    vae: WanVae,
+    encode: Callable[[Sound], Tensor],
+    report: Callable[[str], None] = lambda line: None,
+) -> Samples:
+    """The samples of `config`, made where they are not in `folder` yet. An interrupted call goes on where it was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / "dataset.json"
+    if manifest.exists() and manifest.read_text() != config.recipe():
+        raise ValueError(f"{folder} holds samples of another configuration; choose another folder or delete it")
+    manifest.write_text(config.recipe())
+    shards, encoder = [], _encoder(vae, config)
+    for start in range(0, config.samples, SHARD):
+        shards.append(folder / f"{start:06}.safetensors")
+        if not shards[-1].exists():
+            clips = range(start // config.chunks_per_clip, (start + SHARD) // config.chunks_per_clip)
+            made = [_make(config, config.first_seed + i, encoder, encode) for i in clips]
+            tensors = {k: torch.cat([m[k] for m in made]).contiguous() for k in made[0]}
+            part = shards[-1].with_suffix(".part")
+            save_file(tensors, part)
+            part.replace(shards[-1])
+            report(f"samples {start + SHARD} of {config.samples}")
+    loaded = [load_file(path) for path in shards]
+    return Samples(
+        **{k: torch.cat([s[k] for s in loaded])[: config.samples] for k in loaded[0]}, policies=config.policies
+    )
+
+
+def _make(config: DatasetConfig, seed: int, encoder: _Encoder, encode: Callable[[Sound], Tensor]) -> dict[str, Tensor]:
+    """The samples of one clip: one character, one utterance, several chunks."""
+    rng = random.Random(seed)
+    utterance = speak(seed, config.seconds)
+    video = speaking(articulate(utterance), seed, moving_camera=rng.random() >= config.still_share, size=config.size)
+    features = encode_speech(encode, utterance.sound).voices[0]
+    guide = _other_performance(video, seed) if config.guides else None
+    starts = [_start(rng, video.length, config.chunk_frames) for _ in range(config.chunks_per_clip)]
+    made = [_sample(config, video, features, start, rng, encoder, guide) for start in starts]
+    return {k: torch.stack([m[k] for m in made]) for k in made[0]}
+
+
+def _start(rng: random.Random, frames: int, length: int) -> int:
+    """Where a chunk begins; now and then with the speech."""
+    return 0 if rng.random() < 0.1 else rng.randrange(frames - length)
+
+
+def _other_performance(video: DrawnVideo, seed: int) -> DrawnVideo:
+    """The same scene and camera while somebody else's words are said."""
+    words = articulate(speak(seed + 500_000, video.length / 25 + 0.1))
+    other = speaking(_cut(words, video.length), seed + 500_000, moving_camera=False)
+    return replace(video, performance=other.performance)
+
+
+def _cut(articulation: Articulation, frames: int) -> Articulation:
+    return Articulation(articulation.opening[:frames], articulation.width[:frames], articulation.energy[:frames])
+
+
+def _sample(
+    config: DatasetConfig,
+    video: DrawnVideo,
+    features: SpeechFeatures,
+    start: int,
+    rng: random.Random,
+    encoder: _Encoder,
+    guide: DrawnVideo | None,
+) -> dict[str, Tensor]:
+    length = config.chunk_frames
+    chunk = Chunk(0, start, length, 0, length)
+    frames = video.frames(start, start + length)
+    seed = rng.randrange(2**31)
+    looks = [_reference(video, chunk, ReferenceSettings(policy, seed=seed)) for policy in config.policies]
+    whole = [frames] if guide is None else [frames, guide.frames(start, start + length)]
+    latents = encoder.encode(torch.stack(whole))
+    return {
+        "target": latents[0],
+        "drifted": encoder.encode(drift(frames[:CONTEXT_FRAMES], rng)[None])[0],
+        "references": encoder.references(looks, length),
+        "speech": speech_windows([features], start, length)[0].half(),
+        "mouth": mouth_share(video, start, start + length).half(),
+        "lively": torch.tensor(float(is_lively(video)), dtype=torch.float16),
+        "guide": latents[1] if guide is not None else torch.zeros(0, dtype=torch.float16),
+    }
+
+
+def _reference(video: DrawnVideo, chunk: Chunk, picking: ReferenceSettings) -> tuple[Tensor, Tensor | None]:
+    """The frame that `picking` chooses, and the one that closes the chunk for the first-last baseline.
+
+    Previous output (the I2V baseline) stands for the chunk's own beginning: the context's last frame.
+    """
+    (pick,) = pick_references([chunk], picking, video.length)
+    frame = min(chunk.start + 8, video.length - 1) if pick.previous else pick.frames[0]
+    return video.frame(frame), None if pick.last is None else video.frame(pick.last)
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """The VAE, and the latents of grey behind a frame, which are much the same whatever the frame was."""
+
+    vae: WanVae
+    grey: Tensor  # (16, T, h, w)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames (B, F, H, W, 3) → latents (B, 16, T, h, w)."""
+        return encode_half(self.vae, frames)
+
+    def references(self, looks: list[tuple[Tensor, Tensor | None]], length: int) -> Tensor:
+        """z₂ of each look (P, 16, T, h, w)."""
+        return torch.stack([self._reference(frame, last, length) for frame, last in looks])
+
+    def _reference(self, frame: Tensor, last: Tensor | None, length: int) -> Tensor:
+        if last is not None:
+            return self.encode(reference_video(frame, length, last)[None])[0]
+        near = self.encode(reference_video(frame, REFERENCE_FRAMES)[None])[0]
+        return torch.cat([near, self.grey[:, near.shape[1] :]], dim=1)
+
+
+def _encoder(vae: WanVae, config: DatasetConfig) -> _Encoder:
+    grey = torch.full((config.size, config.size, 3), MID_GREY)
+    return _Encoder(vae, encode_half(vae, reference_video(grey, config.chunk_frames)[None])[0])
+
+
+@torch.inference_mode()
+def encode_half(vae: WanVae, frames: Tensor) -> Tensor:
+    """Frames (B, F, H, W, 3) → latents (B, 16, T, h, w), half precision on the CPU."""
+    return vae.encode(frames.to(next(vae.parameters()).device)).half().cpu()
+
+
+def drift(frames: Tensor, rng: random.Random) -> Tensor:
+    """`frames` with colors as they may come back after many chunks: other gains, levels, a little softer."""
+    gain = frames.new_tensor([rng.gauss(1, 0.02) for _ in range(3)])
+    level = frames.new_tensor([rng.gauss(0, 0.01) for _ in range(3)])
+    moved = (frames - 0.5) * gain + 0.5 + level
+    if rng.random() < 0.5:
+        soft = F.avg_pool2d(moved.permute(0, 3, 1, 2), 3, stride=1, padding=1, count_include_pad=False)
+        moved = torch.lerp(moved, soft.permute(0, 2, 3, 1), rng.random() * 0.5)
+    return moved.clamp(0, 1)
+
+
+def mouth_share(video: DrawnVideo, start: int, stop: int) -> Tensor:
+    """(T, h, w): how much of each latent's pixels differs between the mouth shut and wide open."""
+    window = video.performance.window(start, stop)
+    shut, wide = (
+        replace(video, performance=replace(window, opening=np.full_like(window.opening, level)),
+                camera=video.camera.window(start, stop)).frames(0, stop - start)
+        for level in (0.0, 1.0)
+    )  # fmt: skip
+    differs = ((wide - shut).abs().amax(dim=-1) > 0.05).float()
+    space = F.avg_pool2d(differs[:, None], 8)[:, 0]
+    later = space[1:].unflatten(0, (latent_frames(stop - start) - 1, 4)).amax(dim=1)
+    return torch.cat([space[:1], later])
+
+
+def is_lively(video: DrawnVideo) -> bool:
+    """Whether the head turns more than is usual."""
+    performance = video.performance
+    return float(np.std(performance.yaw) + np.std(performance.pitch)) > LIVELY_FROM
+
+
+LIVELY_FROM = 0.135  # radians: what half of all performances reach
+
+
+def caption(lively: bool) -> str:
+    """The caption of a sample."""
+    return LIVELY if lively else CALM

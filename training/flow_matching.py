@@ -1,0 +1,93 @@
+"""Conditional flow matching as in the paper: equation 1 makes the noisy latents, equation 2 is the loss.
+
+What the model is given is built by the functions that build it for sampling (chunks/conditioning.py,
+sampling/euler.py), so training cannot drift away from inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from infinitetalk_core.chunks.conditioning import model_input, reference_mask
+from infinitetalk_core.model.audio_adapter import AudioAdapter, SpeechTokens
+from infinitetalk_core.model.wan import AroundBlocks, Running, WanBackbone, run_blocks
+from infinitetalk_core.sampling.euler import pin
+from infinitetalk_core.sampling.schedule import TIMESTEPS
+from infinitetalk_core.sampling.sdedit import noised
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one training step; all of a batch hold equally many context latents clean."""
+
+    target: Tensor  # (B, 16, T, h, w): the chunk, clean
+    context: Tensor  # (B, 16, t_c, h, w): what is held at its beginning, perhaps imperfect
+    reference: Tensor  # (B, 16, T, h, w): z₂
+    windows: Tensor  # (B, F, window, layers, channels), zeros where the speech is dropped
+    text: Tensor  # (B, M, text width), zeros where the text is dropped
+    weight: Tensor  # (B, 1, T, h, w): how much each latent counts in the loss
+    guide: Tensor | None = None  # (B, 16, T, h, w): a video with the same camera, for Uni3C
+    first_last: bool = False  # z₂ also closes the chunk: the FL2V baseline
+
+    def to(self, device: torch.device) -> Batch:
+        """Float32 on `device`."""
+        tensors = {k: v.to(device, torch.float32) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return Batch(**tensors, first_last=self.first_last)
+
+
+@dataclass(frozen=True)
+class Dubber:
+    """The two parts that are trained together."""
+
+    backbone: WanBackbone
+    adapter: AudioAdapter
+    recompute: bool = False  # activations of a block once more in the backward pass, for large models
+
+    def predict(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        text: Tensor,
+        speech: Sequence[SpeechTokens],
+        reference: Tensor,
+        mask: Tensor,
+        camera: Callable[[int, Tensor], Tensor] | None = None,
+        around: AroundBlocks = run_blocks,
+    ) -> Tensor:
+        """Velocity of x (B, 16, T, h, w) at noise levels sigma (B,). camera: what Uni3C adds after each block; around:
+        the blocks' running, as in `Running`."""
+        z = model_input(x, mask, reference.expand(len(x), -1, -1, -1, -1))
+        running = Running(self.recompute, around)
+        return self.backbone(z, sigma * TIMESTEPS, text, None, self.adapter, speech, 1.0, camera, running)
+
+
+def shifted_levels(uniform: Tensor, shift: float) -> Tensor:
+    """Noise levels of uniform draws (B,), moved towards noise as the sampler's schedule is."""
+    return shift * uniform / (1 + (shift - 1) * uniform)
+
+
+# (x (B, 16, T, h, w), sigma (B,), mask (1, 4, T, h, w), batch) → what is added after each block of the backbone
+CameraShare = Callable[[Tensor, Tensor, Tensor, Batch], Callable[[int, Tensor], Tensor]]
+
+
+def flow_matching_loss(
+    dubber: Dubber, batch: Batch, sigma: Tensor, noise: Tensor, camera: CameraShare | None = None
+) -> Tensor:
+    """Equation 2: the weighted mean squared error of the velocity (noise − video), a 0-d tensor.
+
+    sigma (B,); noise (B, 16, T, h, w). Context latents are clean in the input and do not count.
+    """
+    held = batch.context.shape[2]
+    _, _, frames, height, width = batch.target.shape
+    x = pin(noised(batch.target, noise, sigma.view(-1, 1, 1, 1, 1)), batch.context)
+    mask = reference_mask(frames, height, width, last=batch.first_last).to(x)
+    tokens = dubber.adapter.audio_proj(batch.windows)
+    speech = [SpeechTokens(t) for t in tokens]
+    share = None if camera is None else camera(x, sigma, mask, batch)
+    velocity = dubber.predict(x, sigma, batch.text, speech, batch.reference, mask, share)
+    error = (velocity.float() - (noise - batch.target)).square() * batch.weight
+    return error[:, :, held:].mean() / batch.weight[:, :, held:].mean()

@@ -1,0 +1,222 @@
+"""The training loop: resumable, with averaged weights and a log. For small models and for the released architecture."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infinitetalk_core.chunks.reference import Policy
+
+from .captions import caption_tokens
+from .dataset import Samples, caption
+from .flow_matching import Batch, shifted_levels
+
+# Shares of the policies by which training chooses the reference, as in the paper's M3 with some of the others mixed
+# in, so that the one small model also serves portraits (a still picture is mostly distant) and camera following.
+MIXED = {Policy.NEIGHBOUR: 0.5, Policy.DISTANT: 0.25, Policy.SAME_CHUNK: 0.1, Policy.CHUNK_START: 0.15}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained."""
+
+    steps: int = 4000
+    batch: int = 16
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    average: float = 0.998  # decay of the averaged weights that are kept
+    shift: float = 3.0  # towards high noise, as in sampling
+    policies: dict[Policy, float] = field(default_factory=lambda: dict(MIXED))
+    # Shares of the number of context latents t_c: the first chunk of a video has 1, later ones 3 (9 frames).
+    context_latents: dict[int, float] = field(default_factory=lambda: {0: 0.05, 1: 0.3, 2: 0.1, 3: 0.45, 4: 0.1})
+    opening_share: float = 0.5  # first chunks (t_c = 1) that look at their own first frame, as portraits do
+    drop_speech: float = 0.12
+    drop_text: float = 0.5
+    drifted_share: float = 0.4  # contexts whose colors have drifted: what is made should return to the reference's
+    context_noise: float = 0.1  # largest standard deviation of the noise on context latents
+    mouth_weight: float = 4.0  # of latents that the mouth can change, in the loss
+    seed: int = 0
+    low_precision: bool = True  # bfloat16 autocast
+    log_every: int = 25
+    save_every: int = 250
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then half a cosine down to a hundredth."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def draw_batch(config: TrainingConfig, samples: Samples, rng: torch.Generator) -> Batch:
+    """A random batch: samples, references by policy, length of the context, what is dropped."""
+    rows = torch.randint(len(samples), (config.batch,), generator=rng)
+    target = samples.target[rows].float()
+    held = _choose(config.context_latents, rng)
+    policy = _choose(config.policies, rng)
+    reference = samples.references_of(policy)[rows].float()
+    if held == 1 and Policy.CHUNK_START in samples.policies and _happens(config.opening_share, rng):
+        reference = samples.references_of(Policy.CHUNK_START)[rows].float()
+    windows = samples.speech[rows].float() * _kept(config.drop_speech, config.batch, rng).view(-1, 1, 1, 1, 1)
+    text = torch.stack([caption_tokens(caption(bool(samples.lively[r]))) for r in rows])
+    return Batch(
+        target=target,
+        context=_context(config, samples, rows, held, rng),
+        reference=reference,
+        windows=windows,
+        text=text * _kept(config.drop_text, config.batch, rng).view(-1, 1, 1),
+        weight=1 + (config.mouth_weight - 1) * samples.mouth[rows].float()[:, None],
+        guide=samples.guide[rows].float() if samples.guide.ndim == 5 else None,
+        first_last=policy is Policy.FIRST_LAST,
+    )
+
+
+def _context(config: TrainingConfig, samples: Samples, rows: Tensor, held: int, rng: torch.Generator) -> Tensor:
+    """The held latents as they come back from the chunk before: perhaps with other colors, never quite clean."""
+    clean = samples.target[rows, :, :held].float()
+    drifted = samples.drifted[rows, :, :held].float()
+    use = 1 - _kept(config.drifted_share, config.batch, rng).view(-1, 1, 1, 1, 1)
+    level = torch.rand(config.batch, 1, 1, 1, 1, generator=rng) * config.context_noise
+    return torch.lerp(clean, drifted, use) + level * torch.randn(clean.shape, generator=rng)
+
+
+def _choose(shares: dict[Any, float], rng: torch.Generator) -> Any:
+    place = torch.multinomial(torch.tensor(list(shares.values())), 1, generator=rng)
+    return list(shares)[int(place)]
+
+
+def _happens(share: float, rng: torch.Generator) -> bool:
+    return torch.rand((), generator=rng).item() < share
+
+
+def _kept(dropped: float, count: int, rng: torch.Generator) -> Tensor:
+    """(count,) of 1, and 0 for the share that is dropped."""
+    return (torch.rand(count, generator=rng) >= dropped).float()
+
+
+# (batch, noise levels (B,), noise like the target) → the loss, a 0-d tensor
+Loss = Callable[[Batch, Tensor, Tensor], Tensor]
+
+
+class Trainer:
+    """Trains `modules` by `loss` and keeps everything that a resumed run needs in `folder`."""
+
+    def __init__(self, config: TrainingConfig, modules: nn.Module, loss: Loss, samples: Samples, folder: Path):
+        self.config = config
+        self.modules = modules
+        self.loss = loss
+        self.samples = samples
+        self.folder = folder
+        self.device = next(modules.parameters()).device
+        self.optimisers = make_optimisers(modules, config)
+        self.averaged = {n: p.detach().clone() for n, p in modules.named_parameters() if p.requires_grad}
+        self.step = 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file a run is resumed from."""
+        return self.folder / "checkpoint.pt"
+
+    def resume(self) -> None:
+        """Continue where an earlier run in `folder` stopped, if there was one."""
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            self.modules.load_state_dict(state["modules"])
+            self.averaged = state["averaged"]
+            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
+            self.step = state["step"]
+
+    def save(self) -> None:
+        """Write the checkpoint in one go: a killed run finds the old one or the new one."""
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(
+            {
+                "modules": self.modules.state_dict(),
+                "averaged": self.averaged,
+                "optimisers": [o.state_dict() for o in self.optimisers],
+                "step": self.step,
+            },
+            part,
+        )
+        part.replace(self.checkpoint)
+
+    def averaged_weights(self) -> dict[str, Tensor]:
+        """The state dict to use and to publish: averages of what was trained, the rest as it was."""
+        return {**self.modules.state_dict(), **self.averaged}
+
+    def run(self, report: Callable[[str], None] = lambda line: None, until: int | None = None) -> None:
+        """Train up to step `until` (default: all)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        started, losses = time.monotonic(), []
+        end = self.config.steps if until is None else min(until, self.config.steps)
+        while self.step < end:
+            losses.append(self._train_step())
+            self.step += 1
+            if self.step % self.config.log_every == 0:
+                seconds = (time.monotonic() - started) / len(losses)
+                line = {"step": self.step, "loss": sum(losses) / len(losses), "seconds_a_step": round(seconds, 3)}
+                with (self.folder / "log.jsonl").open("a") as log:
+                    log.write(json.dumps(line) + "\n")
+                report(f"step {self.step} of {self.config.steps}: loss {line['loss']:.4f}, {seconds:.2f} s a step")
+                started, losses = time.monotonic(), []
+            if self.step % self.config.save_every == 0 or self.step == end:
+                self.save()
+
+    def _train_step(self) -> float:
+        # Everything random comes from the step's number: a resumed run draws what an undisturbed one would.
+        rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        batch = draw_batch(self.config, self.samples, rng)
+        sigma = shifted_levels(torch.rand(self.config.batch, generator=rng), self.config.shift)
+        noise = torch.randn(batch.target.shape, generator=rng)
+        with self._precision():
+            loss = self.loss(batch.to(self.device), sigma.to(self.device), noise.to(self.device))
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.config.learning_rate_at(self.step)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self._average()
+        return loss.item()
+
+    def _precision(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.config.low_precision else nullcontext()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.config.average, (1 + self.step) / (10 + self.step))
+        trained = dict(self.modules.named_parameters())
+        torch._foreach_lerp_(list(self.averaged.values()), [trained[n] for n in self.averaged], 1 - decay)
+
+
+def make_optimisers(modules: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for everything else that is to be trained.
+
+    Muon (Newton-Schulz steps on the momentum) learns faster per step; its updates are scaled to AdamW's size so that
+    one learning rate serves both.
+    """
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, weight in modules.named_parameters():
+        if weight.requires_grad:
+            inside = ".blocks." in name and weight.ndim == 2
+            (matrices if inside else others).append(weight)
+    rate, decay = config.learning_rate, config.weight_decay
+    optimisers: list[torch.optim.Optimizer] = []
+    if matrices:
+        optimisers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    if others:
+        optimisers.append(torch.optim.AdamW(others, lr=rate, weight_decay=decay, betas=(0.9, 0.98)))
+    return optimisers

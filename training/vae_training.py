@@ -1,0 +1,283 @@
+"""Training of a small Wan 2.1 autoencoder on drawn speakers, stage by stage.
+
+1. `start_from_clips` (vae_init.py): principal components, so that the first step already sees a blurred picture.
+2. Stages with the encoder: both halves learn together, with noise on the latents, because a diffusion model's latents
+   are never exact, and now and then from their own output, so that repeated coding does not drift.
+3. The latents are brought to unit variance and the encoder is frozen: what was encoded with it stays valid.
+4. Stages without the encoder: the decoder alone learns on, at the end to be steady. Each latent makes four frames, and
+   what it gets wrong changes where the next one begins: the picture would pulse six times a second.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from infinitetalk_core.model.vae import NormSilu, WanVae, fast, norm_silu, save_vae
+
+from .muon import Muon
+from .vae_clips import ClipPool, ClipShape, draw_clip
+from .vae_init import start_from_clips, unit_variance
+
+FILE, CHECKPOINT, LOG = "small_wan_vae.safetensors", "vae_training.safetensors", "vae_training.jsonl"
+LOG_EVERY = 100  # steps
+UNSEEN = 1_000_000  # seeds of characters from here on are never trained on
+
+# Short pieces around the face, long ones for time, whole pictures for the attention in the middle.
+FACES, MOMENTS, PICTURES = ClipShape(4, 9, 48), ClipShape(1, 33, 48), ClipShape(1, 9, 96)
+MIXED = (FACES, FACES, FACES, MOMENTS, PICTURES)
+LONGER = (FACES, FACES, ClipShape(2, 17, 48), MOMENTS, PICTURES)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps with the same rules; the learning rate falls from `rate` to `last_rate` along a cosine."""
+
+    name: str
+    steps: int
+    rate: float
+    last_rate: float
+    shapes: tuple[ClipShape, ...]
+    encoder: bool = True  # False: only the decoder learns
+    noise: float = 0.05  # deviation of what is added to the latents, whose own is 1
+    again: float = 0.1  # share of steps that begin with the codec's own output
+    color: float = 1.0  # weight of errors of color alone, which errors of brightness would hide
+    steady: float = 0.0  # weight of flicker: what changes from frame to frame and should not, anywhere in the picture
+
+
+@dataclass(frozen=True)
+class VaeTraining:
+    """The recipe. The defaults made the weights in the repository."""
+
+    dim: int = 16
+    seed: int = 0
+    size: int = 96
+    clips: int = 800
+    clip_frames: int = 33
+    warmup: int = 50
+    average: float = 0.99  # of the weights, per step
+    latent_weight: float = 0.02  # keeps each latent channel near mean 0 and variance 1
+    slope_weight: float = 0.5  # differences of neighbouring pixels and frames, beside the pixels themselves
+    square_weight: float = 1.0  # squared beside absolute errors
+    checkpoint_every: int = 200
+    compile: bool = True  # torch.compile for the norms: a quarter faster, needs a C++ compiler
+    stages: tuple[Stage, ...] = (
+        Stage("together", 2800, 2e-3, 5e-5, MIXED, again=0.05),
+        Stage("decoder", 1700, 1e-3, 4e-4, MIXED, encoder=False, noise=0.08, again=0.15),
+        Stage("steady", 2200, 6e-4, 2e-5, LONGER, encoder=False, noise=0.06, again=0.3, steady=3.0),
+    )
+
+
+def train_vae(config: VaeTraining, folder: Path, report: Callable[[str], None] = lambda line: None) -> Path:
+    """Train from scratch, or on from the checkpoint in `folder`; gives the path of the float16 weights there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(config, folder, report)
+    for stage, step, progress in _schedule(config.stages, run.step):
+        run.train(stage, step, progress)
+        if (step + 1) % config.checkpoint_every == 0:
+            run.save()
+    run.save()
+    return folder / FILE
+
+
+def _schedule(stages: tuple[Stage, ...], done: int) -> Iterator[tuple[Stage, int, float]]:
+    """Stage, number of the step in all, and progress in the stage 0 … 1, after `done` steps."""
+    step = 0
+    for stage in stages:
+        for inside in range(stage.steps):
+            if step >= done:
+                yield stage, step, inside / stage.steps
+            step += 1
+
+
+class _Run:
+    """Float32 master weights, their average, the optimiser, and the bfloat16 module that computes."""
+
+    def __init__(self, config: VaeTraining, folder: Path, report: Callable[[str], None]) -> None:
+        self.config, self.folder, self.report = config, folder, report
+        self.step, self.seconds = 0, 0.0
+        self.encoder_frozen = False
+        torch.manual_seed(config.seed)
+        self.master = WanVae(config.dim)
+        self.averaged = WanVae(config.dim).requires_grad_(False)
+        self.working = fast(WanVae(config.dim))
+        if config.compile:
+            _compile_norms(self.working)
+        checkpoint = folder / CHECKPOINT
+        if not checkpoint.exists():
+            start_from_clips(self.master, *_first_clips(self.pool, config, config.size // 2))
+        self.averaged.load_state_dict(self.master.state_dict())
+        self.names = [name for name, _ in self.master.named_parameters()]
+        self.optimiser = Muon([p.data for p in self.master.parameters()])
+        if checkpoint.exists():
+            self._resume(load_file(checkpoint))
+        self._publish()
+
+    @cached_property
+    def pool(self) -> ClipPool:
+        """What is trained on, drawn when it is first needed."""
+        return ClipPool(self.config.clips, self.config.clip_frames, self.config.size)
+
+    @cached_property
+    def unseen(self) -> Tensor:
+        """Clips of characters that are never trained on: (B, F, H, W, 3) in [0, 1]."""
+        clips = [draw_clip(UNSEEN + i, 9, self.config.size) for i in range(6)]
+        return torch.from_numpy(np.stack(clips)).float() / 255
+
+    def train(self, stage: Stage, step: int, progress: float) -> None:
+        """One step."""
+        begun = time.perf_counter()
+        if not stage.encoder and not self.encoder_frozen:
+            self._freeze_encoder()
+        rng = np.random.default_rng([self.config.seed, step])
+        shape = stage.shapes[rng.integers(len(stage.shapes))]
+        pixels, weight = self.pool.batch(shape, rng)
+        given = pixels.bfloat16().contiguous(memory_format=torch.channels_last_3d)
+        if rng.random() < stage.again:
+            with torch.no_grad():
+                given = self.working.pixels(self._noisy(self.working.means(given), stage, step))
+        with torch.set_grad_enabled(stage.encoder):
+            latents = self.working.means(given)
+        made = self.working.pixels(self._noisy(latents, stage, step)).float()
+        loss = picture_loss(made, pixels, weight, self.config, stage)
+        total = loss + self.config.latent_weight * latent_loss(latents.float()) if stage.encoder else loss
+        torch.autograd.backward(total)
+        wave = 0.5 + 0.5 * math.cos(math.pi * progress)
+        rate = stage.last_rate + (stage.rate - stage.last_rate) * wave
+        self._update(rate * min(1.0, (self.optimiser.steps + 1) / self.config.warmup))
+        self.step = step + 1
+        self.seconds += time.perf_counter() - begun
+        if self.step % LOG_EVERY == 0:
+            self._log(stage, loss.item(), psnr(made.detach(), pixels, 2.0))
+
+    def _noisy(self, latents: Tensor, stage: Stage, step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.config.seed * 10_000_019 + step)
+        return latents + stage.noise * torch.randn(latents.shape, generator=generator).to(latents)
+
+    def _update(self, rate: float) -> None:
+        gradients = [
+            torch.zeros_like(m) if w.grad is None else w.grad.float()
+            for m, w in zip(self.optimiser.weights, self.working.parameters(), strict=True)
+        ]
+        self.optimiser.step(gradients, rate)
+        # The average forgets its beginning: early in training it follows closely.
+        share = max(1 - self.config.average, 10 / (self.step + 10))
+        for average, weight in zip(self.averaged.parameters(), self.optimiser.weights, strict=True):
+            average.lerp_(weight, share)
+        self._publish()
+
+    def _publish(self) -> None:
+        """Give the weights to the module that computes."""
+        with torch.no_grad():
+            for fresh, weight in zip(self.working.parameters(), self.optimiser.weights, strict=True):
+                fresh.copy_(weight)
+                fresh.grad = None
+
+    def _freeze_encoder(self) -> None:
+        """From here on the averaged weights are the weights, and what encodes does not change any more."""
+        unit_variance(self.averaged, _first_clips(self.pool, self.config, self.config.size)[0])
+        self.averaged.load_state_dict({k: v.half().float() for k, v in self.averaged.state_dict().items()})
+        self.master.load_state_dict(self.averaged.state_dict())
+        trained = [name.startswith(("decoder.", "conv2.")) for name in self.names]
+        self.optimiser = Muon([p.data for p in self.master.parameters()])
+        for parameter, wanted in zip(self.working.parameters(), trained, strict=True):
+            parameter.requires_grad_(wanted)
+        self.encoder_frozen = True
+        self._publish()
+        self.save()
+
+    def _log(self, stage: Stage, loss: float, batch: float) -> None:
+        entry: dict[str, object] = {"step": self.step, "stage": stage.name, "loss": round(loss, 5)}
+        entry |= {"psnr": round(batch, 2), "seconds": round(self.seconds, 1)}
+        if self.step % 100 == 0:
+            entry["unseen_psnr"] = round(unseen_psnr(self.averaged, self.unseen), 2)
+        line = json.dumps(entry)
+        with (self.folder / LOG).open("a") as log:
+            log.write(line + "\n")
+        self.report(line)
+
+    def save(self) -> None:
+        """The weights for use, and the checkpoint."""
+        save_vae(self.averaged, self.folder / FILE)
+        state = {f"optimiser.{k}": v for k, v in self.optimiser.state().items()}
+        state |= {f"master.{k}": v for k, v in self.master.state_dict().items()}
+        state |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
+        state |= {"step": torch.tensor(self.step), "seconds": torch.tensor(self.seconds)}
+        state |= {"encoder_frozen": torch.tensor(self.encoder_frozen)}
+        part = (self.folder / CHECKPOINT).with_suffix(".part")
+        save_file(state, part)
+        part.replace(self.folder / CHECKPOINT)
+
+    def _resume(self, state: dict[str, Tensor]) -> None:
+        def part(name: str) -> dict[str, Tensor]:
+            return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.encoder_frozen = bool(state["encoder_frozen"])
+        self.master.load_state_dict(part("master"))
+        self.averaged.load_state_dict(part("averaged"))
+        self.optimiser.load(part("optimiser"))
+        if self.encoder_frozen:
+            for name, parameter in zip(self.names, self.working.parameters(), strict=True):
+                parameter.requires_grad_(name.startswith(("decoder.", "conv2.")))
+
+
+def _first_clips(pool: ClipPool, config: VaeTraining, side: int) -> tuple[Tensor, Tensor]:
+    """Clips for statistics: (B, 3, F, H, W) in [-1, 1] and their weights."""
+    rng = np.random.default_rng(config.seed)
+    return pool.batch(ClipShape(12, min(9, config.clip_frames), side), rng)
+
+
+def _compile_norms(vae: WanVae) -> None:
+    """One compiled function for all norms; the number of rows may change, the number of channels seldom does."""
+    torch._dynamo.config.recompile_limit = 32  # widths, with and without gradients of each argument
+    compiled = torch.compile(norm_silu, dynamic=False)
+
+    def formula(rows: Tensor, gamma: Tensor) -> Tensor:
+        torch._dynamo.maybe_mark_dynamic(rows, 0)
+        return compiled(rows, gamma)
+
+    for layer in vae.modules():
+        if isinstance(layer, NormSilu):
+            layer.formula = formula
+
+
+def picture_loss(made: Tensor, wanted: Tensor, weight: Tensor, config: VaeTraining, stage: Stage) -> Tensor:
+    """Absolute and squared errors of pixels, and absolute errors of their slopes; clips (B, 3, F, H, W) in [-1, 1]."""
+    error = made - wanted
+    share = weight / weight.mean()
+    pixels = (share * (error.abs() + config.square_weight * error.square())).mean()
+    slopes = [(share.narrow(axis, 1, share.shape[axis] - 1) * error.diff(dim=axis).abs()).mean() for axis in (2, 3, 4)]
+    hue = (share * (error - error.mean(1, keepdim=True)).abs()).mean()
+    flicker = error.diff(dim=2).abs().mean()
+    return pixels + config.slope_weight * torch.stack(slopes).sum() + stage.color * hue + stage.steady * flicker
+
+
+def latent_loss(latents: Tensor) -> Tensor:
+    """How far the channels (B, 16, T, h, w) are from mean 0 and variance 1."""
+    variance, mean = torch.var_mean(latents, dim=(0, 2, 3, 4))
+    return mean.square().mean() + (variance + 1e-6).log().square().mean()
+
+
+def psnr(made: Tensor, wanted: Tensor, reach: float = 1.0) -> float:
+    """Decibels; `reach` is white minus black."""
+    return -10 * math.log10(float((made - wanted).square().mean()) / reach**2)
+
+
+@torch.no_grad()
+def unseen_psnr(vae: WanVae, frames: Tensor) -> float:
+    """PSNR of frames (B, F, H, W, 3) in [0, 1] after encoding and decoding in bfloat16."""
+    copy = WanVae(vae.dim)
+    copy.load_state_dict(vae.state_dict())
+    copy = fast(copy)
+    return psnr(copy.decode(copy.encode(frames)), frames)
