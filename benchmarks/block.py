@@ -116,7 +116,7 @@ def callables(b: SimpleNamespace, pack: str, speakers: int, attention: str):
     """(native, ours): each a function without arguments that runs the block once."""
     from comfy.ldm.wan import model_multitalk
 
-    adapter = import_module(f"{pack}.nodes.host.model.audio_adapter")
+    adapter = import_module(f"{pack}.nodes.host.model.wan_wrappers")
     tokens = import_module(f"{pack}.infinitetalk_core.model.audio_adapter").SpeechTokens
     masks = b.masks if speakers == 2 else None
     audio = b.audio if speakers == 2 else b.audio[:, :SPEECH]

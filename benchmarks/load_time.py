@@ -64,7 +64,7 @@ def drop_from_cache(path: Path) -> None:
 
 def load(path: Path, pack: str):
     """The adapter, as the Model Loader makes it."""
-    open_file = import_module(f"{pack}.infinitetalk_core.checkpoints.infinitetalk").open_infinitetalk
+    open_file = import_module(f"{pack}.infinitetalk_core.checkpoints.loaders").open_infinitetalk
     audio = import_module(f"{pack}.infinitetalk_core.model.audio_adapter")
     load_strictly = import_module(f"{pack}.nodes.host.model.patchers").load_strictly
     file = open_file(path)
@@ -90,7 +90,7 @@ def main() -> None:
     options = parser.parse_args()
     enter_comfyui(comfyui_folder())
     pack = load_pack().__name__
-    open_file = import_module(f"{pack}.infinitetalk_core.checkpoints.infinitetalk").open_infinitetalk
+    open_file = import_module(f"{pack}.infinitetalk_core.checkpoints.loaders").open_infinitetalk
     made = weights(pack, options.layers)
     print("| layout | file | header only | cold | warm | cold rate |")
     print("|---|---|---|---|---|---|")

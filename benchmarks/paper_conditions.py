@@ -26,7 +26,7 @@ STRATEGIES = {
     "M0": Policy.SAME_CHUNK,
     "M1": Policy.CHUNK_EDGE,
     "M2": Policy.DISTANT,
-    "M3": Policy.NEIGHBOUR,
+    "M3": Policy.NEIGHBOR,
 }
 
 
@@ -37,7 +37,7 @@ class Condition:
 
     name: str
     chunks: int = 8
-    policy: Policy = Policy.NEIGHBOUR
+    policy: Policy = Policy.NEIGHBOR
     variant: str = ""  # fine-tuned with this strategy; empty: the model as shipped
     context: int = 9
     steps: int = 8
@@ -100,7 +100,7 @@ POLICY_COLUMNS = ("sync", "lag", "pose_own_time", "pose_copied", "mouth_copied",
 
 
 def experiments(recordings: Sequence[str] = (), flite: bool = False) -> tuple[Experiment, ...]:
-    """All of them. recordings: sound files of real voices; flite: whether that synthesiser is there."""
+    """All of them. recordings: sound files of real voices; flite: whether that synthesizer is there."""
     return (
         Experiment("policies", "Reference policies, each trained", _trained(), POLICY_COLUMNS, 5, reference="M3"),
         Experiment("shipped", "Reference policies, the one shipped model", _shipped(), POLICY_COLUMNS, 3),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from training.small_models import load_dubber
+from training.small_models import load_model
 
 from .paper_conditions import CHUNK_FRAMES, CODEC, STRATEGIES, Condition, Scale
 from .paper_takes import load_vae_and_ears
@@ -47,9 +47,9 @@ class Cost:
 def measure_cost(models: Path) -> Cost:
     """Time the models, after a call that warms them up."""
     vae, _ = load_vae_and_ears(models)
-    dubber = load_dubber(models)
+    model = load_model(models)
     frames = torch.rand(1, CHUNK_FRAMES, FRAME, FRAME, 3)
-    adapter = dubber.adapter
+    adapter = model.adapter
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         latents = vae.encode(frames).float()
         config = adapter.config
@@ -58,7 +58,7 @@ def measure_cost(models: Path) -> Cost:
         text = torch.zeros(1, 2, 4096)
         encode = _seconds(lambda: vae.encode(frames)) / CHUNK_FRAMES
         decode = _seconds(lambda: vae.decode(latents)) / CHUNK_FRAMES
-        predict = _seconds(lambda: dubber.predict(latents, torch.ones(1), text, [speech], latents, mask))
+        predict = _seconds(lambda: model.predict(latents, torch.ones(1), text, [speech], latents, mask))
     return Cost(encode, decode, predict)
 
 

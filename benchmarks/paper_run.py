@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from training.small_models import CAMERA
+from training.small_models import UNI3C
 
 from .paper_conditions import FULL, QUICK, STRATEGIES, Condition, Experiment, Scale, experiments
 from .paper_cost import Cost, measure_cost
@@ -71,11 +71,11 @@ def open_tasks(chosen: Sequence[Experiment], rows: Path, models: str) -> list[Ta
 
 def available(experiment: Experiment, models: Path) -> Experiment:
     """`experiment` without what needs a file that is not there."""
-    if (models / CAMERA).is_file():
+    if (models / UNI3C).is_file():
         return experiment
     kept = tuple(c for c in experiment.conditions if not c.uni3c)
     if len(kept) < len(experiment.conditions):
-        say(f"{experiment.name}: Uni3C is left out, there is no {CAMERA}")
+        say(f"{experiment.name}: Uni3C is left out, there is no {UNI3C}")
     return replace(experiment, conditions=kept)
 
 

@@ -33,17 +33,18 @@ from infinitetalk_core.chunks.metrics import ChunkMetrics, measure
 from infinitetalk_core.chunks.plan import Chunk
 from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.fingerprint import Component
-from infinitetalk_core.model.vae import WanVae, fast
+from infinitetalk_core.model.vae import WanVae, fast, load_vae
 from infinitetalk_core.rate import FRAMES_PER_SECOND
 from infinitetalk_core.sampling.settings import SamplingSettings
-from infinitetalk_core.sampling.step_cache import StepCache, StepCaching
+from infinitetalk_core.sampling.step_cache import StepCaching
 from infinitetalk_core.speech import Encode, Speech, encode_speech
+from infinitetalk_core.standalone import TorchBackend
 from infinitetalk_core.video.source import PictureBatch
-from training import small_models as own_models
+from training import small_models
 from training.articulation import Articulation, articulate, articulate_sound
+from training.captions import caption_tokens
 from training.drawn_video import DrawnVideo, listening, speaking
 from training.sentences import unseen_sentence
-from training.small_models import OwnModels
 from training.voices import Utterance, join, on_whole_frames, silence, speak
 
 from .paper_conditions import CHUNK_FRAMES, CODEC, SHIFT, Condition
@@ -52,7 +53,7 @@ OWN_WORDS = 500_000  # added to a seed: what the person in the source says
 SHUFFLES = 5
 END = 4  # chunks whose mean is the drift at the end of a video
 _BORDER = (0.18, 0.55)  # left and right of it, and above it, there is background whatever the person does
-WEIGHTS = (own_models.DIFFUSION, own_models.TALK, own_models.VAE, own_models.SPEECH)
+WEIGHTS = (small_models.DIFFUSION, small_models.INFINITETALK, small_models.VAE, small_models.SPEECH)
 
 Numbers = dict[str, float | None]
 Curve = NDArray[np.floating]
@@ -81,14 +82,14 @@ class Take:
 @lru_cache(maxsize=1)
 def load_vae_and_ears(models: Path) -> tuple[WanVae, Encode]:
     """The VAE and the speech encoder, once a process."""
-    encoder = load_speech_encoder(models / own_models.SPEECH)
-    return fast(own_models.load_own_vae(models)), partial(encoder.encode, levelled=True)
+    encoder = load_speech_encoder(models / small_models.SPEECH)
+    return fast(load_vae(models / small_models.VAE)), partial(encoder.encode, leveled=True)
 
 
 def fingerprint(models: Path) -> str:
     """Tells models apart: rows of one belong together."""
     digest = hashlib.sha256()
-    files = [models / name for name in (*WEIGHTS, own_models.CAMERA)]
+    files = [models / name for name in (*WEIGHTS, small_models.UNI3C)]
     for file in files:
         if file.is_file():
             digest.update(file.read_bytes())
@@ -105,7 +106,7 @@ def utterance_of(voice: str, seed: int, seconds: float) -> Utterance:
 
 
 def _flite(voice: str, seed: int, seconds: float) -> Utterance:
-    """The other synthesiser, a program on the PATH."""
+    """The other synthesizer, a program on the PATH."""
     program = shutil.which("flite")
     if program is None:
         raise FileNotFoundError("flite is not installed")
@@ -175,22 +176,29 @@ def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
     )
 
 
-def make_models(condition: Condition, models: Path, variant: Path) -> OwnModels:
-    """`models` with the talking part from `variant`, which is the same folder for the shipped model."""
+def make_backend(condition: Condition, job: Job, models: Path, variant: Path) -> TorchBackend:
+    """`models` with backbone and adapter from `variant`, which is the same folder for the shipped model."""
     vae, _ = load_vae_and_ears(models)
-    sampling = SamplingSettings(condition.steps, condition.text, condition.audio, SHIFT)
-    return OwnModels(
-        dubber=own_models.load_dubber(variant),
-        vae=vae,
-        sigmas=sampling.sigmas,
-        guidance=sampling.guidance,
-        words=condition.words,
-        camera=own_models.load_camera(models) if condition.uni3c else None,
-        new_step_cache=partial(StepCache, StepCaching(condition.step_cache)) if condition.step_cache else None,
+    camera = job.sampling.camera
+    if camera is not None:
+        camera = replace(camera, controlnet=Component(small_models.load_uni3c(models), "Uni3C"))
+    sampling = replace(
+        job.sampling,
+        guidance=SamplingSettings(condition.steps, condition.text, condition.audio, SHIFT),
+        step_cache=StepCaching(condition.step_cache) if condition.step_cache else None,
+        camera=camera,
+    )
+    return TorchBackend(
+        small_models.load_model(variant), vae, sampling, prompt=condition.words, encode_text=text_of_words
     )
 
 
-def film(job: Job, models: OwnModels) -> Take:
+def text_of_words(words: str) -> Tensor:
+    """Return the text embeddings (1, M, text_dim) of the small models."""
+    return caption_tokens(words)[None]
+
+
+def film(job: Job, models: TorchBackend) -> Take:
     """Run it."""
     frames: list[Tensor] = []
     chunks: list[ChunkMetrics] = []
@@ -210,7 +218,7 @@ def make_row(condition: Condition, seed: int, models: Path, variant: Path) -> tu
         return codec_numbers(condition, seed, vae), {}
     scene = make_scene(condition, seed, encode)
     job = make_job(condition, scene, seed)
-    take = film(job, make_models(condition, models, variant))
+    take = film(job, make_backend(condition, job, models, variant))
     numbers = {**mouth_numbers(take.frames, scene), **chunk_numbers(take, condition)}
     if condition.portrait:
         return numbers, {}
@@ -258,7 +266,7 @@ def chunk_numbers(take: Take, condition: Condition) -> Numbers:
 def seam_among_latents(steps: Tensor, plan: Sequence[Chunk]) -> float:
     """The mean step at a join, in mean steps from one latent frame to the next within the chunks.
 
-    steps: (F − 1,) mean differences of neighbouring frames. The VAE makes 4 frames of a latent frame, and the step
+    steps: (F − 1,) mean differences of neighboring frames. The VAE makes 4 frames of a latent frame, and the step
     between two such groups is larger than those inside them. A join always lies between two groups.
     """
     joins = [chunk.start + chunk.context for chunk in plan[1:]]

@@ -10,8 +10,8 @@ import torch
 
 from infinitetalk_core.chunks.reference import Policy
 from training.dataset import DatasetConfig, Samples, make_samples
-from training.small_models import DIFFUSION, TALK, load_dubber
-from training.stages import train_dubber
+from training.small_models import DIFFUSION, INFINITETALK, load_model
+from training.stages import train_model
 from training.trainer import TrainingConfig
 
 from .paper_conditions import STRATEGIES, Scale
@@ -35,7 +35,7 @@ class Workshop:
 
     def is_done(self, name: str) -> bool:
         """Whether the variant is there. The second file is written last."""
-        return (self.variant(name) / DIFFUSION).is_file() and (self.variant(name) / TALK).is_file()
+        return (self.variant(name) / DIFFUSION).is_file() and (self.variant(name) / INFINITETALK).is_file()
 
 
 def make_part(workshop: Workshop, part: int) -> Samples:
@@ -79,5 +79,5 @@ def train_variant(workshop: Workshop, name: str) -> None:
     if workshop.is_done(name):
         return
     config, folder = variant_config(STRATEGIES[name], workshop.scale), workshop.variant(name)
-    train_dubber(config, load_dubber(workshop.models), load_samples(workshop), folder, folder, lambda line: None)
+    train_model(config, load_model(workshop.models), load_samples(workshop), folder, folder, lambda line: None)
     (folder / "checkpoint.pt").unlink()

@@ -96,7 +96,7 @@ def callables(b: SimpleNamespace, pack: str, attention: str):
     """(the other, ours): each a function without arguments that predicts once."""
     from comfy.patcher_extension import WrappersMP
 
-    adapter = import_module(f"{pack}.nodes.host.model.audio_adapter")
+    adapter = import_module(f"{pack}.nodes.host.model.wan_wrappers")
     wrappers = {WrappersMP.DIFFUSION_MODEL: {adapter.KEY: [adapter.wan_forward_wrapper]}}
     call = adapter.SpeechCall(b.adapter, [b.speech], 1.0)
 

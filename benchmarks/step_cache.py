@@ -33,22 +33,29 @@ from benchmarks.paper_takes import (  # noqa: E402
     Scene,
     film,
     load_vae_and_ears,
+    make_backend,
     make_job,
-    make_models,
     make_scene,
     psnr,
 )
 from evaluation.sync import mouth_opening, sync  # noqa: E402
 from infinitetalk_core.chunks.conditioning import ChunkConditioning  # noqa: E402
 from infinitetalk_core.sampling.step_cache import CALIBRATIONS, StepCache, StepCaching  # noqa: E402
-from training.small_models import OwnModels  # noqa: E402
+from infinitetalk_core.standalone import TorchBackend  # noqa: E402
 
 
 @dataclass(frozen=True)
-class Timed(OwnModels):
-    """Models that note how long denoising takes."""
+class TimedBackend(TorchBackend):
+    """A backend that records how long denoising takes, and its step caches."""
 
     seconds: list[float] = field(default_factory=list)
+    caches: list[StepCache] = field(default_factory=list)
+
+    def new_step_cache(self) -> StepCache | None:
+        """Create the step cache of a chunk and record it."""
+        cache = super().new_step_cache()
+        self.caches.extend([] if cache is None else [cache])
+        return cache
 
     def denoise(self, conditioning: ChunkConditioning, after_step: Callable[[int, Tensor], None]) -> Tensor:
         """As it is, on the clock."""
@@ -80,16 +87,12 @@ class Made:
 def make(way: Way, condition: Condition, scene: Scene, seed: int) -> Made:
     """The video of `scene` made that way."""
     models = REPO / "small_models"
-    caches: list[StepCache] = []
-
-    def new_cache() -> StepCache:
-        assert way.caching is not None
-        caches.append(StepCache(way.caching))
-        return caches[-1]
-
-    plain = make_models(replace(condition, steps=way.steps), models, models)
-    timed = Timed(**{**vars(plain), "new_step_cache": new_cache if way.caching else None})
-    frames = film(make_job(condition, scene, seed), timed).frames
+    job = make_job(condition, scene, seed)
+    job = replace(job, sampling=replace(job.sampling, step_cache=way.caching))
+    plain = make_backend(replace(condition, steps=way.steps), job, models, models)
+    timed = TimedBackend(**{**vars(plain), "sampling": replace(plain.sampling, step_cache=way.caching)})
+    frames = film(job, timed).frames
+    caches = timed.caches
     left_out = fmean(c.skipped / c.steps for c in caches) if caches else 0.0
     return Made(frames, sum(timed.seconds), left_out, sync(mouth_opening(frames), scene.truth).correlation)
 

@@ -23,11 +23,12 @@ sys.path.insert(0, str(REPO))
 from infinitetalk_core.chunks.conditioning import LATENT_CHANNELS, VAE_STRIDE, reference_mask  # noqa: E402
 from infinitetalk_core.chunks.plan import CHUNK_FRAMES, CONTEXT_FRAMES  # noqa: E402
 from infinitetalk_core.chunks.sizes import fit_to  # noqa: E402
+from infinitetalk_core.model.vae import load_vae  # noqa: E402
 from infinitetalk_core.video.format import Codec, VideoFormat  # noqa: E402
 from infinitetalk_core.video.segment import encode_segment  # noqa: E402
 from infinitetalk_core.video.source import VideoFile  # noqa: E402
 from training.captions import caption_tokens  # noqa: E402
-from training.small_models import load_dubber, load_own_vae  # noqa: E402
+from training.small_models import VAE, load_model  # noqa: E402
 
 BRANCHES = 2  # with speech and without
 FORMATS = [VideoFormat(codec, bits) for codec in Codec for bits in ((8,) if codec is Codec.LOSSLESS else (8, 10))]
@@ -50,20 +51,20 @@ def new_frames(width: int, height: int) -> Tensor:
 @torch.inference_mode()
 def prediction_seconds(width: int, height: int) -> float:
     """One velocity of one branch of a whole chunk."""
-    dubber = load_dubber(REPO / "small_models")
+    model = load_model(REPO / "small_models")
     frames, size = (CHUNK_FRAMES - 1) // 4 + 1, (height // VAE_STRIDE, width // VAE_STRIDE)
-    adapter = dubber.adapter
+    adapter = model.adapter
     layers_and_channels = (4, adapter.config.audio_width // 4)
     heard = adapter.speech_tokens(torch.randn(1, CHUNK_FRAMES, 5, *layers_and_channels), None)
     x, reference = (torch.randn(1, LATENT_CHANNELS, frames, *size) for _ in range(2))
     mask, text = reference_mask(frames, *size), caption_tokens("")[None]
-    return seconds(lambda: dubber.predict(x, torch.tensor([0.5]), text, [heard], reference, mask))
+    return seconds(lambda: model.predict(x, torch.tensor([0.5]), text, [heard], reference, mask))
 
 
 @torch.inference_mode()
 def vae_seconds(frames: Tensor) -> float:
     """Of a chunk: its reference (a still, encoded as a film of 81 frames), its context encoded, all decoded."""
-    vae = load_own_vae(REPO / "small_models")
+    vae = load_vae(REPO / "small_models" / VAE)
     encoding = seconds(lambda: vae.encode(frames[None])) / len(frames)
     latents = torch.randn(1, LATENT_CHANNELS, (len(frames) - 1) // 4 + 1, *(s // VAE_STRIDE for s in frames.shape[1:3]))
     decoding = seconds(lambda: vae.decode(latents)) / len(frames)

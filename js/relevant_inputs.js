@@ -1,16 +1,16 @@
-// Greys the numbers that a choice on the same node makes meaningless: width and height unless the size is custom,
+// Grays the numbers that a choice on the same node makes meaningless: width and height unless the size is custom,
 // steps and scales unless the preset is custom, what another policy or another camera path reads, quality where nothing
 // is lost. On the canvas and in Nodes 2.0, except in the first Nodes 2.0 (frontend 1.32), which has no way to be told and
 // leaves everything open.
 import { app } from "../../scripts/app.js";
 
-const RANDOM = ["neighbour", "same chunk, random", "first or last of chunk", "distant", "adaptive"];
+const RANDOM = ["neighbor", "same chunk, random", "first or last of chunk", "distant", "adaptive"];
 
 // By node: the widgets that matter only while another widget has one of these values.
 const RULES = {
   InfiniteTalkReferencePicker: [
     { numbers: ["width", "height"], when: ["size", "custom"] },
-    { numbers: ["radius_seconds"], when: ["policy", "neighbour", "adaptive"] },
+    { numbers: ["radius_seconds"], when: ["policy", "neighbor", "adaptive"] },
     { numbers: ["control"], when: ["policy", "adaptive"] },
     { numbers: ["times"], when: ["policy", "by hand"] },
     { numbers: ["pick_seed"], when: ["policy", ...RANDOM] },

@@ -22,7 +22,7 @@ class ModelLoader(ModelNode):
             display_name="InfiniteTalk Model Loader",
             category=CATEGORY,
             **search_aliases("MultiTalk", "lip sync", "lipsync", "talking head", "avatar"),
-            description="Adds InfiniteTalk to Wan 2.1 I2V. LoRAs, quantised weights and attention nodes of the MODEL "
+            description="Adds InfiniteTalk to Wan 2.1 I2V. LoRAs, quantized weights and attention nodes of the MODEL "
             "keep working, before and after this node.",
             inputs=[
                 io.Model.Input(

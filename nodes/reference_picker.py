@@ -16,10 +16,10 @@ SIZES = {s.value: s for s in Size}
 
 POLICY_HELP = (
     "Which source frame each chunk looks at. auto: still for one picture, chunk start for a video. still: always the "
-    "first. chunk start: the source at the moment the chunk begins (the paper's inference). neighbour: a frame just "
+    "first. chunk start: the source at the moment the chunk begins (the paper's inference). neighbor: a frame just "
     "outside the chunk (M3 of the paper: balances). same chunk, random (M0), first or last of chunk (M1): hold "
     "strongly, copy poses. distant: over 5 s away (M2: free, drifts). first and last: both borders are fixed (FL2V "
-    "baseline: rigid). previous output: the last frame made (I2V baseline: drifts). adaptive: of some neighbours the "
+    "baseline: rigid). previous output: the last frame made (I2V baseline: drifts). adaptive: of some neighbors the "
     "one that is like the context frames, or unlike them, by control. by hand: the times below."
 )
 
@@ -95,7 +95,7 @@ class ReferencePicker(ModelNode):
                         min=0.04,
                         max=60.0,
                         step=0.04,
-                        tooltip="How far outside the chunk a neighbour may be. For neighbour and adaptive.",
+                        tooltip="How far outside the chunk a neighbor may be. For neighbor and adaptive.",
                     )
                 ),
                 advanced(
@@ -105,7 +105,7 @@ class ReferencePicker(ModelNode):
                         min=0.0,
                         max=1.0,
                         step=0.05,
-                        tooltip="Only for adaptive. 0: the neighbour most like the context frames, which holds weakly; "
+                        tooltip="Only for adaptive. 0: the neighbor most like the context frames, which holds weakly; "
                         "1: the one least like them, which pulls strongly back to the source.",
                     )
                 ),

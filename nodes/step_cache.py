@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..infinitetalk_core.sampling.step_cache import CALIBRATIONS, StepCaching
-from .host.model.cached_blocks import put_step_cache
+from .host.model.cached_blocks import attach_step_cache
 from .types import CATEGORY, advanced, choice, search_aliases
 
 PLACES = ["RAM", "GPU"]
@@ -71,4 +71,4 @@ class StepCacheNode(io.ComfyNode):
         """Return a clone of the MODEL with the cache settings attached."""
         polynomial = CALIBRATIONS[choice(calibration, list(CALIBRATIONS), "calibration")]
         on_gpu = choice(keep_in, PLACES, "keep_in") == "GPU"
-        return io.NodeOutput(put_step_cache(model, StepCaching(threshold, polynomial, first_steps, on_gpu)))
+        return io.NodeOutput(attach_step_cache(model, StepCaching(threshold, polynomial, first_steps, on_gpu)))

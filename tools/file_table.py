@@ -32,9 +32,8 @@ from near_misses import NEAR_MISSES  # noqa: E402
 from infinitetalk_core.audio.encoder_files import load_speech_encoder  # noqa: E402
 from infinitetalk_core.audio.sound import Sound  # noqa: E402
 from infinitetalk_core.checkpoints.gguf_dequant import BLOCKS  # noqa: E402
-from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk  # noqa: E402
 from infinitetalk_core.checkpoints.kinds import WANT_INFINITETALK  # noqa: E402
-from infinitetalk_core.checkpoints.uni3c import open_uni3c  # noqa: E402
+from infinitetalk_core.checkpoints.loaders import open_infinitetalk, open_uni3c  # noqa: E402
 from infinitetalk_core.checkpoints.weights_file import READS, WeightsFile, as_numbers  # noqa: E402
 from infinitetalk_core.errors import InputError  # noqa: E402
 from infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter  # noqa: E402
@@ -108,7 +107,7 @@ def relative(got: torch.Tensor, want: torch.Tensor) -> float:
 def heard() -> Callable[[WeightsFile], torch.Tensor]:
     """What the speech adds to one prediction of the small Wan, as a function of the InfiniteTalk weights."""
     wan = {k: v.float() for k, v in _tensors(state_dict("diffusion_models/tiny_wan2.1_i2v.safetensors")).items()}
-    backbone = WanBackbone(WanConfig.from_state_dict(wan, HEADS)).eval()
+    backbone = WanBackbone(WanConfig.from_shapes({k: v.shape for k, v in wan.items()}, HEADS)).eval()
     backbone.load_state_dict(wan)
     draw = torch.Generator().manual_seed(0)
     x, text, picture = (
@@ -166,7 +165,7 @@ def encoder_rows(folder: Path) -> Iterator[str]:
     voice = Sound(torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)) * 0.1, 16000)
 
     def features(path: Path) -> torch.Tensor:
-        return load_speech_encoder(path).encode(voice, levelled=True)
+        return load_speech_encoder(path).encode(voice, leveled=True)
 
     save_file(weights, folder / "exact.safetensors")
     want = features(folder / "exact.safetensors")
@@ -239,7 +238,7 @@ this page is not current. A file is known by its tensors, whatever it is called,
 
 Errors are relative (norm of the difference over norm), against the same weights in float32, on small models with
 random weights. *What they add* is the difference that the speech makes to one prediction, or the residuals of Uni3C:
-several quantised layers act one after the other, so it is larger than the error of one weight. Scaled fp8 and GGUF
+several quantized layers act one after the other, so it is larger than the error of one weight. Scaled fp8 and GGUF
 weights stay as they are in memory and become numbers on the graphics card where they are used.
 """
 BASE = """
@@ -248,7 +247,7 @@ BASE = """
 The MODEL is ComfyUI's: whatever its loader reads works. `tests/host/test_base_layouts.py` loads small Wan files with
 ComfyUI's own Load Diffusion Model (fp16, bf16, fp8, fp8 scaled in the old layout and in the new one with the format in
 the header; in newer ComfyUI also with notes beside the weights) and runs a stand-in for a GGUF loader's MODEL. It
-holds what the speech adds to that of the unquantised MODEL.
+holds what the speech adds to that of the unquantized MODEL.
 
 ## Other files
 

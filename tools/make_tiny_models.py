@@ -55,20 +55,20 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Weight:
-    """How to fill one tensor: uniform with a standard deviation, around a centre."""
+    """How to fill one tensor: uniform with a standard deviation, around a center."""
 
     shape: Shape
     std: float = 0.0
-    centre: float = 0.0
+    center: float = 0.0
 
     def values(self, name: str) -> np.ndarray:
         """float16 numbers, a function of the name alone."""
         if self.std == 0.0:
-            return np.full(self.shape, self.centre, dtype=np.float16)
+            return np.full(self.shape, self.center, dtype=np.float16)
         digest = hashlib.sha256(f"{SEED}:{name}".encode()).digest()
         generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:8], "little")))
         unit = generator.random(self.shape) * 2.0 - 1.0
-        return (self.centre + unit * (self.std * math.sqrt(3.0))).astype(np.float16)
+        return (self.center + unit * (self.std * math.sqrt(3.0))).astype(np.float16)
 
 
 Weights = Iterator[tuple[str, Weight]]
@@ -166,7 +166,7 @@ def _vae_decoder(dim: int, z: int) -> Weights:
                 yield from _layer(f"decoder.upsamples.{at}.time_conv", 2 * width, (width, 3, 1, 1))
             at += 1
     yield "decoder.head.0.gamma", Weight((dim, 1, 1, 1), 0.0, 1.0)
-    # SiLU of unit-spread values has a spread near 0.6: this gain keeps pictures inside [-1, 1], around grey.
+    # SiLU of unit-spread values has a spread near 0.6: this gain keeps pictures inside [-1, 1], around gray.
     yield from _layer("decoder.head.2", 3, (dim, 3, 3, 3), gain=0.6)
 
 
@@ -214,7 +214,7 @@ def wav2vec2_weights(s: Sizes) -> Weights:
     yield from _norm(f"{root}.feature_extractor.conv_layers.0.layer_norm", conv)
     yield from _norm(f"{root}.feature_projection.layer_norm", conv)
     yield from _layer(f"{root}.feature_projection.projection", width, (conv,))
-    # Weight normalisation over the kernel's taps: g is the length of v's slice at each tap, v its direction.
+    # Weight normalization over the kernel's taps: g is the length of v's slice at each tap, v its direction.
     yield f"{root}.encoder.pos_conv_embed.conv.weight_g", Weight((1, 1, 128), 0.02, 0.5)
     yield f"{root}.encoder.pos_conv_embed.conv.weight_v", Weight((width, width // 16, 128), 0.1)
     yield f"{root}.encoder.pos_conv_embed.conv.bias", Weight((width,), 0.02)

@@ -59,7 +59,7 @@ FILE_CHOICES = {
 HOST_SPECIFIC_OPTIONS = ("multiselect",)
 
 
-def normalised(info: dict[str, Any]) -> dict[str, Any]:
+def normalized(info: dict[str, Any]) -> dict[str, Any]:
     """The pack's nodes and those core nodes that our workflows use, without what differs between machines."""
     names = sorted(name for name in info if name.startswith(PACK_PREFIX) or name in CORE_NODES)
     return {name: _node(name, info[name]) for name in names}
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("url", help="address of a running ComfyUI with the pack")
     with urllib.request.urlopen(f"{parser.parse_args().url.rstrip('/')}/object_info", timeout=60) as answer:
-        info = normalised(json.load(answer))
+        info = normalized(json.load(answer))
     STORED.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{STORED}: {len(info)} nodes")
 

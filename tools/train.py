@@ -1,7 +1,7 @@
 """Train the small models from nothing, or one of them.
 
-    python3 tools/train.py all                 speech, vae, samples, dubber, camera, one after the other
-    python3 tools/train.py dubber --steps 800  one stage, with another number of steps
+    python3 tools/train.py all                 speech, vae, samples, model, uni3c, one after the other
+    python3 tools/train.py model  --steps 800  one stage, with another number of steps
 
 Needs the packages of the tests (python3 tools/host.py --tests) and about 2 GB of disk in --folder. Every stage
 keeps checkpoints there: an interrupted command goes on where it was. The recipe is in the stages' configuration
@@ -27,22 +27,22 @@ from run_comfyui import cure_torchvision  # noqa: E402
 cure_torchvision()  # transformers imports torchvision, which need not fit
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder  # noqa: E402
-from infinitetalk_core.model.vae import fast  # noqa: E402
-from training import small_models as own_models  # noqa: E402
+from infinitetalk_core.model.vae import fast, load_vae  # noqa: E402
+from training import small_models  # noqa: E402
 from training.curves import draw_curves  # noqa: E402
 from training.dataset import DatasetConfig, Samples, make_samples  # noqa: E402
 from training.speech_pretraining import SpeechPretraining, train_speech_encoder  # noqa: E402
-from training.stages import CAMERA_TRAINING, train_camera, train_dubber  # noqa: E402
+from training.stages import UNI3C_TRAINING, train_model, train_uni3c  # noqa: E402
 from training.trainer import TrainingConfig  # noqa: E402
 from training.vae_training import VaeTraining, train_vae  # noqa: E402
 
 LOGS = {
     "speech encoder": "speech/speech_log.jsonl",
     "VAE": "vae/vae_training.jsonl",
-    "speaking model": "dubber/log.jsonl",
-    "camera control": "camera/log.jsonl",
+    "speaking model": "model/log.jsonl",
+    "camera control": "uni3c/log.jsonl",
 }
-CAMERA_SAMPLES = DatasetConfig(samples=400, first_seed=200_000, still_share=0.0, guides=True)
+UNI3C_SAMPLES = DatasetConfig(samples=400, first_seed=200_000, still_share=0.0, guides=True)
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Run:
 
 def speech(run: Run) -> None:
     """The speech encoder."""
-    train_speech_encoder(SpeechPretraining(), run.folder / "speech").replace(_place(run, own_models.SPEECH))
+    train_speech_encoder(SpeechPretraining(), run.folder / "speech").replace(_place(run, small_models.SPEECH))
 
 
 def vae(run: Run) -> None:
     """The VAE."""
-    train_vae(VaeTraining(), run.folder / "vae").replace(_place(run, own_models.VAE))
+    train_vae(VaeTraining(), run.folder / "vae").replace(_place(run, small_models.VAE))
 
 
 def samples(run: Run) -> Samples:
@@ -72,36 +72,36 @@ def samples(run: Run) -> Samples:
     return _samples(run, config, run.folder / "samples")
 
 
-def dubber(run: Run) -> None:
+def model(run: Run) -> None:
     """The speaking model: Wan backbone and InfiniteTalk weights."""
     config = TrainingConfig() if run.steps is None else TrainingConfig(steps=run.steps)
-    model = own_models.new_dubber(own_models.SmallSizes())
-    model.backbone.to(run.device), model.adapter.to(run.device)
-    train_dubber(config, model, samples(run), run.folder / "dubber", run.models, say)
+    network = small_models.new_model(small_models.SmallSizes())
+    network.backbone.to(run.device), network.adapter.to(run.device)
+    train_model(config, network, samples(run), run.folder / "model", run.models, say)
 
 
-def camera(run: Run) -> None:
+def uni3c(run: Run) -> None:
     """Uni3C, on top of the finished speaking model."""
-    config = CAMERA_TRAINING if run.steps is None else replace(CAMERA_TRAINING, steps=run.steps)
-    recipe = CAMERA_SAMPLES if run.samples is None else replace(CAMERA_SAMPLES, samples=run.samples)
-    learnt = _samples(run, recipe, run.folder / "camera_samples")
-    model = own_models.load_dubber(run.models)
-    model.backbone.to(run.device), model.adapter.to(run.device)
-    train_camera(config, model, learnt, run.folder / "camera", run.models, say)
+    config = UNI3C_TRAINING if run.steps is None else replace(UNI3C_TRAINING, steps=run.steps)
+    recipe = UNI3C_SAMPLES if run.samples is None else replace(UNI3C_SAMPLES, samples=run.samples)
+    learned = _samples(run, recipe, run.folder / "uni3c_samples")
+    network = small_models.load_model(run.models)
+    network.backbone.to(run.device), network.adapter.to(run.device)
+    train_uni3c(config, network, learned, run.folder / "uni3c", run.models, say)
 
 
 STAGES: dict[str, Callable[[Run], object]] = {
     "speech": speech,
     "vae": vae,
     "samples": samples,
-    "dubber": dubber,
-    "camera": camera,
+    "model": model,
+    "uni3c": uni3c,
 }
 
 
 def _samples(run: Run, config: DatasetConfig, folder: Path) -> Samples:
-    codec = fast(own_models.load_own_vae(run.models)).to(run.device)
-    encoder = load_speech_encoder(run.models / own_models.SPEECH)
+    codec = fast(load_vae(run.models / small_models.VAE)).to(run.device)
+    encoder = load_speech_encoder(run.models / small_models.SPEECH)
     return make_samples(config, folder, codec, encoder.encode, say)
 
 
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("stage", choices=["all", *STAGES], help="what to train")
     parser.add_argument("--folder", type=Path, default=REPO / ".training", help="checkpoints, samples and logs")
     parser.add_argument("--models", type=Path, default=REPO / "small_models", help="where finished models go")
-    parser.add_argument("--steps", type=int, help="of dubber or camera; default: the recipe's")
+    parser.add_argument("--steps", type=int, help="of model or uni3c; default: the recipe's")
     parser.add_argument("--samples", type=int, help="number of training samples; default: the recipe's")
     parser.add_argument("--threads", type=int, help="processor threads; default: all")
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,7 +1,7 @@
 """Write weights in every layout that people have on disk, with code of its own, for tests and for docs/files.md.
 
-The GGUF types come from the gguf package's quantiser where it has one. It has none for the K types; those are packed
-here after ggml's description of the blocks, and the tests hold them equal to what the package's dequantiser reads.
+The GGUF types come from the gguf package's quantizer where it has one. It has none for the K types; those are packed
+here after ggml's description of the blocks, and the tests hold them equal to what the package's dequantizer reads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FP8_MAX = 448.0
 
 
 def is_linear(name: str, value: np.ndarray) -> bool:
-    """What quantisers quantise: weights of two dimensions."""
+    """What quantizers quantize: weights of two dimensions."""
     return name.endswith(".weight") and value.ndim == 2
 
 
@@ -83,22 +83,22 @@ def write_gguf(path: Path, weights: Weights, kind: str, architecture: str = "wan
     """
     writer = gguf.GGUFWriter(path, architecture)
     for name, value in weights.items():
-        quantised = gguf.GGMLQuantizationType[kind]
+        quantized = gguf.GGMLQuantizationType[kind]
         if not is_linear(name, value):
-            quantised = gguf.GGMLQuantizationType.F32
-        elif value.shape[1] % gguf.GGML_QUANT_SIZES[quantised][0]:
-            quantised = gguf.GGMLQuantizationType.F16
+            quantized = gguf.GGMLQuantizationType.F32
+        elif value.shape[1] % gguf.GGML_QUANT_SIZES[quantized][0]:
+            quantized = gguf.GGMLQuantizationType.F16
         if value.ndim > 4:
             writer.add_array(f"comfy.gguf.orig_shape.{name}", list(value.shape))
             value = value.reshape(value.shape[0], -1)
-        writer.add_tensor(name, quantise(value.astype(np.float32), quantised), raw_dtype=quantised)
+        writer.add_tensor(name, quantize(value.astype(np.float32), quantized), raw_dtype=quantized)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def quantise(value: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
+def quantize(value: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
     """The array in a GGUF type."""
     pack = K_TYPES.get(kind.name)
     if pack is None:

@@ -112,7 +112,7 @@ the sample; for your own picture connect any depth node, such as Depth Anything,
 * `kind` *orbit* reads `turn` and `tilt`, *dolly* `distance`, *zoom* `zoom`, *pan* `right`, `down` and `forward`.
 * The camera circles the depth that half of the picture is nearer than. *The person leaves the frame*: a smaller `turn`,
 or a smaller `far`, which makes the scene flatter.
-* Grey in the preview is what the picture does not show; the model invents it.
+* Gray in the preview is what the picture does not show; the model invents it.
 * *The camera does not follow*: raise `end` of **Uni3C Camera** to 0.6.
 """
 

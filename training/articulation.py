@@ -48,7 +48,7 @@ class Articulation:
 
 @dataclass(frozen=True)
 class Viseme:
-    """The mouth's shape for a kind of sound. weight: how much it insists on it beside its neighbours."""
+    """The mouth's shape for a kind of sound. weight: how much it insists on it beside its neighbors."""
 
     letters: str  # of the International Phonetic Alphabet
     opening: float
@@ -87,7 +87,7 @@ LIPS_CLOSED = next(index for index, viseme in enumerate(VISEMES) if "p" in visem
 def articulate(utterance: Utterance) -> Articulation:
     """The mouth of somebody who says `utterance` (as `voices` gives it), one value for each of its frames.
 
-    Each sound pulls opening and width to those of its viseme; neighbours blend over about 65 ms; p, b and m
+    Each sound pulls opening and width to those of its viseme; neighbors blend over about 65 ms; p, b and m
     close the lips whatever is beside them. All of it is scaled by how loud the voice is where vowels are loud: a
     quiet sound opens less, and silence closes.
     """

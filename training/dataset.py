@@ -21,7 +21,7 @@ from torch import Tensor
 
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.audio.windows import speech_windows
-from infinitetalk_core.chunks.conditioning import MID_GREY, reference_video
+from infinitetalk_core.chunks.conditioning import MID_GRAY, reference_video
 from infinitetalk_core.chunks.plan import Chunk, latent_frames
 from infinitetalk_core.chunks.reference import Policy, ReferenceSettings, pick_references
 from infinitetalk_core.model.vae import WanVae
@@ -33,9 +33,9 @@ from .drawn_video import DrawnVideo, speaking
 from .voices import speak
 
 SHARD = 40  # samples a file, a multiple of the chunks of a clip
-REFERENCE_FRAMES = 5  # of a reference video that are encoded for each; behind them it is grey
+REFERENCE_FRAMES = 5  # of a reference video that are encoded for each; behind them it is gray
 CONTEXT_FRAMES = 13  # the longest context that is kept in a drifted version too
-DEFAULT_POLICIES = (Policy.NEIGHBOUR, Policy.DISTANT, Policy.SAME_CHUNK, Policy.CHUNK_START)
+DEFAULT_POLICIES = (Policy.NEIGHBOR, Policy.DISTANT, Policy.SAME_CHUNK, Policy.CHUNK_START)
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,10 @@ def _reference(video: DrawnVideo, chunk: Chunk, picking: ReferenceSettings) -> t
 
 @dataclass(frozen=True)
 class _Encoder:
-    """The VAE, and the latents of grey behind a frame, which are much the same whatever the frame was."""
+    """The VAE, and the latents of gray behind a frame, which are much the same whatever the frame was."""
 
     vae: WanVae
-    grey: Tensor  # (16, T, h, w)
+    gray: Tensor  # (16, T, h, w)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (B, F, H, W, 3) → latents (B, 16, T, h, w)."""
@@ -194,12 +194,12 @@ class _Encoder:
         if last is not None:
             return self.encode(reference_video(frame, length, last)[None])[0]
         near = self.encode(reference_video(frame, REFERENCE_FRAMES)[None])[0]
-        return torch.cat([near, self.grey[:, near.shape[1] :]], dim=1)
+        return torch.cat([near, self.gray[:, near.shape[1] :]], dim=1)
 
 
 def _encoder(vae: WanVae, config: DatasetConfig) -> _Encoder:
-    grey = torch.full((config.size, config.size, 3), MID_GREY)
-    return _Encoder(vae, encode_half(vae, reference_video(grey, config.chunk_frames)[None])[0])
+    gray = torch.full((config.size, config.size, 3), MID_GRAY)
+    return _Encoder(vae, encode_half(vae, reference_video(gray, config.chunk_frames)[None])[0])
 
 
 @torch.inference_mode()

@@ -6,17 +6,16 @@ sampling/euler.py), so training cannot drift away from inference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from infinitetalk_core.chunks.conditioning import model_input, reference_mask
-from infinitetalk_core.model.audio_adapter import AudioAdapter, SpeechTokens
-from infinitetalk_core.model.wan import AroundBlocks, Running, WanBackbone, run_blocks
+from infinitetalk_core.chunks.conditioning import reference_mask
+from infinitetalk_core.model.audio_adapter import SpeechTokens
+from infinitetalk_core.model.infinitetalk import InfiniteTalkModel
 from infinitetalk_core.sampling.euler import pin
-from infinitetalk_core.sampling.schedule import TIMESTEPS
 from infinitetalk_core.sampling.sdedit import noised
 
 
@@ -39,32 +38,6 @@ class Batch:
         return Batch(**tensors, first_last=self.first_last)
 
 
-@dataclass(frozen=True)
-class Dubber:
-    """The two parts that are trained together."""
-
-    backbone: WanBackbone
-    adapter: AudioAdapter
-    recompute: bool = False  # activations of a block once more in the backward pass, for large models
-
-    def predict(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        text: Tensor,
-        speech: Sequence[SpeechTokens],
-        reference: Tensor,
-        mask: Tensor,
-        camera: Callable[[int, Tensor], Tensor] | None = None,
-        around: AroundBlocks = run_blocks,
-    ) -> Tensor:
-        """Velocity of x (B, 16, T, h, w) at noise levels sigma (B,). camera: what Uni3C adds after each block; around:
-        the blocks' running, as in `Running`."""
-        z = model_input(x, mask, reference.expand(len(x), -1, -1, -1, -1))
-        running = Running(self.recompute, around)
-        return self.backbone(z, sigma * TIMESTEPS, text, None, self.adapter, speech, 1.0, camera, running)
-
-
 def shifted_levels(uniform: Tensor, shift: float) -> Tensor:
     """Noise levels of uniform draws (B,), moved towards noise as the sampler's schedule is."""
     return shift * uniform / (1 + (shift - 1) * uniform)
@@ -75,7 +48,7 @@ CameraShare = Callable[[Tensor, Tensor, Tensor, Batch], Callable[[int, Tensor], 
 
 
 def flow_matching_loss(
-    dubber: Dubber, batch: Batch, sigma: Tensor, noise: Tensor, camera: CameraShare | None = None
+    model: InfiniteTalkModel, batch: Batch, sigma: Tensor, noise: Tensor, camera: CameraShare | None = None
 ) -> Tensor:
     """Equation 2: the weighted mean squared error of the velocity (noise − video), a 0-d tensor.
 
@@ -85,9 +58,9 @@ def flow_matching_loss(
     _, _, frames, height, width = batch.target.shape
     x = pin(noised(batch.target, noise, sigma.view(-1, 1, 1, 1, 1)), batch.context)
     mask = reference_mask(frames, height, width, last=batch.first_last).to(x)
-    tokens = dubber.adapter.audio_proj(batch.windows)
+    tokens = model.adapter.audio_proj(batch.windows)
     speech = [SpeechTokens(t) for t in tokens]
     share = None if camera is None else camera(x, sigma, mask, batch)
-    velocity = dubber.predict(x, sigma, batch.text, speech, batch.reference, mask, share)
+    velocity = model.predict(x, sigma, batch.text, speech, batch.reference, mask, after_block=share)
     error = (velocity.float() - (noise - batch.target)).square() * batch.weight
     return error[:, :, held:].mean() / batch.weight[:, :, held:].mean()

@@ -89,7 +89,7 @@ _LINES: dict[str, list[list[float]]] = {
         [-0.86, -0.36, 0.0],
         [-0.95, -0.1, 0.0],
     ],
-    "centre": [
+    "center": [
         [0.98, 0.14, 0.0],
         [0.9, -0.22, 0.0],
         [0.66, -0.52, 0.0],
@@ -183,7 +183,7 @@ def hair_front(character: Character) -> list[Layer]:
         "crop": ("crop", 0.05, 0.0),
         "part": ("part", 0.16, -0.5),
         "bob": ("fringe", 0.0, 0.0),
-        "long": ("centre", 0.0, 0.0),
+        "long": ("center", 0.0, 0.0),
         "bun": ("sweep", 0.0, 0.0),
         "curls": ("crop", 0.1, 0.0),
         "quiff": ("crop", 0.42, 0.6),

@@ -1,4 +1,4 @@
-"""An optimiser for convolutions: momentum whose step has equal length in every direction of a weight matrix.
+"""An optimizer for convolutions: momentum whose step has equal length in every direction of a weight matrix.
 
 Small autoencoders have few channels and strong correlations between them; Adam learns their weak directions late.
 Orthogonal updates (Jordan et al., "Muon", 2024), scaled to Adam's usual step (Liu et al., arXiv

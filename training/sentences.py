@@ -18,7 +18,7 @@ def split_words(text: str) -> tuple[str, ...]:
 
 SHARED: Words = {
     "who": split_words(
-        "my brother, your mother, the baker, our neighbour, the young doctor, a tall man, the boy, her sister, "
+        "my brother, your mother, the baker, our neighbor, the young doctor, a tall man, the boy, her sister, "
         "the teacher, the farmer, my father, the old captain, a small girl, the judge, the painter, our cousin"
     ),
     "thing": split_words(

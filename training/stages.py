@@ -11,19 +11,21 @@ from torch import Tensor, nn
 
 from infinitetalk_core.chunks.camera_control import CameraConditioning
 from infinitetalk_core.chunks.reference import Policy
+from infinitetalk_core.model.infinitetalk import InfiniteTalkModel
 from infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig
+from infinitetalk_core.standalone import add_uni3c
 
 from .dataset import Samples
-from .flow_matching import Batch, Dubber, flow_matching_loss
-from .small_models import CAMERA, camera_share, save_dubber, save_half
+from .flow_matching import Batch, flow_matching_loss
+from .small_models import UNI3C, save_half, save_model
 from .trainer import Trainer, TrainingConfig
 
 Report = Callable[[str], None]
 
 # Learns from videos whose camera moves, with the speaking model frozen.
-CAMERA_TRAINING = TrainingConfig(
+UNI3C_TRAINING = TrainingConfig(
     steps=800,
-    policies={Policy.NEIGHBOUR: 0.6, Policy.CHUNK_START: 0.4},
+    policies={Policy.NEIGHBOR: 0.6, Policy.CHUNK_START: 0.4},
     context_latents={1: 0.4, 3: 0.6},
     drop_speech=0.0,
     drop_text=1.0,
@@ -31,32 +33,32 @@ CAMERA_TRAINING = TrainingConfig(
 )
 
 
-def dubber_trainer(config: TrainingConfig, dubber: Dubber, samples: Samples, folder: Path) -> Trainer:
+def model_trainer(config: TrainingConfig, model: InfiniteTalkModel, samples: Samples, folder: Path) -> Trainer:
     """Training of backbone and audio adapter together; resumed where `folder` holds an unfinished run."""
-    modules = nn.ModuleList([dubber.backbone, dubber.adapter])
-    trainer = Trainer(config, modules, partial(flow_matching_loss, dubber), samples, folder)
+    modules = nn.ModuleList([model.backbone, model.adapter])
+    trainer = Trainer(config, modules, partial(flow_matching_loss, model), samples, folder)
     trainer.resume()
     return trainer
 
 
-def averaged_dubber(trainer: Trainer) -> Dubber:
-    """The model of a `dubber_trainer` with averaged weights: the one to use."""
+def averaged_model(trainer: Trainer) -> InfiniteTalkModel:
+    """The model of a `model_trainer` with averaged weights: the one to use."""
     modules = copy.deepcopy(trainer.modules)
     modules.load_state_dict(trainer.averaged_weights())
     backbone, adapter = modules.eval().children()
-    return Dubber(backbone, adapter)  # type: ignore[arg-type]
+    return InfiniteTalkModel(backbone, adapter)  # type: ignore[arg-type]
 
 
-def train_dubber(
-    config: TrainingConfig, dubber: Dubber, samples: Samples, folder: Path, models: Path, report: Report
+def train_model(
+    config: TrainingConfig, model: InfiniteTalkModel, samples: Samples, folder: Path, models: Path, report: Report
 ) -> list[Path]:
     """Train and write the two model files into the folder `models`."""
-    trainer = dubber_trainer(config, dubber, samples, folder)
+    trainer = model_trainer(config, model, samples, folder)
     trainer.run(report)
-    return save_dubber(averaged_dubber(trainer), models)
+    return save_model(averaged_model(trainer), models)
 
 
-def new_camera(dim: int) -> Uni3C:
+def new_uni3c(dim: int) -> Uni3C:
     """An untrained Uni3C for a backbone of width `dim`, which adds nothing at first."""
     network = Uni3C(
         Uni3CConfig(
@@ -69,22 +71,20 @@ def new_camera(dim: int) -> Uni3C:
     return network
 
 
-def train_camera(
-    config: TrainingConfig, dubber: Dubber, samples: Samples, folder: Path, models: Path, report: Report
+def train_uni3c(
+    config: TrainingConfig, model: InfiniteTalkModel, samples: Samples, folder: Path, models: Path, report: Report
 ) -> Path:
     """Train Uni3C on samples with guides, the speaking model frozen, and write its file into `models`."""
-    for part in (dubber.backbone, dubber.adapter):
+    for part in (model.backbone, model.adapter):
         part.requires_grad_(False)
-    network = new_camera(dubber.backbone.config.dim).to(next(dubber.backbone.parameters()).device)
+    network = new_uni3c(model.backbone.config.dim).to(next(model.backbone.parameters()).device)
 
     def share(x: Tensor, sigma: Tensor, mask: Tensor, batch: Batch) -> Callable[[int, Tensor], Tensor]:
         assert batch.guide is not None
-        return camera_share(
-            network, dubber.backbone, x, sigma, mask, CameraConditioning(batch.guide, mask=None, rays=None)
-        )
+        return add_uni3c(network, model.backbone, x, sigma, mask, CameraConditioning(batch.guide, mask=None, rays=None))
 
-    loss = partial(flow_matching_loss, dubber, camera=share)
+    loss = partial(flow_matching_loss, model, camera=share)
     trainer = Trainer(config, network, loss, samples, folder)
     trainer.resume()
     trainer.run(report)
-    return save_half(trainer.averaged_weights(), models / CAMERA)
+    return save_half(trainer.averaged_weights(), models / UNI3C)

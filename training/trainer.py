@@ -22,7 +22,7 @@ from .flow_matching import Batch, shifted_levels
 
 # Shares of the policies by which training chooses the reference, as in the paper's M3 with some of the others mixed
 # in, so that the one small model also serves portraits (a still picture is mostly distant) and camera following.
-MIXED = {Policy.NEIGHBOUR: 0.5, Policy.DISTANT: 0.25, Policy.SAME_CHUNK: 0.1, Policy.CHUNK_START: 0.15}
+MIXED = {Policy.NEIGHBOR: 0.5, Policy.DISTANT: 0.25, Policy.SAME_CHUNK: 0.1, Policy.CHUNK_START: 0.15}
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Trainer:
         self.samples = samples
         self.folder = folder
         self.device = next(modules.parameters()).device
-        self.optimisers = make_optimisers(modules, config)
+        self.optimizers = make_optimizers(modules, config)
         self.averaged = {n: p.detach().clone() for n, p in modules.named_parameters() if p.requires_grad}
         self.step = 0
 
@@ -133,8 +133,8 @@ class Trainer:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             self.modules.load_state_dict(state["modules"])
             self.averaged = state["averaged"]
-            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(saved)
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
             self.step = state["step"]
 
     def save(self) -> None:
@@ -144,7 +144,7 @@ class Trainer:
             {
                 "modules": self.modules.state_dict(),
                 "averaged": self.averaged,
-                "optimisers": [o.state_dict() for o in self.optimisers],
+                "optimizers": [o.state_dict() for o in self.optimizers],
                 "step": self.step,
             },
             part,
@@ -183,11 +183,11 @@ class Trainer:
             loss = self.loss(batch.to(self.device), sigma.to(self.device), noise.to(self.device))
         loss.backward()
         nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate_at(self.step)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self._average()
         return loss.item()
 
@@ -201,7 +201,7 @@ class Trainer:
         torch._foreach_lerp_(list(self.averaged.values()), [trained[n] for n in self.averaged], 1 - decay)
 
 
-def make_optimisers(modules: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(modules: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for everything else that is to be trained.
 
     Muon (Newton-Schulz steps on the momentum) learns faster per step; its updates are scaled to AdamW's size so that
@@ -214,9 +214,9 @@ def make_optimisers(modules: nn.Module, config: TrainingConfig) -> list[torch.op
             inside = ".blocks." in name and weight.ndim == 2
             (matrices if inside else others).append(weight)
     rate, decay = config.learning_rate, config.weight_decay
-    optimisers: list[torch.optim.Optimizer] = []
+    optimizers: list[torch.optim.Optimizer] = []
     if matrices:
-        optimisers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     if others:
-        optimisers.append(torch.optim.AdamW(others, lr=rate, weight_decay=decay, betas=(0.9, 0.98)))
-    return optimisers
+        optimizers.append(torch.optim.AdamW(others, lr=rate, weight_decay=decay, betas=(0.9, 0.98)))
+    return optimizers

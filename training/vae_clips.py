@@ -74,7 +74,7 @@ class ClipPool:
 
 
 def _changed(clip: Tensor, rng: np.random.Generator) -> Tensor:
-    """(3, F, s, s) with slightly other colors; one in ten is a frame followed by mid-grey, as references are."""
+    """(3, F, s, s) with slightly other colors; one in ten is a frame followed by mid-gray, as references are."""
     if rng.random() < 0.1:
         clip = torch.cat((clip[:, :1], torch.zeros_like(clip[:, 1:])), dim=1)
     if rng.random() < 0.5:

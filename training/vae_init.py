@@ -88,10 +88,10 @@ def _start_decoder(vae: WanVae, pixels: Tensor) -> None:
     parts(vae.conv2)[1].zero_()
     weights, offsets = parts(decoder.conv1)
     weights.zero_()
-    centre, spread = vae.latent_statistics()
+    center, spread = vae.latent_statistics()
     for channel in range(LATENT_CHANNELS):
         weights[1 + channel, channel, -1, 1, 1] = 0.5 / spread[channel]
-        offsets[1 + channel] = -0.5 * centre[channel] / spread[channel]
+        offsets[1 + channel] = -0.5 * center[channel] / spread[channel]
     offsets[0] = CONSTANT
     for layer in decoder.upsamples:
         if isinstance(layer, Upsample):
@@ -123,9 +123,9 @@ def _start_upsample(layer: Upsample) -> None:
 def unit_variance(vae: WanVae, pixels: Tensor) -> None:
     """Scale and shift the latents of these clips to the statistics that pipelines expect; decoding is unchanged."""
     means = rows_of(vae.raw_means(pixels).float())
-    centre, spread = vae.latent_statistics()
+    center, spread = vae.latent_statistics()
     gain = spread / means.std(0)
-    shift = centre - means.mean(0) * gain
+    shift = center - means.mean(0) * gain
     weights, offsets = parts(vae.conv1)
     weights[:LATENT_CHANNELS] *= gain.view(-1, 1, 1, 1, 1)
     offsets[:LATENT_CHANNELS] = offsets[:LATENT_CHANNELS] * gain + shift
@@ -159,7 +159,7 @@ def _components(rows: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tenso
     """The strongest directions (count, C) of weighted rows, zeros where there are fewer, and their mean (C,)."""
     share = (weight / weight.sum())[:, None]
     mean = (share * rows).sum(0)
-    centred = rows - mean
-    _, directions = torch.linalg.eigh((centred * share).T @ centred)
+    centerd = rows - mean
+    _, directions = torch.linalg.eigh((centerd * share).T @ centerd)
     basis = directions.flip(1).T[:count]
     return torch.cat((basis, basis.new_zeros(count - len(basis), basis.shape[1]))), mean

@@ -67,7 +67,7 @@ class VaeTraining:
     warmup: int = 50
     average: float = 0.99  # of the weights, per step
     latent_weight: float = 0.02  # keeps each latent channel near mean 0 and variance 1
-    slope_weight: float = 0.5  # differences of neighbouring pixels and frames, beside the pixels themselves
+    slope_weight: float = 0.5  # differences of neighboring pixels and frames, beside the pixels themselves
     square_weight: float = 1.0  # squared beside absolute errors
     checkpoint_every: int = 200
     compile: bool = True  # torch.compile for the norms: a quarter faster, needs a C++ compiler
@@ -101,7 +101,7 @@ def _schedule(stages: tuple[Stage, ...], done: int) -> Iterator[tuple[Stage, int
 
 
 class _Run:
-    """Float32 master weights, their average, the optimiser, and the bfloat16 module that computes."""
+    """Float32 master weights, their average, the optimizer, and the bfloat16 module that computes."""
 
     def __init__(self, config: VaeTraining, folder: Path, report: Callable[[str], None]) -> None:
         self.config, self.folder, self.report = config, folder, report
@@ -118,7 +118,7 @@ class _Run:
             start_from_clips(self.master, *_first_clips(self.pool, config, config.size // 2))
         self.averaged.load_state_dict(self.master.state_dict())
         self.names = [name for name, _ in self.master.named_parameters()]
-        self.optimiser = Muon([p.data for p in self.master.parameters()])
+        self.optimizer = Muon([p.data for p in self.master.parameters()])
         if checkpoint.exists():
             self._resume(load_file(checkpoint))
         self._publish()
@@ -154,7 +154,7 @@ class _Run:
         torch.autograd.backward(total)
         wave = 0.5 + 0.5 * math.cos(math.pi * progress)
         rate = stage.last_rate + (stage.rate - stage.last_rate) * wave
-        self._update(rate * min(1.0, (self.optimiser.steps + 1) / self.config.warmup))
+        self._update(rate * min(1.0, (self.optimizer.steps + 1) / self.config.warmup))
         self.step = step + 1
         self.seconds += time.perf_counter() - begun
         if self.step % LOG_EVERY == 0:
@@ -167,19 +167,19 @@ class _Run:
     def _update(self, rate: float) -> None:
         gradients = [
             torch.zeros_like(m) if w.grad is None else w.grad.float()
-            for m, w in zip(self.optimiser.weights, self.working.parameters(), strict=True)
+            for m, w in zip(self.optimizer.weights, self.working.parameters(), strict=True)
         ]
-        self.optimiser.step(gradients, rate)
+        self.optimizer.step(gradients, rate)
         # The average forgets its beginning: early in training it follows closely.
         share = max(1 - self.config.average, 10 / (self.step + 10))
-        for average, weight in zip(self.averaged.parameters(), self.optimiser.weights, strict=True):
+        for average, weight in zip(self.averaged.parameters(), self.optimizer.weights, strict=True):
             average.lerp_(weight, share)
         self._publish()
 
     def _publish(self) -> None:
         """Give the weights to the module that computes."""
         with torch.no_grad():
-            for fresh, weight in zip(self.working.parameters(), self.optimiser.weights, strict=True):
+            for fresh, weight in zip(self.working.parameters(), self.optimizer.weights, strict=True):
                 fresh.copy_(weight)
                 fresh.grad = None
 
@@ -189,7 +189,7 @@ class _Run:
         self.averaged.load_state_dict({k: v.half().float() for k, v in self.averaged.state_dict().items()})
         self.master.load_state_dict(self.averaged.state_dict())
         trained = [name.startswith(("decoder.", "conv2.")) for name in self.names]
-        self.optimiser = Muon([p.data for p in self.master.parameters()])
+        self.optimizer = Muon([p.data for p in self.master.parameters()])
         for parameter, wanted in zip(self.working.parameters(), trained, strict=True):
             parameter.requires_grad_(wanted)
         self.encoder_frozen = True
@@ -209,7 +209,7 @@ class _Run:
     def save(self) -> None:
         """The weights for use, and the checkpoint."""
         save_vae(self.averaged, self.folder / FILE)
-        state = {f"optimiser.{k}": v for k, v in self.optimiser.state().items()}
+        state = {f"optimizer.{k}": v for k, v in self.optimizer.state().items()}
         state |= {f"master.{k}": v for k, v in self.master.state_dict().items()}
         state |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
         state |= {"step": torch.tensor(self.step), "seconds": torch.tensor(self.seconds)}
@@ -226,7 +226,7 @@ class _Run:
         self.encoder_frozen = bool(state["encoder_frozen"])
         self.master.load_state_dict(part("master"))
         self.averaged.load_state_dict(part("averaged"))
-        self.optimiser.load(part("optimiser"))
+        self.optimizer.load(part("optimizer"))
         if self.encoder_frozen:
             for name, parameter in zip(self.names, self.working.parameters(), strict=True):
                 parameter.requires_grad_(name.startswith(("decoder.", "conv2.")))

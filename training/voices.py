@@ -89,8 +89,8 @@ def say(text: str, voice: Voice) -> Utterance:
 
     Raises InputError where the library is missing, the voice is unknown or the text has nothing to pronounce.
     """
-    with open_synthesiser() as synthesiser:
-        return on_whole_frames(synthesiser.say(text, voice))
+    with open_synthesizer() as synthesizer:
+        return on_whole_frames(synthesizer.say(text, voice))
 
 
 def say_long(seed: int, seconds: float, voice: Voice, *, unseen: bool = False) -> Utterance:
@@ -100,8 +100,8 @@ def say_long(seed: int, seconds: float, voice: Voice, *, unseen: bool = False) -
     parts = [silence(float(rng.uniform(0.2, 0.6)))]
     with_pauses = parts[0].sound.seconds
     while with_pauses < seconds or len(parts) < 3:
-        with open_synthesiser() as synthesiser:
-            spoken = synthesiser.say(sentence(int(rng.integers(1 << 40))), voice)
+        with open_synthesizer() as synthesizer:
+            spoken = synthesizer.say(sentence(int(rng.integers(1 << 40))), voice)
         parts += [spoken, silence(float(rng.uniform(0.2, 0.6)))]
         with_pauses += sum(part.sound.seconds for part in parts[-2:])
     return on_whole_frames(join(parts))
@@ -169,10 +169,10 @@ _RATE, _PITCH, _RANGE = 1, 3, 4  # numbers of parameters
 _RANDOM_SEED = 1
 
 
-class Synthesiser:
-    """One loaded copy of espeak-ng, for one utterance; made by `open_synthesiser`.
+class Synthesizer:
+    """One loaded copy of espeak-ng, for one utterance; made by `open_synthesizer`.
 
-    The library has one callback for the whole process, so only one Synthesiser can be open at a time. While it
+    The library has one callback for the whole process, so only one Synthesizer can be open at a time. While it
     speaks, a thread of the library calls back; `say` returns after the last call.
     """
 
@@ -217,7 +217,7 @@ class Synthesiser:
 
 
 @contextmanager
-def open_synthesiser() -> Iterator[Synthesiser]:
+def open_synthesizer() -> Iterator[Synthesizer]:
     """A fresh copy of espeak-ng, unloaded at the end, so that nothing of one utterance is heard in the next."""
     try:
         import espeakng_loader
@@ -227,7 +227,7 @@ def open_synthesiser() -> Iterator[Synthesiser]:
         ) from error
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     try:
-        yield Synthesiser(library, espeakng_loader.get_data_path())
+        yield Synthesizer(library, espeakng_loader.get_data_path())
     finally:
         library.espeak_Terminate()
         _ctypes.dlclose(library._handle)

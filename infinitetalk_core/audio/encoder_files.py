@@ -76,7 +76,7 @@ class TensorFile:
             if stored.dtype not in FLOATS:
                 raise InputError(
                     f"{self.path} stores {name} as {stored.dtype}, but a speech encoder is read as float32, "
-                    "float16 or bfloat16; get the unquantised file"
+                    "float16 or bfloat16; get the unquantized file"
                 )
             tensors[name] = stored.float()
         return tensors, fingerprint
@@ -99,10 +99,10 @@ def load_speech_encoder(path: Path) -> SpeechEncoder:
     processor = _json(folder / "preprocessor_config.json") if described else {}
     settings = read_settings(file, config)
     # Published models whose first norm is a GroupNorm (base) take the waveform unchanged, the others standardized.
-    normalise = bool(processor.get("do_normalize", settings.feat_extract_norm == "layer"))
+    normalize = bool(processor.get("do_normalize", settings.feat_extract_norm == "layer"))
     network, read = _network(settings, file)
     fingerprint = key_of({"weights": read, "config": config, "preprocessor": processor})
-    return SpeechEncoder(network, normalise_input=normalise, fingerprint=fingerprint)
+    return SpeechEncoder(network, normalize_input=normalize, fingerprint=fingerprint)
 
 
 def _weights_file(path: Path) -> Path:

@@ -52,7 +52,7 @@ def integrated_loudness(samples: Samples, rate_hz: int, scratch: Path | None = N
         return float(meter.integrated_loudness(_k_weighted(samples, rate_hz, scratch)))
 
 
-def normalise_loudness(
+def normalize_loudness(
     samples: Samples, rate_hz: int, target_lufs: float = -23.0, scratch: Path | None = None
 ) -> Samples:
     """Scale `samples` (mono) by one gain to `target_lufs`; peaks are not limited.

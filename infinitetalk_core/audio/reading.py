@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from av.audio.resampler import AudioResampler
 
 from ..disk_buffer import ChannelBuffer
 from ..errors import InputError
+from ..log import log
 from .sound import Sound, check_sound
 
 COPY_AGAIN = "copy it here again, or save it as WAV"
-
-log = logging.getLogger(__name__)
 
 
 def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], None] = lambda: None) -> Sound:

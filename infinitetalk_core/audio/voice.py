@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .loudness import normalise_loudness
+from .loudness import normalize_loudness
 from .sound import Sound, resample_mono
 
 SAMPLE_RATE_HZ = 16000
@@ -19,5 +19,5 @@ def prepare_voice(sound: Sound, scratch: Path | None = None) -> Sound:
     scratch: a folder for voices of more than 256 MB (over an hour); the result is bit-exact the same as in memory.
     """
     mono = resample_mono(sound, SAMPLE_RATE_HZ, scratch)
-    samples = normalise_loudness(mono.waveform[0].numpy(), SAMPLE_RATE_HZ, scratch=scratch)
+    samples = normalize_loudness(mono.waveform[0].numpy(), SAMPLE_RATE_HZ, scratch=scratch)
     return Sound(torch.from_numpy(samples)[None], SAMPLE_RATE_HZ)

@@ -100,7 +100,7 @@ def window_weights(windows: list[tuple[int, int]], index: int, fade: int) -> Ten
     return weights
 
 
-def standardise(samples: Samples, scratch: Path | None = None) -> Samples:
+def standardize(samples: Samples, scratch: Path | None = None) -> Samples:
     """Normalize to zero mean and unit variance over the whole clip: (x - mean) / sqrt(variance + 1e-7).
 
     scratch: a folder for results of more than 256 MB; None keeps them in memory.
@@ -205,13 +205,13 @@ class SpeechEncoder(nn.Module):
         self,
         network: Wav2Vec2Model,
         *,
-        normalise_input: bool = False,
+        normalize_input: bool = False,
         limits: Limits | None = None,
         fingerprint: str = "",
     ) -> None:
         super().__init__()
         self.network = network
-        self.normalise_input = normalise_input
+        self.normalize_input = normalize_input
         self.limits = limits or Limits()
         self.fingerprint = fingerprint
         self.eval().requires_grad_(False)
@@ -246,14 +246,14 @@ class SpeechEncoder(nn.Module):
         self,
         sound: Sound,
         *,
-        levelled: bool = False,
+        leveled: bool = False,
         report: Report | None = None,
         device: torch.device | None = None,
         scratch: Path | None = None,
     ) -> Tensor | DiskTensor:
         """Compute speech features (F, layers, channels), float32 on the CPU; F is `frames_of` the samples at 16 kHz.
 
-        levelled: the sound comes from `prepare_voice`, perhaps padded with silence, and its loudness is not changed.
+        leveled: the sound comes from `prepare_voice`, perhaps padded with silence, and its loudness is not changed.
         report: called with the fraction done between pieces of work; an exception from it stops the work.
         device: where to compute; by default that of the first parameter (a host that offloads weights passes it).
         scratch: a folder for features of more than 256 MB (4.6 minutes of wav2vec base), which are returned as a
@@ -261,7 +261,7 @@ class SpeechEncoder(nn.Module):
         """
         device = device or next(self.parameters()).device
         report = report or (lambda _fraction: None)
-        voice = resample(to_mono(sound), SAMPLE_RATE_HZ) if levelled else prepare_voice(sound, scratch)
+        voice = resample(to_mono(sound), SAMPLE_RATE_HZ) if leveled else prepare_voice(sound, scratch)
         frames = frames_of(voice.samples)
         # Allocated outside of inference mode, so that training can use the result.
         finished = RowWriter((frames, self.layers, self.channels), scratch)
@@ -274,8 +274,8 @@ class SpeechEncoder(nn.Module):
     def _prepare(self, voice: Sound, scratch: Path | None) -> Samples:
         """Return the samples, standardized if the checkpoint requires it, and zero-padded to at least one feature."""
         samples = voice.waveform[0].numpy()
-        if self.normalise_input:
-            samples = standardise(samples, scratch)
+        if self.normalize_input:
+            samples = standardize(samples, scratch)
         missing = self.field_samples - len(samples)
         return np.pad(samples, (0, missing)) if missing > 0 else samples
 

@@ -1,4 +1,4 @@
-"""Windows of speech features for each video frame: its own and two neighbours on either side."""
+"""Windows of speech features for each video frame: its own and two neighbors on either side."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _STANDS_STILL = 1e-5  # distance below which the camera counts as static
 _RAY_AT = (-0.5, 0.5)
 
 
-def normalise_cameras(world_to_camera: Tensor) -> Tensor:
+def normalize_cameras(world_to_camera: Tensor) -> Tensor:
     """Normalize camera poses (F, 4, 4): relative to the first camera's pose, centered and scaled. Returns (F, 4, 4).
 
     The mean position, without outliers, becomes the origin and the first camera gets a distance of 2 from it, so the
@@ -66,4 +66,4 @@ def camera_embedding(cameras: Cameras, window: slice, picture: tuple[int, int], 
     lens = cameras.intrinsics[0].clone()
     lens[0] *= size[1] / picture[1]
     lens[1] *= size[0] / picture[0]
-    return camera_rays(normalise_cameras(cameras.window(window).world_to_camera), lens, *size)
+    return camera_rays(normalize_cameras(cameras.window(window).world_to_camera), lens, *size)

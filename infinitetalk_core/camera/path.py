@@ -175,7 +175,7 @@ def camera_path(
     if frames < 1:
         raise InputError(f"a camera path must have at least one frame, got {frames}")
     if not (math.isfinite(radius) and radius > 0):
-        raise InputError(f"the distance to the centre of the camera path must be above 0, got {radius}")
+        raise InputError(f"the distance to the center of the camera path must be above 0, got {radius}")
     if intrinsics.shape != (3, 3):
         raise InputError(f"the picture's camera must be a 3 x 3 matrix, got {tuple(intrinsics.shape)}")
     share = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)

@@ -25,7 +25,7 @@ class BlockLayout:
         """Return the shape in bytes of a stored tensor of `shape`; each row is a whole number of blocks."""
         return (*shape[:-1], shape[-1] // self.values * self.bytes)
 
-    def dequantise(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
         """Dequantize stored (…, row bytes) uint8 → (…, row values) in `dtype`."""
         rows = stored.shape[:-1]
         return self.restore(stored.reshape(-1, self.bytes)).to(dtype).reshape(*rows, -1)

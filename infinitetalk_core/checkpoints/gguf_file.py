@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import InputError
-from .header import Entry
+from .tensor_entry import TensorEntry
 
 VERSIONS = (2, 3)
 # struct formats of scalar metadata values, by the format's type numbers.
@@ -73,7 +73,7 @@ class _Cursor:
         return None
 
 
-def read_gguf(file: BinaryIO, path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+def read_gguf(file: BinaryIO, path: Path) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     """Read the header of a GGUF file: its tensors, and its metadata as text. Vocabularies are left out.
 
     Raises InputError where the file is cut off or damaged.
@@ -95,7 +95,7 @@ def read_gguf(file: BinaryIO, path: Path) -> tuple[dict[str, Entry], dict[str, s
     return entries, {k: str(v) for k, v in metadata.items() if v is not None}
 
 
-def _parse(cursor: _Cursor, path: Path) -> tuple[dict[str, Entry], dict[str, Any], int]:
+def _parse(cursor: _Cursor, path: Path) -> tuple[dict[str, TensorEntry], dict[str, Any], int]:
     """Return the tensors, the metadata (None for vocabularies) and the byte at which the last tensor ends."""
     cursor.skip(4)
     version = cursor.number("<I")
@@ -119,7 +119,7 @@ def _parse(cursor: _Cursor, path: Path) -> tuple[dict[str, Entry], dict[str, Any
         shape, length = tuple(metadata.get(ORIGINAL_SHAPE + name) or stored), stored_bytes(stored, dtype)
         if prod(shape) != prod(stored):
             raise InputError(f"{path.name} stores {name} as {stored}, which cannot be {shape}; download it again")
-        entries[name] = Entry(shape, dtype, base + offset, length)
+        entries[name] = TensorEntry(shape, dtype, base + offset, length)
         end = max(end, base + offset + length)
     return entries, metadata, end
 

@@ -10,10 +10,10 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
-
 from ..cache import FileStamp
 from ..errors import InputError
+from .gguf_file import read_gguf
+from .tensor_entry import DTYPES, TensorEntry
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 # Prefixes of the tensor names in released Wan checkpoints.
@@ -21,21 +21,6 @@ PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
 # Tensors that mark a format of the whole file, which some programs write without the prefix.
 MARKERS = ("scaled_fp8",)
 GGUF_MAGIC = b"GGUF"
-# Types that safetensors and GGUF both have, under these names.
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 @dataclass(frozen=True)
@@ -56,16 +41,6 @@ class Header:
     gguf: bool = False
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of a file. start: offset of its data from the start of the file, in bytes."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    start: int
-    size: int  # bytes
-
-
 def read_header(path: Path, rename: Callable[[str], str] = str) -> Header:
     """Read the header of the safetensors or GGUF file at `path`.
 
@@ -79,8 +54,6 @@ def read_header(path: Path, rename: Callable[[str], str] = str) -> Header:
         start = file.read(64)
         gguf = start[:4] == GGUF_MAGIC
         if gguf:
-            from .gguf_file import read_gguf  # imports the gguf package, which few files need
-
             entries, metadata = read_gguf(file, path)
         else:
             if start[8:9] != b"{":
@@ -100,7 +73,7 @@ def read_header(path: Path, rename: Callable[[str], str] = str) -> Header:
     )
 
 
-def _read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+def _read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file. Raises InputError where it is cut off or damaged."""
     size = file.seek(0, 2)
     file.seek(0)
@@ -122,7 +95,7 @@ def _read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Entry], dic
     return entries, metadata
 
 
-def _entry(described: Mapping[str, Any], base: int) -> Entry:
+def _entry(described: Mapping[str, Any], base: int) -> TensorEntry:
     """Convert a tensor's entry in a safetensors header.
 
     base: offset of the data section in the file, in bytes. Raises ValueError where size and shape do not fit.
@@ -131,7 +104,7 @@ def _entry(described: Mapping[str, Any], base: int) -> Entry:
     known = DTYPES.get(dtype)
     if begin < 0 or end < begin or (known is not None and prod(shape) * known.itemsize != end - begin):
         raise ValueError(f"{end - begin} bytes for {shape} numbers of the type {dtype}")
-    return Entry(shape, dtype, base + begin, end - begin)
+    return TensorEntry(shape, dtype, base + begin, end - begin)
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:

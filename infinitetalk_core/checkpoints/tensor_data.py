@@ -17,7 +17,8 @@ from torch import Tensor
 from ..cache import FileStamp
 from ..errors import InputError
 from ..fingerprint import key_of
-from .header import DTYPES, Header
+from .header import Header
+from .tensor_entry import DTYPES
 
 PIECE_BYTES = 1 << 20  # read and hashed at once: small enough to stay in the CPU cache for the hash
 

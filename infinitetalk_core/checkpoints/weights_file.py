@@ -1,7 +1,7 @@
 """Open a weights file of a known kind and read its tensors in the layout in which they are stored.
 
 Quantized tensors stay quantized in memory, as the bytes of the file; a layer dequantizes them when it uses them
-(`Quantised.dequantise`).
+(`Quantized.dequantize`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READS = f"a safetensors file in fp32, fp16, bf16 or fp8 (with or without scales)
 
 
 @dataclass(frozen=True)
-class Quantised:
+class Quantized:
     """A quantized tensor as it is stored.
 
     layout: a GGUF type of `BLOCKS`, or SCALED, where `scale` is (1,) or (rows, 1). stored: (…, row bytes) uint8, or for
@@ -46,23 +46,23 @@ class Quantised:
     shape: tuple[int, ...]
     scale: Tensor | None = None
 
-    def dequantise(self, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Dequantize to `shape` in `dtype`."""
-        return dequantise(self.stored, self.layout, self.scale, dtype).reshape(self.shape)
+        return dequantize(self.stored, self.layout, self.scale, dtype).reshape(self.shape)
 
 
-Weights = Mapping[str, Tensor | Quantised]
+Weights = Mapping[str, Tensor | Quantized]
 
 
 def as_numbers(weights: Weights, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return all of `weights` as plain tensors in `dtype`, dequantized where needed."""
-    return {k: w.dequantise(dtype) if isinstance(w, Quantised) else w.to(dtype) for k, w in weights.items()}
+    return {k: w.dequantize(dtype) if isinstance(w, Quantized) else w.to(dtype) for k, w in weights.items()}
 
 
-def dequantise(stored: Tensor, layout: str, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Dequantize a tensor stored in `layout` (see `Quantised`) to `dtype`, on its device."""
+def dequantize(stored: Tensor, layout: str, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Dequantize a tensor stored in `layout` (see `Quantized`) to `dtype`, on its device."""
     if layout != SCALED:
-        return BLOCKS[layout].dequantise(stored, dtype)
+        return BLOCKS[layout].dequantize(stored, dtype)
     assert scale is not None
     return stored.to(dtype, copy=True).mul_(scale.to(device=stored.device, dtype=dtype))
 
@@ -80,7 +80,7 @@ class Stored:
 class LoadedWeights:
     """Weights in memory. fingerprint: hash of everything that was read for them; a copy of the file has the same."""
 
-    tensors: dict[str, Tensor | Quantised]
+    tensors: dict[str, Tensor | Quantized]
     fingerprint: str
 
 
@@ -108,19 +108,19 @@ class WeightsFile:
         return LoadedWeights(loaded, fingerprint)
 
 
-def _weight(data: Tensor, stored: Stored, others: Mapping[str, Tensor]) -> Tensor | Quantised:
+def _weight(data: Tensor, stored: Stored, others: Mapping[str, Tensor]) -> Tensor | Quantized:
     """Wrap `data`, a tensor from `read_tensors`. others: all tensors that were read, for the scale."""
     if stored.dtype in FLOATS:
         if stored.scale is None:
             return data
         scale = others[stored.scale].float()
         scale = scale.reshape(1 if scale.numel() == 1 else (-1, *[1] * (data.ndim - 1)))
-        return Quantised(data, SCALED, stored.shape, scale)
+        return Quantized(data, SCALED, stored.shape, scale)
     layout = BLOCKS[stored.dtype]
     if stored.shape[-1] % layout.values:
         # Tensors whose rows are not whole blocks were stored in another shape.
-        return layout.dequantise(data, torch.float16).reshape(stored.shape)
-    return Quantised(data.reshape(layout.stored_shape(stored.shape)), stored.dtype, stored.shape)
+        return layout.dequantize(data, torch.float16).reshape(stored.shape)
+    return Quantized(data.reshape(layout.stored_shape(stored.shape)), stored.dtype, stored.shape)
 
 
 def open_weights(path: Path, wanted: ExpectedCheckpoint, rename: Callable[[str], str] = str) -> WeightsFile:

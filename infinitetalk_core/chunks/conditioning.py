@@ -15,7 +15,7 @@ from .plan import Chunk
 LATENT_CHANNELS = 16
 MASK_CHANNELS = 4
 VAE_STRIDE = 8
-MID_GREY = 0.5
+MID_GRAY = 0.5
 
 # (seed, shape) → noise of that shape
 Noise = Callable[[int, tuple[int, ...]], Tensor]
@@ -29,7 +29,7 @@ class ChunkConditioning:
     seed: int  # for the noise, and for random numbers of the sampler
     noise: Tensor  # (1, 16, T, h, w)
     context: Tensor  # (1, 16, t_c, h, w): clean latents that stay fixed (the beginning of z₁)
-    reference: Tensor  # (1, 16, T, h, w): z₂, the reference frame followed by mid-grey
+    reference: Tensor  # (1, 16, T, h, w): z₂, the reference frame followed by mid-gray
     mask: Tensor  # (1, 4, T, h, w): m, 1 where z₂ is a picture
     picture: Any  # CLIP tokens of the reference frame, or None
     windows: Tensor  # (S, F, window, layers, channels)
@@ -41,11 +41,11 @@ class ChunkConditioning:
 
 
 def reference_video(reference: Tensor, length: int, last: Tensor | None = None) -> Tensor:
-    """Return the frames (length, H, W, 3) that are encoded to z₂: `reference` (H, W, 3), then mid-grey.
+    """Return the frames (length, H, W, 3) that are encoded to z₂: `reference` (H, W, 3), then mid-gray.
 
     last: final frame (H, W, 3), for the first-last baseline. Source: the paper's equation for z₂.
     """
-    frames = torch.full_like(reference, MID_GREY).repeat(length, 1, 1, 1)
+    frames = torch.full_like(reference, MID_GRAY).repeat(length, 1, 1, 1)
     frames[0] = reference
     if last is not None:
         frames[-1] = last
@@ -62,12 +62,6 @@ def reference_mask(latent_frames: int, height: int, width: int, last: bool = Fal
     if last:
         mask[:, -1, -1] = 1
     return mask
-
-
-def model_input(z1: Tensor, mask: Tensor, z2: Tensor) -> Tensor:
-    """Concatenate z₁, m and z₂ on the channel axis: (B, 36, T, h, w). m and z₂ are expanded to the batch of z₁."""
-    batch = len(z1)
-    return torch.cat([z1, *(t.to(z1).expand(batch, -1, -1, -1, -1) for t in (mask, z2))], dim=1)
 
 
 def draw_noise(seed: int, shape: tuple[int, ...]) -> Tensor:

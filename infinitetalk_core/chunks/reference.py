@@ -2,7 +2,7 @@
 
 The paper compares where the reference comes from in training (section 3.3 and its ablation: M0 to M3). The distance in
 time decides how strongly the reference controls the chunk: a frame of the same time is copied, a distant one lets
-colors and background drift, a neighbouring one is a balance. The policies here offer the same choices at inference.
+colors and background drift, a neighboring one is a balance. The policies here offer the same choices at inference.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Policy(enum.Enum):
 
     STILL = "still"  # the first frame for the whole video: a portrait
     CHUNK_START = "chunk start"  # the source frame at the chunk's start: the paper's inference
-    NEIGHBOUR = "neighbour"  # M3: a frame just outside the chunk, within a radius
+    NEIGHBOR = "neighbor"  # M3: a frame just outside the chunk, within a radius
     SAME_CHUNK = "same chunk, random"  # M0: a random frame of the chunk's time
     CHUNK_EDGE = "first or last of chunk"  # M1: the chunk's first or last frame
     DISTANT = "distant"  # M2: a frame more than 5 s away
     FIRST_LAST = "first and last"  # FL2V baseline: first and last frame of the chunk are given
     PREVIOUS_OUTPUT = "previous output"  # I2V baseline: the last generated frame
-    ADAPTIVE = "adaptive"  # soft control, section 3.4: a neighbour chosen by similarity to the context frames
+    ADAPTIVE = "adaptive"  # soft control, section 3.4: a neighbor chosen by similarity to the context frames
     BY_HAND = "by hand"  # times given for each chunk
 
 
@@ -51,9 +51,9 @@ class ReferenceSettings:
 
     policy: Policy = Policy.STILL
     after_end: AfterEnd = AfterEnd.HOLD
-    radius_seconds: float = 1.0  # neighbour, adaptive: how far outside the chunk
+    radius_seconds: float = 1.0  # neighbor, adaptive: how far outside the chunk
     seed: int = 0  # for the random policies
-    control: float = 0.5  # adaptive: 0 the neighbour most similar to the context (weak control), 1 the least similar
+    control: float = 0.5  # adaptive: 0 the neighbor most similar to the context (weak control), 1 the least similar
     times_seconds: tuple[float, ...] = ()  # by hand: one time for each chunk
 
     def __post_init__(self) -> None:
@@ -146,15 +146,15 @@ def _pick(chunk: Chunk, picking: ReferenceSettings, length: int, shot: range) ->
             return ReferenceChoice((first,), previous=True)
         case Policy.DISTANT:
             return ReferenceChoice((_distant(shot, shown, draw),))
-        case Policy.NEIGHBOUR:
-            return ReferenceChoice((draw.choice(_neighbours(picking, shot, shown)),))
+        case Policy.NEIGHBOR:
+            return ReferenceChoice((draw.choice(_neighbors(picking, shot, shown)),))
         case Policy.ADAPTIVE:
-            near = _neighbours(picking, shot, shown)
+            near = _neighbors(picking, shot, shown)
             return ReferenceChoice(tuple(sorted(draw.sample(near, min(CANDIDATES, len(near))))))
     return ReferenceChoice((first,))
 
 
-def _neighbours(picking: ReferenceSettings, shot: range, shown: Sequence[int]) -> list[int]:
+def _neighbors(picking: ReferenceSettings, shot: range, shown: Sequence[int]) -> list[int]:
     """Return the shot's frames within the radius of the shown frames but not among them; if there are none, the chunk's
     first and last frame."""
     radius = max(round(picking.radius_seconds * FRAMES_PER_SECOND), 1)

@@ -111,7 +111,7 @@ def _crop_start(scaled: int, target: int) -> int:
 
 
 def fit_to(picture: Tensor, height: int, width: int) -> Tensor:
-    """Scale a picture (H, W, 3) in [0, 1] to cover height x width, and crop the centre.
+    """Scale a picture (H, W, 3) in [0, 1] to cover height x width, and crop the center.
 
     Converts to 8 bits and uses PIL's bilinear filter, exactly as the reference's resize_and_centercrop
     (wan/multitalk.py). Returns (height, width, 3) float32 on the picture's device.
@@ -130,7 +130,7 @@ def fit_to(picture: Tensor, height: int, width: int) -> Tensor:
 
 
 def fit_mask_to(masks: Tensor, height: int, width: int) -> Tensor:
-    """Scale and crop masks (N, H, W) like `fit_to`, with nearest-neighbour interpolation, which adds no new values.
+    """Scale and crop masks (N, H, W) like `fit_to`, with nearest-neighbor interpolation, which adds no new values.
 
     Returns (N, height, width) in the masks' type.
     """

@@ -225,13 +225,13 @@ class WanVae(nn.Module):
 
     def means(self, pixels: Tensor) -> Tensor:
         """(B, 3, F, H, W) in [-1, 1] -> (B, 16, T, H/8, W/8) around 0 with deviation 1, as the backbone sees them."""
-        centre, spread = self.latent_statistics()
-        return (self.raw_means(pixels) - _channels(centre)) / _channels(spread)
+        center, spread = self.latent_statistics()
+        return (self.raw_means(pixels) - _channels(center)) / _channels(spread)
 
     def pixels(self, latents: Tensor) -> Tensor:
         """(B, 16, T, h, w) as `means` gives -> (B, 3, F, 8 h, 8 w) around [-1, 1]."""
-        centre, spread = self.latent_statistics()
-        return self.decoder(self.conv2(latents * _channels(spread) + _channels(centre)))
+        center, spread = self.latent_statistics()
+        return self.decoder(self.conv2(latents * _channels(spread) + _channels(center)))
 
     def latent_statistics(self) -> tuple[Tensor, Tensor]:
         """The fixed mean and deviation of the latents, (16,) each."""

@@ -7,7 +7,7 @@ Source: Wan 2.1, wan/modules/model.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -26,7 +26,7 @@ from .rope import Rotate, video_rotation
 PATCH = (1, 2, 2)
 Blocks = Callable[[Tensor], Tensor]  # tokens (B, L, C) → tokens after all blocks
 # (time modulation (B, 6, C), tokens, blocks) → the result of `blocks(tokens)`, computed or taken from a cache
-AroundBlocks = Callable[[Tensor, Tensor, Blocks], Tensor]
+BlockRunner = Callable[[Tensor, Tensor, Blocks], Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ class WanConfig:
     eps: float = 1e-6
 
     @classmethod
-    def from_state_dict(cls, weights: dict[str, Tensor], heads: int, text_len: int = 512) -> WanConfig:
-        """Read the sizes from `weights`; `heads` (dim / 128 in every release) is not in a checkpoint."""
-        dim, in_channels = weights["patch_embedding.weight"].shape[:2]
+    def from_shapes(cls, shapes: Mapping[str, Sequence[int]], heads: int, text_len: int = 512) -> WanConfig:
+        """Read the sizes from a checkpoint's shapes; it does not contain `heads` (dim / 128 in every release)."""
+        dim, in_channels = shapes["patch_embedding.weight"][:2]
         return cls(
             dim=dim,
-            ffn_dim=weights["blocks.0.ffn.0.weight"].shape[0],
+            ffn_dim=shapes["blocks.0.ffn.0.weight"][0],
             heads=heads,
-            layers=1 + max(int(k.split(".")[1]) for k in weights if k.startswith("blocks.")),
+            layers=1 + max(int(k.split(".")[1]) for k in shapes if k.startswith("blocks.")),
             in_channels=in_channels,
-            out_channels=weights["head.head.weight"].shape[0] // 4,
-            text_dim=weights["text_embedding.0.weight"].shape[1],
+            out_channels=shapes["head.head.weight"][0] // 4,
+            text_dim=shapes["text_embedding.0.weight"][1],
             text_len=text_len,
-            clip_dim=weights["img_emb.proj.0.weight"].shape[0],
-            freq_dim=weights["time_embedding.0.weight"].shape[1],
+            clip_dim=shapes["img_emb.proj.0.weight"][0],
+            freq_dim=shapes["time_embedding.0.weight"][1],
         )
 
 
@@ -147,6 +147,12 @@ class PictureEmbedding(nn.Module):
         return self.proj(x)
 
 
+def model_input(z1: Tensor, mask: Tensor, z2: Tensor) -> Tensor:
+    """Concatenate z₁, m and z₂ on the channel axis: (B, 36, T, h, w). m and z₂ are expanded to the batch of z₁."""
+    batch = len(z1)
+    return torch.cat([z1, *(t.to(z1).expand(batch, -1, -1, -1, -1) for t in (mask, z2))], dim=1)
+
+
 def time_frequencies(timesteps: Tensor, dim: int) -> Tensor:
     """Return the sinusoidal embedding (B, dim) float32 of timesteps (B,) in 0…1000: cosines first, in float64."""
     half = dim // 2
@@ -156,7 +162,7 @@ def time_frequencies(timesteps: Tensor, dim: int) -> Tensor:
 
 
 def run_blocks(modulation: Tensor, x: Tensor, blocks: Blocks) -> Tensor:
-    """Run all blocks: the default of `Running.around`."""
+    """Run all blocks: the default of `Running.block_runner`."""
     return blocks(x)
 
 
@@ -164,12 +170,12 @@ def run_blocks(modulation: Tensor, x: Tensor, blocks: Blocks) -> Tensor:
 class Running:
     """How the blocks are run.
 
-    recompute: gradient checkpointing, one checkpoint per block. around: called in place of the loop over all blocks
-    (step caching).
+    recompute: gradient checkpointing, one checkpoint per block. block_runner: called in place of the loop over all
+    blocks (step caching).
     """
 
     recompute: bool = False
-    around: AroundBlocks = run_blocks
+    block_runner: BlockRunner = run_blocks
 
 
 PLAIN = Running()
@@ -236,7 +242,7 @@ class WanBackbone(nn.Module):
                 x = x if after_block is None else after_block(i, x)
             return x
 
-        x = running.around(e6, x, blocks)
+        x = running.block_runner(e6, x, blocks)
         t, h, w = grid
         return rearrange(
             self.head(x, e), "b (t h w) (p q c) -> b c t (h p) (w q)", t=t, h=h, w=w, p=PATCH[1], q=PATCH[2]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import time
 import zlib
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..disk_buffer import DiskTensor
+from ..log import log
 from ..speech import SpeechFeatures
 from .disk import Disk
 
@@ -33,8 +33,6 @@ ROWS_AT_ONCE = 256  # rows written at once: 9 MB for wav2vec base
 READ_BYTES = 1 << 24
 MOST_BYTES = 10_000_000_000  # limit of the whole cache: 3 hours of wav2vec base
 DAY_SECONDS = 86400.0
-
-log = logging.getLogger("infinitetalk")
 
 
 class CachedFeatures(DiskTensor):
@@ -81,13 +79,13 @@ class FeatureCache:
         key: equal for equal features, valid as a file name. If caching fails, the features come from memory.
         """
         if (found := self._open(key)) is not None:
-            log.info("InfiniteTalk: this voice was heard before; its features are read from %s", self.folder)
+            log.info("this voice was heard before; its features are read from %s", self.folder)
             return found
         features = encode()
         try:
             self._store(key, features)
         except OSError as error:
-            log.warning("InfiniteTalk: a run that is continued will have to hear this voice again: %s", error)
+            log.warning("a run that is continued will have to hear this voice again: %s", error)
             return features
         return self._open(key) or features
 
@@ -119,7 +117,7 @@ class FeatureCache:
             return CachedFeatures(file, footer, path)
         file.close()
         problem = "is damaged" if footer is None else "is another voice's under this one's name"
-        log.warning("InfiniteTalk: %s %s; the voice is heard again", path, problem)
+        log.warning("%s %s; the voice is heard again", path, problem)
         with contextlib.suppress(OSError):
             path.unlink()
         return None

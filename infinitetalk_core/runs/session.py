@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 from ..audio.sound import Sound
 from ..fingerprint import file_fingerprint
+from ..log import log
 from ..video.soundtrack import encode_sound
 from ..video.writer import VideoWriter
 from .disk import Disk
@@ -22,8 +22,6 @@ from .store import RunStore, read_object
 from .upgrade import begun_with_other_versions
 
 LOCK = "lock"
-
-log = logging.getLogger("infinitetalk")
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ def _note_unfinished(
         kept = {"video": _relative_name(writer.kept, spec), "bytes": writer.kept.stat().st_size}
         store.describe(interrupted=[*store.manifest.get("interrupted", []), kept])
     except OSError as error:
-        log.warning("InfiniteTalk: %s", error)
+        log.warning("%s", error)
 
 
 def _is_same_video(store: RunStore, spec: OutputSpec, run: Run) -> bool:
@@ -247,7 +245,7 @@ def _load_finished(store: RunStore, spec: OutputSpec, run: Run) -> Outcome | Non
         return None
     report = path.with_suffix(".json")
     text = report.read_text(encoding="utf-8") if report.is_file() else json.dumps(notes.get("report", {}))
-    log.info("InfiniteTalk: this video was made before and is taken as it is (start_over makes it anew): %s", path)
+    log.info("this video was made before and is taken as it is (start_over makes it anew): %s", path)
     return Outcome(path, text, len(run.tasks))
 
 

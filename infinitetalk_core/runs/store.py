@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from safetensors.torch import save as save_tensors
 
 from ..chunks.dub import ContextFrames
 from ..errors import InputError
+from ..log import log
 from .disk import SCRATCH, Disk
 from .lock import RunLock
 from .tasks import ChunkTask
@@ -34,8 +34,6 @@ from .tasks import ChunkTask
 FORMAT, VERSION = "infinitetalk run", 2
 MANIFEST, SOUND = "run.json", "sound"
 TAIL_EVERY = 8  # every 8th tail is kept, so that a damaged file costs at most so many chunks
-
-log = logging.getLogger("infinitetalk")
 
 
 class RunStore:
@@ -167,7 +165,7 @@ class RunStore:
         data = path.read_bytes()
         if len(data) == entry["bytes"] and hashlib.sha256(data).hexdigest() == entry["sha256"]:
             return data
-        log.warning("InfiniteTalk: %s is damaged and is made again", path)
+        log.warning("%s is damaged and is made again", path)
         return None
 
 

@@ -67,22 +67,63 @@ class StepCaching:
         return total
 
 
+@dataclass(frozen=True)
+class CachedStep:
+    """What the step cache decided for one step: add the cached residuals instead of running the blocks, or run them.
+
+    residuals: the residual (L, C) of all blocks by guidance branch, to be added; None: run the blocks. stored: receives
+    the residuals of this step by branch; None: they are not stored. to_storage: moves a tensor to the cache's device.
+    Plain values, so that torch.compile can trace them.
+    """
+
+    residuals: dict[int, Tensor] | None
+    stored: dict[int, Tensor] | None
+    to_storage: Callable[[Tensor], Tensor]
+
+    @property
+    def skips(self) -> bool:
+        """Whether the blocks are skipped in this step."""
+        return self.residuals is not None
+
+    def residuals_of(self, branches: Sequence[int]) -> list[Tensor] | None:
+        """Return the cached residuals (L, C) of these branches, or None if the blocks must run."""
+        if self.residuals is None or any(branch not in self.residuals for branch in branches):
+            return None
+        return [self.residuals[branch] for branch in branches]
+
+    def store(self, branches: Sequence[int], before: Tensor, after: Tensor) -> None:
+        """Store what the blocks added. before (B, L, C), from `to_storage`; after (B, L, C): items by branch."""
+        if self.stored is not None:
+            for branch, residual in zip(branches, self.to_storage(after) - before, strict=True):
+                self.stored[branch] = residual
+
+    def run(self, branches: Sequence[int], x: Tensor, blocks: Blocks) -> Tensor:
+        """Return blocks(x), or x plus the cached residuals. x (B, L, C): one item for each of the branches."""
+        residuals = self.residuals_of(branches)
+        if residuals is not None:
+            return add_residuals(x, residuals)
+        if self.stored is None:
+            return blocks(x)
+        before = self.to_storage(x)
+        out = blocks(x)
+        self.store(branches, before, out)
+        return out
+
+
 class StepCache:
     """The step cache of one chunk: the accumulated change, and the blocks' last residual of each branch.
 
-    Call `begin` once per step, then `through` for each prediction of the step. A host that does not expose its blocks
-    as one function uses `skipping`, `keeping` and `added` instead: the residuals (L, C) by branch.
+    Call `begin` once per step; the `CachedStep` that it returns serves all predictions of the step.
     """
 
     def __init__(self, caching: StepCaching):
         self.caching = caching
         self.steps = 0
         self.skipped = 0
-        self.skipping = False
         self._drift = 0.0
-        self._before: Tensor | None = None
-        self._around: Hashable = None
-        self.added: dict[int, Tensor] = {}
+        self._modulation: Tensor | None = None
+        self._control: Hashable = None
+        self._residuals: dict[int, Tensor] = {}
 
     @property
     def drift(self) -> float:
@@ -92,51 +133,33 @@ class StepCache:
     @property
     def size_bytes(self) -> int:
         """Memory of the cached residuals, in bytes."""
-        return sum(t.nbytes for t in self.added.values())
+        return sum(t.nbytes for t in self._residuals.values())
 
     @torch.no_grad()
-    def begin(self, modulation: Tensor, around: Hashable = None) -> bool:
-        """Start a step: decide whether the blocks are skipped in it, and return that.
+    def begin(self, modulation: Tensor, control: Hashable = None) -> CachedStep:
+        """Start a step and decide whether the blocks are skipped in it.
 
-        modulation: the time projection's output for this step, of any shape. around: anything else that changes what
+        modulation: the time projection's output for this step, of any shape. control: anything else that changes what
         the blocks compute from step to step (a ControlNet that ends); in a step where it differs, the blocks run.
         """
         now = modulation.detach().float()
-        drift = self._drift if self._before is None else self._drift + self.caching.predicted_change(self._before, now)
-        allowed = self.steps >= self.caching.first_steps and around == self._around and bool(self.added)
-        self.skipping = allowed and drift < self.caching.threshold
-        self._drift = drift if self.skipping else 0.0
-        if not self.skipping:
-            self.added.clear()
-        self._before, self._around = now, around
+        last = self._modulation
+        drift = self._drift if last is None else self._drift + self.caching.predicted_change(last, now)
+        allowed = self.steps >= self.caching.first_steps and control == self._control and bool(self._residuals)
+        skip = allowed and drift < self.caching.threshold
+        self._drift = drift if skip else 0.0
+        self._modulation, self._control = now, control
         self.steps += 1
-        self.skipped += self.skipping
-        return self.skipping
+        self.skipped += skip
+        if skip:
+            return CachedStep(self._residuals, None, self._to_storage)
+        self._residuals.clear()
+        # The last of the first steps stores, so that the next one may be skipped.
+        stores = self.steps >= self.caching.first_steps
+        return CachedStep(None, self._residuals if stores else None, self._to_storage)
 
-    @property
-    def keeping(self) -> bool:
-        """Whether the residuals of this step are stored: the blocks run, and it is not before the last first step."""
-        return not self.skipping and self.steps >= self.caching.first_steps
-
-    def stand_in(self, branches: Sequence[int]) -> tuple[Tensor, ...] | None:
-        """Return the cached residuals (L, C) of these branches, or None if the blocks must run."""
-        if not self.skipping or any(branch not in self.added for branch in branches):
-            return None
-        return tuple(self.added[branch] for branch in branches)
-
-    def through(self, branches: Sequence[int], x: Tensor, blocks: Blocks) -> Tensor:
-        """Return blocks(x), or x plus the cached residuals. x (B, L, C): one item for each of the branches."""
-        added = self.stand_in(branches)
-        if added is not None:
-            return add(x, added)
-        out = blocks(x)
-        if self.keeping:
-            for branch, item in zip(branches, self.place(out) - self.place(x), strict=True):
-                self.added[branch] = item
-        return out
-
-    def around_blocks(
-        self, branches: Sequence[int], around: Hashable = None
+    def block_runner(
+        self, branches: Sequence[int], control: Hashable = None
     ) -> Callable[[Tensor, Tensor, Blocks], Tensor]:
         """Return a function (modulation (B, 6, C), x (B, L, C), blocks) → blocks(x), computed or from the cache.
 
@@ -144,19 +167,17 @@ class StepCache:
         """
 
         def run(modulation: Tensor, x: Tensor, blocks: Blocks) -> Tensor:
-            self.begin(modulation[:1], around)
-            return self.through(branches, x, blocks)
+            return self.begin(modulation[:1], control).run(branches, x, blocks)
 
         return run
 
-    def place(self, x: Tensor) -> Tensor:
-        """Return x on the device where residuals are stored."""
+    def _to_storage(self, x: Tensor) -> Tensor:
         return x if self.caching.on_gpu else x.cpu()
 
     def clear(self) -> None:
         """Free the stored residuals."""
-        self.added.clear()
-        self._before = None
+        self._residuals.clear()
+        self._modulation = None
 
     def summary(self) -> str:
         """Return a sentence for the log: how many steps were skipped."""
@@ -164,6 +185,6 @@ class StepCache:
         return f"step cache left out the blocks in {self.skipped} of {self.steps} steps ({share:.0%})"
 
 
-def add(x: Tensor, added: Sequence[Tensor]) -> Tensor:
+def add_residuals(x: Tensor, residuals: Sequence[Tensor]) -> Tensor:
     """Add a residual (L, C) to each item of x (B, L, C)."""
-    return torch.stack([item + more.to(item) for item, more in zip(x, added, strict=True)])
+    return torch.stack([item + residual.to(item) for item, residual in zip(x, residuals, strict=True)])

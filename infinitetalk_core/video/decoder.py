@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import BinaryIO
@@ -10,11 +9,11 @@ from typing import BinaryIO
 import av
 
 from ..errors import InputError
+from ..log import log
 from .pixels import Pose, pose_of
 
 COPY_AGAIN = "copy it here again, or save it as MP4"
 
-log = logging.getLogger("infinitetalk")
 _HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}  # by AVColorTransferCharacteristic
 
 

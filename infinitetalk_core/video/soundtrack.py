@@ -24,17 +24,17 @@ _MINUS_3_DB = 0.5**0.5
 def to_mono_or_stereo(waveform: Tensor) -> Tensor:
     """Downmix (channels, samples) to 1 or 2 channels: 5.1 and 7.1 to stereo as in players, other counts to mono.
 
-    The stereo downmix attenuates centre and surround by 3 dB, drops the LFE channel (ITU-R BS.775) and cannot clip.
+    The stereo downmix attenuates center and surround by 3 dB, drops the LFE channel (ITU-R BS.775) and cannot clip.
     """
     channels = waveform.shape[0]
     if channels <= 2:
         return waveform
     if channels not in (6, 8):
         return waveform.mean(dim=0, keepdim=True)
-    front, centre, surround = waveform[0:2], waveform[2:3], waveform[4:]
+    front, center, surround = waveform[0:2], waveform[2:3], waveform[4:]
     sides = torch.stack([surround[0::2].sum(0), surround[1::2].sum(0)])
     loudest = 1 + _MINUS_3_DB * (1 + (channels - 4) // 2)
-    return (front + _MINUS_3_DB * (centre + sides)) / loudest
+    return (front + _MINUS_3_DB * (center + sides)) / loudest
 
 
 def encode_sound(sound: Sound, between: Callable[[], None] = lambda: None) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import io
-import logging
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +14,7 @@ import av
 import numpy as np
 
 from ..errors import InputError
+from ..log import log
 from ..rate import FRAMES_PER_SECOND
 from .partfile import PartFile
 from .segment import Segment
@@ -29,8 +29,6 @@ _PLAIN = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
 _BEST = "hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
 _INTERRUPTED = "_interrupted"  # appended to the stem
 _MUXER = {"flush_packets": "1", "max_interleave_delta": "1000000"}
-
-log = logging.getLogger("infinitetalk")
 
 
 def _growing_flags() -> str:

@@ -8,9 +8,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from infinitetalk_core.chunks.conditioning import ChunkConditioning, model_input
+from infinitetalk_core.chunks.conditioning import ChunkConditioning
 from infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
-from infinitetalk_core.model.wan import WanBackbone, WanConfig
+from infinitetalk_core.model.wan import WanBackbone, WanConfig, model_input
 from infinitetalk_core.sampling.euler import euler
 from infinitetalk_core.sampling.guidance import Branch, Guidance, guided
 
@@ -22,7 +22,9 @@ def build_dit(config: dict, weights: dict[str, Tensor]) -> tuple[WanBackbone, Au
     shapes = {k: tuple(v.shape) for k, v in audio.items()}
     adapter = AudioAdapter(AdapterConfig.from_shapes(shapes, config["num_heads"]))
     adapter.load_state_dict(audio)
-    backbone = WanBackbone(WanConfig.from_state_dict(wan, config["num_heads"], config["text_len"]))
+    backbone = WanBackbone(
+        WanConfig.from_shapes({k: v.shape for k, v in wan.items()}, config["num_heads"], config["text_len"])
+    )
     backbone.load_state_dict(wan)
     return backbone.eval(), adapter.eval()
 

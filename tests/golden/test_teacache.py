@@ -8,13 +8,13 @@ from reference_models import LinearCodec, build_dit
 from torch import Tensor
 
 from infinitetalk_core.audio.windows import speech_windows
-from infinitetalk_core.chunks.conditioning import model_input, reference_mask, reference_video
+from infinitetalk_core.chunks.conditioning import reference_mask, reference_video
 from infinitetalk_core.chunks.sizes import fit_to
-from infinitetalk_core.model.wan import Running
+from infinitetalk_core.model.wan import Running, model_input
 from infinitetalk_core.sampling.euler import euler
 from infinitetalk_core.sampling.guidance import Branch, Guidance, guided
 from infinitetalk_core.sampling.schedule import shifted_sigmas
-from infinitetalk_core.sampling.step_cache import StepCache, StepCaching
+from infinitetalk_core.sampling.step_cache import CachedStep, StepCache, StepCaching
 
 STREAMS = 3  # memories that the reference has, whatever the guidance
 
@@ -32,6 +32,7 @@ class Run:
         self.caching = StepCaching(
             self.row["threshold"], tuple(self.row["coefficients"]), self.row["ret_steps"] // STREAMS
         )
+        self.steps: list[CachedStep] = []
         self.calls: list[tuple[float, bool, Tensor]] = []  # drift, skipped, prediction
 
     def sample(self, around) -> Tensor:
@@ -53,8 +54,8 @@ class Run:
             heard = [speech if branch.uses_audio else silence]
             cache, run = around(len(self.calls), branch)
             z, t = model_input(x, mask, z2), (sigma * 1000).reshape(1)
-            out = self.backbone(z, t, text, clip, self.adapter, heard, running=Running(around=run))
-            self.calls.append((cache.drift, cache.skipping, out))
+            out = self.backbone(z, t, text, clip, self.adapter, heard, running=Running(block_runner=run))
+            self.calls.append((cache.drift, self.steps[-1].skips, out))
             return out
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
@@ -82,8 +83,8 @@ def test_three_branches_are_cached_as_in_the_reference(golden, assert_close):
     def around(call: int, branch: Branch):
         def blocks_of(modulation, x, blocks):
             if branch is branches[0]:
-                cache.begin(modulation)
-            return cache.through([branches.index(branch)], x, blocks)
+                run.steps.append(cache.begin(modulation))
+            return run.steps[-1].run([branches.index(branch)], x, blocks)
 
         return cache, blocks_of
 
@@ -100,6 +101,11 @@ def test_the_rule_is_the_references_also_where_it_mixes_branches(golden, assert_
 
     def around(call: int, branch: Branch):
         cache = caches[call % STREAMS]
-        return cache, cache.around_blocks([0])
+
+        def blocks_of(modulation, x, blocks):
+            run.steps.append(cache.begin(modulation))
+            return run.steps[-1].run([0], x, blocks)
+
+        return cache, blocks_of
 
     run.compare(run.sample(around), assert_close)

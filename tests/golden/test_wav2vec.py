@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
-from infinitetalk_core.audio.loudness import normalise_loudness
+from infinitetalk_core.audio.loudness import normalize_loudness
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.audio.wav2vec import (
     SpeechEncoder,
     convolution_statistics,
     convolve,
     frames_of,
-    standardise,
+    standardize,
 )
 
 
@@ -43,14 +43,14 @@ def test_loudness_is_the_references(case, assert_close):
     assert outputs
     for name in outputs:
         number = name.split("/")[1]
-        got = normalise_loudness(case[f"inputs/{number}/wave"].numpy(), 16000)
+        got = normalize_loudness(case[f"inputs/{number}/wave"].numpy(), 16000)
         assert_close(torch.from_numpy(got), case[name], case.tolerance(), name)
 
 
 @pytest.mark.parametrize("mode", ["norm", "raw"])
 def test_features_are_the_references_at_every_step(case, encoders, assert_close, mode):
     encoder, limit = encoders[mode], case.tolerance()
-    assert encoder.normalise_input == (mode == "norm")
+    assert encoder.normalize_input == (mode == "norm")
     for entry in case.config["cases"]:
         number = entry["id"]
         wave = case[f"inputs/{number}/wave"]
@@ -60,11 +60,11 @@ def test_features_are_the_references_at_every_step(case, encoders, assert_close,
             if key.startswith(f"outputs/{number}/{mode}/")
         }
         assert frames_of(len(wave)) == entry["video_length"]
-        samples = normalise_loudness(wave.numpy(), 16000)
+        samples = normalize_loudness(wave.numpy(), 16000)
         if mode == "norm":
-            samples = standardise(samples)
+            samples = standardize(samples)
         if "input_values" in want:
-            assert_close(torch.from_numpy(samples), want["input_values"], limit, "standardised samples")
+            assert_close(torch.from_numpy(samples), want["input_values"], limit, "standardized samples")
 
         extractor = encoder.network.feature_extractor
         mean, variance = convolution_statistics(samples, extractor.conv_layers[0].conv)

@@ -201,6 +201,9 @@ MODULES = {
     "backend": "nodes.host.sampling.backend",
     "run": "nodes.host.sampling.run",
     "uni3c": "nodes.host.model.uni3c",
+    "uni3c_step": "nodes.host.model.uni3c_step",
+    "backbone": "nodes.host.model.backbone",
+    "wrappers": "nodes.host.model.wan_wrappers",
     "audio": "infinitetalk_core.model.audio_adapter",
     "wan": "infinitetalk_core.model.wan",
     "network": "infinitetalk_core.model.uni3c",
@@ -239,7 +242,9 @@ def files(models_dir: Path) -> SimpleNamespace:
 def own(core: SimpleNamespace, files: SimpleNamespace) -> SimpleNamespace:
     """The engine's own backbone and adapter with the same weights."""
     weights = {k: v.float() for k, v in load_file(files.wan).items()}
-    backbone = core.wan.WanBackbone(core.wan.WanConfig.from_state_dict(weights, TINY_HEADS)).eval()
+    backbone = core.wan.WanBackbone(
+        core.wan.WanConfig.from_shapes({k: v.shape for k, v in weights.items()}, TINY_HEADS)
+    ).eval()
     backbone.load_state_dict(weights)
     audio = {k: v.float() for k, v in load_file(files.infinitetalk).items()}
     config = core.audio.AdapterConfig.from_shapes({k: v.shape for k, v in audio.items()}, TINY_HEADS)

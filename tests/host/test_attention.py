@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from comparing import relative
-from test_equality import load_model, make_conditioning, studio
+from test_equality import load_model, make_backend, make_conditioning
 from test_layouts import base_model
 
 
@@ -104,7 +104,7 @@ def sampled(core, model, speakers: int = 1):
     conditioning = make_conditioning(core, SimpleNamespace(adapter=core.adapter.adapter_of(model)), speakers)
     steps: list[int] = []
     with torch.inference_mode():
-        latents = studio(core, model, core.guidance.Guidance(1, 1)).denoise(
+        latents = make_backend(core, model, core.guidance.Guidance(1, 1)).denoise(
             conditioning, lambda step, clean: steps.append(step)
         )
     return latents, steps

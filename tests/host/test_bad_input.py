@@ -156,9 +156,9 @@ def test_a_model_without_infinitetalk_weights(server, prompt):
 
 
 def test_a_vae_of_another_model(pack):
-    studio = import_module(f"{pack.__name__}.nodes.host.sampling.backend")
+    backend = import_module(f"{pack.__name__}.nodes.host.sampling.backend")
     with pytest.raises(ValueError, match=r"4 latent channels and is for pictures; load wan_2\.1_vae"):
-        studio.check_vae(SimpleNamespace(latent_channels=4, latent_dim=2))
+        backend.check_vae(SimpleNamespace(latent_channels=4, latent_dim=2))
 
 
 def test_picture_and_video_or_neither(server, prompt):

@@ -16,11 +16,11 @@ import torch
 from comparing import relative
 from make_tiny_models import state_dict
 from safetensors.torch import load_file
-from test_equality import studio
+from test_equality import make_backend
 from test_layouts import base_model, heard
-from weight_layouts import KNOWN_ERROR, quantise, write_plain, write_scaled_new, write_scaled_old
+from weight_layouts import KNOWN_ERROR, quantize, write_plain, write_scaled_new, write_scaled_old
 
-# What published fp8 files of Wan leave unquantised.
+# What published fp8 files of Wan leave unquantized.
 KEPT = ("embedding", "img_emb", "head", "time_projection")
 
 
@@ -41,7 +41,7 @@ FILES = {
     ),
     "fp8 scaled, new": (lambda path, w: write_scaled_new(path, w, linear=in_blocks), "default", "fp8 scaled"),
 }
-LAYERS = 6.0  # three blocks of the backbone are quantised here, not the adapter alone
+LAYERS = 6.0  # three blocks of the backbone are quantized here, not the adapter alone
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_from_load_diffusion_model(core, files, wan, exact, name, monkeypatch, t
 
 
 class Packed(torch.Tensor):
-    """Quantised bytes that say the shape of the numbers, as the GGUF loader pack's tensors do."""
+    """Quantized bytes that say the shape of the numbers, as the GGUF loader pack's tensors do."""
 
     kind: str | None = None
     numbers: tuple[int, ...] | None = None
@@ -95,7 +95,7 @@ class Packed(torch.Tensor):
 
 
 def packed(value: np.ndarray, kind: str) -> Packed:
-    tensor = torch.from_numpy(quantise(value, gguf.GGMLQuantizationType[kind])).as_subclass(Packed)
+    tensor = torch.from_numpy(quantize(value, gguf.GGMLQuantizationType[kind])).as_subclass(Packed)
     tensor.kind, tensor.numbers = kind, value.shape
     return tensor
 
@@ -166,8 +166,8 @@ def test_a_chunk_is_sampled_on_a_gguf_model_with_another_patcher(core, files, pa
     guidance = core.guidance.Guidance(5, 4)
     plain = core.adapter.patch_model(base_model(files), files.infinitetalk, 1.0)
     with torch.inference_mode():
-        got = studio(core, model, guidance).denoise(conditioning, lambda *_: None)
-        want = studio(core, plain, guidance).denoise(conditioning, lambda *_: None)
+        got = make_backend(core, model, guidance).denoise(conditioning, lambda *_: None)
+        want = make_backend(core, plain, guidance).denoise(conditioning, lambda *_: None)
     assert relative(got, want) < 10 * KNOWN_ERROR["Q8_0"]
 
 

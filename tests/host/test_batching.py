@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from comparing import relative
-from test_equality import load_model, make_conditioning, studio
+from test_equality import load_model, make_backend, make_conditioning
 
 
 def batches_of(model) -> list[int]:
@@ -31,11 +31,11 @@ def test_all_branches_come_in_one_batch_or_one_by_one(core, files, own, monkeypa
     c, guidance = make_conditioning(core, own, speakers), core.guidance.Guidance(text, audio)
     model = load_model(core, files)
     seen = batches_of(model)
-    together = studio(core, model, guidance).denoise(c, lambda s, x: None)
+    together = make_backend(core, model, guidance).denoise(c, lambda s, x: None)
     assert seen == [branches] * 3
     seen.clear()
     monkeypatch.setattr(model.model, "memory_required", lambda *a, **k: 1e18)
-    alone = studio(core, model, guidance).denoise(c, lambda s, x: None)
+    alone = make_backend(core, model, guidance).denoise(c, lambda s, x: None)
     assert seen == [1] * branches * 3
     assert relative(alone, together) < 5e-5
 
@@ -53,7 +53,7 @@ def test_speech_is_projected_once_a_chunk_and_not_kept_after_it(core, files, own
 
     monkeypatch.setattr(core.audio.AudioAdapter, "speech_tokens", watched)
     c = make_conditioning(core, own)
-    studio(core, load_model(core, files), core.guidance.Guidance(5, 4), steps=5).denoise(c, lambda s, x: None)
+    make_backend(core, load_model(core, files), core.guidance.Guidance(5, 4), steps=5).denoise(c, lambda s, x: None)
     assert len(made) == 2
     gc.collect()
     assert [ref() for ref in made] == [None, None]

@@ -226,8 +226,8 @@ POLICY_NUMBERS = {"radius_seconds", "control", "times", "pick_seed"}
 APG_NUMBERS = {"apg_momentum", "apg_norm_threshold"}
 
 
-def grey(window: Window, nodes: str) -> set[str]:
-    """The widgets that are greyed on the nodes whose type matches."""
+def gray(window: Window, nodes: str) -> set[str]:
+    """The widgets that are grayed on the nodes whose type matches."""
     names = """nodes => app.graph._nodes.filter(n => RegExp(nodes).test(n.comfyClass))
         .flatMap(n => n.widgets).filter(w => w.disabled).map(w => w.name)"""
     return set(window.run(names, nodes))
@@ -240,23 +240,23 @@ def choose(window: Window, widget: str, value: str) -> None:
     window.run(script, [widget, value])
 
 
-def test_numbers_without_effect_are_grey(window: Window) -> None:
+def test_numbers_without_effect_are_gray(window: Window) -> None:
     window.load("talking_portrait")
     preset = {"steps", "text_scale", "audio_scale", "shift"}
-    assert grey(window, "Picker|Guidance") == {"width", "height", *preset, *APG_NUMBERS, *POLICY_NUMBERS}
+    assert gray(window, "Picker|Guidance") == {"width", "height", *preset, *APG_NUMBERS, *POLICY_NUMBERS}
     choose(window, "size", "custom")
     choose(window, "preset", "custom")
-    assert grey(window, "Picker|Guidance") == APG_NUMBERS | POLICY_NUMBERS
+    assert gray(window, "Picker|Guidance") == APG_NUMBERS | POLICY_NUMBERS
     copy = """() => { const node = app.graph._nodes.find(n => /Picker/.test(n.comfyClass)).clone();
         app.graph.add(node); return node.widgets.filter(w => w.disabled).map(w => w.name) }"""
-    assert set(window.run(copy)) == POLICY_NUMBERS, "a copy of the node is greyed as the node is"
+    assert set(window.run(copy)) == POLICY_NUMBERS, "a copy of the node is grayed as the node is"
 
 
-def test_a_policy_and_a_camera_path_grey_what_they_do_not_read(window: Window) -> None:
+def test_a_policy_and_a_camera_path_gray_what_they_do_not_read(window: Window) -> None:
     window.load("camera_path_portrait")
     choose(window, "size", "custom")
     uses_text = {
-        "neighbour": {"radius_seconds", "pick_seed"},
+        "neighbor": {"radius_seconds", "pick_seed"},
         "adaptive": {"radius_seconds", "control", "pick_seed"},
         "by hand": {"times"},
         "distant": {"pick_seed"},
@@ -264,7 +264,7 @@ def test_a_policy_and_a_camera_path_grey_what_they_do_not_read(window: Window) -
     }
     for policy, numbers in uses_text.items():
         choose(window, "policy", policy)
-        assert grey(window, "Picker") == POLICY_NUMBERS - numbers, policy
+        assert gray(window, "Picker") == POLICY_NUMBERS - numbers, policy
     moves = {
         "orbit": {"turn", "tilt"},
         "pan": {"right", "down", "forward"},
@@ -275,7 +275,7 @@ def test_a_policy_and_a_camera_path_grey_what_they_do_not_read(window: Window) -
     every = set().union(*moves.values())
     for kind, numbers in {**moves, "free": every}.items():
         choose(window, "kind", kind)
-        assert grey(window, "CameraPath") == every - numbers, kind
+        assert gray(window, "CameraPath") == every - numbers, kind
 
 
 def test_run_makes_a_video_and_shows_it_on_the_node(window: Window, voice_frames: int) -> None:

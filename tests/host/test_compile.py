@@ -17,7 +17,7 @@ import torch
 import torch._dynamo
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comparing import relative
-from test_equality import make_conditioning, studio
+from test_equality import make_backend, make_conditioning
 from torch._dynamo.utils import counters
 
 
@@ -74,8 +74,8 @@ def graphs() -> int:
 @torch.inference_mode()
 def test_a_compiled_model_is_one_graph_for_all_steps_and_chunks(core, files, own, speakers, text, audio, filtered):
     model = load(core, files)
-    plain = studio(core, model, core.guidance.Guidance(text, audio))
-    fast = studio(core, compiled(model, filtered), core.guidance.Guidance(text, audio))
+    plain = make_backend(core, model, core.guidance.Guidance(text, audio))
+    fast = make_backend(core, compiled(model, filtered), core.guidance.Guidance(text, audio))
     c = make_conditioning(core, own, speakers)
     later = c.__class__(**{**vars(c), "windows": c.windows.flip(1)})
     for chunk in (c, later):
@@ -90,8 +90,8 @@ def test_branches_one_by_one_each_hear_their_own_when_compiled(core, files, own,
     model, c = load(core, files), make_conditioning(core, own)
     monkeypatch.setattr(model.model, "memory_required", lambda *a, **k: 1e18)
     guidance = core.guidance.Guidance(5, 4)
-    want = studio(core, model, guidance).denoise(c, lambda s, x: None)
-    got = studio(core, compiled(model), guidance).denoise(c, lambda s, x: None)
+    want = make_backend(core, model, guidance).denoise(c, lambda s, x: None)
+    got = make_backend(core, compiled(model), guidance).denoise(c, lambda s, x: None)
     assert relative(got, want) < 1e-5
     assert breaks() == 0
 
@@ -102,8 +102,8 @@ def test_another_strength_is_another_graph(core, files, own):
     made = {}
     for strength in (1.0, 0.5, 0.0):
         model = load(core, files, strength)
-        made[strength] = studio(core, compiled(model), guidance).denoise(c, lambda s, x: None)
-        want = studio(core, model, guidance).denoise(c, lambda s, x: None)
+        made[strength] = make_backend(core, compiled(model), guidance).denoise(c, lambda s, x: None)
+        want = make_backend(core, model, guidance).denoise(c, lambda s, x: None)
         assert relative(made[strength], want) < 1e-5
     assert relative(made[0.0], made[1.0]) > 1e-4
 
@@ -111,10 +111,10 @@ def test_another_strength_is_another_graph(core, files, own):
 @torch.inference_mode()
 def test_the_step_cache_works_in_a_compiled_model(core, files, own):
     caching = core.cache.StepCaching(2.5, core.cache.CALIBRATIONS["none"], 2)
-    model = core.host_cache.put_step_cache(load(core, files), caching)
+    model = core.host_cache.attach_step_cache(load(core, files), caching)
     c, guidance = make_conditioning(core, own), core.guidance.Guidance(5, 4)
-    want = studio(core, model, guidance, steps=8).denoise(c, lambda s, x: None)
-    fast = studio(core, compiled(model), guidance, steps=8)
+    want = make_backend(core, model, guidance, steps=8).denoise(c, lambda s, x: None)
+    fast = make_backend(core, compiled(model), guidance, steps=8)
     for _ in range(2):
         assert relative(fast.denoise(c, lambda s, x: None), want) < 1e-5
     assert breaks() == 0
@@ -155,7 +155,7 @@ def test_a_camera_that_ends_works_in_a_compiled_model(core, files, own):
         model=load(core, files), patcher=core.uni3c.load_uni3c_patcher(files.uni3c), adapter=own.adapter
     )
     c = test_uni3c.conditioning(core, loaded, view=True)
-    made = test_uni3c.studio(core, loaded, 5, 4, strength=0.8, start=0.0, end=0.6)
+    made = test_uni3c.make_backend(core, loaded, 5, 4, strength=0.8, start=0.0, end=0.6)
     want = made.denoise(c, lambda s, x: None)
     got = replace(made, model=compiled(made.model)).denoise(c, lambda s, x: None)
     assert relative(got, want) < 1e-5
@@ -170,5 +170,5 @@ def test_blocks_compiled_one_by_one_make_the_same_video(core, files, own):
     keys = [f"diffusion_model.blocks.{i}" for i in range(len(own.backbone.blocks))]
     set_torch_compile_wrapper(blocks, "eager", keys=keys)
     guidance = core.guidance.Guidance(1, 2)
-    want = studio(core, model, guidance).denoise(c, lambda s, x: None)
-    assert relative(studio(core, blocks, guidance).denoise(c, lambda s, x: None), want) < 1e-5
+    want = make_backend(core, model, guidance).denoise(c, lambda s, x: None)
+    assert relative(make_backend(core, blocks, guidance).denoise(c, lambda s, x: None), want) < 1e-5

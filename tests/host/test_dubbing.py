@@ -52,7 +52,7 @@ def source_frames(samples: Path) -> np.ndarray:
 
 
 POLICIES = [
-    *("still", "chunk start", "neighbour", "same chunk, random", "first or last of chunk", "distant"),
+    *("still", "chunk start", "neighbor", "same chunk, random", "first or last of chunk", "distant"),
     *("first and last", "previous output", "adaptive"),
 ]
 

@@ -46,9 +46,9 @@ def make_conditioning(core, own, speakers: int = 1, context: int = 2):
 def predict_on_host(core, model, x, t, text, picture, items):
     """One forward of ComfyUI's WanModel with the items' speech."""
     adapter = core.adapter.adapter_of(model)
-    call = core.adapter.SpeechCall(adapter, items, model.get_attachment(core.adapter.KEY))
-    options = {"wrappers": {WrappersMP.DIFFUSION_MODEL: {core.adapter.KEY: [core.adapter.wan_forward_wrapper]}}}
-    given = {"transformer_options": options, core.adapter.KEY: call}
+    call = core.wrappers.SpeechCall(adapter, items, model.get_attachment(core.wrappers.KEY))
+    options = {"wrappers": {WrappersMP.DIFFUSION_MODEL: {core.wrappers.KEY: [core.wrappers.wan_forward_wrapper]}}}
+    given = {"transformer_options": options, core.wrappers.KEY: call}
     return model.model.diffusion_model(x, t, text, clip_fea=picture, **given)
 
 
@@ -57,7 +57,7 @@ def predict_on_host(core, model, x, t, text, picture, items):
 def test_one_prediction(core, files, own, speakers):
     model = load_model(core, files)
     c = make_conditioning(core, own, speakers)
-    x = core.conditioning.model_input(c.noise, c.mask, c.reference).expand(2, -1, -1, -1, -1)
+    x = core.wan.model_input(c.noise, c.mask, c.reference).expand(2, -1, -1, -1, -1)
     text, picture = torch.randn(2, 512, 4096), torch.randn(2, 257, 1280)
     t = torch.tensor([612.3, 612.3])
     heard = [own.adapter.speech_tokens(c.windows, c.masks), own.adapter.silence(c.windows)]
@@ -70,7 +70,7 @@ def test_one_prediction(core, files, own, speakers):
 
 def test_strength_zero_is_the_model_without_speech(core, files, own):
     c = make_conditioning(core, own)
-    x = core.conditioning.model_input(c.noise, c.mask, c.reference)
+    x = core.wan.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
     heard = [own.adapter.speech_tokens(c.windows)]
     with torch.inference_mode():
@@ -86,7 +86,7 @@ def test_with_dynamic_vram_the_same_weights_are_loaded(core, files, own, monkeyp
     if not hasattr(memory, "aimdo_enabled"):
         pytest.skip("this ComfyUI has no dynamic VRAM")
     c = make_conditioning(core, own)
-    x = core.conditioning.model_input(c.noise, c.mask, c.reference)
+    x = core.wan.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
     heard = [own.adapter.speech_tokens(c.windows)]
     want = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
@@ -112,7 +112,7 @@ def test_weights_in_other_types_stay_as_they_are_and_predict_nearly_the_same(cor
     model = load_model(core, replace_file(files, infinitetalk=tmp_path / "weights.safetensors"))
     assert {p.dtype for p in core.adapter.adapter_of(model).parameters()} == {dtype}
     c = make_conditioning(core, own)
-    x = core.conditioning.model_input(c.noise, c.mask, c.reference)
+    x = core.wan.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
     heard = [own.adapter.speech_tokens(c.windows)]
     want = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
@@ -123,7 +123,7 @@ def replace_file(files, **changed):
     return SimpleNamespace(**{**vars(files), **changed})
 
 
-def studio(core, model, guidance, sampler: str = "euler", steps: int = 3):
+def make_backend(core, model, guidance, sampler: str = "euler", steps: int = 3):
     text = torch.Generator().manual_seed(5)
     return core.backend.ComfyBackend(
         model=model,
@@ -147,7 +147,7 @@ def sample_with_own_loop(core, own, made, model, c):
     def velocity(x, sigma):
         def branch(b):
             text = (made.positive if b.uses_text else made.negative)[0][0]
-            z = core.conditioning.model_input(x, c.mask, z2)
+            z = core.wan.model_input(x, c.mask, z2)
             speech = heard if b.uses_audio else silence
             # Without CLIP tokens ComfyUI gives the text to the image attention as well.
             return own.backbone(z, (sigma * 1000).reshape(1), text, None, own.adapter, [speech])
@@ -165,7 +165,7 @@ def test_host_sampling_equals_our_own_loop(core, files, own, speakers, text, aud
     model = load_model(core, files)
     c = make_conditioning(core, own, speakers)
     guidance = core.guidance.Guidance(text, audio, core.guidance.Apg() if apg else None)
-    made = studio(core, model, guidance)
+    made = make_backend(core, model, guidance)
     seen = []
     got = made.denoise(c, lambda step, clean: seen.append(step))
     want = sample_with_own_loop(core, own, made, model, c)
@@ -182,7 +182,7 @@ def test_sdedit_starts_from_the_noised_source_at_exactly_its_strength(core, file
     c = make_conditioning(core, own)
     c = replace(c, source=torch.randn_like(c.noise), strength=0.6)
     model = load_model(core, files)
-    made = studio(core, model, core.guidance.Guidance(1, 2))
+    made = make_backend(core, model, core.guidance.Guidance(1, 2))
     got = made.denoise(c, lambda s, x: None)
     begun = core.sdedit.noised(model.model.process_latent_in(c.source), c.noise, 0.6)
     from_there = replace(made, sigmas=core.sdedit.start_at(made.sigmas, 0.6))
@@ -198,7 +198,7 @@ def test_sdedit_starts_from_the_noised_source_at_exactly_its_strength(core, file
 @torch.inference_mode()
 def test_any_sampler_keeps_the_context(core, files, own, sampler):
     c = make_conditioning(core, own)
-    made = studio(core, load_model(core, files), core.guidance.Guidance(1, 1), sampler, 4)
+    made = make_backend(core, load_model(core, files), core.guidance.Guidance(1, 1), sampler, 4)
     latents = made.denoise(c, lambda step, clean: None)
     assert torch.isfinite(latents).all()
     torch.testing.assert_close(latents[:, :, : c.context.shape[2]], c.context, atol=1e-5, rtol=1e-5)
@@ -235,9 +235,9 @@ def test_a_lora_from_comfyui_acts_as_merged_weights_do(core, files, own, monkeyp
     guidance = core.guidance.Guidance(1, 1)
     model = load_model(core, files)
     (with_lora,) = LoraLoaderModelOnly().load_lora_model_only(model, files.lora.name, 1.0)
-    made = studio(core, with_lora, guidance)
+    made = make_backend(core, with_lora, guidance)
     got = made.denoise(c, lambda s, x: None)
-    plain = studio(core, model, guidance).denoise(c, lambda s, x: None)
+    plain = make_backend(core, model, guidance).denoise(c, lambda s, x: None)
     want = sample_with_own_loop(core, merged(own, load_file(files.lora)), made, model, c)
     assert relative(got, plain) > 1e-3, "the LoRA must matter"
     assert relative(got, want) < 5e-5
@@ -247,13 +247,13 @@ def test_a_lora_from_comfyui_acts_as_merged_weights_do(core, files, own, monkeyp
 def test_partly_loaded_models_predict_the_same(core, files, own):
     """What does not fit stays behind and is cast layer by layer: same numbers to the bit."""
     c = make_conditioning(core, own)
-    x = core.conditioning.model_input(c.noise, c.mask, c.reference)
+    x = core.wan.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
     heard = [own.adapter.speech_tokens(c.windows)]
     whole = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
     for budget in (1, 300_000):
         model = load_model(core, files)
-        patchers = [model, *model.get_additional_models_with_key(core.adapter.KEY)]
+        patchers = [model, *model.get_additional_models_with_key(core.wrappers.KEY)]
         for patcher in patchers:
             patcher.load(patcher.load_device, lowvram_model_memory=budget)
         assert any(p.model.model_lowvram for p in patchers)
@@ -273,7 +273,7 @@ def test_attention_overrides_reach_the_audio_attention(core, files, own):
         return function(q, k, v, *args, **kwargs)
 
     model.model_options["transformer_options"]["optimized_attention_override"] = override
-    studio(core, model, core.guidance.Guidance(1, 1), steps=1).denoise(c, lambda s, x: None)
+    make_backend(core, model, core.guidance.Guidance(1, 1), steps=1).denoise(c, lambda s, x: None)
     latent_frames, tokens = c.noise.shape[2], own.adapter.config.tokens
     audio_calls = [s for s in shapes if s[:2] == (latent_frames, tokens)]
     assert len(audio_calls) == len(own.backbone.blocks)
@@ -286,10 +286,10 @@ def test_what_other_nodes_do_after_guidance_is_done(core, files, own):
     calls = []
     model.set_model_sampler_post_cfg_function(lambda args: calls.append(sorted(args)) or args["denoised"])
     guidance = core.guidance.Guidance(5, 4)
-    got = studio(core, model, guidance).denoise(c, lambda s, x: None)
+    got = make_backend(core, model, guidance).denoise(c, lambda s, x: None)
     assert len(calls) == 3
     assert {"denoised", "cond_denoised", "uncond_denoised", "input", "sigma"} <= set(calls[0])
-    torch.testing.assert_close(got, studio(core, load_model(core, files), guidance).denoise(c, lambda s, x: None))
+    torch.testing.assert_close(got, make_backend(core, load_model(core, files), guidance).denoise(c, lambda s, x: None))
 
 
 def test_a_model_with_another_guidance_rule_and_odd_sigmas_are_refused(core, files):
@@ -323,8 +323,8 @@ def test_another_nodes_block_replacement_stays_outermost(core, files, own):
 
     model.set_model_patch_replace(other, "dit", "double_block", 0)
     guidance = core.guidance.Guidance(1, 1)
-    got = studio(core, model, guidance).denoise(c, lambda s, x: None)
-    want = studio(core, load_model(core, files), guidance).denoise(c, lambda s, x: None)
+    got = make_backend(core, model, guidance).denoise(c, lambda s, x: None)
+    want = make_backend(core, load_model(core, files), guidance).denoise(c, lambda s, x: None)
     assert calls
     torch.testing.assert_close(got, want)
 
@@ -333,7 +333,7 @@ def test_another_nodes_block_replacement_stays_outermost(core, files, own):
 def test_a_chunk_can_be_made_again_alone(core, files, own):
     """Nothing is kept inside between chunks: the same conditioning gives the same bits."""
     c = make_conditioning(core, own)
-    made = studio(core, load_model(core, files), core.guidance.Guidance(5, 4, core.guidance.Apg()))
+    made = make_backend(core, load_model(core, files), core.guidance.Guidance(5, 4, core.guidance.Apg()))
     first = made.denoise(c, lambda s, x: None)
     made.denoise(replace(c, noise=c.noise.flip(2)), lambda s, x: None)
     assert torch.equal(made.denoise(c, lambda s, x: None), first)

@@ -73,14 +73,14 @@ def test_clip_tokens(golden_dir, pack):
         image_std=config["std"],
         model=vision,
     )
-    studio = backend_module.ComfyBackend(None, None, host, [], [], None, None, None)
+    backend = backend_module.ComfyBackend(None, None, host, [], [], None, None, None)
     tokens = 1 + (vit["image_size"] // vit["patch_size"]) ** 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend_module, "CLIP_TOKENS", (tokens, vit["dim"]))
         names = sorted(k.split("/")[1] for k in tensors if k.endswith("image_u8"))
         assert names
         for name in names:
-            seen = studio.encode_image(tensors[f"inputs/{name}/image_u8"] / 255)
+            seen = backend.encode_image(tensors[f"inputs/{name}/image_u8"] / 255)
             want = tensors[f"outputs/{name}/tokens"]
             assert relative(seen["penultimate_hidden_states"], want) < limit
 

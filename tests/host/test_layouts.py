@@ -1,4 +1,4 @@
-"""InfiniteTalk weights and a base MODEL in any layout predict, in ComfyUI, what the unquantised ones predict."""
+"""InfiniteTalk weights and a base MODEL in any layout predict, in ComfyUI, what the unquantized ones predict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAYOUTS = {
     "fp8 scaled, in header": lambda path, w: write_scaled_new(path, w, in_header=True),
     **{kind: (lambda path, w, kind=kind: write_gguf(path, w, kind)) for kind in GGUF_TYPES},
 }
-# Five quantised layers one after the other add up as the root of five, and the blocks behind pass it on.
+# Five quantized layers one after the other add up as the root of five, and the blocks behind pass it on.
 LAYERS = 3.0
 
 
@@ -47,7 +47,7 @@ def weights() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def exact(core, files, weights, tmp_path_factory) -> SimpleNamespace:
-    """The prediction with unquantised weights, and without speech: what the speech adds is what is compared."""
+    """The prediction with unquantized weights, and without speech: what the speech adds is what is compared."""
     path = tmp_path_factory.mktemp("exact") / "exact.safetensors"
     write_plain(path, weights, torch.float32)
     case = SimpleNamespace(path=path)
@@ -72,7 +72,7 @@ def heard(core, files, path, speakers: int = 1, strength: float = 1.0, model=Non
 def predict(core, patched, speakers: int = 1) -> torch.Tensor:
     adapter = core.adapter.adapter_of(patched)
     c = make_conditioning(core, SimpleNamespace(adapter=adapter), speakers)
-    x = core.conditioning.model_input(c.noise, c.mask, c.reference)
+    x = core.wan.model_input(c.noise, c.mask, c.reference)
     torch.manual_seed(4)
     text, picture = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280)
     tokens = adapter.speech_tokens(c.windows, c.masks)
@@ -96,7 +96,7 @@ def test_two_speakers(core, files, weights, exact, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["Q4_K", "fp8 scaled, new"])
-def test_quantised_weights_stay_quantised_and_may_be_loaded_in_parts(core, files, weights, name, tmp_path):
+def test_quantized_weights_stay_quantized_and_may_be_loaded_in_parts(core, files, weights, name, tmp_path):
     path = tmp_path / "weights"
     LAYOUTS[name](path, weights)
     patched = core.adapter.patch_model(base_model(files), path, 1.0)
@@ -128,7 +128,7 @@ def test_with_dynamic_vram_the_same_weights_are_loaded(core, files, weights, nam
     assert torch.equal(predict(core, patched), want)
 
 
-def test_uni3c_quantised_gives_nearly_the_same_residuals(core, files, tmp_path):
+def test_uni3c_quantized_gives_nearly_the_same_residuals(core, files, tmp_path):
     path = "controlnet/tiny_uni3c.safetensors"
     weights = {k: v.astype(np.float32) for k, v in state_dict(path).items()}
     write_plain(tmp_path / "exact.safetensors", weights, torch.float32)

@@ -115,7 +115,7 @@ def test_a_picture_and_a_video_are_told_by_what_is_in_them(house, samples):
         house.inputs.load_source("c")
 
 
-def test_a_grey_picture_of_16_bits_keeps_its_shades(house):
+def test_a_gray_picture_of_16_bits_keeps_its_shades(house):
     shades = np.linspace(0, 65535, 64 * 48).reshape(48, 64)
     Image.fromarray(shades.astype(np.uint16)).save(house.root / "input" / "deep.png")
     Image.fromarray((shades / 65535).astype(np.float32)).save(house.root / "input" / "deep.tif")

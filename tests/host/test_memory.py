@@ -15,9 +15,9 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from memory_peak import MemoryPeak
-from test_equality import load_model, make_conditioning, studio
+from test_equality import load_model, make_backend, make_conditioning
 from test_uni3c import conditioning as with_camera
-from test_uni3c import studio as studio_with_camera
+from test_uni3c import make_backend as make_uni3c_backend
 
 RELEASED = SimpleNamespace(dim=5120, ffn_dim=13824, heads=40)
 P480, P720, SHORT = (21, 60, 104), (21, 90, 160), (6, 60, 104)  # latent frames, height, width
@@ -57,17 +57,17 @@ def peak_of_a_prediction(
     given = {"device": device, "dtype": dtype}
     masks = torch.ones(3, height * width // 4, device=device) if speakers == 2 else None
     heard = core.audio.SpeechTokens(torch.zeros(frames, speakers * 32, 768, **given), masks)
-    call = core.adapter.SpeechCall(adapter, [heard] * items, 1.0, camera, branches=tuple(range(items)))
+    call = core.wrappers.SpeechCall(adapter, [heard] * items, 1.0, camera, branches=tuple(range(items)))
     options = {
         "cond_or_uncond": list(range(items)),
-        "wrappers": {WrappersMP.DIFFUSION_MODEL: {core.adapter.KEY: [core.adapter.wan_forward_wrapper]}},
+        "wrappers": {WrappersMP.DIFFUSION_MODEL: {core.wrappers.KEY: [core.wrappers.wan_forward_wrapper]}},
     }
     if attention:
         options["optimized_attention_override"] = attention
     x = torch.zeros(items, 36, *latent, **given)
     text, picture = torch.zeros(items, 512, 4096, **given), torch.zeros(items, 257, 1280, **given)
     with torch.inference_mode(), MemoryPeak() as found:
-        told = {"clip_fea": picture, "transformer_options": options, core.adapter.KEY: call}
+        told = {"clip_fea": picture, "transformer_options": options, core.wrappers.KEY: call}
         wan(x, torch.zeros(items, device=device), text, **told)
     return found.peak
 
@@ -93,7 +93,7 @@ def test_the_camera_is_in_the_estimate(core, more):
     network = core.network.Uni3C(config, comfy.ops.manual_cast, device="meta", dtype=dtype)
     given = {"device": "meta", "dtype": dtype}
     view = torch.zeros(1, tokens_of(P480), config.embed_dim, **given)
-    step = core.uni3c.CameraStep(network, torch.zeros(1, 16, *P480, **given), view, 1.0, branches=2)
+    step = core.uni3c_step.Uni3CStep(network, torch.zeros(1, 16, *P480, **given), view, 1.0, branches=2)
     peaks = [
         peak_of_a_prediction(core, RELEASED, P480, 1, dtype, camera=camera, attention=no_attention, blocks=blocks)
         for camera in (None, step)
@@ -140,7 +140,7 @@ def test_all_models_are_loaded_by_one_request_of_the_estimated_memory(core, file
     monkeypatch.setattr(comfy.model_management, "load_models_gpu", spy)
     model = load_model(core, files)
     c = make_conditioning(core, own)
-    studio(core, model, core.guidance.Guidance(1, 1), steps=1).denoise(c, lambda s, x: None)
+    make_backend(core, model, core.guidance.Guidance(1, 1), steps=1).denoise(c, lambda s, x: None)
     ((models, wanted, least),) = requests
     assert {type(patcher.model).__name__ for patcher in models} == {"WAN21", "AudioAdapter"}
     needed = more.memory.needed_bytes(model, c.noise.shape)
@@ -156,7 +156,7 @@ def test_a_chunk_on_partly_loaded_models_is_the_same_to_the_bit(core, files, own
         model=load_model(core, files), patcher=core.uni3c.load_uni3c_patcher(files.uni3c), adapter=own.adapter
     )
     c = with_camera(core, loaded, view=True)
-    made = studio_with_camera(core, loaded, 5, 4, strength=1.0, start=0.0, end=1.0)
+    made = make_uni3c_backend(core, loaded, 5, 4, strength=1.0, start=0.0, end=1.0)
     want = made.denoise(c, lambda s, x: None)
     comfy.model_management.unload_all_models()
     left_out = []
@@ -197,7 +197,7 @@ class Unlucky:
 @torch.inference_mode()
 def test_out_of_memory_is_tried_once_more_with_more_room(core, files, own, more, monkeypatch, caplog):
     c = make_conditioning(core, own)
-    made = studio(core, load_model(core, files), core.guidance.Guidance(1, 1), steps=1)
+    made = make_backend(core, load_model(core, files), core.guidance.Guidance(1, 1), steps=1)
     want = made.denoise(c, lambda s, x: None)
     unlucky = Unlucky(monkeypatch, times=1)
     with caplog.at_level("WARNING"):
@@ -212,7 +212,7 @@ def test_out_of_memory_is_tried_once_more_with_more_room(core, files, own, more,
 @torch.inference_mode()
 def test_out_of_memory_twice_is_said_with_the_numbers(core, files, own, monkeypatch):
     c = make_conditioning(core, own)
-    made = studio(core, load_model(core, files), core.guidance.Guidance(1, 1), steps=1)
+    made = make_backend(core, load_model(core, files), core.guidance.Guidance(1, 1), steps=1)
     unlucky = Unlucky(monkeypatch, times=9)
     words = r"chunk of 13 frames at 96 x 64 needs about 0\.5 GB .* of \d+\.\d GB are free .*; lower chunk_frames"
     with pytest.raises(RuntimeError, match=words):
@@ -223,7 +223,7 @@ def test_out_of_memory_twice_is_said_with_the_numbers(core, files, own, monkeypa
 @torch.inference_mode()
 def test_another_error_is_not_tried_again(core, files, own, monkeypatch):
     c = make_conditioning(core, own)
-    made = studio(core, load_model(core, files), core.guidance.Guidance(1, 1), steps=1)
+    made = make_backend(core, load_model(core, files), core.guidance.Guidance(1, 1), steps=1)
     unlucky = Unlucky(monkeypatch, times=9, error=ValueError("something else"))
     with pytest.raises(ValueError, match="something else"):
         made.denoise(c, lambda s, x: None)

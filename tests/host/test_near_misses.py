@@ -40,13 +40,13 @@ MODELS = {
 @pytest.mark.parametrize("what", MODELS)
 def test_another_model_is_named_and_what_to_get_instead(core, what):
     with pytest.raises(ValueError, match=r"the MODEL is .*, not a Wan 2\.1 I2V model; get .* into models/diff") as said:
-        core.adapter.check_backbone(MODELS[what]())
+        core.backbone.check_backbone(MODELS[what]())
     assert what in str(said.value)
 
 
 def test_the_right_model_is_taken(core):
     right = model(wan.WanModel, **I2V)
-    assert core.adapter.check_backbone(right) is right.model.diffusion_model
+    assert core.backbone.check_backbone(right) is right.model.diffusion_model
 
 
 def test_gguf_files_are_offered_though_comfyui_leaves_them_out(pack, monkeypatch, tmp_path):

@@ -33,9 +33,9 @@ def texts(language: str) -> dict[str, Any]:
 
 
 def test_nodes_have_the_agreed_inputs_and_outputs(server: Any, agreed: dict[str, Any]) -> None:
-    from object_info import normalised
+    from object_info import normalized
 
-    found = normalised(server.object_info())
+    found = normalized(server.object_info())
     assert {name for name in found if name in agreed or name.startswith("InfiniteTalk")} == set(agreed)
     for name, node in agreed.items():
         for part, expected in node.items():

@@ -29,11 +29,11 @@ def state_of(shared):
 
 
 def test_strength_and_attention_make_no_second_copy(core, files, shared, base):
-    choice = import_module(f"{core.adapter.__package__.removesuffix('.nodes.host')}.infinitetalk_core.model.kernels")
+    choice = import_module(f"{core.job.__package__.removesuffix('.chunks')}.model.kernels")
     one = core.adapter.patch_model(base, files.infinitetalk, 1.0, models=shared)
     two = core.adapter.patch_model(base, files.infinitetalk, 0.5, choice.AttentionBackend.SDPA, shared)
     assert core.adapter.adapter_of(one) is core.adapter.adapter_of(two)
-    assert (one.get_attachment(core.adapter.KEY), two.get_attachment(core.adapter.KEY)) == (1.0, 0.5)
+    assert (one.get_attachment(core.wrappers.KEY), two.get_attachment(core.wrappers.KEY)) == (1.0, 0.5)
     assert shared.cache.contents().misses == 1
 
 
@@ -81,15 +81,15 @@ def test_what_is_on_the_gpu_is_told_apart(shared):
 def test_every_clone_knows_which_weights_were_read(core, files, shared, base, models_dir, tmp_path):
     module = import_module(type(shared).__module__)
     model = core.adapter.patch_model(base, files.infinitetalk, 1.0, models=shared)
-    (adapter,) = model.clone().get_additional_models_with_key(core.adapter.KEY)
+    (adapter,) = model.clone().get_additional_models_with_key(core.wrappers.KEY)
     read = module.fingerprint_of(adapter)
     assert module.fingerprint_of(adapter.clone().clone()) == read
     copy = tmp_path / "copy.safetensors"
     shutil.copyfile(files.infinitetalk, copy)
     other = core.adapter.patch_model(base, copy, 1.0, models=shared)
-    assert module.fingerprint_of(other.get_additional_models_with_key(core.adapter.KEY)[0]) == read
+    assert module.fingerprint_of(other.get_additional_models_with_key(core.wrappers.KEY)[0]) == read
     camera = module.fingerprint_of(core.uni3c.load_uni3c_patcher(files.uni3c, shared))
-    audio = import_module(f"{core.adapter.__package__}.audio")
+    audio = import_module(f"{core.adapter.__package__.removesuffix('.model')}.media.audio")
     encoder = audio.load_audio_encoder(models_dir / "audio_encoders" / "tiny_wav2vec2.safetensors", shared)
     assert len({read, camera, module.fingerprint_of(encoder.patcher)}) == 3
     with pytest.raises(ValueError, match="has no fingerprint"):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comparing import relative
-from test_equality import load_model, make_conditioning, studio
+from test_equality import load_model, make_backend, make_conditioning
 
 STEPS = 10
 
@@ -21,6 +21,7 @@ STEPS = 10
 def core(core, pack):
     """With the modules of this test."""
     found = {"cache": "infinitetalk_core.sampling.step_cache", "host_cache": "nodes.host.model.cached_blocks"}
+    found["guider"] = "nodes.host.sampling.guider"
     return SimpleNamespace(**vars(core), **{k: import_module(f"{pack.__name__}.{v}") for k, v in found.items()})
 
 
@@ -39,8 +40,8 @@ def own_loop(core, own, made, model, c, caching):
 
     def velocity(x, sigma):
         text = torch.cat([(made.positive if b.uses_text else made.negative)[0][0] for b in branches])
-        z = core.conditioning.model_input(x.expand(len(branches), -1, -1, -1, -1), c.mask, z2)
-        running = core.wan.Running(around=cache.around_blocks(range(len(branches))))
+        z = core.wan.model_input(x.expand(len(branches), -1, -1, -1, -1), c.mask, z2)
+        running = core.wan.Running(block_runner=cache.block_runner(range(len(branches))))
         speech = [heard if b.uses_audio else silence for b in branches]
         t = (sigma * 1000).expand(len(branches))
         out = own.backbone(z, t, text, None, own.adapter, speech, running=running)
@@ -59,8 +60,8 @@ def test_a_cached_chunk_equals_our_own_loop(core, files, own, caching, caplog, m
     plain = load_model(core, files)
     if not together:
         monkeypatch.setattr(plain.model, "memory_required", lambda *a, **k: 1e18)
-    model = core.host_cache.put_step_cache(plain, caching)
-    made = studio(core, model, core.guidance.Guidance(text, audio), steps=STEPS)
+    model = core.host_cache.attach_step_cache(plain, caching)
+    made = make_backend(core, model, core.guidance.Guidance(text, audio), steps=STEPS)
     with caplog.at_level(logging.INFO, logger="infinitetalk"):
         got = made.denoise(c, lambda s, x: None)
     want, cache = own_loop(core, own, made, model, c, caching)
@@ -82,15 +83,15 @@ def caches(core, monkeypatch):
         made.append(core.cache.StepCache(caching))
         return made[-1]
 
-    monkeypatch.setattr(core.host_cache, "StepCache", make)
+    monkeypatch.setattr(core.guider, "StepCache", make)
     return made
 
 
 @torch.inference_mode()
 def test_each_chunk_begins_with_an_empty_cache_and_leaves_nothing_behind(core, files, own, caching, caches):
     c = make_conditioning(core, own)
-    model = core.host_cache.put_step_cache(load_model(core, files), caching)
-    made = studio(core, model, core.guidance.Guidance(5, 4), steps=STEPS)
+    model = core.host_cache.attach_step_cache(load_model(core, files), caching)
+    made = make_backend(core, model, core.guidance.Guidance(5, 4), steps=STEPS)
     first = made.denoise(c, lambda s, x: None)
     made.denoise(replace(c, noise=c.noise.flip(2)), lambda s, x: None)
     assert torch.equal(made.denoise(c, lambda s, x: None), first)
@@ -110,9 +111,9 @@ def test_an_interrupted_chunk_gives_the_memory_back(core, files, own, caching, c
         if step == 3:
             raise KeyboardInterrupt
 
-    model = core.host_cache.put_step_cache(load_model(core, files), caching)
+    model = core.host_cache.attach_step_cache(load_model(core, files), caching)
     with pytest.raises(KeyboardInterrupt):
-        studio(core, model, core.guidance.Guidance(1, 1), steps=STEPS).denoise(make_conditioning(core, own), stop)
+        make_backend(core, model, core.guidance.Guidance(1, 1), steps=STEPS).denoise(make_conditioning(core, own), stop)
     assert sizes[-1] > 0
     assert caches[0].size_bytes == 0
 
@@ -120,9 +121,9 @@ def test_an_interrupted_chunk_gives_the_memory_back(core, files, own, caching, c
 @torch.inference_mode()
 def test_with_sdedit_and_other_samplers_it_leaves_out_steps_too(core, files, own, caching):
     c = replace(make_conditioning(core, own), source=torch.randn(1, 16, 4, 8, 12), strength=0.7)
-    model = core.host_cache.put_step_cache(load_model(core, files), caching)
+    model = core.host_cache.attach_step_cache(load_model(core, files), caching)
     for sampler in ("euler", "uni_pc", "heun"):
-        latents = studio(core, model, core.guidance.Guidance(1, 2), sampler, STEPS).denoise(c, lambda s, x: None)
+        latents = make_backend(core, model, core.guidance.Guidance(1, 2), sampler, STEPS).denoise(c, lambda s, x: None)
         assert torch.isfinite(latents).all()
         held = c.context.shape[2]
         torch.testing.assert_close(latents[:, :, :held], c.context, atol=1e-5, rtol=1e-5)
@@ -130,16 +131,16 @@ def test_with_sdedit_and_other_samplers_it_leaves_out_steps_too(core, files, own
 
 @torch.inference_mode()
 def test_another_nodes_block_replacement_still_sees_every_block(core, files, own, caching):
-    model = core.host_cache.put_step_cache(load_model(core, files), caching)
+    model = core.host_cache.attach_step_cache(load_model(core, files), caching)
     calls = []
     model.set_model_patch_replace(
         lambda args, extra: calls.append(1) or extra["original_block"](args), "dit", "double_block", 0
     )
     c = make_conditioning(core, own)
-    made = studio(core, model, core.guidance.Guidance(1, 1), steps=STEPS)
+    made = make_backend(core, model, core.guidance.Guidance(1, 1), steps=STEPS)
     got = made.denoise(c, lambda s, x: None)
     assert len(calls) == STEPS
-    plain = core.host_cache.put_step_cache(load_model(core, files), caching)
+    plain = core.host_cache.attach_step_cache(load_model(core, files), caching)
     torch.testing.assert_close(got, replace(made, model=plain).denoise(c, lambda s, x: None))
 
 
@@ -164,15 +165,15 @@ def test_the_job_knows_the_cache_that_its_model_carries(core, files, caching):
     """So a cached video never goes on from chunks that were made without it."""
     plain = load_model(core, files)
     job = import_module(f"{core.job.__package__}.job").Job(None, None, core.job.Sampling())
-    for model, want in ((plain, None), (core.host_cache.put_step_cache(plain, caching), caching)):
+    for model, want in ((plain, None), (core.host_cache.attach_step_cache(plain, caching), caching)):
         components = core.job.Components(core.fingerprint.Component(model, "model"), None)
         assert core.run.with_machine(replace(job, components=components)).sampling.step_cache == want
 
 
 def test_texts_of_several_parts_are_refused(core):
-    core.host_cache.check_single("positive", [["text", {}]])
+    core.run.check_single_part("positive", [["text", {}]])
     with pytest.raises(ValueError, match="the positive text is made of 2 parts"):
-        core.host_cache.check_single("positive", [["text", {}], ["another", {}]])
+        core.run.check_single_part("positive", [["text", {}], ["another", {}]])
 
 
 @pytest.mark.parametrize("ours_too", [False, True])
@@ -181,9 +182,9 @@ def test_comfyuis_own_cache_of_steps_works_as_well(core, files, own, caching, ou
     """EasyCache of ComfyUI, alone and together with ours: it may leave out whole predictions behind our back."""
     easy = import_module("comfy_extras.nodes_easycache").EasyCacheNode
     c, plain = make_conditioning(core, own), load_model(core, files)
-    model = core.host_cache.put_step_cache(plain, caching) if ours_too else plain
+    model = core.host_cache.attach_step_cache(plain, caching) if ours_too else plain
     (model,) = easy.execute(model, 1.0, 0.1, 0.95, False).args
-    made = studio(core, model, core.guidance.Guidance(5, 4), steps=STEPS)
+    made = make_backend(core, model, core.guidance.Guidance(5, 4), steps=STEPS)
     got = made.denoise(c, lambda s, x: None)
     assert torch.isfinite(got).all()
     uncached = replace(made, model=plain).denoise(c, lambda s, x: None)

@@ -89,7 +89,7 @@ def test_wav2vec2_loads_strictly_with_transformers(models_dir: Path) -> None:
         hidden_size=64, num_hidden_layers=4, num_attention_heads=1, intermediate_size=256, conv_dim=[32] * 7
     )
     model = Wav2Vec2Model(config).eval()
-    # transformers keeps the positional convolution's weight normalisation under torch's newer names.
+    # transformers keeps the positional convolution's weight normalization under torch's newer names.
     new_names = {
         "weight_g": "parametrizations.weight.original0",
         "weight_v": "parametrizations.weight.original1",

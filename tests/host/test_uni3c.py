@@ -53,7 +53,7 @@ def known(core, patcher):
     return core.fingerprint.Component(patcher, "Uni3C")
 
 
-def studio(core, loaded, text: float, audio: float, **camera):
+def make_backend(core, loaded, text: float, audio: float, **camera):
     control = core.camera.CameraControl(known(core, loaded.patcher), None, **camera) if camera else None
     generator = torch.Generator().manual_seed(5)
     model = loaded.model
@@ -82,7 +82,7 @@ def own_loop(core, loaded, made, c):
     render = scale_in(c.camera.latents)
 
     def velocity(x, sigma):
-        z, t = core.conditioning.model_input(x, c.mask, z2), (sigma * 1000).reshape(1)
+        z, t = core.wan.model_input(x, c.mask, z2), (sigma * 1000).reshape(1)
         after = None
         if control.acts_at(float(sigma), made.sigmas):
             temb = loaded.backbone.time_embedding(core.wan.time_frequencies(t, loaded.backbone.config.freq_dim))
@@ -107,11 +107,11 @@ def own_loop(core, loaded, made, c):
 @torch.inference_mode()
 def test_sampling_with_a_camera_equals_our_own_loop(core, loaded, view, text, audio):
     c = conditioning(core, loaded, view)
-    made = studio(core, loaded, text, audio, strength=0.8, start=0.0, end=0.6)
+    made = make_backend(core, loaded, text, audio, strength=0.8, start=0.0, end=0.6)
     got = made.denoise(c, lambda s, x: None)
     want = own_loop(core, loaded, made, c)
     assert relative(got, want) < 5e-5
-    without = studio(core, loaded, text, audio).denoise(c, lambda s, x: None)
+    without = make_backend(core, loaded, text, audio).denoise(c, lambda s, x: None)
     assert relative(without, want) > 1e-3, "the camera must matter, or the test shows nothing"
 
 
@@ -121,7 +121,7 @@ def test_the_network_runs_once_a_step_whatever_the_guidance(core, loaded, monkey
     states = core.network.Uni3C.states
     monkeypatch.setattr(core.network.Uni3C, "states", lambda *a, **k: calls.append(1) or states(*a, **k))
     c = conditioning(core, loaded, True)
-    studio(core, loaded, 5, 4, strength=1.0, start=0.0, end=1.0).denoise(c, lambda s, x: None)
+    make_backend(core, loaded, 5, 4, strength=1.0, start=0.0, end=1.0).denoise(c, lambda s, x: None)
     assert len(calls) == 4
 
 
@@ -133,15 +133,15 @@ def test_it_acts_only_in_the_asked_part_of_the_schedule(core, loaded, monkeypatc
     c = conditioning(core, loaded, False)
     for start, end, want in ((0.0, 0.25, 2), (0.5, 1.0, 2), (0.0, 0.0, 1), (0.3, 0.4, 0)):
         calls.clear()
-        studio(core, loaded, 1, 1, strength=1.0, start=start, end=end).denoise(c, lambda s, x: None)
+        make_backend(core, loaded, 1, 1, strength=1.0, start=start, end=end).denoise(c, lambda s, x: None)
         assert len(calls) == want, (start, end)
 
 
 @torch.inference_mode()
 def test_strength_zero_changes_nothing(core, loaded):
     c = conditioning(core, loaded, False)
-    got = studio(core, loaded, 1, 1, strength=0.0, start=0.0, end=1.0).denoise(c, lambda s, x: None)
-    torch.testing.assert_close(got, studio(core, loaded, 1, 1).denoise(c, lambda s, x: None))
+    got = make_backend(core, loaded, 1, 1, strength=0.0, start=0.0, end=1.0).denoise(c, lambda s, x: None)
+    torch.testing.assert_close(got, make_backend(core, loaded, 1, 1).denoise(c, lambda s, x: None))
 
 
 def test_another_width_and_a_wrong_order_are_refused(core, loaded):

@@ -19,7 +19,7 @@ T, H, W = 3, 4, 6
 @pytest.fixture(scope="module")
 def core(pack):
     """The modules under test, from the pack as ComfyUI loads it."""
-    names = {"files": "infinitetalk_core.checkpoints.uni3c", "model": "infinitetalk_core.model.uni3c"}
+    names = {"files": "infinitetalk_core.checkpoints.loaders", "model": "infinitetalk_core.model.uni3c"}
     return SimpleNamespace(**{k: import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
 
 

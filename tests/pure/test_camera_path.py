@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infinitetalk_core.camera.embedding import camera_embedding, camera_rays, normalise_cameras
+from infinitetalk_core.camera.embedding import camera_embedding, camera_rays, normalize_cameras
 from infinitetalk_core.camera.path import (
     PRESETS,
     Cameras,
@@ -63,10 +63,10 @@ def test_the_path_reaches_its_end_in_the_last_frame():
     assert cameras.intrinsics[-1, 0, 0] == pytest.approx(96) and cameras.intrinsics[-1, 0, 2] == 32
 
 
-def test_an_orbit_looks_at_its_centre_from_the_same_distance_all_the_way():
+def test_an_orbit_looks_at_its_center_from_the_same_distance_all_the_way():
     cameras = camera_path(orbit(-360.0, -15.0), 25, 3.0, LENS)
-    centre = cameras.world_to_camera[:, :3, 3]
-    torch.testing.assert_close(centre, torch.tensor([0.0, 0.0, 3.0]).double().expand(25, 3))
+    center = cameras.world_to_camera[:, :3, 3]
+    torch.testing.assert_close(center, torch.tensor([0.0, 0.0, 3.0]).double().expand(25, 3))
     assert torch.allclose(camera_path(orbit(-360.0), 25, 3.0, LENS).world_to_camera[-1], cameras.world_to_camera[0])
 
 
@@ -75,7 +75,7 @@ def test_signs_are_the_originals():
         return _positions(camera_path(path, 2, 1.0, LENS, start_elevation=0))[-1].tolist()
 
     assert end(pan(x_offset=0.5))[0] == 0.5 and end(pan(y_offset=0.5))[1] == 0.5  # right; down
-    assert end(Move(z_offset=0.5))[2] == -0.5  # forward, to the centre
+    assert end(Move(z_offset=0.5))[2] == -0.5  # forward, to the center
     assert end(orbit(-90.0)) == pytest.approx([1, 0, 0], abs=1e-12)  # around to the right
     assert end(orbit(0.0, -90.0)) == pytest.approx([0, -1, 0], abs=1e-12)  # up
     assert end(dolly(0.5)) == pytest.approx([0, 0, -0.5])
@@ -103,7 +103,7 @@ def test_after_the_paths_end_its_last_camera_stays():
     assert all(torch.equal(window.world_to_camera[i], cameras.world_to_camera[4]) for i in range(1, 6))
 
 
-def test_the_centre_lies_in_the_foreground_unless_there_is_hardly_any():
+def test_the_center_lies_in_the_foreground_unless_there_is_hardly_any():
     depth = torch.full((10, 10), 5.0)
     depth[:4, :4] = 2.0
     person = depth == 2.0
@@ -126,7 +126,7 @@ def test_the_embedding_is_finite_and_made_of_rays(path, frames, radius):
 
 def test_the_first_cameras_rays_are_the_lens_seen_straight():
     cameras = camera_path(PRESETS["free1"], 9, 3.0, LENS)
-    rays = camera_embedding(cameras, slice(0, 9), (48, 64), (96, 128))  # twice the size: focal 128, centre (64, 48)
+    rays = camera_embedding(cameras, slice(0, 9), (48, 64), (96, 128))  # twice the size: focal 128, center (64, 48)
     row, column = 10, 100
     want = torch.tensor([(column - 0.5 - 64) / 128, (row + 0.5 - 48) / 128, 1.0])  # the original's half pixels
     torch.testing.assert_close(rays[0, :3, row, column], want / want.norm())
@@ -144,9 +144,9 @@ def test_a_moment_is_position_times_direction():
 def test_the_embedding_does_not_depend_on_the_unit_of_depth():
     small, large = (camera_path(PRESETS["free4"], 9, radius, LENS) for radius in (0.5, 500.0))
     torch.testing.assert_close(
-        normalise_cameras(small.world_to_camera), normalise_cameras(large.world_to_camera), atol=1e-6, rtol=0
+        normalize_cameras(small.world_to_camera), normalize_cameras(large.world_to_camera), atol=1e-6, rtol=0
     )
-    first = torch.linalg.inv(normalise_cameras(small.world_to_camera))[0]
+    first = torch.linalg.inv(normalize_cameras(small.world_to_camera))[0]
     assert first[:3, 3].norm() == pytest.approx(2.0)
     assert torch.allclose(first[:3, :3], torch.eye(3).double())
 
@@ -164,7 +164,7 @@ def test_a_camera_that_stands_still_has_no_moment():
         (lambda: zoom(-1.0), "focal_length .* above 0"),
         (lambda: orbit(math.nan), "d_phi .* must be a number"),
         (lambda: camera_path(Move(), 0, 1.0, LENS), "at least one frame, got 0"),
-        (lambda: camera_path(Move(), 5, 0.0, LENS), "distance to the centre .* above 0"),
+        (lambda: camera_path(Move(), 5, 0.0, LENS), "distance to the center .* above 0"),
         (lambda: camera_path(Move(), 5, 1.0, LENS[:2]), "3 x 3"),
         (lambda: picture_intrinsics(48, 64, 180.0), "between 0 and 180 degrees, got 180.0"),
         (lambda: picture_intrinsics(0, 64, 50.0), "at least one pixel"),

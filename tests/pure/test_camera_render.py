@@ -75,9 +75,9 @@ def test_any_small_pan_shifts_a_wall_by_focal_times_way_over_depth(x, y, depth):
     [
         (zoom(1.5), 7.0, 1.5),
         (zoom(0.5), 7.0, 0.5),
-        (dolly(0.5), 4.0, 2.0),  # the wall at the centre: the inverse of the distance
+        (dolly(0.5), 4.0, 2.0),  # the wall at the center: the inverse of the distance
         (dolly(1.6), 4.0, 1 / 1.6),
-        (dolly(0.5), 8.0, 8 / 6),  # a wall behind the centre: z / (z − way), way 2
+        (dolly(0.5), 8.0, 8 / 6),  # a wall behind the center: z / (z − way), way 2
         (Move(z_offset=0.25), 4.0, 4 / 3),
         (dolly(0.35), 4.0, 1 / 0.35),
     ],
@@ -91,7 +91,7 @@ def test_zoom_and_dolly_scale_a_wall_by_the_factor_of_the_textbook(path, depth, 
     assert warped.seen.sum() == whole[0] * whole[1]  # no crack
     inside = warped.seen[0] == 1
     middle_x, middle_y = (WIDTH - 1) / 2, (HEIGHT - 1) / 2
-    far_off = 0.51 if factor > 1 else 0.26  # at the wall's border there is no neighbour to blend with
+    far_off = 0.51 if factor > 1 else 0.26  # at the wall's border there is no neighbor to blend with
     assert (column - middle_x - (COLUMN - middle_x) / factor)[inside].abs().max() < far_off
     inner = inside & ((COLUMN - middle_x).abs() < 8) & ((ROW - middle_y).abs() < 8)
     least = 0.01 if factor > 1 else 0.26
@@ -139,7 +139,7 @@ def test_a_camera_that_hardly_moves_sees_the_picture_too():
     assert warped.seen.min() == 1
 
 
-def test_an_orbit_keeps_the_centre_in_the_centre_of_the_frame():
+def test_an_orbit_keeps_the_center_in_the_center_of_the_frame():
     picture = torch.zeros(HEIGHT, WIDTH, 3)
     picture[22:26, 30:34] = 1.0
     cameras = camera_path(orbit(-60.0, -15.0), 9, 4.0, LENS)
@@ -222,10 +222,10 @@ def test_a_zoom_beyond_the_widest_cell_has_no_cracks_yet():
 
 
 def test_bright_is_near_and_even_in_disparity_or_far_and_even_in_depth():
-    grey = torch.tensor([[0.0, 0.5, 1.0]])
-    assert depth_from_picture(grey, 1.0, 4.0, inverse=True)[0].tolist() == pytest.approx([4.0, 1.6, 1.0])
-    assert depth_from_picture(grey, 1.0, 4.0, inverse=False)[0].tolist() == pytest.approx([1.0, 2.5, 4.0])
-    image = grey[None, ..., None].expand(1, 1, 3, 3)
+    gray = torch.tensor([[0.0, 0.5, 1.0]])
+    assert depth_from_picture(gray, 1.0, 4.0, inverse=True)[0].tolist() == pytest.approx([4.0, 1.6, 1.0])
+    assert depth_from_picture(gray, 1.0, 4.0, inverse=False)[0].tolist() == pytest.approx([1.0, 2.5, 4.0])
+    image = gray[None, ..., None].expand(1, 1, 3, 3)
     assert depth_from_picture(image, 1.0, 4.0, inverse=True).shape == (1, 3)
     assert depth_from_picture(torch.full((4, 4), 0.3), 1.0, 4.0, inverse=True).unique().numel() == 1
 

@@ -1,4 +1,4 @@
-"""A wrong file is recognised from its tensors and refused in one sentence, before its weights are read."""
+"""A wrong file is recognized from its tensors and refused in one sentence, before its weights are read."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from safetensors.torch import save_file
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
 from infinitetalk_core.checkpoints.header import read_header
-from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
 from infinitetalk_core.checkpoints.kinds import CheckpointKind, kind_of
-from infinitetalk_core.checkpoints.uni3c import open_uni3c
+from infinitetalk_core.checkpoints.loaders import open_infinitetalk, open_uni3c
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.model.audio_adapter import AdapterConfig
 from tools.near_misses import NEAR_MISSES, wan

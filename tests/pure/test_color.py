@@ -23,7 +23,7 @@ def test_a_color_comes_back_from_lab(color):
     assert torch.allclose(lab_to_rgb(rgb_to_lab(rgb)), rgb, atol=2e-4)
 
 
-def test_white_black_and_grey_have_the_lab_values_of_the_textbook():
+def test_white_black_and_gray_have_the_lab_values_of_the_textbook():
     lab = rgb_to_lab(torch.tensor([[1.0, 1, 1], [0, 0, 0], [0.5, 0.5, 0.5]]))
     want = torch.tensor([[100.0, 0, 0], [0, 0, 0], [53.389, 0, 0]])
     assert torch.allclose(lab, want, atol=6e-3)

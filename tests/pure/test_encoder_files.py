@@ -63,14 +63,14 @@ def test_a_pickle_of_the_old_kind_and_one_in_a_wrapper_load(tmp_path, old_zip_fo
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "chinese_base_fp16.safetensors"])
-@pytest.mark.parametrize("normalise_input", [False, True])
-def test_a_folder_of_hugging_face_loads_with_its_settings(tmp_path, name, normalise_input):
-    encoder = tiny_wav2vec(normalise_input=normalise_input)
+@pytest.mark.parametrize("normalize_input", [False, True])
+def test_a_folder_of_hugging_face_loads_with_its_settings(tmp_path, name, normalize_input):
+    encoder = tiny_wav2vec(normalize_input=normalize_input)
     save = save_file if name.endswith("safetensors") else torch.save
     save(file_tensors(encoder), tmp_path / name)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": normalise_input}))
-    assert load_speech_encoder(tmp_path).normalise_input is normalise_input
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": normalize_input}))
+    assert load_speech_encoder(tmp_path).normalize_input is normalize_input
     assert_same(tmp_path, encoder)
 
 
@@ -81,7 +81,7 @@ def test_the_weights_of_a_folder_may_be_chosen_directly(tmp_path):
     assert encoder.network.config.num_attention_heads == 4
 
 
-def test_a_file_with_a_name_of_its_own_does_not_take_its_neighbours_settings(tmp_path):
+def test_a_file_with_a_name_of_its_own_does_not_take_its_neighbors_settings(tmp_path):
     encoder = tiny_wav2vec()
     save_file(file_tensors(encoder), tmp_path / "speech.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_attention_heads": 7}))
@@ -100,13 +100,13 @@ def test_half_precision_files_are_computed_in_float32(tmp_path, dtype):
 @pytest.mark.parametrize(("layers", "hidden"), [(1, 16), (3, 64), (2, 128), (4, 192)])
 @pytest.mark.parametrize("by_layer", [False, True])
 def test_sizes_come_from_the_tensors(tmp_path, layers, hidden, by_layer):
-    encoder = tiny_wav2vec(layers=layers, hidden=hidden, by_layer=by_layer, normalise_input=by_layer)
+    encoder = tiny_wav2vec(layers=layers, hidden=hidden, by_layer=by_layer, normalize_input=by_layer)
     path = tmp_path / "speech.safetensors"
     save_file(file_tensors(encoder), path)
     loaded = load_speech_encoder(path)
     assert (loaded.layers, loaded.channels) == (layers, hidden)
     assert loaded.network.config.to_dict() == encoder.network.config.to_dict()
-    assert loaded.normalise_input is by_layer
+    assert loaded.normalize_input is by_layer
     assert_same(path, encoder)
 
 
@@ -295,7 +295,7 @@ def test_a_pickle_of_something_else_is_refused(tmp_path):
     assert "list" in refusal(path)
 
 
-def test_a_quantised_file_is_refused(tmp_path):
+def test_a_quantized_file_is_refused(tmp_path):
     tensors = file_tensors(tiny_wav2vec())
     name = "encoder.layers.0.attention.q_proj.weight"
     tensors[name] = tensors[name].to(torch.int8)

@@ -71,7 +71,7 @@ def make_job(guide: Any = None) -> Job:
             pictures(),
             HEIGHT,
             WIDTH,
-            ReferenceSettings(Policy.NEIGHBOUR, times_seconds=(0.0, 1.0)),
+            ReferenceSettings(Policy.NEIGHBOR, times_seconds=(0.0, 1.0)),
             cuts=(SOURCE_FRAMES - 9,),
         ),
         sampling=Sampling(

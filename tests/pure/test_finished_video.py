@@ -24,7 +24,7 @@ from tests.support.videos import (
     declared_seconds,
     flash_times,
     flashing,
-    grey,
+    gray,
     pictures_of,
     sound_of,
     write,
@@ -43,14 +43,14 @@ def test_flash_and_click_come_together(tmp_path, rate, channels):
 
 def test_the_first_picture_is_at_zero_and_every_frame_lasts_a_25th(tmp_path):
     path = tmp_path / "v.mp4"
-    write(path, grey(53), clicking(2))
+    write(path, gray(53), clicking(2))
     times = [time for time, _ in pictures_of(path)]
     assert times == pytest.approx([n / 25 for n in range(53)])
 
 
 @pytest.mark.parametrize("count", [1, 2, 24, 25, 26, 27, 28, 40, 50, 51, 54, 66, 75])
 def test_no_picture_is_lost_whatever_the_length(tmp_path, count):
-    write(tmp_path / "v.mp4", grey(count), clicking(2, 16000))
+    write(tmp_path / "v.mp4", gray(count), clicking(2, 16000))
     assert len(pictures_of(tmp_path / "v.mp4")) == count
 
 
@@ -60,7 +60,7 @@ def test_the_sound_is_whole_and_as_long_as_it_was(tmp_path, seconds):
     path = tmp_path / "v.mp4"
     rate = 48000
     tone = 0.4 * torch.sin(torch.arange(int(seconds * rate)) * 0.05)[None]
-    write(path, grey(50), Sound(tone, rate))
+    write(path, gray(50), Sound(tone, rate))
     assert declared_seconds(path, "audio") == pytest.approx(tone.shape[1] / rate, abs=0.025)
     assert declared_seconds(path, "video") == pytest.approx(2)
     start, samples, _ = sound_of(path)
@@ -72,7 +72,7 @@ def test_the_sound_is_whole_and_as_long_as_it_was(tmp_path, seconds):
 
 def test_a_video_without_sound_has_none(tmp_path):
     path = tmp_path / "v.mp4"
-    write(path, grey(3), None)
+    write(path, gray(3), None)
     with av.open(str(path)) as file:
         assert not file.streams.audio
         assert file.streams.video[0].codec_context.name == "h264"
@@ -81,7 +81,7 @@ def test_a_video_without_sound_has_none(tmp_path):
 
 
 def test_one_frame_is_a_video(tmp_path):
-    write(tmp_path / "v.mp4", grey(1), clicking(0.04))
+    write(tmp_path / "v.mp4", gray(1), clicking(0.04))
     assert len(pictures_of(tmp_path / "v.mp4")) == 1
 
 
@@ -106,14 +106,14 @@ def test_colors_are_tagged_and_come_back(tmp_path):
 def test_the_graph_is_embedded_as_comfyui_embeds_it(tmp_path):
     path = tmp_path / "v.mp4"
     tags = {"prompt": '{"1": {"class_type": "ä"}}', "workflow": '{"nodes": []}'}
-    write(path, grey(2), None, metadata=tags)
+    write(path, gray(2), None, metadata=tags)
     with av.open(str(path)) as file:
         assert {name: file.metadata[name] for name in tags} == tags
 
 
 @pytest.mark.parametrize("name", ["a:b %03d ü.mp4", "v.m4v", "v.mov", "V.MP4"])
 def test_any_name_and_every_container(tmp_path, name):
-    write(tmp_path / name, grey(5), clicking(0.2))
+    write(tmp_path / name, gray(5), clicking(0.2))
     assert [p.name for p in tmp_path.iterdir()] == [name]
     assert len(pictures_of(tmp_path / name)) == 5
 
@@ -170,7 +170,7 @@ def test_an_existing_file_is_never_overwritten(tmp_path):
         pytest.raises(InputError, match="appeared while"),
         writer_of(path, None) as writer,
     ):
-        append(writer, grey(2))
+        append(writer, gray(2))
         path.write_text("mine")
     assert path.read_text() == "mine" and len(pictures_of(writer.interrupted)) == 2
 
@@ -195,7 +195,7 @@ def test_frames_of_another_size_are_refused(tmp_path):
         pytest.raises(InputError, match=r"a segment is \(64, 98\), and the video's"),
         writer_of(tmp_path / "v.mp4", None) as writer,
     ):
-        append(writer, grey(2))
+        append(writer, gray(2))
         append(writer, torch.zeros(1, 64, 98, 3))
 
 
@@ -204,7 +204,7 @@ def test_frames_are_not_held(tmp_path):
     with writer_of(tmp_path / "v.mp4", clicking(60)) as writer:
         counts = []
         for chunk in range(40):
-            append(writer, grey(25))
+            append(writer, gray(25))
             if chunk in (3, 39):
                 gc.collect()
                 alive = (o for o in gc.get_objects() if type(o) in (torch.Tensor, np.ndarray))
@@ -217,8 +217,8 @@ def test_51_sound_is_folded_down_without_clipping():
     left_only[0] = 1
     folded = to_mono_or_stereo(left_only)
     assert folded.shape == (2, 4) and (folded[0] > 0).all() and not folded[1].any()
-    centre = torch.zeros(6, 4)
-    centre[2] = 1
-    assert torch.equal(*to_mono_or_stereo(centre))
+    center = torch.zeros(6, 4)
+    center[2] = 1
+    assert torch.equal(*to_mono_or_stereo(center))
     assert to_mono_or_stereo(torch.ones(8, 4)).max() <= 1
     assert to_mono_or_stereo(torch.ones(3, 4)).shape == (1, 4)

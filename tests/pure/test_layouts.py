@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from infinitetalk_core.checkpoints.gguf_dequant import BLOCKS
-from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
-from infinitetalk_core.checkpoints.uni3c import open_uni3c
-from infinitetalk_core.checkpoints.weights_file import SCALED, Quantised
+from infinitetalk_core.checkpoints.loaders import open_infinitetalk, open_uni3c
+from infinitetalk_core.checkpoints.weights_file import SCALED, Quantized
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
 from infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig
@@ -40,16 +39,16 @@ def relative(got, want) -> float:
 
 def numbers(read) -> dict[str, np.ndarray]:
     return {
-        k: (v.dequantise(torch.float32) if isinstance(v, Quantised) else v.float()).numpy() for k, v in read.items()
+        k: (v.dequantize(torch.float32) if isinstance(v, Quantized) else v.float()).numpy() for k, v in read.items()
     }
 
 
-def check(path, weights, limit, quantised: bool) -> None:
+def check(path, weights, limit, quantized: bool) -> None:
     file = open_infinitetalk(path)
     assert AdapterConfig.from_shapes(file.shapes, heads=2) == CONFIG
     read = file.read().tensors
     assert read.keys() == weights.keys()
-    assert any(isinstance(v, Quantised) for v in read.values()) is quantised, "quantised weights stay quantised"
+    assert any(isinstance(v, Quantized) for v in read.values()) is quantized, "quantized weights stay quantized"
     for name, value in numbers(read).items():
         assert value.shape == weights[name].shape
         assert relative(value, weights[name]) < limit, name
@@ -104,24 +103,24 @@ def test_gguf_blocks_are_read_as_the_gguf_package_reads_them(name):
         for place in places:
             stored[:, block * size + place + 1] = 0x2C  # about 0.06
     want = gguf.quants.dequantize(stored, kind)
-    got = BLOCKS[name].dequantise(torch.from_numpy(stored), torch.float32)
+    got = BLOCKS[name].dequantize(torch.from_numpy(stored), torch.float32)
     torch.testing.assert_close(got, torch.from_numpy(want), atol=0, rtol=0)
     for dtype in (torch.float16, torch.bfloat16):
-        assert torch.equal(BLOCKS[name].dequantise(torch.from_numpy(stored), dtype), got.to(dtype))
+        assert torch.equal(BLOCKS[name].dequantize(torch.from_numpy(stored), dtype), got.to(dtype))
 
 
-def test_quantised_weights_are_as_small_in_memory_as_on_the_disk(weights, tmp_path):
+def test_quantized_weights_are_as_small_in_memory_as_on_the_disk(weights, tmp_path):
     layouts.write_gguf(tmp_path / "x.gguf", weights, "Q4_K")
     read = open_infinitetalk(tmp_path / "x.gguf").read().tensors
     proj = read["blocks.0.audio_cross_attn.proj.weight"]
-    assert isinstance(proj, Quantised)
+    assert isinstance(proj, Quantized)
     assert proj.shape == (256, 256)
     assert proj.stored.nbytes == 256 * 144
     # Rows of 64, which no K block fits.
     assert read["blocks.0.audio_cross_attn.kv_linear.weight"].dtype == torch.float16
 
 
-def test_uni3c_in_quantised_layouts(tmp_path):
+def test_uni3c_in_quantized_layouts(tmp_path):
     torch.manual_seed(0)
     config = Uni3CConfig(
         dim=64, ffn_dim=64, heads=2, blocks=2, embed_dim=32, time_dim=32, out_dim=32, view_channels=7, view_dim=8
@@ -134,7 +133,7 @@ def test_uni3c_in_quantised_layouts(tmp_path):
         file = open_uni3c(tmp_path / name)
         assert Uni3CConfig.from_shapes(file.shapes, heads=2) == config
         read = file.read().tensors
-        assert isinstance(read["controlnet_blocks.0.self_attn.to_q.weight"], Quantised)
+        assert isinstance(read["controlnet_blocks.0.self_attn.to_q.weight"], Quantized)
         for key, value in numbers(read).items():
             assert value.shape == weights[key].shape, "convolutions have five dimensions, GGUF has four"
             assert relative(value, weights[key]) < limit
@@ -185,7 +184,7 @@ def test_the_page_of_files_is_current():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_scales_beside_unquantised_weights_count_too():
-    stored = Quantised(torch.full((2, 4), 3.0, dtype=torch.bfloat16), SCALED, (2, 4), torch.tensor([[2.0], [0.5]]))
-    assert stored.dequantise(torch.float32).tolist() == [[6.0] * 4, [1.5] * 4]
+def test_scales_beside_unquantized_weights_count_too():
+    stored = Quantized(torch.full((2, 4), 3.0, dtype=torch.bfloat16), SCALED, (2, 4), torch.tensor([[2.0], [0.5]]))
+    assert stored.dequantize(torch.float32).tolist() == [[6.0] * 4, [1.5] * 4]
     assert stored.stored.unique().item() == 3, "the stored weight is used again"

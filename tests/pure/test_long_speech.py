@@ -103,8 +103,8 @@ def test_two_speakers_are_kept_on_the_disk_too(tmp_path):
     sounds = [noise(3), noise(2)]
     for timing in Timing:
         kept = encode_speakers(encoder.encode, sounds, timing)
-        stored = encode_speakers(lambda v: encoder.encode(v, levelled=True, scratch=tmp_path), sounds, timing)
-        plain = encode_speakers(lambda v: encoder.encode(v, levelled=True), sounds, timing)
+        stored = encode_speakers(lambda v: encoder.encode(v, leveled=True, scratch=tmp_path), sounds, timing)
+        plain = encode_speakers(lambda v: encoder.encode(v, leveled=True), sounds, timing)
         assert kept.frames == stored.frames
         windows = [speech_windows(speech.voices, 30, 29) for speech in (stored, plain)]
         assert windows[0].shape[0] == 2 and torch.equal(*windows)
@@ -171,11 +171,11 @@ def look(*_):
     status = Path("/proc/self/status").read_text()
     most = max(most, int(status.split("RssAnon:")[1].split()[0]))
 
-encoder = tiny_wav2vec(layers=6, hidden=64, normalise_input=True, limits=Limits(window=500, overlap=100, fade=50))
+encoder = tiny_wav2vec(layers=6, hidden=64, normalize_input=True, limits=Limits(window=500, overlap=100, fade=50))
 folder = Path({folder!r})
 def encode(voice):
     look()
-    return encoder.encode(voice, levelled=True, scratch=folder, report=look)
+    return encoder.encode(voice, leveled=True, scratch=folder, report=look)
 def say(path, timing):
     spoken = read_sound(folder / path, folder, look)
     if timing is None:

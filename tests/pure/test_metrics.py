@@ -24,7 +24,7 @@ def test_seam_is_the_join_in_usual_steps():
 
 
 def test_color_distance_is_in_lab():
-    dark, light = (rgb_to_lab(torch.full((8, 8, 3), grey)) for grey in (0.4663, 0.5682))
+    dark, light = (rgb_to_lab(torch.full((8, 8, 3), gray)) for gray in (0.4663, 0.5682))
     assert color_distance(dark, dark) == 0
     assert color_distance(dark, light) == pytest.approx(10.0, abs=0.2), "L 50 and L 60"
 

@@ -11,7 +11,7 @@ from infinitetalk_core.errors import InputError
 
 
 def scene(frames: int) -> torch.Tensor:
-    """A grey wall and a red square that walks."""
+    """A gray wall and a red square that walks."""
     video = torch.full((frames, 16, 24, 3), 0.5)
     for time in range(frames):
         left = 8 + time % 4

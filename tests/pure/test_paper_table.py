@@ -31,8 +31,8 @@ from benchmarks.paper_variants import Workshop, variant_config
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.reference import Policy
 from infinitetalk_core.model.vae import WanVae, save_vae
-from training import small_models as own_models
-from training.small_models import SmallSizes, new_dubber, save_dubber
+from training import small_models
+from training.small_models import SmallSizes, new_model, save_model
 from training.speech_pretraining import SpeechPretraining, Student, write_encoder
 from training.trainer import TrainingConfig
 
@@ -49,10 +49,10 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     sizes = SmallSizes(dim=128, ffn_dim=64, layers=1, audio_width=32, hidden=8, tokens=2, token_dim=8)
-    save_dubber(new_dubber(sizes), folder)
-    (folder / own_models.VAE).parent.mkdir()
-    save_vae(WanVae(4), folder / own_models.VAE)
-    write_encoder(Student(EARS).network, folder / own_models.SPEECH)
+    save_model(new_model(sizes), folder)
+    (folder / small_models.VAE).parent.mkdir()
+    save_vae(WanVae(4), folder / small_models.VAE)
+    write_encoder(Student(EARS).network, folder / small_models.SPEECH)
     return folder
 
 
@@ -197,7 +197,7 @@ def test_each_strategy_gets_its_own_model(models, tmp_path, monkeypatch):
     for name in ("M3", "FL2V"):
         paper_variants.train_variant(workshop, name)
         assert workshop.is_done(name)
-    before, after = (own_models.load_dubber(f).backbone.head.head.weight for f in (models, workshop.variant("M3")))
+    before, after = (small_models.load_model(f).backbone.head.head.weight for f in (models, workshop.variant("M3")))
     assert not torch.equal(before, after)
     assert workshop.variant("") == models
     assert not list(workshop.variant("M3").glob("*.pt"))

@@ -51,7 +51,7 @@ def test_an_empty_speech_is_refused():
 
 
 @given(start=st.integers(0, 300), length=st.integers(1, 100), available=st.integers(1, 400))
-def test_windows_are_the_frame_and_its_neighbours(start, length, available):
+def test_windows_are_the_frame_and_its_neighbors(start, length, available):
     windows = window_indices(start, length, available)
     assert len(windows) == length
     for frame, window in enumerate(windows, start):

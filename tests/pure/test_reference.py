@@ -24,7 +24,7 @@ from infinitetalk_core.errors import InputError
 from infinitetalk_core.video.source import PictureBatch
 from tests.support.models import PlainModels, make_job
 
-RANDOM = [Policy.NEIGHBOUR, Policy.SAME_CHUNK, Policy.CHUNK_EDGE, Policy.DISTANT, Policy.ADAPTIVE]
+RANDOM = [Policy.NEIGHBOR, Policy.SAME_CHUNK, Policy.CHUNK_EDGE, Policy.DISTANT, Policy.ADAPTIVE]
 
 
 @given(frame=st.integers(0, 2000), length=st.integers(1, 300))
@@ -56,7 +56,7 @@ def test_each_policy_looks_where_its_name_says():
         return pick_references(plan, ReferenceSettings(policy, **options), 2000)[2]
 
     for seed in range(20):
-        (near,) = pick(Policy.NEIGHBOUR, seed=seed, radius_seconds=0.4).frames
+        (near,) = pick(Policy.NEIGHBOR, seed=seed, radius_seconds=0.4).frames
         assert 0 < max(first - near, near - last) <= 10
         (inside,) = pick(Policy.SAME_CHUNK, seed=seed).frames
         assert first <= inside <= last
@@ -144,8 +144,8 @@ def test_settings_that_mean_nothing(options):
         ReferenceSettings(Policy.ADAPTIVE, **options)
 
 
-def grey_ramp(frames: int) -> PictureBatch:
-    """Frame i is grey i / frames."""
+def gray_ramp(frames: int) -> PictureBatch:
+    """Frame i is gray i / frames."""
     return PictureBatch((torch.arange(frames) / frames)[:, None, None, None].expand(-1, 32, 48, 3).contiguous())
 
 
@@ -153,23 +153,23 @@ def reference_frames(models: PlainModels) -> list[float]:
     return [round(c.picture.mean().item(), 2) for c in models.seen]
 
 
-@pytest.mark.parametrize("policy", [Policy.DISTANT, Policy.NEIGHBOUR, Policy.BY_HAND])
+@pytest.mark.parametrize("policy", [Policy.DISTANT, Policy.NEIGHBOR, Policy.BY_HAND])
 def test_a_video_opens_with_the_source_at_that_moment_whatever_it_looks_at(policy):
     models = PlainModels()
     picking = ReferenceSettings(policy, times_seconds=(3.0,) * 9)
-    list(dub(make_job(grey_ramp(100), 20, picking), models))
+    list(dub(make_job(gray_ramp(100), 20, picking), models))
     first = models.seen[0]
     assert first.picture.mean() > 0.1, "it looks elsewhere"
     assert first.context[0, 0].mean().item() == pytest.approx(0.0, abs=0.01)
 
 
 @pytest.mark.parametrize("after_end", [AfterEnd.LOOP, AfterEnd.PING_PONG])
-def test_neighbours_lie_outside_the_chunk_also_where_the_source_starts_again(after_end):
+def test_neighbors_lie_outside_the_chunk_also_where_the_source_starts_again(after_end):
     plan = plan_chunks(400, 81, 9)
     chunk = plan[2]  # frames 144 to 224 of a source of 200
     shown = set(shown_frames(chunk, 200, after_end))
     for seed in range(40):
-        for policy in (Policy.NEIGHBOUR, Policy.ADAPTIVE):
+        for policy in (Policy.NEIGHBOR, Policy.ADAPTIVE):
             pick = pick_references(plan, ReferenceSettings(policy, after_end, seed=seed), 200)[2]
             assert not set(pick.frames) & shown
 
@@ -180,9 +180,9 @@ def test_picks_of_an_hour_are_quick():
         assert len(pick_references(plan, ReferenceSettings(policy), 90_000)) == len(plan)
 
 
-def test_adaptive_takes_the_neighbour_by_its_likeness_to_the_context():
-    """The video that is made is grey 0.25: the most alike neighbour is the one nearest to that."""
-    source = grey_ramp(100)
+def test_adaptive_takes_the_neighbor_by_its_likeness_to_the_context():
+    """The video that is made is gray 0.25: the most alike neighbor is the one nearest to that."""
+    source = gray_ramp(100)
     for control, order in ((0.0, min), (1.0, max)):
         job = make_job(source, 50, ReferenceSettings(Policy.ADAPTIVE, control=control, radius_seconds=1.0))
         models = PlainModels(level=0.25)
@@ -194,13 +194,13 @@ def test_adaptive_takes_the_neighbour_by_its_likeness_to_the_context():
 
 def test_previous_output_looks_at_what_was_made():
     models = PlainModels(level=0.75)
-    list(dub(make_job(grey_ramp(100), 40, ReferenceSettings(Policy.PREVIOUS_OUTPUT)), models))
+    list(dub(make_job(gray_ramp(100), 40, ReferenceSettings(Policy.PREVIOUS_OUTPUT)), models))
     assert reference_frames(models) == [0.0] + [0.75] * (len(models.seen) - 1)
 
 
 def test_first_and_last_are_both_in_z2_and_in_the_mask():
     models = PlainModels()
-    list(dub(make_job(grey_ramp(100), 20, ReferenceSettings(Policy.FIRST_LAST)), models))
+    list(dub(make_job(gray_ramp(100), 20, ReferenceSettings(Policy.FIRST_LAST)), models))
     conditioning = models.seen[1]
     z2, mask = conditioning.reference, conditioning.mask
     assert mask[0, 0, :, 0, 0].tolist() == [1, 0, 0, 0]
@@ -212,7 +212,7 @@ def test_first_and_last_are_both_in_z2_and_in_the_mask():
 
 def test_context_does_not_cross_a_cut():
     models = PlainModels(level=0.75)
-    job = make_job(grey_ramp(100), 40, ReferenceSettings(Policy.CHUNK_START), (20,))
+    job = make_job(gray_ramp(100), 40, ReferenceSettings(Policy.CHUNK_START), (20,))
     chunks = list(dub(job, models))
     assert sum(len(c.frames) for c in chunks) == 40
     (fresh,) = [c for c in models.seen if c.chunk.start == 20]

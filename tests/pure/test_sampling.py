@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infinitetalk_core.chunks.conditioning import draw_noise, model_input, reference_mask, reference_video
+from infinitetalk_core.chunks.conditioning import draw_noise, reference_mask, reference_video
 from infinitetalk_core.chunks.plan import chunk_seed, plan_chunks
 from infinitetalk_core.errors import InputError
+from infinitetalk_core.model.wan import model_input
 from infinitetalk_core.sampling.euler import euler, pin
 from infinitetalk_core.sampling.guidance import Apg, Branch, Guidance, guided
 from infinitetalk_core.sampling.schedule import shifted_sigmas

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infinitetalk_core.audio import loudness as loudness_module
-from infinitetalk_core.audio.loudness import integrated_loudness, normalise_loudness
+from infinitetalk_core.audio.loudness import integrated_loudness, normalize_loudness
 from infinitetalk_core.audio.sound import Sound, check_sound, mix, place, resample, to_mono
 from infinitetalk_core.errors import InputError
 
@@ -107,21 +107,21 @@ def test_loudness_in_pieces_is_pyloudnorms_of_the_whole(samples, piece, seed):
 
 @pytest.mark.parametrize("level", [1e-3, 0.1, 3.0])
 def test_every_voice_comes_to_minus_23_lufs(level):
-    out = normalise_loudness(tone(32000, level=level), 16000)
+    out = normalize_loudness(tone(32000, level=level), 16000)
     assert out.dtype == np.float32
     assert integrated_loudness(out, 16000) == pytest.approx(-23.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("samples", [1, 399, 640, 6399, 6400, 32000])
 def test_silence_stays_silence(samples):
-    assert not normalise_loudness(np.zeros(samples, np.float32), 16000).any()
+    assert not normalize_loudness(np.zeros(samples, np.float32), 16000).any()
 
 
 def test_a_clip_shorter_than_the_meters_block_gets_the_gain_of_a_longer_one():
     short, long = tone(640), tone(64000)
-    gain = normalise_loudness(short, 16000)[100] / short[100]
-    assert gain == pytest.approx(normalise_loudness(long, 16000)[100] / long[100], rel=0.1)
-    assert np.isfinite(normalise_loudness(tone(1) + np.float32(0.1), 16000)).all()
+    gain = normalize_loudness(short, 16000)[100] / short[100]
+    assert gain == pytest.approx(normalize_loudness(long, 16000)[100] / long[100], rel=0.1)
+    assert np.isfinite(normalize_loudness(tone(1) + np.float32(0.1), 16000)).all()
 
 
 @pytest.mark.skipif(not MEDIA.exists(), reason=f"no {MEDIA}")
@@ -134,5 +134,5 @@ def test_real_speech_comes_to_minus_23_lufs(name):
         planar = av.AudioResampler(format="fltp")
         parts = [part.to_ndarray() for frame in file.decode(stream) for part in planar.resample(frame)]
     sound = resample(to_mono(check_sound(torch.from_numpy(np.concatenate(parts, axis=1)), rate)), 16000)
-    out = normalise_loudness(sound.waveform[0].numpy(), 16000)
+    out = normalize_loudness(sound.waveform[0].numpy(), 16000)
     assert pyloudnorm.Meter(16000).integrated_loudness(out) == pytest.approx(-23.0, abs=0.01)

@@ -14,7 +14,7 @@ from tests.support.numbered_video import HEIGHT, WIDTH, make_video, steady
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2, 3, 4, 5, 6, 7])
-def test_a_phones_rotation_and_mirror_are_honoured(tmp_path, turn):
+def test_a_phones_rotation_and_mirror_are_honored(tmp_path, turn):
     """The display matrix is written into the file; the picture must come out as a player shows it."""
     # (a, b, c, d): the pixel at (x, y) is shown at (a x + c y, b x + d y), moved back into the frame
     a, b, c, d = [

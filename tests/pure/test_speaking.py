@@ -11,15 +11,15 @@ from infinitetalk_core.audio.encoder_files import load_speech_encoder
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.chunks.dub import dub
 from infinitetalk_core.chunks.job import Job, Reference, Sampling
-from infinitetalk_core.sampling.guidance import Guidance
-from infinitetalk_core.sampling.schedule import shifted_sigmas
+from infinitetalk_core.model.vae import load_vae
+from infinitetalk_core.sampling.settings import SamplingSettings
 from infinitetalk_core.speech import Speech, encode_speech
+from infinitetalk_core.standalone import TorchBackend
 from infinitetalk_core.video.source import PictureBatch
 from tools.small_models import GUIDANCE, PICKER, SAMPLER, TRAINED, TRAINED_MODELS
-from training import small_models as own_models
+from training import small_models as training_models
 from training.articulation import articulate
 from training.drawn_video import listening
-from training.small_models import OwnModels
 from training.voices import speak
 
 UNSEEN = (1_000_043, 1_000_031)
@@ -33,23 +33,22 @@ FRAMES = chunk_frames + (CHUNKS - 1) * (chunk_frames - context_frames)
 
 
 @pytest.fixture(scope="module")
-def models() -> OwnModels:
+def models() -> TorchBackend:
     """The files of the repository with the demo's settings."""
     chosen = TRAINED.settings[GUIDANCE]
-    return OwnModels(
-        own_models.load_dubber(TRAINED_MODELS),
-        own_models.load_own_vae(TRAINED_MODELS),
-        shifted_sigmas(chosen["steps"], chosen["shift"]),
-        Guidance(chosen["text_scale"], chosen["audio_scale"]),
+    return TorchBackend(
+        training_models.load_model(TRAINED_MODELS),
+        load_vae(TRAINED_MODELS / training_models.VAE),
+        Sampling(guidance=SamplingSettings(*(chosen[k] for k in ("steps", "text_scale", "audio_scale", "shift")))),
     )
 
 
 @pytest.fixture(scope="module", params=UNSEEN)
-def spoken(request: pytest.FixtureRequest, models: OwnModels) -> tuple[np.ndarray, np.ndarray]:
+def spoken(request: pytest.FixtureRequest, models: TorchBackend) -> tuple[np.ndarray, np.ndarray]:
     """A portrait of an unseen character says something: the mouth's opening as made, and as it should be."""
     seed: int = request.param
     utterance = speak(seed, FRAMES / 25 + 0.1, unseen=True)
-    encoder = load_speech_encoder(TRAINED_MODELS / own_models.SPEECH)
+    encoder = load_speech_encoder(TRAINED_MODELS / training_models.SPEECH)
     said = encode_speech(encoder.encode, utterance.sound)
     size = TRAINED.settings[PICKER]["height"]
     source = PictureBatch(listening(1, seed, moving_camera=False, size=size).frames(0, 1))

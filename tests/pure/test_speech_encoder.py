@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from torch.nn.functional import pad as pad_tensor
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
-from infinitetalk_core.audio.loudness import normalise_loudness
+from infinitetalk_core.audio.loudness import normalize_loudness
 from infinitetalk_core.audio.sound import Sound, check_sound
 from infinitetalk_core.audio.voice import prepare_voice
 from infinitetalk_core.audio.wav2vec import (
@@ -48,8 +48,8 @@ def relative(got: torch.Tensor, want: torch.Tensor) -> float:
 def whole_clip(encoder: SpeechEncoder, sound: Sound, *, level: bool = True) -> torch.Tensor:
     """The reference's way: transformers' own model on the whole clip at once, asked for its hidden states."""
     samples = sound.waveform[0].numpy()
-    samples = (normalise_loudness(samples, 16000) if level else samples).astype(np.float64)
-    if encoder.normalise_input:
+    samples = (normalize_loudness(samples, 16000) if level else samples).astype(np.float64)
+    if encoder.normalize_input:
         samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
     x = torch.from_numpy(samples).float()[None]
     x = pad_tensor(x, (0, max(0, 400 - x.shape[-1])))
@@ -69,11 +69,11 @@ def whole_clip(encoder: SpeechEncoder, sound: Sound, *, level: bool = True) -> t
     samples=st.integers(1, 60000),
     segment=st.integers(1, 60),
     by_layer=st.booleans(),
-    normalise_input=st.booleans(),
+    normalize_input=st.booleans(),
 )
-def test_segments_give_the_result_of_the_whole_clip(samples, segment, by_layer, normalise_input):
+def test_segments_give_the_result_of_the_whole_clip(samples, segment, by_layer, normalize_input):
     limits = Limits(segment=segment)
-    encoder = tiny_wav2vec(by_layer=by_layer, normalise_input=normalise_input, limits=limits)
+    encoder = tiny_wav2vec(by_layer=by_layer, normalize_input=normalize_input, limits=limits)
     sound = noise(samples, seed=samples)
     got = encoder.encode(sound)
     assert got.shape == (frames_of(samples), encoder.layers, encoder.channels)
@@ -146,7 +146,7 @@ def test_windows_of_the_transformer_stay_close_to_the_whole_clip(by_layer, recor
     error = relative(windowed, whole)
     record_property("seam_error", error)
     assert error < 0.03
-    # No jump at the seam: the step between neighbouring frames is not larger there than elsewhere.
+    # No jump at the seam: the step between neighboring frames is not larger there than elsewhere.
     steps = (windowed[1:] - windowed[:-1]).flatten(1).norm(dim=1)
     middle = len(steps) // 2
     assert steps[middle - 30 : middle + 30].max() <= 1.1 * steps.max()
@@ -158,8 +158,8 @@ def test_windows_of_the_transformer_stay_close_to_the_whole_clip(by_layer, recor
 @pytest.mark.parametrize("silent", [False, True])
 def test_short_and_silent_clips_work(samples, by_layer, silent):
     sound = Sound(torch.zeros(1, samples), 16000) if silent else noise(samples)
-    for normalise_input in (False, True):
-        got = tiny_wav2vec(by_layer=by_layer, normalise_input=normalise_input).encode(sound)
+    for normalize_input in (False, True):
+        got = tiny_wav2vec(by_layer=by_layer, normalize_input=normalize_input).encode(sound)
         assert got.shape[0] == max(1, samples // 640)
         assert torch.isfinite(got).all()
 
@@ -178,13 +178,13 @@ def test_a_louder_voice_gives_the_same_features():
     assert relative(encoder.encode(louder), encoder.encode(voice)) < 1e-5
 
 
-def test_a_levelled_voice_keeps_its_loudness_when_silence_is_put_around_it():
+def test_a_leveled_voice_keeps_its_loudness_when_silence_is_put_around_it():
     encoder = tiny_wav2vec(by_layer=True)
     voice = prepare_voice(noise(32000))
-    assert relative(encoder.encode(voice, levelled=True), encoder.encode(noise(32000))) < 1e-5
+    assert relative(encoder.encode(voice, leveled=True), encoder.encode(noise(32000))) < 1e-5
     late = pad_tensor(voice.waveform, (16000, 0))
     want = whole_clip(encoder, Sound(late, 16000), level=False)
-    assert relative(encoder.encode(Sound(late, 16000), levelled=True), want) < 1e-5
+    assert relative(encoder.encode(Sound(late, 16000), leveled=True), want) < 1e-5
 
 
 def test_progress_rises_to_one():
@@ -231,7 +231,7 @@ def test_values_that_are_not_numbers_are_refused_and_half_precision_is_named():
 
 @pytest.mark.parametrize("by_layer", [False, True])
 def test_a_checkpoint_saved_by_transformers_gives_what_transformers_computes(by_layer, tmp_path):
-    theirs = tiny_wav2vec(layers=3, hidden=128, by_layer=by_layer, normalise_input=by_layer)
+    theirs = tiny_wav2vec(layers=3, hidden=128, by_layer=by_layer, normalize_input=by_layer)
     theirs.network.save_pretrained(tmp_path)
     ours, sound = load_speech_encoder(tmp_path), noise(40000)
     assert relative(ours.encode(sound), whole_clip(theirs, sound)) < 1e-5

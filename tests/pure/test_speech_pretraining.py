@@ -38,7 +38,7 @@ def test_the_written_encoder_gives_the_features_that_were_trained(tmp_path):
     encoder = load_speech_encoder(write_encoder(student.network, tmp_path / "encoder.safetensors"))
     with torch.no_grad():
         trained = torch.stack(student.hidden_states(sound.waveform), dim=2)[0]
-    used = encoder.encode(sound, levelled=True)
+    used = encoder.encode(sound, leveled=True)
     assert used.shape == trained.shape == (sound.frames, 4, 64)
     assert float((used - trained).norm() / trained.norm()) < 5e-3  # float16 in the file
 
@@ -101,7 +101,7 @@ def test_a_faster_tape_has_its_sounds_earlier_and_higher():
     assert int(torch.fft.rfft(heard).abs().argmax()) * 16000 / 12000 == pytest.approx(500, abs=2)
 
 
-def test_recordings_differ_and_stay_recognisable():
+def test_recordings_differ_and_stay_recognizable():
     clip = make_clip(2, 2.0)
     rows = clip.samples[None].repeat(8, 1)
     heard = record(rows, np.random.default_rng(1))

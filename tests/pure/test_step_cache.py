@@ -29,8 +29,9 @@ def test_small_changes_are_left_out_until_they_add_up():
     x = torch.ones(2, 3, 4)
     decisions = []
     for level in (1.0, 1.1, 1.21, 1.331, 1.4641):  # each a tenth more: 0.1, 0.2, 0.3 which is too much, 0.1
-        out = cache.around_blocks([0, 1])(modulations(level)[0], x, blocks_that_count(calls))
-        decisions.append(cache.skipping)
+        skipped = cache.skipped
+        out = cache.block_runner([0, 1])(modulations(level)[0], x, blocks_that_count(calls))
+        decisions.append(cache.skipped > skipped)
         assert out.shape == x.shape
     assert decisions == [False, True, True, False, True]
     assert calls == [2, 2]
@@ -42,22 +43,23 @@ def test_what_stands_in_is_what_the_blocks_added_to_the_same_branch():
     cache = StepCache(StepCaching(1.0, PLAIN, 1))
     torch.manual_seed(0)
     first, second, added = torch.randn(3, 3, 4), torch.randn(3, 3, 4), torch.randn(3, 3, 4)
-    cache.begin(modulations(1.0)[0])
+    step = cache.begin(modulations(1.0)[0])
     for i in range(3):  # one after the other, as where memory is short
-        cache.through([i], first[i : i + 1], lambda x, i=i: x + added[i : i + 1])
-    assert cache.begin(modulations(1.0)[0])
+        step.run([i], first[i : i + 1], lambda x, i=i: x + added[i : i + 1])
+    step = cache.begin(modulations(1.0)[0])
+    assert step.skips
 
     def never(x):
         raise AssertionError("the blocks must not run")
 
-    torch.testing.assert_close(cache.through([2, 0, 1], second, never), second + added[[2, 0, 1]])
+    torch.testing.assert_close(step.run([2, 0, 1], second, never), second + added[[2, 0, 1]])
 
 
 def test_the_first_steps_are_made_and_keep_nothing_that_is_not_needed():
     cache, x = StepCache(StepCaching(1.0, PLAIN, 3)), torch.ones(1, 3, 4)
     sizes = []
     for level in modulations(1.0, 1.0, 1.0, 1.0):
-        cache.around_blocks([0])(level, x, lambda x: x + 1)
+        cache.block_runner([0])(level, x, lambda x: x + 1)
         sizes.append(cache.size_bytes)
     assert sizes == [0, 0, x.nbytes, x.nbytes]
     assert cache.skipped == 1
@@ -66,7 +68,7 @@ def test_the_first_steps_are_made_and_keep_nothing_that_is_not_needed():
 def test_memory_is_one_answer_a_branch_and_is_given_back():
     cache, x = StepCache(StepCaching(1e-3, PLAIN, 1)), torch.ones(3, 5, 4)
     for step in range(6):
-        cache.around_blocks(range(3))(modulations(1.0 + step)[0], x, lambda x: x + 1)
+        cache.block_runner(range(3))(modulations(1.0 + step)[0], x, lambda x: x + 1)
         assert cache.size_bytes == x.nbytes
     cache.clear()
     assert cache.size_bytes == 0
@@ -75,31 +77,31 @@ def test_memory_is_one_answer_a_branch_and_is_given_back():
 def test_blocks_run_where_something_else_about_them_changed():
     """A camera control that ends, for example."""
     cache, x = StepCache(StepCaching(1.0, PLAIN, 1)), torch.ones(1, 3, 4)
-    skipped = []
+    totals = []
     for camera in (True, True, False, False):
-        cache.around_blocks([0], camera)(modulations(1.0)[0], x, lambda x: x + 1)
-        skipped.append(cache.skipping)
-    assert skipped == [False, True, False, True]
+        cache.block_runner([0], camera)(modulations(1.0)[0], x, lambda x: x + 1)
+        totals.append(cache.skipped)
+    assert totals == [0, 1, 1, 2]
 
 
 def test_a_branch_that_was_not_there_before_is_made():
     cache, calls, x = StepCache(StepCaching(1.0, PLAIN, 1)), [], torch.ones(1, 3, 4)
     for branch in (0, 1):
-        cache.around_blocks([branch])(modulations(1.0)[0], x, blocks_that_count(calls))
+        cache.block_runner([branch])(modulations(1.0)[0], x, blocks_that_count(calls))
     assert calls == [1, 1]
 
 
 def test_an_answer_that_was_not_kept_cannot_stand_in():
     """Another cache on the same model may leave the blocks out behind our back."""
     cache = StepCache(StepCaching(1.0, PLAIN, 1))
-    assert not cache.begin(modulations(1.0)[0])
-    assert not cache.begin(modulations(1.0)[0])
+    assert not cache.begin(modulations(1.0)[0]).skips
+    assert not cache.begin(modulations(1.0)[0]).skips
 
 
 def test_a_broken_modulation_runs_the_blocks():
     cache, x = StepCache(StepCaching(1.0, PLAIN, 1)), torch.ones(1, 3, 4)
     for level in modulations(0.0, 0.0, float("nan")):
-        cache.around_blocks([0])(level, x, lambda x: x + 1)
+        cache.block_runner([0])(level, x, lambda x: x + 1)
     assert cache.skipped == 0
 
 

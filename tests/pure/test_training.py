@@ -13,10 +13,11 @@ from infinitetalk_core.sampling.schedule import shifted_sigmas
 pytest.importorskip("cv2", reason="training needs opencv-python-headless")
 pytest.importorskip("espeakng_loader", reason="training needs espeakng_loader")
 
+from infinitetalk_core.model.infinitetalk import InfiniteTalkModel
 from training.dataset import DEFAULT_POLICIES, Samples
-from training.flow_matching import Batch, Dubber, flow_matching_loss, shifted_levels
-from training.small_models import SmallSizes, new_dubber
-from training.stages import dubber_trainer
+from training.flow_matching import Batch, flow_matching_loss, shifted_levels
+from training.small_models import SmallSizes, new_model
+from training.stages import model_trainer
 from training.trainer import TrainingConfig, draw_batch
 
 TINY = SmallSizes(dim=128, ffn_dim=64, layers=1, audio_width=4, hidden=8, tokens=2, token_dim=8)
@@ -73,13 +74,13 @@ def make_batch(held: int = 2) -> Batch:
 
 def test_the_loss_is_zero_for_the_true_velocity_and_ignores_the_context():
     batch, noise = make_batch(), torch.randn(2, 16, 3, 4, 4)
-    perfect = Dubber(KnowsTheAnswer(noise - batch.target, held=2), new_dubber(TINY).adapter)  # type: ignore[arg-type]
+    perfect = InfiniteTalkModel(KnowsTheAnswer(noise - batch.target, held=2), new_model(TINY).adapter)  # type: ignore[arg-type]
     assert flow_matching_loss(perfect, batch, torch.tensor([0.3, 0.8]), noise).item() == 0
 
 
 def test_a_wrong_velocity_costs_its_square():
     batch, noise = make_batch(), torch.randn(2, 16, 3, 4, 4)
-    off_by_two = Dubber(KnowsTheAnswer(noise - batch.target + 2, held=2), new_dubber(TINY).adapter)  # type: ignore[arg-type]
+    off_by_two = InfiniteTalkModel(KnowsTheAnswer(noise - batch.target + 2, held=2), new_model(TINY).adapter)  # type: ignore[arg-type]
     assert flow_matching_loss(off_by_two, batch, torch.tensor([0.3, 0.8]), noise).item() == pytest.approx(4)
 
 
@@ -91,7 +92,7 @@ def test_the_model_sees_clean_context_and_the_straight_line_behind_it():
         seen.update(z=z, timesteps=timesteps)
         return torch.zeros(2, 16, 3, 4, 4)
 
-    flow_matching_loss(Dubber(look, new_dubber(TINY).adapter), batch, sigma, noise)  # type: ignore[arg-type]
+    flow_matching_loss(InfiniteTalkModel(look, new_model(TINY).adapter), batch, sigma, noise)  # type: ignore[arg-type]
     torch.testing.assert_close(seen["timesteps"], torch.tensor([250.0, 1000.0]))
     torch.testing.assert_close(seen["z"][:, :16, :1], batch.target[:, :, :1])
     torch.testing.assert_close(seen["z"][0, :16, 1:], 0.75 * batch.target[0, :, 1:] + 0.25 * noise[0, :, 1:])
@@ -136,7 +137,7 @@ def test_the_asked_share_of_contexts_has_drifted():
 
 def test_training_lowers_the_loss(tmp_path):
     config = tiny_config(steps=60, learning_rate=1e-2, context_latents={1: 1.0})
-    trainer = dubber_trainer(config, new_dubber(TINY), random_samples(2), tmp_path)
+    trainer = model_trainer(config, new_model(TINY), random_samples(2), tmp_path)
     losses = []
     trainer.run(lambda line: losses.append(float(line.split("loss ")[1].split(",")[0])))
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
@@ -144,10 +145,10 @@ def test_training_lowers_the_loss(tmp_path):
 
 def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
     samples = random_samples()
-    whole = dubber_trainer(tiny_config(), new_dubber(TINY), samples, tmp_path / "whole")
+    whole = model_trainer(tiny_config(), new_model(TINY), samples, tmp_path / "whole")
     whole.run()
-    dubber_trainer(tiny_config(), new_dubber(TINY), samples, tmp_path / "halves").run(until=4)
-    second = dubber_trainer(tiny_config(), new_dubber(TINY, seed=9), samples, tmp_path / "halves")
+    model_trainer(tiny_config(), new_model(TINY), samples, tmp_path / "halves").run(until=4)
+    second = model_trainer(tiny_config(), new_model(TINY, seed=9), samples, tmp_path / "halves")
     assert second.step == 4
     second.run()
     for name, weight in whole.modules.state_dict().items():
@@ -157,17 +158,17 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
 
 
 def test_only_what_is_asked_for_is_trained(tmp_path):
-    dubber = new_dubber(TINY)
-    dubber.backbone.requires_grad_(False)
-    before = {n: w.clone() for n, w in dubber.backbone.state_dict().items()}
-    # The head of a new model is zero, through which nothing would be learnt.
-    torch.nn.init.normal_(dubber.backbone.head.head.weight)
-    before["head.head.weight"] = dubber.backbone.head.head.weight.detach().clone()
-    audio = {n: w.clone() for n, w in dubber.adapter.state_dict().items()}
-    trainer = dubber_trainer(tiny_config(context_latents={1: 1.0}), dubber, random_samples(), tmp_path)
+    model = new_model(TINY)
+    model.backbone.requires_grad_(False)
+    before = {n: w.clone() for n, w in model.backbone.state_dict().items()}
+    # The head of a new model is zero, through which nothing would be learned.
+    torch.nn.init.normal_(model.backbone.head.head.weight)
+    before["head.head.weight"] = model.backbone.head.head.weight.detach().clone()
+    audio = {n: w.clone() for n, w in model.adapter.state_dict().items()}
+    trainer = model_trainer(tiny_config(context_latents={1: 1.0}), model, random_samples(), tmp_path)
     trainer.run()
-    assert all(torch.equal(w, before[n]) for n, w in dubber.backbone.state_dict().items())
-    assert any(not torch.equal(w, audio[n]) for n, w in dubber.adapter.state_dict().items())
+    assert all(torch.equal(w, before[n]) for n, w in model.backbone.state_dict().items())
+    assert any(not torch.equal(w, audio[n]) for n, w in model.adapter.state_dict().items())
     assert all(name.startswith("1.") for name in trainer.averaged)
 
 
@@ -175,9 +176,9 @@ def test_recomputed_activations_give_the_same_gradients():
     batch, noise, sigma = make_batch(), torch.randn(2, 16, 3, 4, 4), torch.tensor([0.3, 0.8])
     gradients = []
     for recompute in (False, True):
-        dubber = replace(new_dubber(TINY), recompute=recompute)
-        torch.nn.init.ones_(dubber.backbone.head.head.weight)
-        flow_matching_loss(dubber, batch, sigma, noise).backward()
-        gradients.append(dubber.backbone.blocks[0].ffn[0].weight.grad)
+        model = replace(new_model(TINY), recompute=recompute)
+        torch.nn.init.ones_(model.backbone.head.head.weight)
+        flow_matching_loss(model, batch, sigma, noise).backward()
+        gradients.append(model.backbone.blocks[0].ffn[0].weight.grad)
     assert gradients[0].abs().max() > 0
     torch.testing.assert_close(gradients[0], gradients[1])

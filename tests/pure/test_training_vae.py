@@ -97,11 +97,11 @@ def test_a_file_keeps_the_weights_in_half_precision_under_the_released_names(tmp
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_training_begins_with_a_blurred_picture_and_not_with_grey(started, pool):
+def test_training_begins_with_a_blurred_picture_and_not_with_gray(started, pool):
     frames = pool.clips.float() / 255
-    grey = (frames - frames.mean((0, 1, 2, 3))).square().mean()
+    gray = (frames - frames.mean((0, 1, 2, 3))).square().mean()
     made = started.decode(started.encode(frames))
-    assert (made - frames).square().mean() < 0.7 * grey
+    assert (made - frames).square().mean() < 0.7 * gray
 
 
 def test_latents_have_mean_0_and_variance_1_and_rescaling_them_leaves_the_decoded_picture_alone(started, pool):
@@ -184,8 +184,8 @@ def test_muon_finds_the_minimum_of_a_badly_scaled_square():
     torch.manual_seed(0)
     wanted, weight = torch.randn(4, 6), torch.zeros(4, 6)
     inputs = torch.randn(64, 6) * torch.logspace(0, -1, 6)
-    optimiser = Muon([weight])
+    optimizer = Muon([weight])
     for step in range(300):
         gradient = (inputs @ (weight - wanted).T).T @ inputs / 64
-        optimiser.step([gradient], 0.2 * (1 - step / 300))
+        optimizer.step([gradient], 0.2 * (1 - step / 300))
     assert (weight - wanted).abs().max() < 0.1

@@ -21,7 +21,7 @@ from tests.support.videos import (
     clicking,
     flash_times,
     flashing,
-    grey,
+    gray,
     pictures_of,
     sound_of,
     write,
@@ -64,7 +64,7 @@ def test_an_interruption_before_the_first_frame_leaves_nothing(tmp_path):
 def test_a_second_interruption_does_not_replace_the_first(tmp_path):
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt), writer_of(tmp_path / "v.mp4", None) as writer:
-            append(writer, grey(3))
+            append(writer, gray(3))
             raise KeyboardInterrupt
     assert {p.name for p in tmp_path.iterdir()} == {
         "v_interrupted.mp4",
@@ -113,7 +113,7 @@ def test_a_killed_process_leaves_a_video_that_plays_and_the_next_run_keeps_it(tm
     seen = len(pictures_of(tmp_path / "v.part.mp4"))
     assert 180 - 60 <= seen <= 180
     sound_of(tmp_path / "v.part.mp4")
-    write(path, grey(4), None)
+    write(path, gray(4), None)
     assert len(pictures_of(tmp_path / "v_interrupted.mp4")) == seen
     assert len(pictures_of(path)) == 4
 

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
-from infinitetalk_core.checkpoints.uni3c import open_uni3c
+from infinitetalk_core.checkpoints.loaders import open_infinitetalk, open_uni3c
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.model.attention import sdpa
 from infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig

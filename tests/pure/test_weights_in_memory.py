@@ -17,9 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
 from infinitetalk_core.checkpoints import tensor_data
-from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
-from infinitetalk_core.checkpoints.uni3c import open_uni3c
-from infinitetalk_core.checkpoints.weights_file import Quantised, WeightsFile, as_numbers
+from infinitetalk_core.checkpoints.loaders import open_infinitetalk, open_uni3c
+from infinitetalk_core.checkpoints.weights_file import Quantized, WeightsFile, as_numbers
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.fingerprint import key_of, tensor_fingerprint
 from infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
@@ -88,8 +87,8 @@ import os, sys
 from pathlib import Path
 import torch
 sys.path.insert(0, {root!r})
-from infinitetalk_core.checkpoints.infinitetalk import open_infinitetalk
-from infinitetalk_core.checkpoints.uni3c import open_uni3c
+from infinitetalk_core.checkpoints.loaders import open_infinitetalk
+from infinitetalk_core.checkpoints.loaders import open_uni3c
 from infinitetalk_core.checkpoints.weights_file import as_numbers
 for name in sys.argv[1:]:
     path = Path(name)
@@ -128,7 +127,7 @@ def test_a_file_that_is_written_in_place_later_changes_nothing(path):
 def test_each_tensor_has_memory_of_its_own(path):
     """No more than the file: what is not there twice cannot have been read twice."""
     loaded = opened(path).read().tensors
-    stored = [w.stored if isinstance(w, Quantised) else w for w in loaded.values()]
+    stored = [w.stored if isinstance(w, Quantized) else w for w in loaded.values()]
     assert len({tensor.untyped_storage().data_ptr() for tensor in stored}) == len(stored)
     assert sum(tensor.untyped_storage().nbytes() for tensor in stored) <= path.stat().st_size
 
@@ -257,9 +256,9 @@ def test_a_speech_encoder_has_the_fingerprint_of_its_weights_and_settings(encode
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     assert found(copy) == plain == found(encoder_file)
     (copy / "preprocessor_config.json").write_text('{"do_normalize": true}')
-    normalised = found(copy)
+    normalized = found(copy)
     (copy / "config.json").write_text('{"num_attention_heads": 1, "layer_norm_eps": 1e-6}')
-    assert len({plain, normalised, found(copy)}) == 3
+    assert len({plain, normalized, found(copy)}) == 3
     tensors = file_tensors(tiny_wav2vec())
     tensors["encoder.layers.1.feed_forward.output_dense.weight"].view(-1)[1000] += 1e-3
     save = save_file if encoder_file.suffix == ".safetensors" else torch.save

@@ -15,14 +15,14 @@ from aiohttp import WSMsgType, web
 SAMPLER = "InfiniteTalkChunkSampler"
 CHUNKS = 3
 # (workflow, how many prompts came before) → success, error, InputError, interrupted, crash, crash at once, or wait
-Behaviour = Callable[[dict[str, Any], int], str]
+Behavior = Callable[[dict[str, Any], int], str]
 SLOWLY = 0.5  # seconds
 
 
 class FakeComfyUI:
     """Serves on 127.0.0.1 from a thread of its own; a context manager. What it was asked is in its attributes."""
 
-    def __init__(self, behave: Behaviour = lambda workflow, count: "success") -> None:
+    def __init__(self, behave: Behavior = lambda workflow, count: "success") -> None:
         self.behave = behave
         self.uploads: dict[str, bytes] = {}
         self.prompts: list[dict[str, Any]] = []  # every workflow that was queued

@@ -20,7 +20,7 @@ from infinitetalk_core.speech import Speech
 
 @dataclass
 class PlainModels:
-    """A codec that averages blocks of 8 x 8 pixels and four frames, and a sampler that gives one level of grey."""
+    """A codec that averages blocks of 8 x 8 pixels and four frames, and a sampler that gives one level of gray."""
 
     level: float = 0.25
     seen: list[ChunkConditioning] = field(default_factory=list)
@@ -42,7 +42,7 @@ class PlainModels:
         return picture.mean(dim=(0, 1))
 
     def denoise(self, conditioning: ChunkConditioning, after_step) -> Tensor:
-        """Grey, with the context and what is pinned held."""
+        """Gray, with the context and what is pinned held."""
         self.seen.append(conditioning)
         latents = torch.full_like(conditioning.noise, self.level)
         if conditioning.free is not None and conditioning.source is not None:

@@ -38,7 +38,7 @@ def tiny_wav2vec(
     hidden: int = 32,
     conv: int = 8,
     by_layer: bool = False,
-    normalise_input: bool = False,
+    normalize_input: bool = False,
     limits: Limits | None = None,
     seed: int = 0,
 ) -> SpeechEncoder:
@@ -53,7 +53,7 @@ def tiny_wav2vec(
                 value.copy_(_random_as(value))
         position = network.encoder.pos_conv_embed.conv
         position.weight = _random_as(position.weight)
-    return SpeechEncoder(network, normalise_input=normalise_input, limits=limits)
+    return SpeechEncoder(network, normalize_input=normalize_input, limits=limits)
 
 
 def _random_as(value: Tensor) -> Tensor:

@@ -17,13 +17,13 @@ from infinitetalk_core.video.writer import VideoWriter
 WIDTH, HEIGHT = 96, 64
 
 
-def grey(frames: int, value: float = 0.1) -> torch.Tensor:
+def gray(frames: int, value: float = 0.1) -> torch.Tensor:
     return torch.full((frames, HEIGHT, WIDTH, 3), value)
 
 
 def flashing(frames: int) -> torch.Tensor:
     """White for one frame at every full second, after the first."""
-    video = grey(frames)
+    video = gray(frames)
     video[25::25] = 1
     return video
 

@@ -46,7 +46,7 @@ class HostAudioEncoder:
     def _key(self, voice: Sound) -> str:
         """Return the key of the voice, the encoder's weights and all of its settings."""
         encoder = self.patcher.model
-        settings = [encoder.network.config.to_json_string(), encoder.normalise_input, str(encoder.dtype)]
+        settings = [encoder.network.config.to_json_string(), encoder.normalize_input, str(encoder.dtype)]
         return key_of([describe(voice), fingerprint_of(self.patcher), settings, describe(encoder.limits)])
 
     def _encode(self, voice: Sound) -> SpeechFeatures:
@@ -58,7 +58,7 @@ class HostAudioEncoder:
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(round(fraction * PROGRESS_STEPS), PROGRESS_STEPS)
 
-        return self.patcher.model.encode(voice, levelled=True, report=report, scratch=temp_folder())
+        return self.patcher.model.encode(voice, leveled=True, report=report, scratch=temp_folder())
 
 
 def load_audio_encoder(path: Path, models: SharedModels | None = None) -> HostAudioEncoder:

@@ -98,7 +98,7 @@ def _picture(path: Path) -> torch.Tensor | None:
             if getattr(image, "is_animated", False):
                 return None
             upright = ImageOps.exif_transpose(image)
-            pixels = _grey_over_8_bits(upright) if upright.mode[0] in "IF" else np.array(upright.convert("RGB"))
+            pixels = _gray_over_8_bits(upright) if upright.mode[0] in "IF" else np.array(upright.convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return None
     except (OSError, SyntaxError, ValueError) as error:
@@ -106,14 +106,14 @@ def _picture(path: Path) -> torch.Tensor | None:
     return torch.from_numpy(pixels)[None].float().div_(255)
 
 
-def _grey_over_8_bits(image: Image.Image) -> np.ndarray:
-    """Convert a grey picture with more than 8 bits to uint8 (H, W, 3).
+def _gray_over_8_bits(image: Image.Image) -> np.ndarray:
+    """Convert a gray picture with more than 8 bits to uint8 (H, W, 3).
 
     Pillow's own conversion clips at 255, which gives white. Integers have the range of 16 bits, floats of 0 to 1.
     """
     white = 1.0 if image.mode == "F" else 65535.0
-    grey = np.asarray(image, dtype=np.float32) / white
-    return np.repeat((grey.clip(0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
+    gray = np.asarray(image, dtype=np.float32) / white
+    return np.repeat((gray.clip(0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
 def load_voice(text: str) -> dict[str, Any]:

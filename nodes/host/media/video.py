@@ -33,6 +33,7 @@ def source_of(image: Tensor | None, video: Any | None, files: FileFingerprints |
         raise InputError(f"connect either an image or a video to the Reference Picker: {both} connected")
     if image is not None:
         return PictureBatch(image[..., :3])
+    assert video is not None
     if not isinstance(video, InputImpl.VideoFromFile):
         # Made by another node; its frames are in memory already.
         parts = video.get_components()

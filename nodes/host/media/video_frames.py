@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....infinitetalk_core.video.frames import read_batch, say_memory
 from ....infinitetalk_core.video.trim import cut
-from ..sampling.progress import say
+from ..messages import say
 from .video import source_of
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ import comfy.model_management
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
 
+from ....infinitetalk_core.log import log
 from ....infinitetalk_core.model.kernels import AttentionBackend, Kernel, Machine, attend, find_kernel, supports
 from .patchers import Patcher
 
-log = logging.getLogger("infinitetalk")
 OVERRIDE = "optimized_attention_override"
 # Arguments of ComfyUI's attention functions that change the result; only PyTorch's function supports them.
 SPECIAL = ("scale", "enable_gqa")
@@ -80,7 +79,7 @@ def choose_attention(model: Patcher, choice: AttentionBackend) -> None:
         return
     machine = Machine.here(comfy.model_management.get_torch_device())
     override = ChosenAttention(choice, None if choice is AttentionBackend.SDPA else find_kernel(choice, machine))
-    log.info("InfiniteTalk: attention by %s, as chosen", override.title)
+    log.info("attention by %s, as chosen", override.title)
     _set_override(model, override)
 
 

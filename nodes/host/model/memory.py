@@ -7,7 +7,6 @@ at every step. The MODEL therefore asks for the measured amount with a margin an
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +15,16 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
+from ....infinitetalk_core.log import log
 from ....infinitetalk_core.model.memory import BackboneSizes, camera_bytes
 from .cached_blocks import step_caching_of
 from .patchers import Patcher
 from .uni3c import KEY as CAMERA_KEY
 
-log = logging.getLogger("infinitetalk")
 KEY = "infinitetalk_memory"
 GB = 1e9
 MARGIN = 1.15  # for the error of the estimate
-# Temporary buffers: weights streamed from RAM, dequantised weights, the workspace of matrix products.
+# Temporary buffers: weights streamed from RAM, dequantized weights, the workspace of matrix products.
 IN_PASSING_BYTES = 500_000_000
 MORE = 2.5  # factor for the retry: about half as much again as ComfyUI itself would request
 
@@ -37,7 +36,7 @@ class MemoryMargin:
     factor: float = 1.0
 
 
-def ask_for_memory(executor: Any, model: Patcher, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
+def request_memory(executor: Any, model: Patcher, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
     """Wrap ComfyUI's prepare_sampling so that it reserves our memory estimate.
 
     ComfyUI estimates memory from the noise shape only, in proportion to it, so we request a different amount by scaling
@@ -69,7 +68,7 @@ def needed_bytes(model: Patcher, noise_shape: Any) -> float:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the GPU ran out of memory; newer ComfyUI recognises more of the drivers' errors."""
+    """Return whether the GPU ran out of memory; newer ComfyUI recognizes more of the drivers' errors."""
     known = getattr(comfy.model_management, "is_oom", None)
     return bool(known(error)) if known else isinstance(error, torch.cuda.OutOfMemoryError)
 
@@ -93,7 +92,7 @@ def retry_on_oom(make: Callable[[Patcher], Tensor], model: Patcher, room: Memory
         comfy.model_management.soft_empty_cache()
         if not last:
             room.factor *= MORE
-            log.warning("InfiniteTalk: out of memory (%s); once more with more of the weights in RAM", reason)
+            log.warning("out of memory (%s); once more with more of the weights in RAM", reason)
     raise RuntimeError(f"{_shortage(model, shape)} ({reason})")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import comfy.model_management
 import comfy.model_patcher
@@ -12,13 +12,13 @@ import torch
 
 from ....infinitetalk_core.checkpoints.weights_file import Weights
 from ....infinitetalk_core.errors import InputError
-from .quantized import put_quantised_layers
+from .quantized import put_quantized_layers
 
-Patcher = comfy.model_patcher.ModelPatcher
+Patcher: TypeAlias = comfy.model_patcher.ModelPatcher
 
 
 def load_strictly(make: Callable[[Any], torch.nn.Module], weights: Weights, name: str) -> torch.nn.Module:
-    """Build a module from ComfyUI's layers with `weights` as its parameters; quantised ones stay as stored.
+    """Build a module from ComfyUI's layers with `weights` as its parameters; quantized ones stay as stored.
 
     make: builds the module on the meta device from the layers of a namespace. Raises InputError that names the tensor
     if one is missing, superfluous or of another shape. name: of the file, for errors.
@@ -37,7 +37,7 @@ def load_strictly(make: Callable[[Any], torch.nn.Module], weights: Weights, name
                 f"{key} in {name} is {tuple(weights[key].shape)} where {shape} is expected; it is another model's file"
             )
     module = make(comfy.ops.manual_cast)
-    module.load_state_dict(put_quantised_layers(module, weights), strict=True, assign=True)
+    module.load_state_dict(put_quantized_layers(module, weights), strict=True, assign=True)
     return module
 
 

@@ -1,6 +1,6 @@
-"""A Linear layer that stores its weight quantised and dequantises it in `forward`.
+"""A Linear layer that stores its weight quantized and dequantizes it in `forward`.
 
-ComfyUI's own layers for quantised weights support fp8 but not GGUF, and those of 0.3.75 and 0.33 are configured in
+ComfyUI's own layers for quantized weights support fp8 but not GGUF, and those of 0.3.75 and 0.33 are configured in
 different ways. Both have `cast_bias_weight`, which brings the stored bytes to the device like any other weight: from
 RAM piece by piece, pinned, ahead of time on another stream, or from 0.33's dynamic VRAM.
 """
@@ -12,21 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....infinitetalk_core.checkpoints.weights_file import Quantised, Weights, dequantise
+from ....infinitetalk_core.checkpoints.weights_file import Quantized, Weights, dequantize
 
 
-class QuantisedLinear(torch.nn.Module, comfy.ops.CastWeightBiasOp):
-    """Linear whose `weight` is the stored bytes of a `Quantised` (rows, bytes) and whose `weight_scale` its scale."""
+class QuantizedLinear(torch.nn.Module, comfy.ops.CastWeightBiasOp):
+    """Linear whose `weight` is the stored bytes of a `Quantized` (rows, bytes) and whose `weight_scale` its scale."""
 
     comfy_cast_weights = True
 
-    def __init__(self, like: Quantised, bias: bool):
+    def __init__(self, like: Quantized, bias: bool):
         super().__init__()
         self.layout = like.layout
         self.out_features, self.in_features = like.shape
         self.weight = torch.nn.Parameter(torch.empty_like(like.stored, device="meta"), requires_grad=False)
         # One number per tensor or row: too small to stream, so it is moved where it is used.
         scale = None if like.scale is None else torch.empty_like(like.scale, device="meta")
+        self.weight_scale: Tensor | None
         self.register_buffer("weight_scale", scale)
         self.bias: torch.nn.Parameter | None = None
         if bias:
@@ -39,28 +40,28 @@ class QuantisedLinear(torch.nn.Module, comfy.ops.CastWeightBiasOp):
         weight, bias, stream = comfy.ops.cast_bias_weight(
             self, dtype=self.weight.dtype, device=x.device, bias_dtype=x.dtype, offloadable=True
         )
-        dequantised = dequantise(weight, self.layout, self.weight_scale, x.dtype)
-        y = F.linear(x, dequantised, bias)
+        dequantized = dequantize(weight, self.layout, self.weight_scale, x.dtype)
+        y = F.linear(x, dequantized, bias)
         comfy.ops.uncast_bias_weight(self, weight, bias, stream)
         return y
 
 
-def put_quantised_layers(module: torch.nn.Module, weights: Weights) -> dict[str, Tensor]:
-    """Replace the Linear layers of `module` whose weight is `Quantised`; return the state dict to load into it.
+def put_quantized_layers(module: torch.nn.Module, weights: Weights) -> dict[str, Tensor]:
+    """Replace the Linear layers of `module` whose weight is `Quantized`; return the state dict to load into it.
 
-    Quantised weights of other layers (a few convolutions) are dequantised to float32 here.
+    Quantized weights of other layers (a few convolutions) are dequantized to float32 here.
     """
     loaded: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        if not isinstance(weight, Quantised):
+        if not isinstance(weight, Quantized):
             loaded[name] = weight
             continue
         owner, leaf = name.rpartition(".")[::2]
         if leaf != "weight" or not isinstance(module.get_submodule(owner), torch.nn.Linear):
-            loaded[name] = weight.dequantise(torch.float32)
+            loaded[name] = weight.dequantize(torch.float32)
             continue
         parent, attribute = owner.rpartition(".")[::2]
-        layer = QuantisedLinear(weight, bias=f"{owner}.bias" in weights)
+        layer = QuantizedLinear(weight, bias=f"{owner}.bias" in weights)
         setattr(module.get_submodule(parent), attribute, layer)
         loaded[name] = weight.stored
         if weight.scale is not None:

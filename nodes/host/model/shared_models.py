@@ -9,9 +9,9 @@ an unused model that is on the GPU, and unloads it when it needs the memory.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ import torch
 
 from ....infinitetalk_core.cache import FileStamp, ModelCache, ModelKey
 from ....infinitetalk_core.fingerprint import FileFingerprints
-from ..sampling.graph_fingerprint import LoadedFiles
+from ....infinitetalk_core.log import log
+from .loaded_files import LoadedFiles
 from .patchers import Patcher
 
-log = logging.getLogger("infinitetalk")
 LEASE = "infinitetalk_lease"
 FINGERPRINT = "infinitetalk_fingerprint"
 GB = 1e9
@@ -71,9 +71,9 @@ class SharedModels:
         size = lease.value.model_size() / GB
         if reads:
             seconds = time.perf_counter() - started
-            log.info("InfiniteTalk: %s %s: read %.2f GB in %.1f s", kind, path.name, size, seconds)
+            log.info("%s %s: read %.2f GB in %.1f s", kind, path.name, size, seconds)
         else:
-            log.info("InfiniteTalk: %s %s: %.2f GB from the cache", kind, path.name, size)
+            log.info("%s %s: %.2f GB from the cache", kind, path.name, size)
         clone: Patcher = lease.value.clone()
         clone.set_attachments(LEASE, lease)
         return clone
@@ -150,10 +150,14 @@ async def _empty_when_unloaded(models: SharedModels, queue: Any) -> None:
     """
     while queue.get_flags(reset=False):
         await asyncio.sleep(LOOK_SECONDS)
-    log.info("InfiniteTalk: emptying the model cache, as ComfyUI was asked to free memory")
+    log.info("emptying the model cache, as ComfyUI was asked to free memory")
     for _ in range(LOOKS):
         loaded = {id(patcher.model) for patcher in comfy.model_management.loaded_models() if patcher is not None}
-        emptied = models.cache.empty(lambda patcher, loaded=loaded: id(patcher.model) not in loaded)
+        emptied = models.cache.empty(partial(_is_unloaded, loaded))
         if emptied or queue.get_tasks_remaining():
             return
         await asyncio.sleep(LOOK_SECONDS)
+
+
+def _is_unloaded(loaded: set[int], patcher: Patcher) -> bool:
+    return id(patcher.model) not in loaded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,17 +18,16 @@ from ....infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ....infinitetalk_core.chunks.dub import AfterStep
 from ....infinitetalk_core.clip_image import clip_pixels
 from ....infinitetalk_core.errors import InputError
+from ....infinitetalk_core.log import log
 from ....infinitetalk_core.model.kernels import is_broken
 from ....infinitetalk_core.sampling.euler import pin
 from ....infinitetalk_core.sampling.guidance import Guidance
 from ....infinitetalk_core.sampling.sdedit import start_at
 from ..model.attention import attention_in_use, can_be_replaced, with_plain_attention
-from ..model.audio_adapter import check_backbone
 from ..model.memory import MemoryMargin, retry_on_oom
 from ..model.patchers import Patcher
 from .guider import SpeechGuider
 
-log = logging.getLogger("infinitetalk")
 CLIP_TOKENS = (257, 1280)
 
 
@@ -105,7 +103,7 @@ class ComfyBackend:
             return self._sample(model, conditioning, after_step, can_be_replaced(model))
         except SpoiledError as error:
             log.warning(
-                "InfiniteTalk: %s; making the chunk again with PyTorch's own attention. Choose attention 'sdpa' in the "
+                "%s; making the chunk again with PyTorch's own attention. Choose attention 'sdpa' in the "
                 "InfiniteTalk Model Loader to save the time",
                 error,
             )
@@ -155,17 +153,11 @@ def _check_latents(latents: Tensor, context_length: int, can_retry: bool, messag
             f"{message}; choose another attention in the InfiniteTalk Model Loader (sdpa is the safest), start ComfyUI "
             "without --fast, or download the model again, which may be damaged"
         )
-    log.warning("InfiniteTalk: %s; if the video should not be black there, choose attention 'sdpa'", message)
+    log.warning("%s; if the video should not be black there, choose attention 'sdpa'", message)
 
 
 class SpoiledError(Exception):
     """The latents of a sampling pass are broken, probably by its attention backend."""
-
-
-def no_text(model: Patcher) -> list:
-    """Return the conditioning of an empty prompt: zeros, with which ComfyUI also pads prompts."""
-    backbone = check_backbone(model)
-    return [[torch.zeros(1, backbone.text_len, backbone.text_dim), {}]]
 
 
 def check_vae(vae: Any) -> None:

@@ -1,6 +1,6 @@
 """Fingerprints of ComfyUI's objects.
 
-MODEL, VAE, CLIP vision and SAMPLER come from other nodes and change while ComfyUI loads, quantises and patches them. So
+MODEL, VAE, CLIP vision and SAMPLER come from other nodes and change while ComfyUI loads, quantizes and patches them. So
 their fingerprint is that of the graph upstream: its nodes and their settings, what each node returns from IS_CHANGED,
 the content of the files that it names, and the index in a list. Everything else is fingerprinted by content. An object
 for which neither works gets a unique fingerprint, so its run is never found again.
@@ -8,13 +8,10 @@ for which neither works gets a unique fingerprint, so its run is never found aga
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import math
 import os
-import time
 import uuid
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -25,15 +22,12 @@ from comfy_execution.utils import get_executing_context
 
 import nodes as comfyui_nodes
 
-from ....infinitetalk_core.cache import FileStamp
-from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.fingerprint import FileFingerprints, describe, key_of
+from ..model.loaded_files import Files
 
 FOLDER_MARKS = ("config.json", "model_index.json")  # a folder with one of these is a model
 FOLDER_FILES = 1000  # upper limit; a model folder has some dozens
 OWN = "knows_its_files"  # class attribute of our nodes whose loaded objects carry the fingerprint of their files
-
-Files = dict[Path, tuple[FileStamp, str]]  # stamp and fingerprint by path
 
 
 def never_again() -> dict[str, str]:
@@ -77,8 +71,8 @@ class Graph:
 
     def __init__(self, hidden: Any, files: FileFingerprints) -> None:
         self._files = files
-        self._nodes = getattr(hidden, "dynprompt", None)
-        self._id = getattr(hidden, "unique_id", None)
+        self._nodes: Any = getattr(hidden, "dynprompt", None)  # None where `execute` is called from Python
+        self._id: str | None = getattr(hidden, "unique_id", None)
 
     def behind(self, name: str) -> Upstream:
         """Return the graph upstream of the input `name` of the node.
@@ -86,7 +80,9 @@ class Graph:
         Its fingerprint is equal for the same graph with the same file contents; node ids, titles and file names do not
         count. Without a prompt (`execute` called from Python) it is unique.
         """
-        link = None if self._nodes is None or self._id is None else self._nodes.get_node(self._id)["inputs"].get(name)
+        link: Any = None
+        if self._nodes is not None and self._id is not None:
+            link = self._nodes.get_node(self._id)["inputs"].get(name)
         if self._nodes is None or not self._is_link(link):
             return Upstream(never_again(), {}, "it was not made by a graph")
         walk = _Walk()
@@ -294,59 +290,3 @@ def _is_inside(name: str) -> bool:
 
 def _roots(kind: str) -> list[str]:
     return folder_paths.folder_names_and_paths[kind][0]
-
-
-CHANGED = (
-    "{} was changed on the disk after ComfyUI had loaded it, and ComfyUI goes on with what it loaded: free the memory "
-    "(in the menu: unload models and clear the cache; by API: POST /free with "
-    '{{"unload_models": true, "free_memory": true}}) or restart ComfyUI, and run again'
-)
-
-
-class LoadedFiles:
-    """Records which files the live models were loaded from.
-
-    ComfyUI goes on using a model whose file was replaced on disk; the fingerprint of the file would then not be that of
-    the model in memory. An object is recorded at the first `check`. A file that was changed between its loading and
-    that check is detected if it was changed after the prompt began.
-    """
-
-    def __init__(self) -> None:
-        self._known: weakref.WeakKeyDictionary[Any, Files] = weakref.WeakKeyDictionary()
-        self._began_ns: int | None = None
-
-    def begin(self) -> None:
-        """Note that a prompt begins now; none of its nodes has loaded anything yet."""
-        self._began_ns = time.time_ns()
-
-    def check(self, live: Any, files: Files) -> None:
-        """Record that `live` was loaded from `files`. Objects without weak references or a hash are not checked.
-
-        Raises InputError for a file whose content was different when the object was loaded.
-        """
-        try:
-            known = self._known.setdefault(live, {})
-        except TypeError:
-            return
-        for path, (stamp, fingerprint) in files.items():
-            if path not in known:
-                changed = self._began_ns is not None and stamp.changed_ns > self._began_ns
-                known[path] = (stamp, "another one" if changed else fingerprint)
-            if known[path][1] != fingerprint:
-                raise InputError(CHANGED.format(path.name))
-            known[path] = (stamp, fingerprint)
-
-    def changed(self) -> list[str]:
-        """Return the files of live models whose stamps have changed.
-
-        For fingerprint_inputs: without it ComfyUI's output cache would return the old video without running any node.
-        """
-        found = set()
-        for files in list(self._known.values()):
-            for path, (stamp, _) in files.items():
-                now = None
-                with contextlib.suppress(OSError):
-                    now = FileStamp.of(path)
-                if now != stamp:
-                    found.add(f"{path}: {now}")
-        return sorted(found)

@@ -1,8 +1,9 @@
-"""Guider that denoises one chunk with ComfyUI's sampling: any SAMPLER, SIGMAS, LoRA, quantisation or offloading."""
+"""Guider that denoises one chunk with ComfyUI's sampling: any SAMPLER, SIGMAS, LoRA, quantization or offloading."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.samplers
@@ -11,13 +12,31 @@ from torch import Tensor
 
 from ....infinitetalk_core.chunks.camera_control import CameraControl
 from ....infinitetalk_core.chunks.conditioning import ChunkConditioning
+from ....infinitetalk_core.log import log
 from ....infinitetalk_core.sampling.euler import pin
-from ....infinitetalk_core.sampling.guidance import Guidance, guided
-from ..model.audio_adapter import KEY, SpeechCall, adapter_of
-from ..model.cached_blocks import ChunkCache, step_caching_of
+from ....infinitetalk_core.sampling.guidance import Branch, Guidance, guided
+from ....infinitetalk_core.sampling.step_cache import StepCache
+from ..model.audio_adapter import adapter_of
+from ..model.cached_blocks import step_caching_of, time_modulation
 from ..model.patchers import Patcher
 from ..model.uni3c import KEY as CAMERA_KEY
-from ..model.uni3c import camera_steps
+from ..model.uni3c_step import Uni3CStep, uni3c_steps
+from ..model.wan_wrappers import KEY, SpeechCall
+
+
+@dataclass(frozen=True)
+class ChunkInputs:
+    """What is the same in every step of a chunk, on the device.
+
+    context: clean context latents in the model's scale. combine: velocities by branch → the guided velocity.
+    new_uni3c_step: creates Uni3C's state for a step; None without camera control. cache: None without step caching.
+    """
+
+    call: SpeechCall
+    context: Tensor
+    combine: Callable[[dict[Branch, Tensor]], Tensor]
+    new_uni3c_step: Callable[[], Uni3CStep] | None
+    cache: StepCache | None
 
 
 class SpeechGuider(comfy.samplers.CFGGuider):
@@ -33,50 +52,58 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         self.guidance = guidance
         self.chunk = chunk
         self.camera = camera
-        self.step_cache: ChunkCache | None = None
+        self.inputs: ChunkInputs | None = None  # set while the sampler runs
 
     def set_branches(self, positive: list, negative: list) -> None:
         """Set one conditioning per active guidance branch, from the positive and the negative one."""
         self.inner_set_conds({b.name: positive if b.uses_text else negative for b in self.guidance.branches})
 
     def inner_sample(self, noise: Tensor, latent_image: Tensor, device: torch.device, *args: Any, **kw: Any):
-        """Sample, with the models on the device. What is the same in every step is computed here."""
-        adapter = adapter_of(self.model_patcher)
-        windows = self.chunk.windows.to(device)
-        masks = None if self.chunk.masks is None else self.chunk.masks.to(device)
-        speech = adapter.speech_tokens(windows, masks)
-        silence = adapter.silence(windows)
-        branch_speech = tuple(speech if b.uses_audio else silence for b in self.guidance.branches)
-        self.call = SpeechCall(adapter, branch_speech, self.model_patcher.get_attachment(KEY))
-        self.context = self.inner_model.process_latent_in(self.chunk.context.to(device))
-        self.combine = guided(self.guidance)
-        if self.camera is not None and self.chunk.camera is not None:
-            (uni3c,) = self.model_patcher.get_additional_models_with_key(CAMERA_KEY)
-            self.camera_step = camera_steps(
-                self.camera, uni3c.model, self.chunk.camera, self.inner_model, device, len(branch_speech)
-            )
-        caching = step_caching_of(self.model_patcher)
-        if caching is None:
-            return super().inner_sample(noise, latent_image, device, *args, **kw)
-        self.step_cache = ChunkCache(caching, self.inner_model)
+        """Sample, with the models on the device."""
+        self.inputs = self._chunk_inputs(device)
+        cache = self.inputs.cache
         try:
             return super().inner_sample(noise, latent_image, device, *args, **kw)
         finally:
-            self.step_cache.close(self.chunk.chunk.index)
+            self.inputs = None
+            if cache is not None:
+                log.info("chunk %d: %s", self.chunk.chunk.index + 1, cache.summary())
+                cache.clear()
+
+    def _chunk_inputs(self, device: torch.device) -> ChunkInputs:
+        """Compute what is the same in every step."""
+        chunk, model = self.chunk, self.inner_model
+        adapter = adapter_of(self.model_patcher)
+        windows = chunk.windows.to(device)
+        speech = adapter.speech_tokens(windows, None if chunk.masks is None else chunk.masks.to(device))
+        silence = adapter.silence(windows)
+        branch_speech = tuple(speech if b.uses_audio else silence for b in self.guidance.branches)
+        new_uni3c_step = None
+        if self.camera is not None and chunk.camera is not None:
+            (uni3c,) = self.model_patcher.get_additional_models_with_key(CAMERA_KEY)
+            new_uni3c_step = uni3c_steps(self.camera, uni3c.model, chunk.camera, model, device, len(branch_speech))
+        caching = step_caching_of(self.model_patcher)
+        return ChunkInputs(
+            call=SpeechCall(adapter, branch_speech, self.model_patcher.get_attachment(KEY)),
+            context=model.process_latent_in(chunk.context.to(device)),
+            combine=guided(self.guidance),
+            new_uni3c_step=new_uni3c_step,
+            cache=None if caching is None else StepCache(caching),
+        )
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None):
         """Return the guided denoised latents (1, 16, T, h, w)."""
+        assert self.inputs is not None
+        inputs, call = self.inputs, self.inputs.call
         options = model_options or {}
         transformer_options = options.get("transformer_options", {})
-        call = self.call
-        if self.camera is not None and self.camera.acts_at(
-            float(timestep.flatten()[0]), transformer_options["sample_sigmas"]
-        ):
-            call = replace(call, camera=self.camera_step())
-        if self.step_cache is not None:
-            call = replace(call, cached=self.step_cache.begin(timestep, call.camera is not None))
+        if self._camera_acts(timestep, transformer_options) and inputs.new_uni3c_step is not None:
+            call = replace(call, camera=inputs.new_uni3c_step())
+        if inputs.cache is not None:
+            modulation = time_modulation(self.inner_model, timestep)
+            call = replace(call, cached=inputs.cache.begin(modulation, call.camera is not None))
         transformer_options = {**transformer_options, KEY: call}
-        x = pin(x, self.context)
+        x = pin(x, inputs.context)
         branches = self.guidance.branches
         denoised = comfy.samplers.calc_cond_batch(  # one per branch
             self.inner_model,
@@ -87,9 +114,13 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         )
         # Guidance is defined on velocities, and ComfyUI returns denoised latents: v = (x - denoised) / sigma.
         sigma = timestep.view(-1, 1, 1, 1, 1).to(x)
-        velocity = self.combine({b: (x - d) / sigma for b, d in zip(branches, denoised, strict=True)})
+        velocity = inputs.combine({b: (x - d) / sigma for b, d in zip(branches, denoised, strict=True)})
         guided_denoised = self._apply_post_cfg(x - sigma * velocity, denoised, x, timestep, options)
-        return pin(guided_denoised, self.context)
+        return pin(guided_denoised, inputs.context)
+
+    def _camera_acts(self, timestep: Tensor, transformer_options: dict[str, Any]) -> bool:
+        camera = self.camera
+        return camera is not None and camera.acts_at(float(timestep.flatten()[0]), transformer_options["sample_sigmas"])
 
     def _apply_post_cfg(
         self, guided_denoised: Tensor, denoised: list[Tensor], x: Tensor, timestep: Tensor, options: dict[str, Any]

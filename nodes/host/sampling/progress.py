@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
@@ -11,18 +10,16 @@ import latent_preview
 import psutil
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
-from comfy_execution.utils import get_executing_context
 from PIL import Image
-from server import PromptServer
 from torch import Tensor
 
 from ....infinitetalk_core.chunks.dub import ChunkOutput
 from ....infinitetalk_core.chunks.plan import Chunk
+from ....infinitetalk_core.log import log
 from ....infinitetalk_core.progress import Progress, seconds_left
 from ....infinitetalk_core.rate import FRAMES_PER_SECOND
 from ....infinitetalk_core.runs.store import RunStore
-
-log = logging.getLogger("infinitetalk")
+from ..messages import say, write_on_node
 
 
 class JobProgress:
@@ -53,7 +50,7 @@ class JobProgress:
 
     def warn(self, text: str) -> None:
         """Write a warning to the log and the node."""
-        log.warning("InfiniteTalk: %s", text)
+        log.warning("%s", text)
         write_on_node(text)
 
     def between(self) -> None:
@@ -71,7 +68,7 @@ class JobProgress:
         self.missing -= 1
         self._count(finished.chunk, numbers)
         self.show(finished.frames[-1])
-        log.info("InfiniteTalk: %s", self._progress(finished.chunk, self.steps))
+        log.info("%s", self._progress(finished.chunk, self.steps))
 
     def _count(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
         self.frames += numbers["frames"]
@@ -110,16 +107,3 @@ class JobProgress:
             gpu=torch.cuda.memory_reserved() if torch.cuda.is_available() else None,
             disk=0 if self.store is None else self.store.bytes_used,
         )
-
-
-def say(text: str) -> None:
-    """Write a message to the log and to the node that is running."""
-    log.info("InfiniteTalk: %s", text)
-    write_on_node(text)
-
-
-def write_on_node(text: str) -> None:
-    """Write a message to the node that is running."""
-    context = get_executing_context()
-    if context is not None and PromptServer.instance is not None:
-        PromptServer.instance.send_progress_text(text, context.node_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,23 +14,24 @@ from comfy_api.latest import io
 from ....infinitetalk_core.chunks.job import Components, Job, check_sigmas
 from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.fingerprint import Component, FileFingerprints, key_of
+from ....infinitetalk_core.log import log
 from ....infinitetalk_core.runs.runner import Run
 from ....infinitetalk_core.runs.session import OutputSpec, Switches, execute_run
 from ..media.audio import give_up_voices
 from ..media.video import RUNS_FOLDER, finished_video, output_folder, output_path, workflow_metadata
-from ..model.audio_adapter import adapter_of, adapter_patcher, check_backbone
-from ..model.cached_blocks import check_single, step_caching_of
+from ..messages import say
+from ..model.audio_adapter import adapter_of, adapter_patcher
+from ..model.backbone import check_backbone, no_text
+from ..model.cached_blocks import step_caching_of
 from ..model.environment import precision, versions
+from ..model.loaded_files import LoadedFiles
 from ..model.shared_models import SharedModels, fingerprint_of
 from ..model.uni3c import KEY as CAMERA_KEY
 from ..model.uni3c import check_camera
-from .backend import ComfyBackend, check_vae, no_text
-from .graph_fingerprint import Graph, LoadedFiles
-from .progress import JobProgress, say
+from .backend import ComfyBackend, check_vae
+from .graph_fingerprint import Graph
+from .progress import JobProgress
 from .unfinished_runs import log_unfinished_runs
-
-log = logging.getLogger("infinitetalk")
-
 
 # The attribute of each component that holds its weights.
 WEIGHTS = {"model": "model", "vae": "first_stage_model", "clip_vision": "model"}
@@ -81,7 +81,7 @@ def run_job(job: Job, hidden: Any) -> io.NodeOutput:
     reference, steps = job.reference, len(backend.sigmas) - 1
     progress = JobProgress(backend.model, len(job.plan), steps)
     log.info(
-        "InfiniteTalk: %d frames of %d x %d in %d chunks of %d steps",
+        "%d frames of %d x %d in %d chunks of %d steps",
         job.speech.frames,
         reference.width,
         reference.height,
@@ -161,7 +161,7 @@ def _backend(job: Job) -> ComfyBackend:
     conditionings = {name: _value(getattr(components, name)) for name in TEXTS}
     if step_caching_of(model) is not None:
         for name, conditioning in conditionings.items():
-            check_single(name, conditioning or [])
+            check_single_part(name, conditioning or [])
     if sampling.camera is not None:
         check_camera(sampling.camera, check_backbone(model).dim)
         # As an additional model, ComfyUI loads it together with the MODEL.
@@ -195,3 +195,12 @@ def check_guidance(model: Any) -> None:
                 "another node has changed the guidance of this MODEL (such as RescaleCFG), which InfiniteTalk's own "
                 "guidance by text and speech would replace; take that node out"
             )
+
+
+def check_single_part(name: str, conditioning: list) -> None:
+    """Raise InputError for a conditioning of several parts, since the cache has one residual per branch."""
+    if len(conditioning) > 1:
+        raise InputError(
+            f"the {name} text is made of {len(conditioning)} parts (Conditioning Combine or time ranges), and the step "
+            "cache knows one; connect a single text or take InfiniteTalk Step Cache out"
+        )

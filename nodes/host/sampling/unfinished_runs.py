@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
+from ....infinitetalk_core.log import log
 from ....infinitetalk_core.runs.unfinished_runs import describe_unfinished_runs, remove, unfinished_runs
 from ..media.audio import feature_cache
 from ..media.video import RUNS_FOLDER, output_folder
-
-log = logging.getLogger("infinitetalk")
 
 
 def log_unfinished_runs() -> None:
@@ -16,7 +13,7 @@ def log_unfinished_runs() -> None:
     found = unfinished_runs(output_folder() / RUNS_FOLDER)
     if found:
         log.info(
-            "InfiniteTalk: %s; running the same job again goes on with one, the Unfinished Runs node removes old ones",
+            "%s; running the same job again goes on with one, the Unfinished Runs node removes old ones",
             describe_unfinished_runs(found),
         )
 
@@ -37,5 +34,5 @@ def list_and_remove(older_than_days: float, removing: bool) -> str:
     if taken := feature_cache().remove_older(older_than_days if removing else float("inf")):
         lines.append(f"features of long voices: {taken / 1e9:.2f} GB in output/{RUNS_FOLDER}/voices")
     text = "\n".join(lines)
-    log.info("InfiniteTalk: %s", text)
+    log.info("%s", text)
     return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -318,99 +317,6 @@ def test_what_cannot_be_read_in_it_is_known_by_the_graph_as_well(core, graph, sm
 # -- what is loaded
 
 
-class Weights(torch.nn.Module):
-    """A live model."""
-
-
-def test_a_file_that_changed_under_a_loaded_model_is_named(core, host, tmp_path):
-    files, loaded, live = core.fingerprint.FileFingerprints(), host.LoadedFiles(), Weights()
-    path, other = tmp_path / "style.safetensors", tmp_path / "other.safetensors"
-    path.write_bytes(b"1")
-    other.write_bytes(b"5")
-
-    def check(model: Any, *paths: Path) -> None:
-        loaded.check(model, {path: files.of(path) for path in paths})
-
-    check(live, path)
-    check(live, path, other)
-    assert loaded.changed() == []
-    path.write_bytes(b"2")
-    (changed,) = loaded.changed()
-    assert "style.safetensors" in changed
-    check(Weights(), path)
-    with pytest.raises(ValueError, match=r"style\.safetensors was changed on the disk after ComfyUI had.*/free"):
-        check(live, path)
-    path.write_bytes(b"1")
-    assert loaded.changed(), "written anew"
-    check(live, path)
-    assert loaded.changed() == [], "but the same"
-    other.unlink()
-    assert loaded.changed()
-    del live
-    assert loaded.changed() == []
-
-
-# -- the machine
-
-
-def test_the_types_that_comfyui_was_started_with_are_part_of_it(pack):
-    from comfy.cli_args import args
-
-    precision = import_module(f"{pack.__name__}.nodes.host.model.environment").precision
-
-    def of(model: Any = torch.float16, cast: Any = None, vae: Any = torch.float32) -> dict[str, Any]:
-        inner = SimpleNamespace(get_dtype=lambda: model, manual_cast_dtype=cast)
-        return precision(SimpleNamespace(model=inner), SimpleNamespace(vae_dtype=vae, device=torch.device("cpu")))
-
-    found = [of(), of(model=torch.float8_e4m3fn), of(cast=torch.float32), of(vae=torch.bfloat16)]
-    assert all(a != b for i, a in enumerate(found) for b in found[:i])
-    assert args.fast is not None and found[0]["fast"] == []
-
-
-def test_packages_of_attention_count_where_they_are_used(pack, core, monkeypatch):
-    environment = import_module(f"{pack.__name__}.nodes.host.model.environment")
-    attention = import_module(f"{pack.__name__}.nodes.host.model.attention")
-    installed = {"sageattention": ["sageattention"], "triton": ["triton-windows"], "flash_attn": ["flash-attn"]}
-    monkeypatch.setattr(environment.importlib.metadata, "packages_distributions", lambda: installed)
-    monkeypatch.setattr(environment.importlib.metadata, "version", lambda name: f"1 of {name}")
-
-    def of(override: Any) -> dict[str, str]:
-        options = {} if override is None else {"transformer_options": {attention.OVERRIDE: override}}
-        found = environment.attention_versions(SimpleNamespace(model_options=options))
-        assert found["attention"]
-        return found["attention_packages"]
-
-    kernels = import_module(f"{pack.__name__}.infinitetalk_core.model.kernels")
-    sage = attention.ChosenAttention(kernels.AttentionBackend.SAGE, kernels.SAGE)
-    assert of(attention.ChosenAttention(kernels.AttentionBackend.SDPA)) == {}
-    assert of(sage) == {"sageattention": "1 of sageattention", "triton-windows": "1 of triton-windows"}
-    monkeypatch.setitem(attention.sys.modules, "flash_attn", SimpleNamespace())
-    monkeypatch.delitem(attention.sys.modules, "sageattention", raising=False)
-    assert "flash-attn" in of(lambda *a: None), "another node does not say by what"
-    assert "sageattention" not in of(lambda *a: None), "but what is not loaded is not used"
-    assert of(None) == {}, "ComfyUI's own on a CPU"
-    chosen = SimpleNamespace(__name__="attention_flash")
-    monkeypatch.setattr(attention.comfy.ldm.modules.attention, "optimized_attention", chosen)
-    assert of(None) == {"flash-attn": "1 of flash-attn"}
-
-
-def test_cudnn_and_the_driver_count_on_a_gpu(pack, monkeypatch, tmp_path):
-    environment = import_module(f"{pack.__name__}.nodes.host.model.environment")
-    assert not {"cudnn", "driver"} & set(environment.versions())
-    monkeypatch.setattr(environment.comfy.model_management, "get_torch_device", lambda: torch.device("cuda", 0))
-    monkeypatch.setattr(environment.comfy.model_management, "get_torch_device_name", lambda device: "cuda:0 card")
-    note = tmp_path / "version"
-    note.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22\nGCC version: 12.2.0\n")
-    monkeypatch.setattr(environment, "NVIDIA_DRIVER", note)
-    found = environment.versions()
-    assert found["driver"] == "550.54.14" and "cudnn" in found
-    note.unlink()
-    assert environment.versions()["driver"] != "550.54.14"
-
-
-# -- graphs of other packs
-
-
 def test_a_long_chain_of_nodes(key, small):
     workflow = small("talking_portrait")
     (sampler,) = [node for node in workflow.values() if node["class_type"] == SAMPLER]
@@ -472,26 +378,3 @@ def test_pictures_that_a_node_loads_again_are_not_files_of_the_model(graph, smal
     workflow["picture"] = {"class_type": "LoadImage", "inputs": {"image": "style.png"}, "is_changed": ["abc"]}
     names = {path.name for path in graph(workflow).behind("model").files}
     assert "style.png" not in names and "tiny_lora.safetensors" in names
-
-
-def test_a_file_that_changed_while_the_job_began_is_named(core, host, tmp_path):
-    """Between the loader and the first time that the object is seen."""
-    files, loaded = core.fingerprint.FileFingerprints(), host.LoadedFiles()
-    path = tmp_path / "vae.safetensors"
-    path.write_bytes(b"1")
-    first, second = Weights(), Weights()
-    time.sleep(0.05)
-    loaded.begin()
-    loaded.check(first, {path: files.of(path)})
-    time.sleep(0.05)
-    path.write_bytes(b"2")
-    for _ in range(2):
-        with pytest.raises(ValueError, match="was changed on the disk"):
-            loaded.check(second, {path: files.of(path)})
-    loaded.begin()
-    loaded.check(Weights(), {path: files.of(path)})
-
-
-@pytest.mark.parametrize("live", [None, {}, [], (), 5])
-def test_objects_that_cannot_be_remembered_are_not_checked(host, live, tmp_path):
-    host.LoadedFiles().check(live, {})

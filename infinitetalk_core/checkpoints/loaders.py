@@ -1,0 +1,38 @@
+"""Open the released files: Wan 2.1 I2V, InfiniteTalk weights and the Uni3C ControlNet, in any layout.
+
+Only the header is read; a file of another kind is refused by an InputError that names it (kinds.py).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .kinds import WANT_BASE, WANT_INFINITETALK, WANT_UNI3C
+from .weights_file import WeightsFile, open_weights
+
+# Kijai's release has diffusers' names for the attention, which are the module names here; ComfyUI's has Wan's.
+_ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
+_WAN_NAMES = re.compile(r"(?<=\.self_attn\.)[qkvo](?=\.)")
+
+
+def open_wan(path: Path) -> WeightsFile:
+    """Open a file of Wan 2.1 I2V, with the module names of `model.wan`."""
+    return open_weights(path, WANT_BASE)
+
+
+def open_infinitetalk(path: Path) -> WeightsFile:
+    """Open a file of InfiniteTalk weights, with the module names of `model.audio_adapter`."""
+    return open_weights(path, WANT_INFINITETALK)
+
+
+def open_uni3c(path: Path) -> WeightsFile:
+    """Open a Uni3C file, with the module names of `model.uni3c`."""
+    return open_weights(path, WANT_UNI3C, _uni3c_name)
+
+
+def _uni3c_name(name: str) -> str:
+    """Map a tensor name of any release to the module name of `model.uni3c`."""
+    # In the authors' file the names of the transformer start with "controlnet.", those of the embeddings do not.
+    name = name.removeprefix("controlnet.")
+    return _WAN_NAMES.sub(lambda found: _ATTENTION[found[0]], name)

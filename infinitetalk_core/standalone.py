@@ -1,0 +1,241 @@
+"""The engine without ComfyUI: `TorchBackend` runs a job in plain PyTorch, for research, training and evaluation.
+
+Everything is on one device; nothing is offloaded. docs/python-api.md has an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .audio.encoder_files import load_speech_encoder
+from .checkpoints.loaders import open_infinitetalk, open_uni3c, open_wan
+from .checkpoints.weights_file import WeightsFile, as_numbers
+from .chunks.camera_control import CameraConditioning
+from .chunks.conditioning import ChunkConditioning
+from .chunks.dub import AfterStep, Models, dub
+from .chunks.job import Job, Sampling
+from .chunks.plan import Chunk
+from .clip_image import clip_pixels
+from .errors import InputError
+from .model.audio_adapter import AdapterConfig, AudioAdapter
+from .model.infinitetalk import InfiniteTalkModel
+from .model.uni3c import Uni3C, Uni3CConfig
+from .model.wan import BlockRunner, WanBackbone, WanConfig, run_blocks, time_frequencies
+from .sampling.euler import euler
+from .sampling.guidance import guided
+from .sampling.schedule import TIMESTEPS
+from .sampling.sdedit import noised, start_at
+from .sampling.step_cache import StepCache
+from .video.segment import encode_segment
+from .video.soundtrack import encode_sound
+from .video.writer import VideoWriter
+
+HEAD_SIZE = 128  # of every Wan model; a checkpoint does not contain it
+TEXT_TOKENS = 512
+
+
+class VideoVae(Protocol):
+    """A Wan 2.1 VAE: frames (B, F, H, W, 3) in [0, 1] ↔ latents (B, 16, T, h, w) of mean 0 and deviation 1."""
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode frames; F = 4 T - 3."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents."""
+
+
+@dataclass(frozen=True)
+class TorchBackend:
+    """The models of a job (`Models` in chunks/dub.py) on the engine's own backbone.
+
+    sampling: the job's. encode_text: prompt → text embeddings (1, M <= 512, text_dim), from umT5 in the released model;
+    None: the embeddings are zeros. clip_vision: pixels (1, 3, 224, 224), normalized by `clip_pixels`, → CLIP tokens
+    (1, 257, 1280); None: no CLIP tokens. autocast: the dtype in which models compute; None: that of their weights.
+    """
+
+    model: InfiniteTalkModel
+    vae: VideoVae
+    sampling: Sampling = field(default_factory=Sampling)
+    prompt: str = ""
+    negative_prompt: str = ""
+    encode_text: Callable[[str], Tensor] | None = None
+    clip_vision: Callable[[Tensor], Tensor] | None = None
+    autocast: torch.dtype | None = torch.bfloat16
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode frames (F, H, W, 3) to latents (1, 16, T, h, w)."""
+        with self._autocast():
+            return self.vae.encode(frames[None].to(self.device)).float().cpu()
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents (1, 16, T, h, w) to frames (F, H, W, 3)."""
+        with self._autocast():
+            return self.vae.decode(latents.to(self.device))[0].float().cpu().clamp(0, 1)
+
+    @torch.inference_mode()
+    def encode_image(self, picture: Tensor) -> Tensor | None:
+        """Encode a picture (H, W, 3) to CLIP tokens (1, 257, 1280); None without CLIP vision."""
+        if self.clip_vision is None:
+            return None
+        with self._autocast():
+            return self.clip_vision(clip_pixels(picture.to(self.device)))
+
+    @torch.inference_mode()
+    def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
+        """Return the denoised latents (1, 16, T, h, w) of a chunk, by Euler steps."""
+        c, device, sampling = conditioning, self.device, self.sampling
+        adapter, branches = self.model.adapter, sampling.rule.branches
+        windows, masks = c.windows.to(device), None if c.masks is None else c.masks.to(device)
+        speech, silence = adapter.speech_tokens(windows, masks), adapter.silence(windows)
+        branch_speech = [speech if b.uses_audio else silence for b in branches]
+        text = torch.cat([self._text(self.prompt if b.uses_text else self.negative_prompt) for b in branches])
+        clip = None if c.picture is None else c.picture.to(device).expand(len(branches), -1, -1)
+        mask, reference = c.mask.to(device), c.reference.to(device)
+        combine = guided(sampling.rule)
+        cache = self.new_step_cache()
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            after_block = self._uni3c(x, sigma, c)
+            runner: BlockRunner = run_blocks
+            if cache is not None:
+                runner = cache.block_runner(range(len(branches)), after_block is not None)
+            with self._autocast():
+                v = self.model.predict(
+                    x.expand(len(branches), -1, -1, -1, -1),
+                    sigma.expand(len(branches)),
+                    text,
+                    branch_speech,
+                    reference,
+                    mask,
+                    clip,
+                    after_block,
+                    runner,
+                )
+            return combine({b: item[None] for b, item in zip(branches, v.float(), strict=True)})
+
+        sigmas = start_at(sampling.schedule, c.strength).to(device)
+        x = c.noise.to(device)
+        if c.source is not None and c.strength < 1:
+            x = noised(c.source.to(device), x, sigmas[0])
+        return euler(velocity, x, sigmas, c.context.to(device), after_step).cpu()
+
+    def new_step_cache(self) -> StepCache | None:
+        """Create the step cache of a chunk; None without step caching."""
+        caching = self.sampling.step_cache
+        return None if caching is None else StepCache(caching)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the backbone, where everything is computed."""
+        return next(self.model.backbone.parameters()).device
+
+    def _text(self, prompt: str) -> Tensor:
+        if self.encode_text is None:
+            return torch.zeros(1, 1, self.model.backbone.config.text_dim, device=self.device)
+        return self.encode_text(prompt).to(self.device)
+
+    def _uni3c(self, x: Tensor, sigma: Tensor, c: ChunkConditioning) -> Callable[[int, Tensor], Tensor] | None:
+        camera = self.sampling.camera
+        if camera is None or c.camera is None or not camera.acts_at(float(sigma), self.sampling.schedule):
+            return None
+        network = camera.controlnet.value
+        with self._autocast():
+            return add_uni3c(network, self.model.backbone, x, sigma[None], c.mask, c.camera, camera.strength)
+
+    def _autocast(self) -> Any:
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
+
+
+def add_uni3c(
+    network: Uni3C,
+    backbone: WanBackbone,
+    x: Tensor,
+    sigma: Tensor,
+    mask: Tensor,
+    camera: CameraConditioning,
+    strength: float = 1.0,
+) -> Callable[[int, Tensor], Tensor]:
+    """Compute Uni3C's residuals for a step; return the `after_block` of the backbone that adds them.
+
+    x (B, 16, T, h, w): the noisy latents; sigma (B or 1,); mask (1, 4, T, h, w): m.
+    """
+    latents = torch.cat([x, mask.to(x).expand(len(x), -1, -1, -1, -1)], dim=1)
+    embedded = time_frequencies(sigma * TIMESTEPS, backbone.config.freq_dim).to(x)
+    view = None if camera.mask is None else network.view_tokens(camera.mask, camera.rays, x.device)
+    states = network.states(latents, camera.latents.to(x), backbone.time_embedding(embedded), view)
+    residuals = [network.residual(i, state) for i, state in enumerate(states)]
+
+    def after_block(index: int, tokens: Tensor) -> Tensor:
+        return torch.add(tokens, residuals[index], alpha=strength) if index < len(residuals) else tokens
+
+    return after_block
+
+
+def load_model(
+    wan: Path,
+    infinitetalk: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    text_tokens: int = TEXT_TOKENS,
+) -> InfiniteTalkModel:
+    """Load Wan 2.1 I2V and InfiniteTalk weights from files of any layout; quantized weights are dequantized to `dtype`.
+
+    text_tokens: the length to which text embeddings are padded. Raises InputError for files of another kind, and where
+    the two do not fit each other.
+    """
+    base, talk = open_wan(wan), open_infinitetalk(infinitetalk)
+    heads = base.shapes["patch_embedding.weight"][0] // HEAD_SIZE
+    config = WanConfig.from_shapes(base.shapes, heads, text_tokens)
+    audio = AdapterConfig.from_shapes(talk.shapes, heads)
+    if (audio.dim, audio.blocks) != (config.dim, config.layers):
+        raise InputError(
+            f"{infinitetalk.name} is made for a model of {audio.blocks} blocks of width {audio.dim}, but {wan.name} "
+            f"has {config.layers} blocks of width {config.dim}"
+        )
+    backbone = _load(partial(WanBackbone, config), base, dtype, device)
+    return InfiniteTalkModel(backbone, _load(partial(AudioAdapter, audio), talk, dtype, device))
+
+
+def load_uni3c(path: Path, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> Uni3C:
+    """Load the Uni3C ControlNet from a file of any layout. Raises InputError for a file of another kind."""
+    file = open_uni3c(path)
+    return _load(partial(Uni3C, Uni3CConfig.from_shapes(file.shapes)), file, dtype, device)
+
+
+def _load(make: Callable[[], Any], file: WeightsFile, dtype: torch.dtype, device: torch.device | str) -> Any:
+    with torch.device("meta"):
+        module: nn.Module = make()
+    module.load_state_dict(as_numbers(file.read().tensors, dtype), assign=True)
+    return module.to(device).requires_grad_(False).eval()
+
+
+def write_video(
+    path: Path,
+    job: Job,
+    models: Models,
+    after_step: Callable[[Chunk, int, Tensor], None] = lambda chunk, step, denoised: None,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Make the video of `job` chunk by chunk and write it with its sound to `path` (.mp4, .m4v or .mov).
+
+    One chunk is in memory at a time. An exception leaves the frames so far as `…_interrupted.mp4`; a run that can be
+    resumed is `runs.session.execute_run`. Raises InputError for settings that do not fit, and an existing `path`.
+    """
+    job.check()
+    with VideoWriter(path, encode_sound(job.speech.sound), metadata=metadata) as writer:
+        for output in dub(job, models, after_step):
+            writer.append(encode_segment(output.frames, job.output.format))
+    return path
+
+
+__all__ = ["TorchBackend", "VideoVae", "add_uni3c", "load_model", "load_speech_encoder", "load_uni3c", "write_video"]

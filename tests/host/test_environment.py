@@ -1,0 +1,67 @@
+"""The versions, devices and types that a run's key contains."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+
+def test_the_types_that_comfyui_was_started_with_are_part_of_it(pack):
+    from comfy.cli_args import args
+
+    precision = import_module(f"{pack.__name__}.nodes.host.model.environment").precision
+
+    def of(model: Any = torch.float16, cast: Any = None, vae: Any = torch.float32) -> dict[str, Any]:
+        inner = SimpleNamespace(get_dtype=lambda: model, manual_cast_dtype=cast)
+        return precision(SimpleNamespace(model=inner), SimpleNamespace(vae_dtype=vae, device=torch.device("cpu")))
+
+    found = [of(), of(model=torch.float8_e4m3fn), of(cast=torch.float32), of(vae=torch.bfloat16)]
+    assert all(a != b for i, a in enumerate(found) for b in found[:i])
+    assert args.fast is not None and found[0]["fast"] == []
+
+
+def test_packages_of_attention_count_where_they_are_used(pack, core, monkeypatch):
+    environment = import_module(f"{pack.__name__}.nodes.host.model.environment")
+    attention = import_module(f"{pack.__name__}.nodes.host.model.attention")
+    installed = {"sageattention": ["sageattention"], "triton": ["triton-windows"], "flash_attn": ["flash-attn"]}
+    monkeypatch.setattr(environment.importlib.metadata, "packages_distributions", lambda: installed)
+    monkeypatch.setattr(environment.importlib.metadata, "version", lambda name: f"1 of {name}")
+
+    def of(override: Any) -> dict[str, str]:
+        options = {} if override is None else {"transformer_options": {attention.OVERRIDE: override}}
+        found = environment.attention_versions(SimpleNamespace(model_options=options))
+        assert found["attention"]
+        return found["attention_packages"]
+
+    kernels = import_module(f"{pack.__name__}.infinitetalk_core.model.kernels")
+    sage = attention.ChosenAttention(kernels.AttentionBackend.SAGE, kernels.SAGE)
+    assert of(attention.ChosenAttention(kernels.AttentionBackend.SDPA)) == {}
+    assert of(sage) == {"sageattention": "1 of sageattention", "triton-windows": "1 of triton-windows"}
+    monkeypatch.setitem(attention.sys.modules, "flash_attn", SimpleNamespace())
+    monkeypatch.delitem(attention.sys.modules, "sageattention", raising=False)
+    assert "flash-attn" in of(lambda *a: None), "another node does not say by what"
+    assert "sageattention" not in of(lambda *a: None), "but what is not loaded is not used"
+    assert of(None) == {}, "ComfyUI's own on a CPU"
+    chosen = SimpleNamespace(__name__="attention_flash")
+    monkeypatch.setattr(attention.comfy.ldm.modules.attention, "optimized_attention", chosen)
+    assert of(None) == {"flash-attn": "1 of flash-attn"}
+
+
+def test_cudnn_and_the_driver_count_on_a_gpu(pack, monkeypatch, tmp_path):
+    environment = import_module(f"{pack.__name__}.nodes.host.model.environment")
+    assert not {"cudnn", "driver"} & set(environment.versions())
+    monkeypatch.setattr(environment.comfy.model_management, "get_torch_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(environment.comfy.model_management, "get_torch_device_name", lambda device: "cuda:0 card")
+    note = tmp_path / "version"
+    note.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22\nGCC version: 12.2.0\n")
+    monkeypatch.setattr(environment, "NVIDIA_DRIVER", note)
+    found = environment.versions()
+    assert found["driver"] == "550.54.14" and "cudnn" in found
+    note.unlink()
+    assert environment.versions()["driver"] != "550.54.14"
+
+
+# -- graphs of other packs
