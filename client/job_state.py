@@ -88,9 +88,8 @@ class StateFile:
 
     def save(self) -> None:
         """Write the file; a crash meanwhile leaves the one that was there before."""
-        text = json.dumps(
-            {"version": 1, "jobs": {name: asdict(record) for name, record in self.records.items()}}, indent=1
-        )
+        jobs = {name: asdict(record) for name, record in self.records.items()}
+        text = json.dumps({"version": 1, "jobs": jobs}, indent=1)
         scratch = self.path.with_suffix(".new")
         with scratch.open("w", encoding="utf-8") as file:
             file.write(text)
