@@ -30,8 +30,7 @@ import av
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO / "tools"))
-from comfy_events import Message, Result, ServerError  # noqa: E402
-from comfy_server import ComfyServer, cuda_available  # noqa: E402
+from comfy_server import ComfyServer, Message, Result, ServerError, cuda_available  # noqa: E402
 from in_process import comfyui_folder  # noqa: E402
 
 from small_models import GUIDANCE, PICKER, SAMPLER, place_samples, place_trained_models, with_small_models  # noqa: E402
@@ -155,7 +154,7 @@ def run(options: argparse.Namespace, base: Path) -> None:
             return
         result = sittings[-1].result
         if result is None or result.status != "success":
-            sys.exit(f"the job failed: {result.error if result else server.log_tail()}")
+            sys.exit(f"the job failed: {result.reason if result else server.log_tail()}")
         (video,) = [server.path_of(file) for file in result.files() if file["filename"].endswith(".mp4")]
     report(notes(base), sittings, video, frames)
 

@@ -1,4 +1,4 @@
-"""A ComfyUI server in a process of its own, and a small client for its API.
+"""A ComfyUI server in a process of its own, and synchronous calls of its API.
 
     with ComfyServer(python, comfyui, base, pack=repository) as server:
         result = server.run(api_workflow)
@@ -9,22 +9,21 @@ which Python makes no exception, such as SIGTERM without a handler, leaves it ru
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from comfy_events import Listener, Message, Result, ServerError, result_of
+from client_thread import ClientThread  # puts client/ on the path
+from comfy_client import ComfyClient, Message, PromptOutcome, RefusedError, ServerLostError
 
 LAUNCHER = Path(__file__).resolve().parent / "run_comfyui.py"
 PACK_FOLDER = "infinitetalk"
@@ -32,14 +31,23 @@ FOLDERS = ("models", "custom_nodes", "input", "output", "temp", "user")
 # What a copy of the pack leaves out, where links are not allowed.
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".demo", ".*_cache", "__pycache__", ".hypothesis")
 Workflow = dict[str, Any]
+T = TypeVar("T")
 
 
-class PromptRefusedError(ServerError):
-    """The server found the workflow invalid; `answer` is its JSON (`error`, `node_errors`)."""
+class ServerError(RuntimeError):
+    """The server did not start or went away; the message holds the end of its log."""
 
-    def __init__(self, answer: dict[str, Any]) -> None:
-        super().__init__(f"the workflow was refused: {json.dumps(answer, indent=1)[:4000]}")
-        self.answer = answer
+
+@dataclass(frozen=True)
+class Result(PromptOutcome):
+    """How a prompt ended, and all websocket messages about it, in order."""
+
+    prompt_id: str = ""
+    messages: tuple[Message, ...] = ()
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        """Return the data of all messages of one type ("progress", "executing", "executed" …)."""
+        return [message.data for message in self.messages if message.type == kind]
 
 
 class ComfyServer:
@@ -59,11 +67,10 @@ class ComfyServer:
         """`pack` is linked into custom_nodes; `extra` are further arguments of ComfyUI's main.py."""
         self.python, self.comfyui, self.base, self.pack = python, comfyui.resolve(), base.resolve(), pack
         self.cpu, self.extra, self.start_timeout = cpu, extra, start_timeout
-        self.client_id = uuid.uuid4().hex
         self.log_path = self.base / "comfyui.log"
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._listener: Listener | None = None
+        self._thread: ClientThread | None = None
 
     def __enter__(self) -> ComfyServer:
         self.start()
@@ -102,9 +109,10 @@ class ComfyServer:
                 start_new_session=os.name == "posix",
             )
         try:
+            self._thread = ClientThread(ComfyClient(self.url))
+            self._thread.start_and_wait()
             self._wait_until_up()
-            self._listener = Listener(f"{self.url}/ws?clientId={self.client_id}")
-            self._listener.start_and_wait(timeout=30)
+            self._call(self._thread.listen(), timeout=30)
         except BaseException:
             self.stop()
             raise
@@ -125,9 +133,9 @@ class ComfyServer:
         while time.monotonic() < end:
             self._check_alive()
             try:
-                self._request("/system_stats", timeout=5)
+                self._call(self._client.system_stats(), timeout=5)
                 return
-            except (OSError, ServerError):
+            except (ServerError, RefusedError):
                 time.sleep(0.1)
         raise ServerError(f"ComfyUI did not answer within {self.start_timeout:.0f} s:\n{self.log_tail()}")
 
@@ -142,9 +150,9 @@ class ComfyServer:
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the server; after `timeout` seconds it is killed. Safe to call twice."""
-        if self._listener:
-            self._listener.stop()
-            self._listener = None
+        if self._thread:
+            self._thread.stop()
+            self._thread = None
         process, self._process = self._process, None
         if process is None:
             return
@@ -164,6 +172,24 @@ class ComfyServer:
 
     # -- the API
 
+    @property
+    def _client(self) -> ComfyClient:
+        return self._running_thread().client
+
+    def _running_thread(self) -> ClientThread:
+        if self._thread is None:
+            raise ServerError("ComfyUI is not started")
+        return self._thread
+
+    def _call(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
+        """Carry out a call of the client; raises ServerError where it finds no server, and RefusedError."""
+        try:
+            return self._running_thread().call(work, timeout)
+        except ServerLostError as error:
+            raise ServerError(f"{error}:\n{self.log_tail()}") from None
+        except concurrent.futures.TimeoutError:
+            raise ServerError(f"{self.url} did not answer within {timeout:.0f} s:\n{self.log_tail()}") from None
+
     def run(
         self,
         workflow: Workflow,
@@ -174,9 +200,8 @@ class ComfyServer:
         return self.follow(self.queue(workflow), timeout, on_message)
 
     def queue(self, workflow: Workflow) -> str:
-        """Queue a workflow in API format; its prompt id. Raises PromptRefusedError."""
-        answer = self._post_json("/prompt", {"prompt": workflow, "client_id": self.client_id})
-        return str(answer["prompt_id"])
+        """Queue a workflow in API format and return its prompt id. Raises RefusedError if it is invalid."""
+        return self._call(self._client.queue(workflow))
 
     def follow(
         self,
@@ -184,97 +209,59 @@ class ComfyServer:
         timeout: float = 600.0,
         on_message: Callable[[Message], None] | None = None,
     ) -> Result:
-        """Wait for a queued prompt's end; `on_message` sees all of its messages, earlier ones too.
+        """Wait for a queued prompt's end; `on_message` gets all messages about it, earlier ones too.
 
         Raises ServerError when the server goes away; after `timeout` s interrupts and raises TimeoutError.
         """
-        assert self._listener is not None, "the server is not started"
+        thread = self._running_thread()
         end, seen = time.monotonic() + timeout, 0
         while True:
-            messages = self._listener.wait_for(prompt_id, seen, timeout=0.5)
+            messages = thread.wait_for(prompt_id, seen, timeout=0.5)
             for message in messages[seen:]:
                 if on_message:
                     on_message(message)
             seen = len(messages)
             if any(m.type == "executing" and m.data.get("node") is None for m in messages):
-                return result_of(prompt_id, messages)
+                outcome = self._call(self._client.outcome(prompt_id))
+                return Result(**vars(outcome), prompt_id=prompt_id, messages=tuple(messages))
             self._check_alive()
+            if thread.lost:
+                raise ServerError(f"the websocket is lost ({thread.lost}):\n{self.log_tail()}")
             if time.monotonic() > end:
                 self.interrupt()
                 raise TimeoutError(f"the prompt took more than {timeout:.0f} s:\n{self.log_tail()}")
 
     def previews(self) -> list[bytes]:
-        """The binary messages (preview pictures) so far, as they came."""
-        return list(self._listener.binary) if self._listener else []
+        """Return the binary messages (preview pictures, lines of progress) so far, as they came."""
+        return list(self._thread.binary) if self._thread else []
 
     def interrupt(self) -> None:
         """Stop the prompt that runs."""
-        self._post("/interrupt", b"{}")
+        self._call(self._client.interrupt())
 
     def free(self) -> None:
-        """Unload models and forget node outputs (between prompts)."""
-        self._post("/free", json.dumps({"unload_models": True, "free_memory": True}).encode())
+        """Unload models and drop cached node outputs (between prompts)."""
+        self._call(self._client.free())
 
     def history(self, prompt_id: str) -> dict[str, Any]:
-        """The history entry of a prompt; empty while it has none."""
-        entry: dict[str, Any] = self._get_json(f"/history/{prompt_id}").get(prompt_id, {})
-        return entry
+        """Return the history entry of a prompt; empty until it has ended."""
+        return self._call(self._client.history(prompt_id))
 
     def object_info(self) -> dict[str, Any]:
-        """All nodes with their inputs and outputs."""
-        return self._get_json("/object_info")
+        """Return all node classes with their inputs and outputs."""
+        return self._call(self._client.object_info())
 
     def get(self, path: str) -> bytes:
-        """The answer to GET `path`."""
-        return self._request(path)
+        """Return the body of GET `path`."""
+        return self._call(self._client.get(path))
 
     def upload(self, file: Path, name: str | None = None) -> str:
-        """Put a file into the server's input folder over HTTP; the name to use in workflows."""
-        boundary = uuid.uuid4().hex
-        head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'
-            f"--{boundary}\r\n"
-            f'Content-Disposition: form-data; name="image"; filename="{name or file.name}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        )
-        body = head.encode() + file.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
-        kind = f"multipart/form-data; boundary={boundary}"
-        return str(json.loads(self._post("/upload/image", body, kind))["name"])
+        """Copy a file into the server's input folder over HTTP; return its name in workflows."""
+        return self._call(self._client.upload(file, name or file.name))
 
     def path_of(self, file: dict[str, str]) -> Path:
-        """Where a reported file ({"filename", "subfolder", "type"}) lies on disk."""
+        """Return where a reported file ({"filename", "subfolder", "type"}) lies on disk."""
         return self.base / file.get("type", "output") / file.get("subfolder", "") / file["filename"]
-
-    def _get_json(self, path: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self._request(path))
-        return answer
-
-    def _post_json(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self._post(path, json.dumps(content).encode()))
-        return answer
-
-    def _post(self, path: str, body: bytes, content_type: str = "application/json") -> bytes:
-        return self._request(path, body, content_type)
-
-    def _request(
-        self,
-        path: str,
-        body: bytes | None = None,
-        content_type: str = "application/json",
-        timeout: float = 60.0,
-    ) -> bytes:
-        headers = {"Content-Type": content_type} if body is not None else {}
-        request = urllib.request.Request(self.url + path, data=body, headers=headers)
-        # No proxy: the server is on this machine.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=timeout) as answer:
-                return bytes(answer.read())
-        except urllib.error.HTTPError as error:
-            content = error.read().decode(errors="replace")
-            if path == "/prompt" and error.code == 400:
-                raise PromptRefusedError(json.loads(content)) from None
-            raise ServerError(f"{path} answered {error.code}: {content[:2000]}") from None
 
 
 def _signal_all(process: subprocess.Popen[bytes], number: int) -> None:

@@ -53,7 +53,7 @@ def main() -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Start the server, run the workflow, report; with --ui wait for Ctrl+C."""
-    from comfy_server import ComfyServer, ServerError, cuda_available
+    from comfy_server import ComfyServer, RefusedError, ServerError, cuda_available
 
     from small_models import place_samples, place_trained_models, with_small_models
 
@@ -69,7 +69,7 @@ def run_demo(options: argparse.Namespace) -> int:
             video = make_video(server, workflow, options)
             if options.ui:
                 keep_open(server)
-    except (ServerError, TimeoutError) as error:
+    except (ServerError, RefusedError, TimeoutError) as error:
         print(f"[demo] {error}", file=sys.stderr)
         return 1
     if not options.ui:
@@ -83,9 +83,7 @@ def make_video(server: Any, workflow: dict[str, Any], options: argparse.Namespac
     started = time.monotonic()
     result = server.run(workflow, options.timeout, Progress(workflow).show)
     if result.status != "success":
-        error = result.error or {}
-        what = error.get("exception_message", result.status)
-        print(f"[demo] {error.get('node_type', 'the workflow')}: {what}".strip(), file=sys.stderr)
+        print(f"[demo] {result.reason}", file=sys.stderr)
         return None
     videos = [server.path_of(file) for file in result.files() if file["filename"].endswith((".mp4", ".webm"))]
     if not videos:
@@ -112,8 +110,6 @@ class Progress:
             line = node
         elif message.type == "progress" and node:
             line = f"{node}: {message.data['value']:.0f}/{message.data['max']:.0f}"
-        elif message.type == "progress_text":
-            line = str(message.data.get("text", ""))
         if line and line != self.last:
             print(f"[demo]   {line}", flush=True)
             self.last = line

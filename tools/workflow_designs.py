@@ -237,7 +237,7 @@ DESIGNS = (
     ),
 )
 
-# For programs only (tools/dub_folder.py): a source and a voice by path, and all else as in video_dubbing.
+# For programs only (client/dub_folder.py): a source and a voice by path, and all else as in video_dubbing.
 HEADLESS = Design(
     "dub_by_path",
     (

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path += [str(REPO / "tools"), str(REPO / "tests" / "support")]
+sys.path += [str(REPO / "client"), str(REPO / "tools"), str(REPO / "tests" / "support")]
 
 from in_process import comfyui_folder, enter_comfyui, load_pack  # noqa: E402
 

@@ -93,11 +93,11 @@ def find(workflow: dict, kind: str) -> str:
 
 def refusal(server, workflow: dict) -> str:
     """The sentence with which the server refuses: at once (validation) or when the node runs."""
-    from comfy_server import PromptRefusedError
+    from comfy_client import RefusedError
 
     try:
         result = server.follow(server.queue(workflow), timeout=60)
-    except PromptRefusedError as error:
+    except RefusedError as error:
         return str(error)
     assert result.status == "error", "this should not have worked"
     return str(result.error)

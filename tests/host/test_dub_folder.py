@@ -45,7 +45,7 @@ def start_client(bench: Bench, jobs: Path) -> subprocess.Popen[bytes]:
     """In a process of its own, as a person starts it."""
     workflow = jobs.parent / "workflow.json"
     workflow.write_text(json.dumps(bench.workflow))
-    command = [sys.executable, str(REPO / "tools" / "dub_folder.py"), str(jobs), "--server", bench.server.url]
+    command = [sys.executable, str(REPO / "client" / "dub_folder.py"), str(jobs), "--server", bench.server.url]
     command += ["--out", str(jobs.parent / "out"), "--workflow", str(workflow), "--look", "0.5"]
     log = (jobs.parent / "client.log").open("ab")
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
@@ -84,7 +84,7 @@ def test_a_folder_is_dubbed_although_server_and_client_are_killed(bench, jobs):
     assert [sitting["state"] for sitting in first["sittings"]] == ["unfinished", "finished"]
     assert first["sittings"][1]["from_chunk"] in (3, 4), "no finished chunk was made again"
     assert [sitting["state"] for sitting in second["sittings"]] == ["finished"]
-    survived("kill -9 of server and client", "a folder of jobs (tools/dub_folder.py)", "all videos are made")
+    survived("kill -9 of server and client", "a folder of jobs (client/dub_folder.py)", "all videos are made")
     check_report(first)
 
 

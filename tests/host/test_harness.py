@@ -129,9 +129,9 @@ def test_interrupt_stops_a_running_workflow(sampling_server) -> None:
 
 
 def test_a_failing_workflow_says_why(sampling_server) -> None:
-    from comfy_server import PromptRefusedError
+    from comfy_client import RefusedError
 
-    with pytest.raises(PromptRefusedError, match="NoSuchNode"):
+    with pytest.raises(RefusedError, match="NoSuchNode"):
         sampling_server.queue({"1": {"class_type": "NoSuchNode", "inputs": {}}})
 
 
@@ -169,8 +169,7 @@ def test_stopping_leaves_no_process_and_frees_the_port(sampling_server) -> None:
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     import sys
 
-    from comfy_events import ServerError
-    from comfy_server import ComfyServer
+    from comfy_server import ComfyServer, ServerError
 
     broken = tmp_path / "host"
     (broken / "comfy").mkdir(parents=True)

@@ -177,9 +177,9 @@ def test_a_job_of_paths_alone_makes_the_video(server, small, short_voice):
 
 @pytest.mark.parametrize("path", ["../../secret.mp4", "nothing.mp4", ""])
 def test_a_wrong_path_is_said_when_the_job_is_queued(server, small, path):
-    from comfy_server import PromptRefusedError
+    from comfy_client import RefusedError
 
-    with pytest.raises(PromptRefusedError, match="ComfyUI's input folder"):
+    with pytest.raises(RefusedError, match="ComfyUI's input folder"):
         server.queue(_by_path(small("talking_portrait"), path, "voice.wav"))
 
 

@@ -18,11 +18,11 @@ import pytest
 pytest.importorskip("aiohttp", reason="the client needs aiohttp, which ComfyUI brings")
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path += [str(REPO / "tools"), str(REPO / "tests" / "support")]
+sys.path += [str(REPO / "client"), str(REPO / "tests" / "support")]
 
 import dub_folder  # noqa: E402
-from dub_jobs import Job, JobError, fill, read_jobs  # noqa: E402
 from fake_comfyui import FakeComfyUI  # noqa: E402
+from jobs import Job, JobError, fill_workflow, read_jobs  # noqa: E402
 
 WORKFLOW = {
     "12": {"class_type": "InfiniteTalkLoadVoice", "inputs": {"path": ""}},
@@ -197,7 +197,7 @@ def test_what_is_no_comfyui_is_given_up_and_the_others_do_its_work(folder, capsy
     with FakeComfyUI() as server:
         assert dub(folder, server, more=("--server", f"{server.url}/elsewhere", "--patience", "0")) == 0
         assert len(server.prompts) == 3
-    assert "/elsewhere] is given up: /system_stats answered 404" in capsys.readouterr().out
+    assert "/elsewhere] is given up: /elsewhere/system_stats answered 404" in capsys.readouterr().out
 
 
 def test_an_address_may_be_given_as_people_write_it(folder):
@@ -256,7 +256,7 @@ def test_a_list_names_files_and_settings(folder):
     )
     jobs = read_jobs(folder / "jobs.jsonl")
     assert [job.name for job in jobs] == ["anna_ben", "ben_take_2"]
-    filled = fill(WORKFLOW, jobs[0], "a.png", "b.flac", "night")
+    filled = fill_workflow(WORKFLOW, jobs[0], "a.png", "b.flac", "night")
     assert filled["31"]["inputs"] == {"seed": 7, "filename_prefix": "night/anna_ben"}
     assert WORKFLOW["31"]["inputs"]["seed"] == 0
 
@@ -325,9 +325,9 @@ def test_what_a_workflow_cannot_take_is_said_before_anything_is_queued(folder, c
     job = Job("a", folder / "ben.mp4", folder / "ben.flac")
     picture_only = {**WORKFLOW, "20": {"class_type": "LoadImage", "inputs": {"image": ""}}}
     with pytest.raises(JobError, match=r"LoadImage cannot load ben.mp4: it takes .png"):
-        fill(picture_only, job, "ben.mp4", "ben.flac", "x")
+        fill_workflow(picture_only, job, "ben.mp4", "ben.flac", "x")
     with pytest.raises(JobError, match="must have one node that loads the voice"):
-        fill({i: node for i, node in WORKFLOW.items() if i != "12"}, job, "ben.mp4", "ben.flac", "x")
+        fill_workflow({i: node for i, node in WORKFLOW.items() if i != "12"}, job, "ben.mp4", "ben.flac", "x")
     with FakeComfyUI() as server:
         assert dub(folder, server, more=("--set", "Nothing.seed=1")) == 2
         assert not server.prompts

@@ -146,6 +146,7 @@ class FakeComfyUI:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         self._sockets.add(socket)
+        await socket.send_json({"type": "status", "data": {}})
         async for message in socket:
             if message.type == WSMsgType.ERROR:
                 break
@@ -155,7 +156,8 @@ class FakeComfyUI:
     async def _prompt(self, request: web.Request) -> web.Response:
         content = await request.json()
         if self.refuse:
-            details = {"class_type": "InfiniteTalkLoadVoice", "errors": [{"message": "bad", "details": self.refuse}]}
+            error = {"type": "custom_validation_failed", "message": "bad", "details": self.refuse}
+            details = {"class_type": "InfiniteTalkLoadVoice", "errors": [error]}
             return web.json_response({"error": {"message": "invalid"}, "node_errors": {"12": details}}, status=400)
         if str(uuid.UUID(content["prompt_id"])) != content["prompt_id"]:  # as ComfyUI 0.33 wants it
             return web.json_response({"error": {"message": "prompt_id must be a valid UUID"}}, status=400)

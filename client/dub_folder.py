@@ -1,14 +1,14 @@
 """Dub a folder of jobs on one or several ComfyUI servers, and bring the videos back.
 
-    python tools/dub_folder.py jobs/ --out dubbed/                                  on http://127.0.0.1:8188
-    python tools/dub_folder.py jobs.jsonl --out dubbed/ --server http://a:8188 --server http://b:8188
+    python client/dub_folder.py jobs/ --out dubbed/                                 on http://127.0.0.1:8188
+    python client/dub_folder.py jobs.jsonl --out dubbed/ --server http://a:8188 --server http://b:8188
 
 jobs/ holds pairs of one name: a picture or a video, and a voice (anna.mp4 and anna.wav). A line of jobs.jsonl is
 {"source": "anna.mp4", "voice": "anna.wav", "name": "anna_english", "set": {"InfiniteTalkChunkSampler.seed": 7}}.
 
-Each server has one job at work and one waiting. A server that goes away is waited for, and its job is queued again:
-the pack goes on with it at the chunk where it stopped. So does this program: press Ctrl+C once to interrupt the jobs,
-or kill it, and start it again. What is finished is not made again. The exit status is 0 if every job is finished.
+Each server has one job that runs and one that waits. The program waits for a server that goes away and queues its job
+again, which resumes at the chunk where it stopped. Press Ctrl+C once to interrupt the jobs, or kill the program; it
+continues when it is started again. Finished jobs are not made again. The exit status is 0 if every job is finished.
 Besides Python it needs aiohttp, which ComfyUI's environment has.
 """
 
@@ -21,15 +21,14 @@ import io
 import json
 import signal
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-from dub_jobs import STATE, Job, JobError, StateFile, fill, read_jobs, without_partner
-from dub_server import DubServer
-from dub_work import Board, Settings, Worker
+from comfy_client import ComfyClient
+from job_state import STATE_FILE, StateFile
+from jobs import Job, JobError, fill_workflow, read_jobs, without_partner
+from worker import JobBoard, Worker, WorkerSettings
 
 WORKFLOW = Path(__file__).resolve().parent.parent / "workflows" / "api" / "dub_by_path.json"
 
@@ -50,12 +49,12 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--retries", type=int, default=2, help="of a job that failed for another reason than its input")
     parser.add_argument("--patience", type=float, default=30.0, help="minutes to wait for a server that went away")
-    parser.add_argument("--look", type=float, default=5.0, help="seconds between looks at a job, besides messages")
+    parser.add_argument("--look", type=float, default=5.0, help="seconds after which a job's state is asked for again")
     return parser.parse_args(given)
 
 
 def settings_of(pairs: list[str]) -> dict[str, Any]:
-    """NODE.INPUT=VALUE → {NODE.INPUT: value}; a value that is no JSON is a text."""
+    """Parse NODE.INPUT=VALUE into {NODE.INPUT: value}; a value that is no JSON is a text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -69,7 +68,7 @@ def settings_of(pairs: list[str]) -> dict[str, Any]:
 
 
 def prepare(options: argparse.Namespace) -> tuple[list[Job], dict[str, Any], StateFile]:
-    """Everything that can be wrong before a server is asked. Raises JobError."""
+    """Read jobs, workflow and state, and check all that can be checked without a server. Raises JobError."""
     general = settings_of(options.set)
     jobs = [Job(j.name, j.source, j.voice, {**general, **j.settings}) for j in read_jobs(options.jobs)]
     try:
@@ -80,20 +79,20 @@ def prepare(options: argparse.Namespace) -> tuple[list[Job], dict[str, Any], Sta
     if not all(isinstance(node, dict) and "class_type" in node for node in nodes):
         raise JobError(f"{options.workflow} is not in API format; in ComfyUI choose Workflow > Export (API)")
     for job in jobs:
-        fill(workflow, job, job.source.name, job.voice.name, options.prefix)
+        fill_workflow(workflow, job, job.source.name, job.voice.name, options.prefix)
     if options.jobs.is_dir() and (alone := without_partner(options.jobs)):
         print(f"no partner of the same name, left out: {', '.join(alone)}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    state = StateFile(options.out / STATE)
+    state = StateFile(options.out / STATE_FILE)
     state.begin(jobs, workflow)
     return jobs, workflow, state
 
 
 async def dub_all(options: argparse.Namespace, jobs: list[Job], workflow: dict[str, Any], state: StateFile) -> None:
-    """Carry all jobs out, or leave them so that the next call goes on."""
+    """Carry all jobs out, or leave them so that the next call continues."""
     given = options.server or ["127.0.0.1:8188"]
     urls = list(dict.fromkeys((url if "://" in url else f"http://{url}").rstrip("/") for url in given))
-    settings = Settings(
+    settings = WorkerSettings(
         workflow,
         options.out,
         options.prefix,
@@ -102,13 +101,13 @@ async def dub_all(options: argparse.Namespace, jobs: list[Job], workflow: dict[s
         options.patience * 60,
         options.look,
     )
-    board = Board(jobs, state, urls)
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=300)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        workers = [Worker(DubServer(url, session, uuid.uuid4().hex), board, settings) for url in urls]
+    board = JobBoard(jobs, state, urls)
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(ComfyClient(url)) for url in urls]
+        workers = [Worker(client, board, settings) for client in clients]
         tasks = [asyncio.create_task(worker.work()) for worker in workers]
         with _cancelled_by_control_c(tasks):
-            # As soon as one fails by a mistake of ours, the others stop too: nobody would settle its jobs.
+            # If one fails by a bug of ours, the others stop too: its jobs would never be settled.
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in tasks:
                 task.cancel()
@@ -123,7 +122,7 @@ async def dub_all(options: argparse.Namespace, jobs: list[Job], workflow: dict[s
 
 @contextlib.contextmanager
 def _cancelled_by_control_c(tasks: list[asyncio.Task[None]]) -> Iterator[None]:
-    """In here, Ctrl+C or a polite kill cancels the tasks; a second one ends the program."""
+    """Within this context Ctrl+C or SIGTERM cancels the tasks; a second one ends the program."""
     loop, stopping = asyncio.get_running_loop(), False
 
     def stop() -> None:
@@ -148,13 +147,13 @@ def _cancelled_by_control_c(tasks: list[asyncio.Task[None]]) -> Iterator[None]:
 
 
 def table(jobs: list[Job], state: StateFile) -> str:
-    """A line for each job: what became of it."""
+    """Return a table with a line for each job: its state, its time, its video or what went wrong."""
     rows = [("job", "state", "took", "video or reason")]
     for job in jobs:
-        entry = state.entries[job.name]
-        took = f"{entry.seconds:.0f} s" if entry.seconds else ""
-        what = entry.video if entry.state == "finished" else entry.error
-        rows.append((job.name, entry.state, took, "; ".join([what, *entry.warnings])))
+        record = state.records[job.name]
+        took = f"{record.seconds:.0f} s" if record.seconds else ""
+        what = record.video if record.state == "finished" else record.error
+        rows.append((job.name, record.state, took, "; ".join([what, *record.warnings])))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = ([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]] for row in rows)
     return "\n".join("  ".join(line).rstrip() for line in lines)
@@ -175,7 +174,7 @@ def main(given: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("left to the servers; start again to fetch what they made")
     print(table(jobs, state))
-    return 0 if all(state.entries[job.name].state == "finished" for job in jobs) else 1
+    return 0 if all(state.records[job.name].state == "finished" for job in jobs) else 1
 
 
 if __name__ == "__main__":
