@@ -189,7 +189,12 @@ def make_backend(condition: Condition, job: Job, models: Path, variant: Path) ->
         camera=camera,
     )
     return TorchBackend(
-        small_models.load_model(variant), vae, sampling, prompt=condition.words, encode_text=text_of_words
+        small_models.load_model(variant),
+        vae,
+        sampling,
+        prompt=condition.words,
+        encode_text=text_of_words,
+        autocast=torch.bfloat16,
     )
 
 

@@ -22,7 +22,7 @@ LINE_SECONDS = 15.0  # between progress lines of a job within one chunk
 LONGEST_WAIT = 30.0  # seconds between tries to reach a server; the first one is short
 UPLOAD_FOLDER = "dub_folder"  # in the server's input folder
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".m4v")
-CHUNK = re.compile(r"chunk (\d+)/")
+CHUNK = r"chunk (\d+)/"
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Worker:
 
         A server sends these texts to all clients and without a prompt id: they are ours only while our job runs.
         """
-        found = CHUNK.search(text)
+        found = re.search(CHUNK, text)
         for active in self.active:
             if not active.running or found is None:
                 continue

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .audio.encoder_files import load_speech_encoder
 from .checkpoints.loaders import open_infinitetalk, open_uni3c, open_wan
 from .checkpoints.weights_file import WeightsFile, as_numbers
 from .chunks.camera_control import CameraConditioning
@@ -25,9 +24,11 @@ from .chunks.job import Job, Sampling
 from .chunks.plan import Chunk
 from .clip_image import clip_pixels
 from .errors import InputError
+from .model import vae
 from .model.audio_adapter import AdapterConfig, AudioAdapter
 from .model.infinitetalk import InfiniteTalkModel
 from .model.uni3c import Uni3C, Uni3CConfig
+from .model.vae import WanVae, fast
 from .model.wan import BlockRunner, WanBackbone, WanConfig, run_blocks, time_frequencies
 from .sampling.euler import euler
 from .sampling.guidance import guided
@@ -58,7 +59,7 @@ class TorchBackend:
 
     sampling: the job's. encode_text: prompt → text embeddings (1, M <= 512, text_dim), from umT5 in the released model;
     None: the embeddings are zeros. clip_vision: pixels (1, 3, 224, 224), normalized by `clip_pixels`, → CLIP tokens
-    (1, 257, 1280); None: no CLIP tokens. autocast: the dtype in which models compute; None: that of their weights.
+    (1, 257, 1280); None: no CLIP tokens. autocast: the dtype in which models compute, if not that of their weights.
     """
 
     model: InfiniteTalkModel
@@ -68,7 +69,7 @@ class TorchBackend:
     negative_prompt: str = ""
     encode_text: Callable[[str], Tensor] | None = None
     clip_vision: Callable[[Tensor], Tensor] | None = None
-    autocast: torch.dtype | None = torch.bfloat16
+    autocast: torch.dtype | None = None
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -95,7 +96,9 @@ class TorchBackend:
         """Return the denoised latents (1, 16, T, h, w) of a chunk, by Euler steps."""
         c, device, sampling = conditioning, self.device, self.sampling
         adapter, branches = self.model.adapter, sampling.rule.branches
-        windows, masks = c.windows.to(device), None if c.masks is None else c.masks.to(device)
+        # Outside of autocast: audio tokens and Uni3C are computed in the dtype of their weights.
+        windows = c.windows.to(device, _dtype_of(adapter))
+        masks = None if c.masks is None else c.masks.to(device)
         speech, silence = adapter.speech_tokens(windows, masks), adapter.silence(windows)
         branch_speech = [speech if b.uses_audio else silence for b in branches]
         text = torch.cat([self._text(self.prompt if b.uses_text else self.negative_prompt) for b in branches])
@@ -148,9 +151,9 @@ class TorchBackend:
         camera = self.sampling.camera
         if camera is None or c.camera is None or not camera.acts_at(float(sigma), self.sampling.schedule):
             return None
-        network = camera.controlnet.value
-        with self._autocast():
-            return add_uni3c(network, self.model.backbone, x, sigma[None], c.mask, c.camera, camera.strength)
+        return add_uni3c(
+            camera.controlnet.value, self.model.backbone, x, sigma[None], c.mask, c.camera, camera.strength
+        )
 
     def _autocast(self) -> Any:
         return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
@@ -169,10 +172,12 @@ def add_uni3c(
 
     x (B, 16, T, h, w): the noisy latents; sigma (B or 1,); mask (1, 4, T, h, w): m.
     """
+    x = x.to(_dtype_of(network))
     latents = torch.cat([x, mask.to(x).expand(len(x), -1, -1, -1, -1)], dim=1)
-    embedded = time_frequencies(sigma * TIMESTEPS, backbone.config.freq_dim).to(x)
+    frequencies = time_frequencies(sigma * TIMESTEPS, backbone.config.freq_dim)
+    time = backbone.time_embedding(frequencies.to(x.device, _dtype_of(backbone))).to(x)
     view = None if camera.mask is None else network.view_tokens(camera.mask, camera.rays, x.device)
-    states = network.states(latents, camera.latents.to(x), backbone.time_embedding(embedded), view)
+    states = network.states(latents, camera.latents.to(x), time, view)
     residuals = [network.residual(i, state) for i, state in enumerate(states)]
 
     def after_block(index: int, tokens: Tensor) -> Tensor:
@@ -181,17 +186,22 @@ def add_uni3c(
     return after_block
 
 
+def _dtype_of(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
+
+
 def load_model(
     wan: Path,
     infinitetalk: Path,
-    dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
     text_tokens: int = TEXT_TOKENS,
 ) -> InfiniteTalkModel:
     """Load Wan 2.1 I2V and InfiniteTalk weights from files of any layout; quantized weights are dequantized to `dtype`.
 
-    text_tokens: the length to which text embeddings are padded. Raises InputError for files of another kind, and where
-    the two do not fit each other.
+    dtype: None for bfloat16 on a GPU and float32 on a CPU, where bfloat16 may be many times slower. text_tokens: the
+    length to which text embeddings are padded. Raises InputError for files of another kind, and where the two do not
+    fit each other.
     """
     base, talk = open_wan(wan), open_infinitetalk(infinitetalk)
     heads = base.shapes["patch_embedding.weight"][0] // HEAD_SIZE
@@ -202,21 +212,30 @@ def load_model(
             f"{infinitetalk.name} is made for a model of {audio.blocks} blocks of width {audio.dim}, but {wan.name} "
             f"has {config.layers} blocks of width {config.dim}"
         )
-    backbone = _load(partial(WanBackbone, config), base, dtype, device)
-    return InfiniteTalkModel(backbone, _load(partial(AudioAdapter, audio), talk, dtype, device))
+    backbone = _load(partial(WanBackbone, config), base, device, dtype)
+    return InfiniteTalkModel(backbone, _load(partial(AudioAdapter, audio), talk, device, dtype))
 
 
-def load_uni3c(path: Path, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> Uni3C:
+def load_uni3c(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Uni3C:
     """Load the Uni3C ControlNet from a file of any layout. Raises InputError for a file of another kind."""
     file = open_uni3c(path)
-    return _load(partial(Uni3C, Uni3CConfig.from_shapes(file.shapes)), file, dtype, device)
+    return _load(partial(Uni3C, Uni3CConfig.from_shapes(file.shapes)), file, device, dtype)
 
 
-def _load(make: Callable[[], Any], file: WeightsFile, dtype: torch.dtype, device: torch.device | str) -> Any:
+def load_vae(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> WanVae:
+    """Load a Wan 2.1 VAE of any width from a safetensors file with the released tensor names."""
+    return fast(vae.load_vae(path), dtype or _default_dtype(device)).to(device)
+
+
+def _default_dtype(device: torch.device | str) -> torch.dtype:
+    return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+
+
+def _load(make: Callable[[], Any], file: WeightsFile, device: torch.device | str, dtype: torch.dtype | None) -> Any:
     with torch.device("meta"):
         module: nn.Module = make()
-    module.load_state_dict(as_numbers(file.read().tensors, dtype), assign=True)
-    return module.to(device).requires_grad_(False).eval()
+    module.load_state_dict(as_numbers(file.read().tensors, dtype or _default_dtype(device)), assign=True)
+    return module.to(device).requires_grad_(False).train(False)
 
 
 def write_video(
@@ -236,6 +255,3 @@ def write_video(
         for output in dub(job, models, after_step):
             writer.append(encode_segment(output.frames, job.output.format))
     return path
-
-
-__all__ = ["TorchBackend", "VideoVae", "add_uni3c", "load_model", "load_speech_encoder", "load_uni3c", "write_video"]

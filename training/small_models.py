@@ -84,7 +84,7 @@ def save_half(weights: dict[str, Tensor], path: Path) -> Path:
 
 def load_model(models: Path) -> InfiniteTalkModel:
     """Load the model that `save_model` wrote into a models folder, in float32 and trainable."""
-    model = standalone.load_model(models / DIFFUSION, models / INFINITETALK, torch.float32, text_tokens=TOKENS)
+    model = standalone.load_model(models / DIFFUSION, models / INFINITETALK, dtype=torch.float32, text_tokens=TOKENS)
     for part in (model.backbone, model.adapter):
         part.requires_grad_(True)
     return model
@@ -92,4 +92,4 @@ def load_model(models: Path) -> InfiniteTalkModel:
 
 def load_uni3c(models: Path) -> Uni3C:
     """Load the small Uni3C from a models folder, in float32 and trainable."""
-    return standalone.load_uni3c(models / UNI3C, torch.float32).requires_grad_(True)
+    return standalone.load_uni3c(models / UNI3C, dtype=torch.float32).requires_grad_(True)

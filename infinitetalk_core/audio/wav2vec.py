@@ -214,7 +214,7 @@ class SpeechEncoder(nn.Module):
         self.normalize_input = normalize_input
         self.limits = limits or Limits()
         self.fingerprint = fingerprint
-        self.eval().requires_grad_(False)
+        self.train(False).requires_grad_(False)
 
     @property
     def layers(self) -> int:

@@ -13,7 +13,7 @@ from .weights_file import WeightsFile, open_weights
 
 # Kijai's release has diffusers' names for the attention, which are the module names here; ComfyUI's has Wan's.
 _ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
-_WAN_NAMES = re.compile(r"(?<=\.self_attn\.)[qkvo](?=\.)")
+_WAN_NAME = r"(?<=\.self_attn\.)[qkvo](?=\.)"
 
 
 def open_wan(path: Path) -> WeightsFile:
@@ -35,4 +35,4 @@ def _uni3c_name(name: str) -> str:
     """Map a tensor name of any release to the module name of `model.uni3c`."""
     # In the authors' file the names of the transformer start with "controlnet.", those of the embeddings do not.
     name = name.removeprefix("controlnet.")
-    return _WAN_NAMES.sub(lambda found: _ATTENTION[found[0]], name)
+    return re.sub(_WAN_NAME, lambda found: _ATTENTION[found[0]], name)

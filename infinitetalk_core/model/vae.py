@@ -282,4 +282,4 @@ def load_vae(path: Path) -> WanVae:
     weights = load_file(path)
     vae = WanVae(weights["encoder.conv1.weight"].shape[0])
     vae.load_state_dict(weights)
-    return vae.float().eval().requires_grad_(False)
+    return vae.float().train(False).requires_grad_(False)

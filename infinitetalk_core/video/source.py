@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..fingerprint import FileFingerprints, stream_fingerprint, tensor_fingerprint
 from ..rate import FRAMES_PER_SECOND
 from .decoder import Decoder
+from .picture import read_picture
 from .pixels import to_rgb
 
 KEPT_FRAMES = 10  # cached 8-bit pictures: enough to read a chunk's nine context frames again without seeking
@@ -246,3 +247,11 @@ class VideoFile:
                 return
         self._decoder.rewind()
         self._start(self._decoder.frames())
+
+
+def open_source(path: Path) -> FrameSource:
+    """Open a picture file, as a still, or a video file. Raises InputError for a file that is neither, or damaged."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}: check the name")
+    picture = read_picture(path)
+    return VideoFile(path) if picture is None else PictureBatch(picture)

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-import numpy as np
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import InputImpl
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ....infinitetalk_core.audio.reading import read_sound
 from ....infinitetalk_core.errors import InputError
+from ....infinitetalk_core.video.picture import read_picture
 from ....infinitetalk_core.video.source import VideoFile
 from ..model.model_files import file_stamp, temp_folder
 
@@ -81,39 +80,11 @@ def load_source(text: str) -> tuple[torch.Tensor | None, Any | None]:
     Raises InputError for a path or a file that cannot be used.
     """
     path = file_in_comfyui(text)
-    picture = _picture(path)
+    picture = read_picture(path)
     if picture is not None:
         return picture, None
     VideoFile(path).close()  # raises now if it is no readable video
     return None, InputImpl.VideoFromFile(str(path))
-
-
-def _picture(path: Path) -> torch.Tensor | None:
-    """Read a picture (1, H, W, 3), rotated as its EXIF orientation says; None for animations and other files.
-
-    Raises InputError for a damaged picture.
-    """
-    try:
-        with Image.open(path) as image:
-            if getattr(image, "is_animated", False):
-                return None
-            upright = ImageOps.exif_transpose(image)
-            pixels = _gray_over_8_bits(upright) if upright.mode[0] in "IF" else np.array(upright.convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        return None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"the picture {path.name} cannot be read ({error}): save it again as PNG or JPEG") from error
-    return torch.from_numpy(pixels)[None].float().div_(255)
-
-
-def _gray_over_8_bits(image: Image.Image) -> np.ndarray:
-    """Convert a gray picture with more than 8 bits to uint8 (H, W, 3).
-
-    Pillow's own conversion clips at 255, which gives white. Integers have the range of 16 bits, floats of 0 to 1.
-    """
-    white = 1.0 if image.mode == "F" else 65535.0
-    gray = np.asarray(image, dtype=np.float32) / white
-    return np.repeat((gray.clip(0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
 def load_voice(text: str) -> dict[str, Any]:
