@@ -73,7 +73,7 @@ def draw_batch(config: TrainingConfig, samples: Samples, rng: torch.Generator) -
         target=target,
         context=_context(config, samples, rows, held, rng),
         reference=reference,
-        windows=windows,
+        audio_windows=windows,
         text=text * _kept(config.drop_text, config.batch, rng).view(-1, 1, 1),
         weight=1 + (config.mouth_weight - 1) * samples.mouth[rows].float()[:, None],
         guide=samples.guide[rows].float() if samples.guide.ndim == 5 else None,

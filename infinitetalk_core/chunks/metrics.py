@@ -68,7 +68,7 @@ def measure(job: Job, finished: ChunkOutput, before: Tensor | None) -> ChunkMetr
     chunk, frames = finished.chunk, finished.frames
     first = chunk.start + chunk.context
     sampled = range(0, len(frames), EVERY)
-    shown = shown_frames(chunk, job.reference.source.length, job.reference.picking.after_end)
+    shown = shown_frames(chunk, job.reference.source.length, job.reference.settings.after_end)
     numbers = [_measure_frame(job, frames[i], shown[chunk.context + i]) for i in sampled]
     colors, own, sources, outside = zip(*numbers, strict=True)
     return ChunkMetrics(

@@ -37,7 +37,7 @@ class ChunkOverride:
         """Return `planned` with this seed and this reference frame."""
         if self.seed is not None:
             planned = replace(planned, seed=chunk_seed(self.seed, planned.chunk))
-        return planned if self.frame is None else replace(planned, pick=ReferenceChoice((self.frame,)))
+        return planned if self.frame is None else replace(planned, choice=ReferenceChoice((self.frame,)))
 
 
 def parse_redo(text: str, chunks: int, source_frames: int) -> dict[int, ChunkOverride]:

@@ -74,12 +74,12 @@ class Run:
         self, tasks: Sequence[ChunkTask], writer: VideoWriter, watcher: Watcher, numbers: list[dict[str, Any]]
     ) -> None:
         """Make `tasks`, each continuing from the one before it, and append those that come next in the video."""
-        tail = None if tasks[0].before is None else self.store.tail(tasks[0].before)
-        before = None if tail is None else tail.frames[-1].clone()
+        context = None if tasks[0].before is None else self.store.context(tasks[0].before)
+        before = None if context is None else context.frames[-1].clone()
         job = self.job
         remaining = iter(tasks)
         started = time.monotonic()
-        for finished in dub(job, self.models, watcher.after_step, tail, [task.planned for task in tasks]):
+        for finished in dub(job, self.models, watcher.after_step, context, [task.planned for task in tasks]):
             task = next(remaining)
             if job.reference.source.changed():
                 raise InputError(
@@ -93,7 +93,7 @@ class Run:
             }
             segment = encode_segment(finished.frames, job.output.format)
             entry["seconds_taken"] = round(time.monotonic() - started, 3)
-            self.store.commit(task, segment, finished.tail if self._is_continued(task) else None, entry)
+            self.store.commit(task, segment, finished.context if self._is_continued(task) else None, entry)
             if task == self.tasks[len(numbers)]:
                 writer.append(segment)
                 numbers.append(entry)
@@ -116,7 +116,7 @@ def missing(store: RunStore, tasks: Sequence[ChunkTask], position: int) -> list[
     before the next finished chunk.
     """
     chain = [tasks[position]]
-    while (before := chain[-1].before) is not None and store.tail(before) is None:
+    while (before := chain[-1].before) is not None and store.context(before) is None:
         chain.append(before)
     chain.reverse()
     for task in islice(tasks, position + 1, None):

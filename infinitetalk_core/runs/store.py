@@ -5,7 +5,7 @@ One folder per run, named by the run's key:
     run.json            manifest: description and state of the run; written at its beginning and its end
     sound.mp4, .json    the encoded sound of the video, and its record
     00004-5f….mp4       the encoded frames of a chunk
-    00004-5f….tail      its last frames as floats: the context frames of the next chunk
+    00004-5f….context   its last frames as floats: the context frames of the next chunk
     00004-5f….json      its record: sizes and checksums of the two files above, and the chunk's metrics
     lock                the lock file, with its owner
 
@@ -33,7 +33,7 @@ from .tasks import ChunkTask
 
 FORMAT, VERSION = "infinitetalk run", 2
 MANIFEST, SOUND = "run.json", "sound"
-TAIL_EVERY = 8  # every 8th tail is kept, so that a damaged file costs at most so many chunks
+CONTEXT_EVERY = 8  # the context frames of every 8th chunk are kept, so that a damaged file costs at most so many chunks
 
 
 class RunStore:
@@ -46,7 +46,7 @@ class RunStore:
     def __init__(
         self, folder: Path, lock: RunLock, *, disk: Disk | None = None, keep_all: bool = False, start_over: bool = False
     ) -> None:
-        """keep_all: keep the tails of all chunks, so that any can be made again; start_over: delete old content."""
+        """keep_all: keep the context frames of all chunks, so that any can be redone; start_over: delete old files."""
         self.folder, self.lock, self.disk, self.keep_all = folder, lock, disk or Disk(), keep_all
         self.bytes_used = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         # Partly written files of a crash.
@@ -105,28 +105,30 @@ class RunStore:
         """Return a chunk's frames as encoded by `encode_segment`; None if they are missing or damaged."""
         return self._read_verified(task.stem, self.folder / f"{task.stem}.mp4")
 
-    def tail(self, task: ChunkTask) -> ContextFrames | None:
+    def context(self, task: ChunkTask) -> ContextFrames | None:
         """Return the context frames for the next chunk, bit-exact; None if they are missing or damaged."""
-        data = self._read_verified(task.stem, self.folder / f"{task.stem}.tail")
+        data = self._read_verified(task.stem, self.folder / f"{task.stem}.context")
         if data is None:
             return None
         chunk = task.chunk
         frames = load_tensors(data)["frames"]
         return ContextFrames(frames, chunk.start + chunk.length - len(frames))
 
-    def commit(self, task: ChunkTask, segment: bytes, tail: ContextFrames | None, numbers: Mapping[str, Any]) -> None:
-        """Store a finished chunk and delete tails that are no longer needed.
+    def commit(
+        self, task: ChunkTask, segment: bytes, context: ContextFrames | None, numbers: Mapping[str, Any]
+    ) -> None:
+        """Store a finished chunk and delete context frames that are no longer needed.
 
-        tail: None if no chunk continues from it.
+        context: None if no chunk continues from it.
         """
         self.lock.check()
         files = {f"{task.stem}.mp4": segment}
-        if tail is not None:
-            files[f"{task.stem}.tail"] = save_tensors({"frames": tail.frames.cpu().contiguous()})
+        if context is not None:
+            files[f"{task.stem}.context"] = save_tensors({"frames": context.frames.cpu().contiguous()})
         self._write_with_record(task.stem, files, numbers)
         if not self.keep_all:
-            older = ((int(path.name[:5]), path) for path in self.folder.glob("*.tail"))
-            self._remove(path for number, path in older if number < task.chunk.index and number % TAIL_EVERY)
+            older = ((int(path.name[:5]), path) for path in self.folder.glob("*.context"))
+            self._remove(path for number, path in older if number < task.chunk.index and number % CONTEXT_EVERY)
 
     # -- files
 

@@ -34,7 +34,7 @@ def caching(core):
 def own_loop(core, own, made, model, c, caching):
     """The engine's Euler loop on its own backbone with a cache; (latents, the cache)."""
     scale_in, scale_out = model.model.process_latent_in, model.model.process_latent_out
-    heard, silence = own.adapter.speech_tokens(c.windows, c.masks), own.adapter.silence(c.windows)
+    heard, silence = own.adapter.speech_tokens(c.audio_windows, c.masks), own.adapter.silence(c.audio_windows)
     combine, z2 = core.guidance.guided(made.guidance), scale_in(c.reference)
     branches, cache = made.guidance.branches, core.cache.StepCache(caching)
 

@@ -76,7 +76,7 @@ def make_job(guide: Any = None) -> Job:
         ),
         sampling=Sampling(
             seed=3,
-            guidance=SamplingSettings(apg=Apg(-0.75, 55.0)),
+            settings=SamplingSettings(apg=Apg(-0.75, 55.0)),
             sigmas=torch.tensor([1.0, 0.5, 0.0]),
             step_cache=StepCaching(),
             chunk_frames=13,
@@ -152,10 +152,10 @@ OTHER: dict[str, Any] = {
     "Reference.source": pictures(0.25),
     "Reference.height": 64,
     "Reference.width": 64,
-    "Reference.picking": ReferenceSettings(Policy.STILL),
+    "Reference.settings": ReferenceSettings(Policy.STILL),
     "Reference.cuts": (SOURCE_FRAMES - 9, SOURCE_FRAMES - 5),  # one more, behind all that is seen
     "Sampling.seed": 4,
-    "Sampling.guidance": SamplingSettings(steps=9),
+    "Sampling.settings": SamplingSettings(steps=9),
     "Sampling.sigmas": torch.tensor([1.0, 0.25, 0.0]),
     "Sampling.step_cache": None,
     "Sampling.chunk_frames": 17,

@@ -194,7 +194,7 @@ def interrupted_at(place: Place, chunk: int) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "empty"])
-@pytest.mark.parametrize("kind", ["mp4", "tail", "json"])
+@pytest.mark.parametrize("kind", ["mp4", "context", "json"])
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_a_damaged_file_is_found_and_made_again(tmp_path, undisturbed, damage, kind, chunk):
     place = Place(tmp_path)
@@ -356,7 +356,7 @@ def test_tails_do_not_fill_the_disk(tmp_path):
     most: list[int] = []
 
     def count(now: int) -> None:
-        most.append(len(list(place.folder.glob("*.tail"))))
+        most.append(len(list(place.folder.glob("*.context"))))
 
     place.dub(notes=Notes(on_chunk=count))
     assert max(most) <= 3, "the last two and every eighth"
@@ -365,7 +365,7 @@ def test_tails_do_not_fill_the_disk(tmp_path):
 def test_shots_begin_afresh_after_a_crash_too(tmp_path):
     def job():
         source = PictureBatch(torch.rand(45, 32, 48, 3, generator=torch.Generator().manual_seed(5)))
-        return small_job(40, source=source, picking=ReferenceSettings(Policy.CHUNK_START), cuts=(14, 30))
+        return small_job(40, source=source, settings=ReferenceSettings(Policy.CHUNK_START), cuts=(14, 30))
 
     calm = Place(tmp_path / "a", job=job())
     calm.root.mkdir()

@@ -24,7 +24,7 @@ COLUMNS, CELL, LABEL, MOST = 6, 160, 18, 36
 PROGRESS_STEPS = 100
 
 
-def cuts_of(source: FrameSource, picking: ReferenceSettings, speech: Speech | None) -> tuple[int, ...]:
+def cuts_of(source: FrameSource, settings: ReferenceSettings, speech: Speech | None) -> tuple[int, ...]:
     """Find the scene cuts in the part of the source that is used, with a progress bar that can be interrupted."""
     bar = comfy.utils.ProgressBar(PROGRESS_STEPS)
 
@@ -32,7 +32,7 @@ def cuts_of(source: FrameSource, picking: ReferenceSettings, speech: Speech | No
         throw_exception_if_processing_interrupted()
         bar.update_absolute(round(done * PROGRESS_STEPS), PROGRESS_STEPS)
 
-    return scene_cuts(source, picking, None if speech is None else speech.frames, report)
+    return scene_cuts(source, settings, None if speech is None else speech.frames, report)
 
 
 def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
@@ -42,14 +42,14 @@ def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
     which the Chunk Sampler may change.
     """
     frames = reference.source.length if speech is None else speech.frames
-    times = reference.picking.times_seconds
-    if reference.picking.policy is Policy.BY_HAND:
+    times = reference.settings.times_seconds
+    if reference.settings.policy is Policy.BY_HAND:
         # Only the chunks with a given time; the Chunk Sampler checks whether there are enough.
         frames = min(frames, max(len(times), 1) * (CHUNK_FRAMES - CONTEXT_FRAMES))
     all_cells = (
         _cell(reference, planned, frame)
         for planned in plan_video(reference, frames)
-        for frame in (*planned.pick.frames[:1], *([] if planned.pick.last is None else [planned.pick.last]))
+        for frame in (*planned.choice.frames[:1], *([] if planned.choice.last is None else [planned.choice.last]))
     )
     cells = list(islice(all_cells, MOST))
     rows = -(-len(cells) // COLUMNS)
@@ -62,14 +62,14 @@ def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
 
 
 def _cell(reference: Reference, planned: PlannedChunk, frame: int) -> Image.Image:
-    chunk, pick = planned.chunk, planned.pick
+    chunk, choice = planned.chunk, planned.choice
     picture = (reference.picture(frame) * 255).round().to(torch.uint8).cpu().numpy()
     small = Image.fromarray(picture)
     small.thumbnail((CELL - 4, CELL - 4))
     cell = Image.new("RGB", (CELL, small.height + LABEL + 4), (24, 24, 24))
     cell.paste(small, ((CELL - small.width) // 2, LABEL))
-    what = "made" if pick.previous and chunk.index else f"{frame / FRAMES_PER_SECOND:.2f} s"
-    more = f" of {len(pick.frames)}" if len(pick.frames) > 1 else ""
+    what = "made" if choice.previous and chunk.index else f"{frame / FRAMES_PER_SECOND:.2f} s"
+    more = f" of {len(choice.frames)}" if len(choice.frames) > 1 else ""
     ImageDraw.Draw(cell).text((4, 3), f"{chunk.start / FRAMES_PER_SECOND:.2f} s: {what}{more}", (230, 230, 230))
     return cell
 

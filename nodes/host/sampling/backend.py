@@ -129,7 +129,7 @@ class ComfyBackend:
             torch.zeros_like(conditioning.noise) if source is None else source,
             self.sampler,
             start_at(self.sigmas, conditioning.strength),
-            denoise_mask=conditioning.free,
+            denoise_mask=conditioning.denoise_mask,
             callback=callback,
             disable_pbar=True,
             seed=conditioning.seed,
@@ -180,6 +180,6 @@ def _with_reference(conditioning: list, chunk: ChunkConditioning) -> list:
         # ComfyUI's mask is 1 where frames are generated; m is 1 where they are given.
         "concat_mask": 1 - chunk.mask,
     }
-    if chunk.picture is not None:
-        values["clip_vision_output"] = chunk.picture
+    if chunk.clip is not None:
+        values["clip_vision_output"] = chunk.clip
     return node_helpers.conditioning_set_values(conditioning, values)

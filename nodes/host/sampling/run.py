@@ -88,7 +88,7 @@ def run_job(job: Job, hidden: Any) -> io.NodeOutput:
         len(job.plan),
         steps,
     )
-    progress.show(reference.picture(job.plan[0].pick.frames[0]))
+    progress.show(reference.picture(job.plan[0].choice.frames[0]))
     output = job.output
     output_spec = OutputSpec(
         made_of=made_of,
@@ -133,7 +133,7 @@ def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, A
         "run": run,
         "width": reference.width,
         "height": reference.height,
-        "policy": reference.picking.policy.value,
+        "policy": reference.settings.policy.value,
         **{name: value for name, value in sampling.items() if name != "type"},
         "redo_chunks": job.redo.chunks,
         "video_format": job.output.format.to_json(),
@@ -176,7 +176,7 @@ def _backend(job: Job) -> ComfyBackend:
         clip_vision=_value(components.clip_vision),
         positive=conditionings["positive"] or no_text(model),
         negative=conditionings["negative"] or no_text(model),
-        guidance=sampling.rule,
+        guidance=sampling.guidance,
         sampler=_value(components.sampler) or comfy.samplers.sampler_object("euler"),
         sigmas=sigmas,
         camera=sampling.camera,
