@@ -107,7 +107,7 @@ def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> 
     dub = import_module(f"{pack}.infinitetalk_core.chunks.dub")
     watch.during(dub, "hold_color", "colors")
     runner = import_module(f"{pack}.infinitetalk_core.runs.runner")
-    watch.during(runner, "measure", "numbers")
+    watch.during(runner, "measure", "metrics")
     watch.during(runner, "encode_segment", "H.264")
     decode = vae.decode
 

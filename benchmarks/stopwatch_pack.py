@@ -28,7 +28,7 @@ NODE_CLASS_MAPPINGS = {}
 WATCHED = (
     ("comfy.sd", "VAE", "encode", "vae"),
     ("comfy.model_management", "", "load_models_gpu", "load"),
-    ("infinitetalk_core.runs.runner", "", "measure", "numbers"),
+    ("infinitetalk_core.runs.runner", "", "measure", "metrics"),
     ("infinitetalk_core.runs.runner", "", "encode_segment", "encode"),
     ("infinitetalk_core.runs.store", "RunStore", "commit", "keep"),
     ("infinitetalk_core.video.writer", "VideoWriter", "append", "join"),
@@ -95,8 +95,8 @@ def watch():
         return
     for module, owner, name, counts_as in WATCHED:
         (found,) = (m for n, m in list(sys.modules.items()) if n == module or n.endswith("." + module))
-        place = getattr(found, owner) if owner else found
-        setattr(place, name, timed(getattr(place, name), counts_as))
+        target = getattr(found, owner) if owner else found
+        setattr(target, name, timed(getattr(target, name), counts_as))
     state["ready"] = True
 
 

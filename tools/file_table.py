@@ -64,10 +64,10 @@ GGUF: dict[str, Write] = {
 }
 UNREADABLE: dict[str, Write] = {
     "safetensors, int8": lambda p, w: save_file({k: torch.from_numpy(v).to(torch.int8) for k, v in w.items()}, p),
-    "safetensors, nvfp4": lambda p, w: write_scaled_new(p, w, form="nvfp4"),
-    "safetensors, mxfp8": lambda p, w: write_scaled_new(p, w, form="mxfp8"),
+    "safetensors, nvfp4": lambda p, w: write_scaled_new(p, w, format_name="nvfp4"),
+    "safetensors, mxfp8": lambda p, w: write_scaled_new(p, w, format_name="mxfp8"),
     "safetensors, int8 (`int8_tensorwise`)": lambda p, w: write_scaled_new(
-        p, w, in_header=True, form="int8_tensorwise"
+        p, w, in_header=True, format_name="int8_tensorwise"
     ),
     "GGUF, TQ2_0 (and all others)": lambda p, w: write_gguf(p, w, "TQ2_0"),
     "a pickle (.pt, .pth, .ckpt)": lambda p, w: torch.save({k: torch.from_numpy(v) for k, v in w.items()}, p),

@@ -91,8 +91,8 @@ def _context(config: TrainingConfig, samples: Samples, rows: Tensor, held: int, 
 
 
 def _choose(shares: dict[Any, float], rng: torch.Generator) -> Any:
-    place = torch.multinomial(torch.tensor(list(shares.values())), 1, generator=rng)
-    return list(shares)[int(place)]
+    index = torch.multinomial(torch.tensor(list(shares.values())), 1, generator=rng)
+    return list(shares)[int(index)]
 
 
 def _happens(share: float, rng: torch.Generator) -> bool:

@@ -94,7 +94,7 @@ class _Source:
 def dub(
     job: Job,
     models: Models,
-    after_step: Callable[[Chunk, int, Tensor], None] = lambda chunk, step, x: None,
+    after_step: Callable[[Chunk, int, Tensor], None] = lambda chunk, step, denoised: None,
     context: ContextFrames | None = None,
     plan: Sequence[PlannedChunk] | None = None,
     noise: Noise = draw_noise,

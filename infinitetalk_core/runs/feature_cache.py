@@ -57,7 +57,7 @@ class CachedFeatures(DiskTensor):
                 self._file = file
         return super()._read(first, stop)
 
-    def give_up(self) -> None:
+    def delete_file(self) -> None:
         """Delete the file, because no run will need it again. Where an open file can be deleted (not on Windows), these
         features stay readable; elsewhere the file stays until it is evicted."""
         with contextlib.suppress(OSError):
@@ -182,19 +182,19 @@ def _file_content(key: str, features: SpeechFeatures) -> Iterator[bytes]:
 def _read_footer(file: IO[bytes]) -> _Footer | None:
     """Read the footer and verify size and checksum of the whole file. Returns None if anything is wrong."""
     try:
-        numbers = file.seek(0, os.SEEK_END) - END_BYTES
-        file.seek(max(numbers, 0))
+        size_bytes = file.seek(0, os.SEEK_END) - END_BYTES
+        file.seek(max(size_bytes, 0))
         footer = _Footer.of(file.read(END_BYTES))
-        if prod(footer.shape) * 4 != numbers:
+        if prod(footer.shape) * 4 != size_bytes:
             return None
         file.seek(0)
         checksum = 0
-        while numbers:
-            part = file.read(min(READ_BYTES, numbers))
+        while size_bytes:
+            part = file.read(min(READ_BYTES, size_bytes))
             if not part:
                 return None
             checksum = zlib.crc32(part, checksum)
-            numbers -= len(part)
+            size_bytes -= len(part)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return footer if checksum == footer.crc32 else None

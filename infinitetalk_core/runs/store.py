@@ -99,7 +99,7 @@ class RunStore:
 
     def record(self, task: ChunkTask) -> dict[str, Any]:
         """Return the metrics of a finished chunk; empty if it is not finished."""
-        return self._record(task.stem).get("numbers", {})
+        return self._record(task.stem).get("metrics", {})
 
     def segment(self, task: ChunkTask) -> bytes | None:
         """Return a chunk's frames as encoded by `encode_segment`; None if they are missing or damaged."""
@@ -115,7 +115,7 @@ class RunStore:
         return ContextFrames(frames, chunk.start + chunk.length - len(frames))
 
     def commit(
-        self, task: ChunkTask, segment: bytes, context: ContextFrames | None, numbers: Mapping[str, Any]
+        self, task: ChunkTask, segment: bytes, context: ContextFrames | None, metrics: Mapping[str, Any]
     ) -> None:
         """Store a finished chunk and delete context frames that are no longer needed.
 
@@ -125,19 +125,19 @@ class RunStore:
         files = {f"{task.stem}.mp4": segment}
         if context is not None:
             files[f"{task.stem}.context"] = save_tensors({"frames": context.frames.cpu().contiguous()})
-        self._write_with_record(task.stem, files, numbers)
+        self._write_with_record(task.stem, files, metrics)
         if not self.keep_all:
             older = ((int(path.name[:5]), path) for path in self.folder.glob("*.context"))
             self._remove(path for number, path in older if number < task.chunk.index and number % CONTEXT_EVERY)
 
     # -- files
 
-    def _write_with_record(self, stem: str, files: Mapping[str, bytes], numbers: Mapping[str, Any]) -> None:
+    def _write_with_record(self, stem: str, files: Mapping[str, bytes], metrics: Mapping[str, Any]) -> None:
         """Write files, then their record, which marks them as finished."""
         for name, data in files.items():
             self._write(self.folder / name, data)
         sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-        record = {"key": self.key, "numbers": dict(numbers), "files": sums}
+        record = {"key": self.key, "metrics": dict(metrics), "files": sums}
         text = json.dumps({"record": record, "sha256": _checksum(record)}, indent=1)
         self._write(self.folder / f"{stem}.json", text.encode())
 
@@ -193,7 +193,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """Return the metrics of all records in a run's folder, chunks that were made again included."""
     records = [_read_record(path) for path in sorted(folder.glob("[0-9]*.json"))]
-    return [record["numbers"] for record in records if record]
+    return [record["metrics"] for record in records if record]
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def sampled(core, model, speakers: int = 1):
     steps: list[int] = []
     with torch.inference_mode():
         latents = make_backend(core, model, core.guidance.Guidance(1, 1)).denoise(
-            conditioning, lambda step, clean: steps.append(step)
+            conditioning, lambda step, denoised: steps.append(step)
         )
     return latents, steps
 

@@ -167,7 +167,7 @@ def test_host_sampling_equals_our_own_loop(core, files, own, speakers, text, aud
     guidance = core.guidance.Guidance(text, audio, core.guidance.Apg() if apg else None)
     made = make_backend(core, model, guidance)
     seen = []
-    got = made.denoise(c, lambda step, clean: seen.append(step))
+    got = made.denoise(c, lambda step, denoised: seen.append(step))
     want = sample_with_own_loop(core, own, made, model, c)
     assert seen == [0, 1, 2]
     assert relative(got, want) < 5e-5
@@ -199,7 +199,7 @@ def test_sdedit_starts_from_the_noised_source_at_exactly_its_strength(core, file
 def test_any_sampler_keeps_the_context(core, files, own, sampler):
     c = make_conditioning(core, own)
     made = make_backend(core, load_model(core, files), core.guidance.Guidance(1, 1), sampler, 4)
-    latents = made.denoise(c, lambda step, clean: None)
+    latents = made.denoise(c, lambda step, denoised: None)
     assert torch.isfinite(latents).all()
     torch.testing.assert_close(latents[:, :, : c.context.shape[2]], c.context, atol=1e-5, rtol=1e-5)
 

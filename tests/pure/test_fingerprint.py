@@ -173,7 +173,7 @@ OTHER: dict[str, Any] = {
     "Sound.waveform": torch.cat([torch.zeros(1, FRAMES * 640 - 1), torch.ones(1, 1)], dim=1),
     "Sound.sample_rate_hz": 15999,
     "Speech.voices": lambda speech: tuple(reversed(speech.voices)),
-    "Speech.encoded": ("another", "one voice"),
+    "Speech.voice_keys": ("another", "one voice"),
     "Speech.sound": Sound(torch.ones(1, FRAMES * 640), 16000),
     "Speech.areas": None,
     "StepCaching.threshold": 0.1,
@@ -277,9 +277,9 @@ def test_a_tensor_is_known_by_all_of_it(dtype, monkeypatch):
     monkeypatch.setattr(fingerprint, "PIECE_BYTES", 64)
     plain = torch.zeros(9, 7, 11).to(dtype)
     seen = {tensor_fingerprint(plain)}
-    for place in range(0, plain.numel(), 5):
+    for position in range(0, plain.numel(), 5):
         changed = torch.zeros(9 * 7 * 11)
-        changed[place] = 1
+        changed[position] = 1
         seen.add(tensor_fingerprint(changed.view(9, 7, 11).to(dtype)))
     assert len(seen) == 1 + -(-plain.numel() // 5)
 
@@ -316,12 +316,12 @@ def test_a_file_is_read_whole_and_its_position_stays(tmp_path):
     path.write_bytes(bytes(size))
     with open(path, "r+b", buffering=0) as file:
         seen = {stream_fingerprint(file)}
-        for place in range(0, size, 1_234_567):
-            file.seek(place)
+        for position in range(0, size, 1_234_567):
+            file.seek(position)
             file.write(b"x")
             seen.add(stream_fingerprint(file))
-            assert file.tell() == place + 1
-            file.seek(place)
+            assert file.tell() == position + 1
+            file.seek(position)
             file.write(b"\0")
     assert len(seen) == 1 + -(-size // 1_234_567)
 
@@ -346,7 +346,9 @@ def test_a_file_that_stays_as_it_is_is_read_once(tmp_path, monkeypatch):
     path, read = tmp_path / "weights", []
     plain = fingerprint._read_fingerprint
     monkeypatch.setattr(
-        fingerprint, "_read_fingerprint", lambda path, between: read.append(path) or plain(path, between)
+        fingerprint,
+        "_read_fingerprint",
+        lambda path, check_interrupted: read.append(path) or plain(path, check_interrupted),
     )
     files = FileFingerprints()
     path.write_bytes(b"1")
@@ -364,8 +366,8 @@ def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path, monkeypatc
     path.write_bytes(b"1")
     plain = fingerprint._read_fingerprint
 
-    def written_meanwhile(place, between):
-        found = plain(place, between)
+    def written_meanwhile(position, check_interrupted):
+        found = plain(position, check_interrupted)
         path.write_bytes(b"22")
         return found
 

@@ -109,7 +109,7 @@ class Bench:
         """What shall go wrong from now on; see fault_pack.py."""
         self.reached.unlink(missing_ok=True)
         scratch = self.base / "faults.new"
-        scratch.write_text(json.dumps({"sitting": uuid.uuid4().hex, **wanted}))
+        scratch.write_text(json.dumps({"execution": uuid.uuid4().hex, **wanted}))
         scratch.replace(self.base / "faults.json")
 
     @property

@@ -65,10 +65,10 @@ def make_job(
 
 
 def run_and_measure(job: Job, models: PlainModels) -> tuple[Tensor, list[ChunkMetrics]]:
-    """All frames of a run and the numbers of its chunks, as the host's loop takes them."""
+    """All frames of a run and the metrics of its chunks, as the host's loop takes them."""
     frames: list[Tensor] = []
-    numbers: list[ChunkMetrics] = []
+    metrics: list[ChunkMetrics] = []
     for finished in dub(job, models):
-        numbers.append(measure(job, finished, frames[-1][-1] if frames else None))
+        metrics.append(measure(job, finished, frames[-1][-1] if frames else None))
         frames.append(finished.frames)
-    return torch.cat(frames), numbers
+    return torch.cat(frames), metrics

@@ -44,7 +44,7 @@ class ComfyBackend:
     sampler: Any
     sigmas: Tensor
     camera: CameraControl | None = None
-    room: MemoryMargin = field(default_factory=MemoryMargin)
+    margin: MemoryMargin = field(default_factory=MemoryMargin)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames (F, H, W, 3) to latents (1, 16, T, h, w)."""
@@ -89,7 +89,7 @@ class ComfyBackend:
         If the GPU runs out of memory, the chunk is made again with more of the weights in RAM.
         """
         make = partial(self._denoise, conditioning, after_step)
-        latents = retry_on_oom(make, self.model, self.room, conditioning.noise.shape)
+        latents = retry_on_oom(make, self.model, self.margin, conditioning.noise.shape)
         # Not every sampler ends exactly on its last denoised estimate, so restore the context latents.
         return pin(latents, conditioning.context)
 
