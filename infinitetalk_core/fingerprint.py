@@ -29,7 +29,7 @@ from torch import Tensor
 from .cache import FileStamp
 from .errors import InputError
 
-PIECE_BYTES = 1 << 24
+HASH_BLOCK_BYTES = 1 << 24  # of a file or tensor hashed at once
 # Files from this size on are fingerprinted by samples and by their content and inode times.
 SAMPLED_FROM_BYTES = 2 << 30
 SAMPLE_BYTES, SAMPLES = 1 << 16, 256
@@ -128,12 +128,12 @@ def tensor_fingerprint(tensor: Tensor) -> str:
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:
     """Yield the content in order, in pieces, so that large views and file-backed tensors are not copied as a whole."""
-    if tensor.ndim == 0 or tensor.numel() * tensor.element_size() <= PIECE_BYTES:
+    if tensor.ndim == 0 or tensor.numel() * tensor.element_size() <= HASH_BLOCK_BYTES:
         yield tensor
     elif tensor.is_contiguous():
-        yield from tensor.reshape(-1).split(max(PIECE_BYTES // tensor.element_size(), 1))
+        yield from tensor.reshape(-1).split(max(HASH_BLOCK_BYTES // tensor.element_size(), 1))
     elif tensor.ndim == 1:
-        yield from tensor.split(max(PIECE_BYTES // tensor.element_size(), 1))
+        yield from tensor.split(max(HASH_BLOCK_BYTES // tensor.element_size(), 1))
     else:
         for row in tensor:
             yield from _pieces(row)
@@ -147,7 +147,7 @@ def stream_fingerprint(file: BinaryIO, check_interrupted: Callable[[], None] = l
     here = file.tell()
     digest = xxhash.xxh3_128(str(file.seek(0, os.SEEK_END)).encode())
     file.seek(0)
-    while part := file.read(PIECE_BYTES):
+    while part := file.read(HASH_BLOCK_BYTES):
         digest.update(part)
         check_interrupted()
     file.seek(here)

@@ -34,7 +34,7 @@ from infinitetalk_core.audio.sound import Sound  # noqa: E402
 from infinitetalk_core.checkpoints.gguf_dequant import BLOCKS  # noqa: E402
 from infinitetalk_core.checkpoints.kinds import WANT_INFINITETALK  # noqa: E402
 from infinitetalk_core.checkpoints.loaders import open_infinitetalk, open_uni3c  # noqa: E402
-from infinitetalk_core.checkpoints.weights_file import READS, WeightsFile, as_numbers  # noqa: E402
+from infinitetalk_core.checkpoints.weights_file import READABLE_LAYOUTS, WeightsFile, as_numbers  # noqa: E402
 from infinitetalk_core.errors import InputError  # noqa: E402
 from infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter  # noqa: E402
 from infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig  # noqa: E402
@@ -205,7 +205,7 @@ def unreadable(folder: Path, weights: Weights) -> Iterator[str]:
     path = folder / "infinitetalk.safetensors"
     for name, write in UNREADABLE.items():
         write(path, weights)
-        yield f"| {name} | {said(open_infinitetalk, path, folder).replace(READS, '…')} |"
+        yield f"| {name} | {said(open_infinitetalk, path, folder).replace(READABLE_LAYOUTS, '…')} |"
 
 
 def page(folder: Path) -> str:
@@ -218,7 +218,7 @@ def page(folder: Path) -> str:
         HEAD,
         "## InfiniteTalk weights, single and multi\n\n" + table,
         *loads(folder, talk, layouts, open_infinitetalk, heard()),
-        f"\nNot read, where … is *{READS}*:\n\n| file | what is said |\n|---|---|",
+        f"\nNot read, where … is *{READABLE_LAYOUTS}*:\n\n| file | what is said |\n|---|---|",
         *unreadable(folder, talk),
         "\n## Uni3C\n\n" + table,
         *loads(folder, uni3c, some, open_uni3c, residuals),

@@ -79,13 +79,13 @@ class FeatureCache:
         key: equal for equal features, valid as a file name. If caching fails, the features come from memory.
         """
         if (found := self._open(key)) is not None:
-            log.info("this voice was heard before; its features are read from %s", self.folder)
+            log.info("this voice was encoded before; its features are read from %s", self.folder)
             return found
         features = encode()
         try:
             self._store(key, features)
         except OSError as error:
-            log.warning("a run that is continued will have to hear this voice again: %s", error)
+            log.warning("the features of this voice are not cached, so a resumed run will encode it again: %s", error)
             return features
         return self._open(key) or features
 
@@ -117,7 +117,7 @@ class FeatureCache:
             return CachedFeatures(file, footer, path)
         file.close()
         problem = "is damaged" if footer is None else "is another voice's under this one's name"
-        log.warning("%s %s; the voice is heard again", path, problem)
+        log.warning("%s %s; the voice is encoded again", path, problem)
         with contextlib.suppress(OSError):
             path.unlink()
         return None

@@ -12,9 +12,9 @@ from ..fingerprint import ABSENT, differences
 from .store import MANIFEST, read_manifest, read_records
 
 # Paths in a run's description that the machine decides, not the user.
-SURROUNDINGS = ("versions.", "precision.")
+ENVIRONMENT_PATHS = ("versions.", "precision.")
 # Paths that other versions may change without the user: encoded texts may differ in the last bits.
-TEXTS = ("job.components.positive.", "job.components.negative.")
+PROMPT_PATHS = ("job.components.positive.", "job.components.negative.")
 MOST_NAMED = 4
 MINUTE_SECONDS = 60.0
 
@@ -61,10 +61,10 @@ def begun_with_other_versions(runs: Path, key_contents: Mapping[str, Any]) -> Ot
         if notes.get("state") != "unfinished" or not isinstance(notes.get("key_contents"), dict):
             continue
         changes = {path: (before, now) for path, before, now in differences(notes["key_contents"], key_contents)}
-        programs = {path: change for path, change in changes.items() if path.startswith(SURROUNDINGS)}
+        programs = {path: change for path, change in changes.items() if path.startswith(ENVIRONMENT_PATHS)}
         # Settings that only one of the two versions knows are ignored.
         others = [path for path, change in changes.items() if path not in programs and ABSENT not in change]
-        if programs and all(path.startswith(TEXTS) for path in others):
+        if programs and all(path.startswith(PROMPT_PATHS) for path in others):
             records = read_records(manifest.parent)
             seconds = sum(float(metrics.get("seconds_taken", 0)) for metrics in records)
             found.append(OtherVersion(manifest.parent, programs, bool(others), len(records), seconds))

@@ -46,7 +46,7 @@ def gpu_with_packages(core, monkeypatch):
         monkeypatch.setitem(sys.modules, module, stand_in)
     machine = core.kernels.Machine("cuda", (9, 0), lambda module: module in ("sageattention", "flash_attn"))
     monkeypatch.setattr(core.attention.Machine, "here", lambda device: machine)
-    monkeypatch.setattr(core.kernels, "HALVES", (torch.float32,))  # what this machine computes in
+    monkeypatch.setattr(core.kernels, "HALF_DTYPES", (torch.float32,))  # what this machine computes in
     return calls
 
 

@@ -298,14 +298,14 @@ def test_a_long_voice_is_not_heard_again_unless_what_is_kept_of_it_is_damaged(be
     bench.restart()
     bench.faults(long=True, memory=2)
     assert bench.run().status == "error"
-    assert "this voice was heard before" in bench.server.log_tail(400)
+    assert "this voice was encoded before" in bench.server.log_tail(400)
     (kept,) = (bench.runs / "voices").iterdir()
     kept.write_bytes(b"\1" + kept.read_bytes()[1:])
     bench.faults(long=True)
     assert bench.video().read_bytes() == undisturbed
-    assert f"{kept.name} is damaged; the voice is heard again" in bench.server.log_tail(400)
+    assert f"{kept.name} is damaged; the voice is encoded again" in bench.server.log_tail(400)
     assert not list((bench.runs / "voices").iterdir()), "the video is finished"
-    survived("features of a voice damaged by hand", "found on Run", "it is heard again; the same video to the bit")
+    survived("features of a voice damaged by hand", "found on Run", "it is encoded again; the same video to the bit")
 
 
 def test_a_manifest_of_a_newer_version(bench, undisturbed):

@@ -1,4 +1,4 @@
-"""Voices that were heard are not heard again: the same features to the bit, within bounds, and never a damaged one."""
+"""The cache of speech features: the same features to the bit, within bounds, and never a damaged one."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_another_voices_file_under_this_ones_name_is_not_taken(tmp_path, how, ca
     position(tmp_path / "b.voice", tmp_path / "a.voice")
     ear = Ear()
     assert same(kept.get_or_encode("a", ear)) and ear.times == 1
-    assert "a.voice is another voice's under this one's name; the voice is heard again" in caplog.text
+    assert "a.voice is another voice's under this one's name; the voice is encoded again" in caplog.text
     assert same(FeatureCache(tmp_path).get_or_encode("a", Ear(None))), "and is kept now"
 
 
@@ -128,7 +128,7 @@ def test_a_full_disk_costs_the_keeping_and_nothing_else(tmp_path, caplog):
 
     ear = Ear()
     assert FeatureCache(tmp_path, disk=Full()).get_or_encode("a", ear) is FEATURES
-    assert not list(tmp_path.iterdir()) and "hear this voice again" in caplog.text
+    assert not list(tmp_path.iterdir()) and "encode it again" in caplog.text
     (tmp_path / "file").touch()
     assert FeatureCache(tmp_path / "file").get_or_encode("a", ear) is FEATURES, "no folder there"
 

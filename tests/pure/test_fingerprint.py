@@ -274,7 +274,7 @@ def test_numbers_of_other_packages_are_numbers():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.uint8, torch.bool])
 def test_a_tensor_is_known_by_all_of_it(dtype, monkeypatch):
     """Every place is as good as another: a mask repainted in one pixel of one frame."""
-    monkeypatch.setattr(fingerprint, "PIECE_BYTES", 64)
+    monkeypatch.setattr(fingerprint, "HASH_BLOCK_BYTES", 64)
     plain = torch.zeros(9, 7, 11).to(dtype)
     seen = {tensor_fingerprint(plain)}
     for position in range(0, plain.numel(), 5):

@@ -341,7 +341,7 @@ def test_a_chunk_made_again_with_the_following_ones_kept(tmp_path):
     [
         ("four", "'four' is no chunk to redo; write chunk=seed or chunk@seconds"),
         ("9=1", "there is no chunk 9 to redo: this video has chunks 1 to 3"),
-        ("2@50", "chunk 2 cannot look at 50 s: the source lasts 1.2 s from 0"),
+        ("2@50", "chunk 2 cannot use the source at 50 s: it lasts 1.2 s from 0"),
         ("2=-1", "the seed of chunk 2 must be between 0 and"),
         ("2", "chunk 2 would come out as it is: give another seed, such as 2=77"),
     ],

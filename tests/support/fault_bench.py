@@ -25,7 +25,7 @@ CHANGES = {
 # Moments at which fault_pack.py can wait, in the order of a job.
 PHASES = (
     "loading the VAE",
-    "hearing the voice",
+    "encoding the voice",
     "encoding the sound",
     "encoding pictures",
     "denoising",

@@ -30,7 +30,7 @@ NODE_CLASS_MAPPINGS = {}
 # VAE before it comes to anything of the pack.
 PHASES = {
     "loading the VAE": ("comfy.sd", "VAE", "__init__"),
-    "hearing the voice": ("nodes.host.media.audio", "HostAudioEncoder", "encode"),
+    "encoding the voice": ("nodes.host.media.audio", "HostAudioEncoder", "encode"),
     "encoding the sound": ("infinitetalk_core.runs.session", "", "encode_sound"),
     "encoding pictures": ("comfy.sd", "VAE", "encode"),
     "denoising": ("comfy.samplers", "CFGGuider", "sample"),
@@ -96,7 +96,7 @@ def pausing(phase, inner):
     @wraps(inner)
     def outer(*args, **kwargs):
         now = faults()
-        if phase == "hearing the voice":
+        if phase == "encoding the voice":
             sys.modules[inner.__module__].KEPT_FROM_SECONDS = 0 if now.get("long") else 60
         if now.get("pause") == phase and state.get("paused") != now["execution"]:
             state["paused"] = now["execution"]

@@ -20,7 +20,7 @@ from ....infinitetalk_core.rate import FRAMES_PER_SECOND
 from ....infinitetalk_core.speech import Speech
 from ....infinitetalk_core.video.source import FrameSource
 
-COLUMNS, CELL, LABEL, MOST = 6, 160, 18, 36
+COLUMNS, CELL_PIXELS, LABEL_PIXELS, MAX_CELLS = 6, 160, 18, 36
 PROGRESS_STEPS = 100
 
 
@@ -51,13 +51,13 @@ def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
         for planned in plan_video(reference, frames)
         for frame in (*planned.choice.frames[:1], *([] if planned.choice.last is None else [planned.choice.last]))
     )
-    cells = list(islice(all_cells, MOST))
+    cells = list(islice(all_cells, MAX_CELLS))
     rows = -(-len(cells) // COLUMNS)
-    width = CELL * min(len(cells), COLUMNS)
+    width = CELL_PIXELS * min(len(cells), COLUMNS)
     height = cells[0].height
     sheet = Image.new("RGB", (width, rows * height), (24, 24, 24))
     for number, cell in enumerate(cells):
-        sheet.paste(cell, (number % COLUMNS * CELL, number // COLUMNS * height))
+        sheet.paste(cell, (number % COLUMNS * CELL_PIXELS, number // COLUMNS * height))
     return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255
 
 
@@ -65,9 +65,9 @@ def _cell(reference: Reference, planned: PlannedChunk, frame: int) -> Image.Imag
     chunk, choice = planned.chunk, planned.choice
     picture = (reference.picture(frame) * 255).round().to(torch.uint8).cpu().numpy()
     small = Image.fromarray(picture)
-    small.thumbnail((CELL - 4, CELL - 4))
-    cell = Image.new("RGB", (CELL, small.height + LABEL + 4), (24, 24, 24))
-    cell.paste(small, ((CELL - small.width) // 2, LABEL))
+    small.thumbnail((CELL_PIXELS - 4, CELL_PIXELS - 4))
+    cell = Image.new("RGB", (CELL_PIXELS, small.height + LABEL_PIXELS + 4), (24, 24, 24))
+    cell.paste(small, ((CELL_PIXELS - small.width) // 2, LABEL_PIXELS))
     what = "made" if choice.previous and chunk.index else f"{frame / FRAMES_PER_SECOND:.2f} s"
     more = f" of {len(choice.frames)}" if len(choice.frames) > 1 else ""
     ImageDraw.Draw(cell).text((4, 3), f"{chunk.start / FRAMES_PER_SECOND:.2f} s: {what}{more}", (230, 230, 230))

@@ -26,7 +26,7 @@ GB = 1e9
 MARGIN = 1.15  # for the error of the estimate
 # Temporary buffers: weights streamed from RAM, dequantized weights, the workspace of matrix products.
 IN_PASSING_BYTES = 500_000_000
-MORE = 2.5  # factor for the retry: about half as much again as ComfyUI itself would request
+RETRY_FACTOR = 2.5  # factor for the retry: about half as much again as ComfyUI itself would request
 
 
 @dataclass
@@ -91,7 +91,7 @@ def retry_on_oom(make: Callable[[Patcher], Tensor], model: Patcher, margin: Memo
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
         if not last:
-            margin.factor *= MORE
+            margin.factor *= RETRY_FACTOR
             log.warning("out of memory (%s); once more with more of the weights in RAM", reason)
     raise RuntimeError(f"{_shortage(model, shape)} ({reason})")
 

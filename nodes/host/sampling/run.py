@@ -54,7 +54,7 @@ def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any
     for name, value in {"model": model, "vae": vae, **others}.items():
         if value is None:
             continue
-        upstream = graph.content(name, value) if name in TEXTS else graph.behind(name)
+        upstream = graph.content(name, value) if name in TEXTS else graph.upstream_of(name)
         if name in WEIGHTS:
             loaded.check(getattr(value, WEIGHTS[name], None), upstream.files)
         if upstream.unknown and hidden is not None:
