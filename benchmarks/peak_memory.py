@@ -6,8 +6,8 @@
 Runs a whole job through the nodes' own code into a real file, and looks at the process all the time: RAM beyond what
 it had before the job, by stage, and for each chunk, which shows that it does not grow. Without --real, DiT and VAE
 are stand-ins of the same shapes that compute nothing, so what is seen is what the pipeline itself holds: source,
-frames, colors, tail, encoder. With --real the small random models compute (hours on a CPU at these sizes). On a GPU
-PyTorch's count of its memory is printed as well.
+frames, colors, context frames, encoder. With --real the small random models compute (hours on a CPU at these sizes).
+On a GPU PyTorch's count of its memory is printed as well.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ folders `models` and `output`:
     sampling_since: when the first chunk of this server was first sampled, by the system's monotonic clock; join, load,
         vae: seconds that the sampler spent until then on chunks from before, on loading models, on encoding pictures
     chunk: from 1    wall: seconds since the chunk before
-    numbers, encode, keep, join, show, trim: seconds of them spent on the chunk's numbers, on H.264, on the run's
+    metrics, encode, keep, join, show, trim: seconds of them spent on the chunk's metrics, on H.264, on the run's
         folder, on the video file, on progress, on giving memory back
     rss, peak: bytes    files: open handles    gpu: bytes held by PyTorch, null without a GPU
 """

@@ -49,7 +49,8 @@ DUBBING_NOTE = """# A video says something else
 2. Press **Run**. The video becomes as long as the voice, plays in the sampler and lies in `output/video`.
 
 The reference of every chunk is the source frame at its start, so background and camera follow the source. Where the
-voice is longer than the video, `after_end` says what is shown: the last frame, the video backwards, or again from its start.
+voice is longer than the video, `after_end` says what is shown: the last frame, the video backwards, or again from its
+start.
 """
 
 SPEAKERS_NOTE = """# Two people speak
@@ -59,7 +60,7 @@ SPEAKERS_NOTE = """# Two people speak
 
 Person 1 is the left half of the picture and person 2 the right half. For other places connect a mask for each person
 (a Load Image node's mask, painted with *Open in MaskEditor*) or fill in the boxes.
-For somebody who only listens leave the voice unconnected.
+For a person who is silent leave the voice unconnected.
 """
 
 UNI3C_NOTE = """# A video says something else, and its camera stays

@@ -127,6 +127,18 @@ def test_a_file_of_ours_is_known_by_what_was_loaded(key, small, models):
     assert key(with_a) != key(with_b), "of any other pack's loader the file counts"
 
 
+def test_a_walk_asks_a_node_for_its_inputs_once(graph, small):
+    """INPUT_TYPES of a loader lists the files of its folders, which takes long on a network drive."""
+    import nodes
+
+    asked = []
+    cls = SimpleNamespace(INPUT_TYPES=lambda: asked.append(1) or {"required": {"unet_name": (["a"],)}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(nodes.NODE_CLASS_MAPPINGS, LOADER, cls)
+        graph(small("talking_portrait")).upstream_of("model")
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_a_name_may_come_over_a_link(key, small, models, link):
     """Of a text node, as graphs have it whose loader's choice was turned into an input."""
