@@ -38,11 +38,11 @@ from small_models import GUIDANCE, PICKER, SAMPLER, place_samples, place_trained
 FRAMES_PER_SECOND = 25
 SETTLED = 3  # the chunk after which memory must not grow
 MOST_GROWTH, MOST_GROWTH_BYTES = 0.03, 60e6
-WRITING = ("numbers", "encode", "keep", "join", "show", "trim")
+WRITING = ("metrics", "encode", "keep", "join", "show", "trim")
 
 
 @dataclass
-class RunListener:
+class Execution:
     """One press of Run: when its nodes began, and how it ended (None if the server was killed)."""
 
     queued: float
@@ -108,16 +108,16 @@ def notes(base: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def execute_run(server: ComfyServer, workflow: dict[str, Any], kill_at: int | None) -> RunListener:
+def execute_workflow(server: ComfyServer, workflow: dict[str, Any], kill_at: int | None) -> Execution:
     """Press Run and wait for the end; with kill_at kill the server after that chunk."""
-    sitting = RunListener(time.monotonic())
+    execution = Execution(time.monotonic())
     seen = len(notes(server.base))
 
     def on_message(message: Message) -> None:
         nonlocal seen
         node = workflow.get(str(message.data.get("node")), {}).get("class_type", "")
         if message.type == "executing" and node:
-            sitting.nodes.append((node, message.time))
+            execution.nodes.append((node, message.time))
         made = notes(server.base)
         for entry in made[seen:]:
             if "chunk" in entry:
@@ -127,9 +127,9 @@ def execute_run(server: ComfyServer, workflow: dict[str, Any], kill_at: int | No
             os.killpg(server.pid, signal.SIGKILL)
 
     with contextlib.suppress(ServerError):  # it was killed
-        sitting.result = server.follow(server.queue(workflow), 1e6, on_message)
-    sitting.ended = time.monotonic()
-    return sitting
+        execution.result = server.follow(server.queue(workflow), 1e6, on_message)
+    execution.ended = time.monotonic()
+    return execution
 
 
 def run(options: argparse.Namespace, base: Path) -> None:
@@ -144,22 +144,22 @@ def run(options: argparse.Namespace, base: Path) -> None:
     frames = write_voice(base / "input" / "long_voice.wav", seconds)
     workflow, python = make_workflow(options), Path(sys.executable)
     with ComfyServer(python, comfyui_folder(), base, pack=REPO, cpu=not cuda_available(python)) as server:
-        sittings = [execute_run(server, workflow, options.kill_at)]
+        executions = [execute_workflow(server, workflow, options.kill_at)]
         if options.kill_at is not None:
             server.stop()
             server.start()
-            sittings.append(execute_run(server, workflow, options.stop_at))
+            executions.append(execute_workflow(server, workflow, options.stop_at))
         if options.stop_at is not None:
-            print_starts(notes(base), sittings)
+            print_starts(notes(base), executions)
             return
-        result = sittings[-1].result
+        result = executions[-1].result
         if result is None or result.status != "success":
             sys.exit(f"the job failed: {result.reason if result else server.log_tail()}")
         (video,) = [server.path_of(file) for file in result.files() if file["filename"].endswith(".mp4")]
-    report(notes(base), sittings, video, frames)
+    report(notes(base), executions, video, frames)
 
 
-def report(noted: list[dict[str, Any]], sittings: list[RunListener], video: Path, frames: int) -> None:
+def report(noted: list[dict[str, Any]], executions: list[Execution], video: Path, frames: int) -> None:
     """Print memory, files, shares and durations, with what they should be."""
     chunks = [entry for entry in noted if "chunk" in entry]
     # A server that was started again has a memory of its own: only what the last one made is compared.
@@ -180,18 +180,18 @@ def report(noted: list[dict[str, Any]], sittings: list[RunListener], video: Path
     print(f"open files: {settled['files']} after chunk {settled['chunk']}, {end['files']} at the end")
     parts = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
     print(f"writing and bookkeeping: {sum(shares.values()):.2%} of the wall time ({parts}; goal below 5 %)")
-    print_starts(noted, sittings)
+    print_starts(noted, executions)
     print_video(video, frames)
 
 
-def print_starts(noted: list[dict[str, Any]], sittings: list[RunListener]) -> None:
-    """How long each sitting took to its first new step, and with what."""
+def print_starts(noted: list[dict[str, Any]], executions: list[Execution]) -> None:
+    """How long each execution took to its first new step, and with what."""
     starts = [entry for entry in noted if "sampling_since" in entry]
-    for sitting, start in zip(sittings, starts, strict=True):
-        spent = sitting.seconds_until(start["sampling_since"])
+    for execution, start in zip(executions, starts, strict=True):
+        spent = execution.seconds_until(start["sampling_since"])
         nodes = ", ".join(f"{name.removeprefix('InfiniteTalk')} {s:.2f}" for name, s in spent.items() if s >= 0.01)
         inside = ", ".join(f"{name} {start.get(name, 0.0):.2f}" for name in ("load", "vae", "join"))
-        print(f"from Run to the first new step: {start['sampling_since'] - sitting.queued:.2f} s ({nodes}; {inside})")
+        print(f"from Run to the first new step: {start['sampling_since'] - execution.queued:.2f} s ({nodes}; {inside})")
 
 
 def print_video(video: Path, frames: int) -> None:

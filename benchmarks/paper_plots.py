@@ -74,12 +74,12 @@ def _strategies(rows: Rows) -> Any:
     figure, panel = plt.subplots(figsize=(8, 3.4))
     names = _names(rows)
     width = 0.8 / len(numbers)
-    for place, (number, label) in enumerate(numbers.items()):
+    for bar, (number, label) in enumerate(numbers.items()):
         at, means, errors = [], [], []
         for index, name in enumerate(names):
             values = list(values_of(rows, name, number).values())
             if values:
-                at.append(index + (place - (len(numbers) - 1) / 2) * width)
+                at.append(index + (bar - (len(numbers) - 1) / 2) * width)
                 means.append(spread(values).mean)
                 errors.append(spread(values).deviation)
         panel.bar(at, means, width, yerr=errors, label=label, error_kw={"lw": 0.8})

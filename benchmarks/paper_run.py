@@ -82,13 +82,13 @@ def available(experiment: Experiment, models: Path) -> Experiment:
 def in_parallel(threads: int, work: Callable[..., object], arguments: Sequence[tuple]) -> Iterator[tuple[int, object]]:
     """(place, result) of each call as it is done. On one thread everything stays in this process."""
     if threads == 1 or len(arguments) < 2:
-        for place, given in enumerate(arguments):
-            yield place, work(*given)
+        for index, given in enumerate(arguments):
+            yield index, work(*given)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(threads, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        futures = {pool.submit(work, *given): place for place, given in enumerate(arguments)}
+        futures = {pool.submit(work, *given): index for index, given in enumerate(arguments)}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
@@ -102,11 +102,11 @@ def make_variants(workshop: Workshop, tasks: Sequence[Task], threads: int) -> No
     if not missing:
         return
     say(f"{workshop.scale.samples} samples for the fine-tuning")
-    for place, _ in in_parallel(threads, make_part_only, [(workshop, part) for part in range(PARTS)]):
-        say(f"samples: part {place + 1} of {PARTS}")
+    for index, _ in in_parallel(threads, make_part_only, [(workshop, part) for part in range(PARTS)]):
+        say(f"samples: part {index + 1} of {PARTS}")
     say(f"{len(missing)} models, {workshop.scale.steps} steps each")
-    for place, _ in in_parallel(threads, train_variant, [(workshop, name) for name in missing]):
-        say(f"trained with {missing[place]}")
+    for index, _ in in_parallel(threads, train_variant, [(workshop, name) for name in missing]):
+        say(f"trained with {missing[index]}")
 
 
 def make_part_only(workshop: Workshop, part: int) -> None:

@@ -155,7 +155,7 @@ def _source(condition: Condition, seed: int) -> tuple[Tensor, Curve]:
 
 def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
     """The run, as the nodes put it together."""
-    picking = ReferenceSettings(condition.policy, seed=seed)
+    settings = ReferenceSettings(condition.policy, seed=seed)
     source = PictureBatch(scene.source)
     # The voice goes on after the last whole chunk.
     heard = scene.speech.sound
@@ -163,7 +163,7 @@ def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
     camera = CameraControl(Component(None, "Uni3C"), FilmedGuide(source)) if condition.uni3c else None
     return Job(
         speech=replace(scene.speech, sound=Sound(heard.waveform[:, :samples], heard.sample_rate_hz)),
-        reference=Reference(source, source.height, source.width, picking),
+        reference=Reference(source, source.height, source.width, settings),
         sampling=Sampling(
             seed=seed,
             chunk_frames=CHUNK_FRAMES,
@@ -184,7 +184,7 @@ def make_backend(condition: Condition, job: Job, models: Path, variant: Path) ->
         camera = replace(camera, controlnet=Component(small_models.load_uni3c(models), "Uni3C"))
     sampling = replace(
         job.sampling,
-        guidance=SamplingSettings(condition.steps, condition.text, condition.audio, SHIFT),
+        settings=SamplingSettings(condition.steps, condition.text, condition.audio, SHIFT),
         step_cache=StepCaching(condition.step_cache) if condition.step_cache else None,
         camera=camera,
     )

@@ -6,8 +6,8 @@
 Runs a whole job through the nodes' own code into a real file, and looks at the process all the time: RAM beyond what
 it had before the job, by stage, and for each chunk, which shows that it does not grow. Without --real, DiT and VAE
 are stand-ins of the same shapes that compute nothing, so what is seen is what the pipeline itself holds: source,
-frames, colors, tail, encoder. With --real the small random models compute (hours on a CPU at these sizes). On a GPU
-PyTorch's count of its memory is printed as well.
+frames, colors, context frames, encoder. With --real the small random models compute (hours on a CPU at these sizes).
+On a GPU PyTorch's count of its memory is printed as well.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> 
     dub = import_module(f"{pack}.infinitetalk_core.chunks.dub")
     watch.during(dub, "hold_color", "colors")
     runner = import_module(f"{pack}.infinitetalk_core.runs.runner")
-    watch.during(runner, "measure", "numbers")
+    watch.during(runner, "measure", "metrics")
     watch.during(runner, "encode_segment", "H.264")
     decode = vae.decode
 

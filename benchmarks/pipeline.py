@@ -74,7 +74,7 @@ def make_job(seconds: float, size: tuple[int, int], steps: int, pack: str, model
 
     def encode_and_plan():
         speech = module("infinitetalk_core.speech").encode_speech(encoder.encode, sound)
-        return job.Job(speech, reference, job.Sampling(guidance=guidance), components)
+        return job.Job(speech, reference, job.Sampling(settings=guidance), components)
 
     return encode_and_plan, model, vae
 

@@ -6,7 +6,7 @@ folders `models` and `output`:
     sampling_since: when the first chunk of this server was first sampled, by the system's monotonic clock; join, load,
         vae: seconds that the sampler spent until then on chunks from before, on loading models, on encoding pictures
     chunk: from 1    wall: seconds since the chunk before
-    numbers, encode, keep, join, show, trim: seconds of them spent on the chunk's numbers, on H.264, on the run's
+    metrics, encode, keep, join, show, trim: seconds of them spent on the chunk's metrics, on H.264, on the run's
         folder, on the video file, on progress, on giving memory back
     rss, peak: bytes    files: open handles    gpu: bytes held by PyTorch, null without a GPU
 """
@@ -28,7 +28,7 @@ NODE_CLASS_MAPPINGS = {}
 WATCHED = (
     ("comfy.sd", "VAE", "encode", "vae"),
     ("comfy.model_management", "", "load_models_gpu", "load"),
-    ("infinitetalk_core.runs.runner", "", "measure", "numbers"),
+    ("infinitetalk_core.runs.runner", "", "measure", "metrics"),
     ("infinitetalk_core.runs.runner", "", "encode_segment", "encode"),
     ("infinitetalk_core.runs.store", "RunStore", "commit", "keep"),
     ("infinitetalk_core.video.writer", "VideoWriter", "append", "join"),
@@ -95,8 +95,8 @@ def watch():
         return
     for module, owner, name, counts_as in WATCHED:
         (found,) = (m for n, m in list(sys.modules.items()) if n == module or n.endswith("." + module))
-        place = getattr(found, owner) if owner else found
-        setattr(place, name, timed(getattr(place, name), counts_as))
+        target = getattr(found, owner) if owner else found
+        setattr(target, name, timed(getattr(target, name), counts_as))
     state["ready"] = True
 
 

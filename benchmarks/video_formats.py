@@ -81,21 +81,21 @@ def main() -> None:
     torch.set_num_threads(1)
     frames = new_frames(options.width, options.height)
     rows = []
-    for form in FORMATS:
-        encode_segment(frames[:4], form)  # the encoder's library is loaded
+    for video_format in FORMATS:
+        encode_segment(frames[:4], video_format)  # the encoder's library is loaded
         made: list[bytes] = []
-        taken = seconds(lambda form=form, made=made: made.append(encode_segment(frames, form)))
-        rows.append((form, taken, len(made[0])))
-        print(f"{form.codec.value} {form.bits} bits: {taken:.2f} s", flush=True)
+        taken = seconds(lambda video_format=video_format, made=made: made.append(encode_segment(frames, video_format)))
+        rows.append((video_format, taken, len(made[0])))
+        print(f"{video_format.codec.value} {video_format.bits} bits: {taken:.2f} s", flush=True)
     vae = vae_seconds(frames[: options.vae_frames])
     print(f"VAE: {vae:.0f} s a chunk", flush=True)
     one = prediction_seconds(options.width, options.height)
     chunk = vae + one * BRANCHES * options.steps
     print(f"a prediction: {one:.1f} s; a chunk of {options.steps} steps with two branches: {chunk:.0f} s\n")
     print("| format | an 81-frame chunk (72 new) | size | beside its making |\n|---|---|---|---|")
-    for form, taken, size in rows:
-        bits = "10 bit" if form.codec is Codec.LOSSLESS or form.bits == 10 else "8 bit"
-        print(f"| {form.codec.value}, {bits} | {taken:.1f} s | {size / 1e6:.2f} MB | {taken / chunk:.2%} |")
+    for video_format, taken, size in rows:
+        bits = "10 bit" if video_format.codec is Codec.LOSSLESS or video_format.bits == 10 else "8 bit"
+        print(f"| {video_format.codec.value}, {bits} | {taken:.1f} s | {size / 1e6:.2f} MB | {taken / chunk:.2%} |")
 
 
 if __name__ == "__main__":

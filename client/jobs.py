@@ -41,23 +41,23 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_jobs(place: Path) -> list[Job]:
+def read_jobs(path: Path) -> list[Job]:
     """Return the jobs in a folder (a picture or video and a voice of one name each) or in a JSONL file.
 
     A line of the file: {"source": "a.png", "voice": "b.wav", "name": "optional", "set": {"NodeClass.input": value}},
     paths relative to it. Raises JobError.
     """
-    if place.is_dir():
-        jobs = _pairs(place)
-    elif place.is_file():
-        jobs = [_from_line(place, number, line) for number, line in enumerate(_lines(place), start=1) if line.strip()]
+    if path.is_dir():
+        jobs = _pairs(path)
+    elif path.is_file():
+        jobs = [_from_line(path, number, line) for number, line in enumerate(_lines(path), start=1) if line.strip()]
     else:
-        raise JobError(f"there is no {place}; name a folder of jobs or a JSONL file")
+        raise JobError(f"there is no {path}; name a folder of jobs or a JSONL file")
     for name, count in Counter(job.name for job in jobs).items():
         if count > 1:
             raise JobError(f"{count} jobs are called {name!r}; give each a name of its own")
     if not jobs:
-        raise JobError(f"{place} holds no pair of a picture or video and a voice with the same name")
+        raise JobError(f"{path} holds no pair of a picture or video and a voice with the same name")
     return jobs
 
 

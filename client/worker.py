@@ -294,7 +294,7 @@ class Worker:
             manifest = json.loads(report.read_text(encoding="utf-8"))
         except (RefusedError, ValueError, AttributeError):
             return {**result, "warnings": ["there is no report"]}
-        warnings = [text for sitting in manifest.get("sittings", []) for text in sitting["warnings"]]
+        warnings = [text for execution in manifest.get("executions", []) for text in execution["warnings"]]
         return {**result, "report": report.name, "warnings": list(dict.fromkeys(warnings))}
 
 

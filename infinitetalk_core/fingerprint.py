@@ -29,7 +29,7 @@ from torch import Tensor
 from .cache import FileStamp
 from .errors import InputError
 
-PIECE_BYTES = 1 << 24
+HASH_BLOCK_BYTES = 1 << 24  # of a file or tensor hashed at once
 # Files from this size on are fingerprinted by samples and by their content and inode times.
 SAMPLED_FROM_BYTES = 2 << 30
 SAMPLE_BYTES, SAMPLES = 1 << 16, 256
@@ -128,28 +128,28 @@ def tensor_fingerprint(tensor: Tensor) -> str:
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:
     """Yield the content in order, in pieces, so that large views and file-backed tensors are not copied as a whole."""
-    if tensor.ndim == 0 or tensor.numel() * tensor.element_size() <= PIECE_BYTES:
+    if tensor.ndim == 0 or tensor.numel() * tensor.element_size() <= HASH_BLOCK_BYTES:
         yield tensor
     elif tensor.is_contiguous():
-        yield from tensor.reshape(-1).split(max(PIECE_BYTES // tensor.element_size(), 1))
+        yield from tensor.reshape(-1).split(max(HASH_BLOCK_BYTES // tensor.element_size(), 1))
     elif tensor.ndim == 1:
-        yield from tensor.split(max(PIECE_BYTES // tensor.element_size(), 1))
+        yield from tensor.split(max(HASH_BLOCK_BYTES // tensor.element_size(), 1))
     else:
         for row in tensor:
             yield from _pieces(row)
 
 
-def stream_fingerprint(file: BinaryIO, between: Callable[[], None] = lambda: None) -> str:
+def stream_fingerprint(file: BinaryIO, check_interrupted: Callable[[], None] = lambda: None) -> str:
     """Hash size and all content of a seekable binary file. Restores the file position.
 
-    between: called after each 16 MB; an exception from it stops the reading.
+    check_interrupted: called after each 16 MB; an exception from it stops the reading.
     """
     here = file.tell()
     digest = xxhash.xxh3_128(str(file.seek(0, os.SEEK_END)).encode())
     file.seek(0)
-    while part := file.read(PIECE_BYTES):
+    while part := file.read(HASH_BLOCK_BYTES):
         digest.update(part)
-        between()
+        check_interrupted()
     file.seek(here)
     return digest.hexdigest()
 
@@ -173,12 +173,12 @@ class FileFingerprints:
 
     Files below 2 GiB are hashed completely, so a copy has the same fingerprint. Larger files, which are weights, are
     hashed by samples of 16 MB in all plus the times of their last content and inode change: a change between the
-    samples changes the fingerprint, and a copy has another one. between: called while files are read; an exception
-    from it stops the reading.
+    samples changes the fingerprint, and a copy has another one. check_interrupted: called while files are read; an
+    exception from it stops the reading.
     """
 
-    def __init__(self, between: Callable[[], None] = lambda: None) -> None:
-        self._between = between
+    def __init__(self, check_interrupted: Callable[[], None] = lambda: None) -> None:
+        self._check_interrupted = check_interrupted
         self._known: dict[Path, tuple[FileStamp, str]] = {}
         self._open: dict[FileStamp, str] = {}
         self._lock = threading.Lock()
@@ -195,7 +195,7 @@ class FileFingerprints:
         with self._lock:
             found = self._open.get(stamp)
         if found is None:
-            found = stream_fingerprint(file, self._between)
+            found = stream_fingerprint(file, self._check_interrupted)
             now = FileStamp.of_open(file)
             if not now.same_content(stamp):
                 raise InputError(f"{Path(stamp.path).name} was changed while it was read: run again")
@@ -211,7 +211,7 @@ class FileFingerprints:
             known = self._known.get(path)
         if known is not None and known[0] == stamp:
             return known
-        found = _read_fingerprint(path, self._between)
+        found = _read_fingerprint(path, self._check_interrupted)
         if FileStamp.of(path) != stamp:
             raise InputError(f"{path.name} was changed while it was read: wait until it is written, and run again")
         with self._lock:
@@ -219,11 +219,11 @@ class FileFingerprints:
         return stamp, found
 
 
-def _read_fingerprint(path: Path, between: Callable[[], None]) -> str:
+def _read_fingerprint(path: Path, check_interrupted: Callable[[], None]) -> str:
     with open(path, "rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         if status.st_size < SAMPLED_FROM_BYTES:
-            return stream_fingerprint(file, between)
+            return stream_fingerprint(file, check_interrupted)
         return f"{_sampled_fingerprint(file, status.st_size)} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .audio.sound import Sound, lay_out, mix, place
+from .audio.sound import Sound, lay_out, mix, pad_to
 from .audio.voice import SAMPLE_RATE_HZ, prepare_voice
 from .disk_buffer import DiskTensor
 from .errors import InputError
@@ -47,26 +47,26 @@ class Speech:
     """The speech of a video.
 
     voices: features (F, layers, channels) of each speaker at 25 fps, of equal length; sound: the video's sound, whose
-    length is the video's; areas: of the speakers in the picture, None for its left and right halves; encoded: the key
-    of each voice (`EncodedVoice`), or empty, then the fingerprint uses the features themselves.
+    length is the video's; areas: of the speakers in the picture, None for its left and right halves; voice_keys: the
+    key of each voice (`EncodedVoice`), or empty, then the fingerprint uses the features themselves.
     """
 
     voices: tuple[SpeechFeatures, ...] = field(
-        metadata=excluded("the last bits may differ from one time to the next; `encoded` says what they are")
+        metadata=excluded("the last bits may differ from one time to the next; `voice_keys` says what they are")
     )
     sound: Sound
     areas: tuple[Area, ...] | None = None
-    encoded: tuple[str, ...] = ()
+    voice_keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.encoded) not in (0, len(self.voices)):
-            raise ValueError(f"{len(self.voices)} voices need as many keys or none, got {len(self.encoded)}")
+        if len(self.voice_keys) not in (0, len(self.voices)):
+            raise ValueError(f"{len(self.voices)} voices need as many keys or none, got {len(self.voice_keys)}")
 
     def fingerprint(self) -> Any:
         """Describe the fields that count (fingerprint.py). Without keys this reads all features."""
-        if self.encoded:
+        if self.voice_keys:
             return describe_fields(self)
-        return describe_fields(replace(self, encoded=tuple(_features_fingerprint(voice) for voice in self.voices)))
+        return describe_fields(replace(self, voice_keys=tuple(_features_fingerprint(voice) for voice in self.voices)))
 
     @property
     def frames(self) -> int:
@@ -101,7 +101,7 @@ def encode_speakers(
     voices = [prepare_voice(sound, scratch) for sound in given]
     in_turn = timing is Timing.IN_TURN
     starts, length = lay_out(voices, in_turn)
-    spoken = iter([place(voice, start, length, scratch) for voice, start in zip(voices, starts, strict=True)])
+    spoken = iter([pad_to(voice, start, length, scratch) for voice, start in zip(voices, starts, strict=True)])
     # Expanded from one number, so that hours of silence take no memory.
     silence = Sound(torch.zeros(1, 1).expand(1, length), SAMPLE_RATE_HZ)
     tracks = [silence if sound is None else next(spoken) for sound in sounds]

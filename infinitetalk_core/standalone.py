@@ -95,16 +95,16 @@ class TorchBackend:
     def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
         """Return the denoised latents (1, 16, T, h, w) of a chunk, by Euler steps."""
         c, device, sampling = conditioning, self.device, self.sampling
-        adapter, branches = self.model.adapter, sampling.rule.branches
+        adapter, branches = self.model.adapter, sampling.guidance.branches
         # Outside of autocast: audio tokens and Uni3C are computed in the dtype of their weights.
-        windows = c.windows.to(device, _dtype_of(adapter))
+        windows = c.audio_windows.to(device, _dtype_of(adapter))
         masks = None if c.masks is None else c.masks.to(device)
         speech, silence = adapter.speech_tokens(windows, masks), adapter.silence(windows)
         branch_speech = [speech if b.uses_audio else silence for b in branches]
         text = torch.cat([self._text(self.prompt if b.uses_text else self.negative_prompt) for b in branches])
-        clip = None if c.picture is None else c.picture.to(device).expand(len(branches), -1, -1)
+        clip = None if c.clip is None else c.clip.to(device).expand(len(branches), -1, -1)
         mask, reference = c.mask.to(device), c.reference.to(device)
-        combine = guided(sampling.rule)
+        combine = guided(sampling.guidance)
         cache = self.new_step_cache()
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class AudioEncoderLoader(ModelNode):
             display_name="InfiniteTalk Audio Encoder Loader",
             category=CATEGORY,
             **search_aliases("wav2vec", "wav2vec2 loader", "MultiTalk"),
-            description="Loads the wav2vec 2.0 model that turns speech into what InfiniteTalk hears.",
+            description="Loads the wav2vec 2.0 model that encodes speech to features for InfiniteTalk.",
             inputs=[
                 io.Combo.Input(
                     "audio_encoder",

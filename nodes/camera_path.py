@@ -9,7 +9,7 @@ from .host.media.contact_sheet import shown
 from .types import CATEGORY, CameraPathType, advanced, choice, search_aliases
 
 # The inputs that each kind of path uses.
-OWN = {
+CUSTOM_MOVES = {
     "orbit": ("turn", "tilt"),
     "pan": ("right", "down", "forward"),
     "dolly": ("distance",),
@@ -55,7 +55,7 @@ class CameraPath(io.ComfyNode):
                 io.Image.Input("depth", tooltip="Its depth from any depth node, such as Depth Anything."),
                 io.Combo.Input(
                     "kind",
-                    options=[*OWN, *(name for name in PRESETS if name != "orbit")],
+                    options=[*CUSTOM_MOVES, *(name for name in PRESETS if name != "orbit")],
                     default="orbit",
                     tooltip="orbit reads turn and tilt; pan right, down and forward; dolly distance; zoom zoom; free "
                     "all of them. free1 to free5, swing1 and swing2 are Uni3C's ready-made paths and read none.",
@@ -138,7 +138,7 @@ class CameraPath(io.ComfyNode):
         field_of_view: float = 55.0,
     ) -> io.NodeOutput:
         """Render the path; return it with a preview of some of its frames."""
-        choice(kind, [*OWN, *PRESETS], "kind")
+        choice(kind, [*CUSTOM_MOVES, *PRESETS], "kind")
         values = {
             "turn": turn,
             "tilt": tilt,
@@ -148,7 +148,11 @@ class CameraPath(io.ComfyNode):
             "distance": distance,
             "zoom": zoom,
         }
-        path = Move(**{FIELDS[name]: values[name] for name in OWN[kind]}) if kind in OWN else PRESETS[kind]
+        path = (
+            Move(**{FIELDS[name]: values[name] for name in CUSTOM_MOVES[kind]})
+            if kind in CUSTOM_MOVES
+            else PRESETS[kind]
+        )
         guide = path_guide(image, depth_from_picture(depth[:1], near, far, inverse_depth), path, seconds, field_of_view)
         preview = preview_frames(guide)
         return io.NodeOutput(guide, preview, ui=shown(preview, cls))

@@ -257,7 +257,7 @@ class ChunkSampler(ModelNode):
             speech=speech,
             reference=reference,
             sampling=Sampling(
-                guidance=guidance or preset_for(reference.height, reference.width),
+                settings=guidance or preset_for(reference.height, reference.width),
                 color=ColorHold(color_hold, to_first),
                 **sampling,
             ),

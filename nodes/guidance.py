@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..infinitetalk_core.sampling.settings import PRESETS, SamplingSettings, customised
+from ..infinitetalk_core.sampling.settings import PRESETS, SamplingSettings, with_apg
 from .types import CATEGORY, GuidanceType, advanced, choice, search_aliases
 
 
@@ -99,4 +99,4 @@ class GuidanceSettings(io.ComfyNode):
         """Return the `SamplingSettings` of the preset or of the inputs, with the APG settings applied."""
         choice(preset, [*PRESETS, "custom"], "preset")
         settings = PRESETS.get(preset) or SamplingSettings(steps, text_scale, audio_scale, shift)
-        return io.NodeOutput(customised(settings, apg, apg_momentum, apg_norm_threshold))
+        return io.NodeOutput(with_apg(settings, apg, apg_momentum, apg_norm_threshold))

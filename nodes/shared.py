@@ -12,9 +12,9 @@ from .host.model.shared_models import SharedModels
 class ModelNode(io.ComfyNode):
     """A node that uses the shared models. shared: set by the extension when ComfyUI loads the pack.
 
-    knows_its_files: the loaded object carries the fingerprint of its weights, so host/fingerprint.py leaves out the
+    tracks_its_files: the loaded object carries the fingerprint of its weights, so host/fingerprint.py leaves out the
     files that the node's inputs name.
     """
 
     shared: ClassVar[SharedModels | None] = None
-    knows_its_files: ClassVar[bool] = True
+    tracks_its_files: ClassVar[bool] = True

@@ -17,11 +17,11 @@ class Speakers(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Define the node's inputs and outputs."""
-        place = (
+        mask_help = (
             "Paint it over the person's face and shoulders on the picture that you dub (same size). Without masks "
             "and boxes, person 1 is the left half of the picture and person 2 the right half."
         )
-        box = (
+        box_help = (
             "The person's place as x0, y0, x1, y1 in pixels of the picture, for example 120, 80, 420, 600. "
             "Leave it empty to use the masks or the halves."
         )
@@ -31,7 +31,7 @@ class Speakers(io.ComfyNode):
             category=CATEGORY,
             **search_aliases("MultiTalk", "two people", "dialogue", "multi speaker"),
             description="Two people who speak, together or in turn. Leave a voice unconnected for a person who "
-            "only listens.",
+            "is silent.",
             inputs=[
                 AudioEncoder.Input("encoder", tooltip="From the InfiniteTalk Audio Encoder Loader."),
                 io.Audio.Input("audio_1", optional=True, tooltip="What person 1 says."),
@@ -43,10 +43,10 @@ class Speakers(io.ComfyNode):
                     tooltip="together: both tracks start at once; the shorter one is followed by silence. "
                     "one after the other: person 2 starts when person 1 has finished.",
                 ),
-                io.Mask.Input("mask_1", optional=True, tooltip=f"Where person 1 is. {place}"),
-                io.Mask.Input("mask_2", optional=True, tooltip=f"Where person 2 is. {place}"),
-                advanced(io.String.Input("box_1", default="", optional=True, tooltip=box)),
-                advanced(io.String.Input("box_2", default="", optional=True, tooltip=box)),
+                io.Mask.Input("mask_1", optional=True, tooltip=f"Where person 1 is. {mask_help}"),
+                io.Mask.Input("mask_2", optional=True, tooltip=f"Where person 2 is. {mask_help}"),
+                advanced(io.String.Input("box_1", default="", optional=True, tooltip=box_help)),
+                advanced(io.String.Input("box_2", default="", optional=True, tooltip=box_help)),
             ],
             outputs=[SpeechType.Output("speech", display_name="speech")],
         )

@@ -19,7 +19,7 @@ class SpeechEncode(io.ComfyNode):
             display_name="InfiniteTalk Speech Encode",
             category=CATEGORY,
             **search_aliases("wav2vec", "audio embeds", "lip sync", "lipsync", "MultiTalk"),
-            description="Listens to one voice. The video becomes exactly as long as this sound.",
+            description="Encodes one voice to speech features. The video becomes exactly as long as this sound.",
             inputs=[
                 AudioEncoder.Input("encoder", tooltip="From the InfiniteTalk Audio Encoder Loader."),
                 io.Audio.Input(

@@ -6,7 +6,7 @@ from ..infinitetalk_core.sampling.step_cache import CALIBRATIONS, StepCaching
 from .host.model.cached_blocks import attach_step_cache
 from .types import CATEGORY, advanced, choice, search_aliases
 
-PLACES = ["RAM", "GPU"]
+DEVICES = ["RAM", "GPU"]
 
 
 class StepCacheNode(io.ComfyNode):
@@ -54,8 +54,8 @@ class StepCacheNode(io.ComfyNode):
                 advanced(
                     io.Combo.Input(
                         "keep_in",
-                        options=PLACES,
-                        default=PLACES[0],
+                        options=DEVICES,
+                        default=DEVICES[0],
                         tooltip="Where answers are kept, 0.3 GB at 480p and 0.8 GB at 720p for each of up to 3 "
                         "predictions a step. GPU saves copying, if there is room.",
                     )
@@ -66,9 +66,9 @@ class StepCacheNode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, threshold: float, calibration: str, first_steps: int = 5, keep_in: str = PLACES[0]
+        cls, model, threshold: float, calibration: str, first_steps: int = 5, keep_in: str = DEVICES[0]
     ) -> io.NodeOutput:
         """Return a clone of the MODEL with the cache settings attached."""
         polynomial = CALIBRATIONS[choice(calibration, list(CALIBRATIONS), "calibration")]
-        on_gpu = choice(keep_in, PLACES, "keep_in") == "GPU"
+        on_gpu = choice(keep_in, DEVICES, "keep_in") == "GPU"
         return io.NodeOutput(attach_step_cache(model, StepCaching(threshold, polynomial, first_steps, on_gpu)))

@@ -280,16 +280,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def link_pack(pack: Path, place: Path) -> None:
+def link_pack(pack: Path, path: Path) -> None:
     """Put the pack into a custom_nodes folder: a link, or a copy where links are not allowed."""
-    if place.is_symlink():
-        place.unlink()
-    elif place.exists():
-        shutil.rmtree(place)
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
     try:
-        place.symlink_to(pack.resolve(), target_is_directory=True)
+        path.symlink_to(pack.resolve(), target_is_directory=True)
     except OSError:
-        shutil.copytree(pack, place, ignore=NOT_COPIED)
+        shutil.copytree(pack, path, ignore=NOT_COPIED)
 
 
 def cuda_available(python: Path) -> bool:

@@ -34,7 +34,7 @@ from infinitetalk_core.audio.sound import Sound  # noqa: E402
 from infinitetalk_core.checkpoints.gguf_dequant import BLOCKS  # noqa: E402
 from infinitetalk_core.checkpoints.kinds import WANT_INFINITETALK  # noqa: E402
 from infinitetalk_core.checkpoints.loaders import open_infinitetalk, open_uni3c  # noqa: E402
-from infinitetalk_core.checkpoints.weights_file import READS, WeightsFile, as_numbers  # noqa: E402
+from infinitetalk_core.checkpoints.weights_file import READABLE_LAYOUTS, WeightsFile, as_numbers  # noqa: E402
 from infinitetalk_core.errors import InputError  # noqa: E402
 from infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter  # noqa: E402
 from infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig  # noqa: E402
@@ -64,10 +64,10 @@ GGUF: dict[str, Write] = {
 }
 UNREADABLE: dict[str, Write] = {
     "safetensors, int8": lambda p, w: save_file({k: torch.from_numpy(v).to(torch.int8) for k, v in w.items()}, p),
-    "safetensors, nvfp4": lambda p, w: write_scaled_new(p, w, form="nvfp4"),
-    "safetensors, mxfp8": lambda p, w: write_scaled_new(p, w, form="mxfp8"),
+    "safetensors, nvfp4": lambda p, w: write_scaled_new(p, w, format_name="nvfp4"),
+    "safetensors, mxfp8": lambda p, w: write_scaled_new(p, w, format_name="mxfp8"),
     "safetensors, int8 (`int8_tensorwise`)": lambda p, w: write_scaled_new(
-        p, w, in_header=True, form="int8_tensorwise"
+        p, w, in_header=True, format_name="int8_tensorwise"
     ),
     "GGUF, TQ2_0 (and all others)": lambda p, w: write_gguf(p, w, "TQ2_0"),
     "a pickle (.pt, .pth, .ckpt)": lambda p, w: torch.save({k: torch.from_numpy(v) for k, v in w.items()}, p),
@@ -205,7 +205,7 @@ def unreadable(folder: Path, weights: Weights) -> Iterator[str]:
     path = folder / "infinitetalk.safetensors"
     for name, write in UNREADABLE.items():
         write(path, weights)
-        yield f"| {name} | {said(open_infinitetalk, path, folder).replace(READS, '…')} |"
+        yield f"| {name} | {said(open_infinitetalk, path, folder).replace(READABLE_LAYOUTS, '…')} |"
 
 
 def page(folder: Path) -> str:
@@ -218,7 +218,7 @@ def page(folder: Path) -> str:
         HEAD,
         "## InfiniteTalk weights, single and multi\n\n" + table,
         *loads(folder, talk, layouts, open_infinitetalk, heard()),
-        f"\nNot read, where … is *{READS}*:\n\n| file | what is said |\n|---|---|",
+        f"\nNot read, where … is *{READABLE_LAYOUTS}*:\n\n| file | what is said |\n|---|---|",
         *unreadable(folder, talk),
         "\n## Uni3C\n\n" + table,
         *loads(folder, uni3c, some, open_uni3c, residuals),

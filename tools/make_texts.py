@@ -19,7 +19,7 @@ import object_info
 REPO = Path(__file__).resolve().parents[1]
 DOCS, LOCALES = REPO / "js" / "docs", REPO / "locales"
 # How a language calls the sections and the columns of a page.
-WORDS: dict[str, dict[str, Any]] = {
+TRANSLATIONS: dict[str, dict[str, Any]] = {
     "en": {
         "inputs": "Inputs",
         "outputs": "Outputs",
@@ -72,7 +72,7 @@ def _pack_nodes(info: Info) -> Info:
 
 def page(text: str, language: str, node: Info, texts: Info) -> str:
     """A help page with its two tables made anew."""
-    words = WORDS[language]
+    words = TRANSLATIONS[language]
     tables = {
         "inputs": _table(words["input_columns"], _input_rows(node, texts, language)),
         "outputs": _table(words["output_columns"], _output_rows(node, texts)),
@@ -88,7 +88,7 @@ def page(text: str, language: str, node: Info, texts: Info) -> str:
 
 
 def _input_rows(node: Info, texts: Info, language: str) -> list[tuple[str, ...]]:
-    words = WORDS[language]
+    words = TRANSLATIONS[language]
     return [
         (
             _label(key, texts["inputs"][key]["name"]),

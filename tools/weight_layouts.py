@@ -58,10 +58,10 @@ def write_scaled_new(
     rows: bool = False,
     prefix: str = "",
     linear: Callable = is_linear,
-    form: str = "float8_e4m3fn",
+    format_name: str = "float8_e4m3fn",
 ) -> None:
     """fp8 scaled as ComfyUI writes it now: `X.weight_scale`, and the format in `X.comfy_quant` or in the header."""
-    tensors, layers, note = {}, {}, {"format": form}
+    tensors, layers, note = {}, {}, {"format": format_name}
     for name, value in weights.items():
         if not linear(name, value):
             tensors[prefix + name] = torch.from_numpy(value).half()

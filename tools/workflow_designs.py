@@ -48,8 +48,9 @@ DUBBING_NOTE = """# A video says something else
 1. **Load Video**: the video, any length and frame rate. **Load Audio**: the new voice.
 2. Press **Run**. The video becomes as long as the voice, plays in the sampler and lies in `output/video`.
 
-Every chunk looks at the source at the moment where it begins, so background and camera follow it. Where the voice is
-longer than the video, `after_end` says what is shown: the last frame, the video backwards, or again from its start.
+The reference of every chunk is the source frame at its start, so background and camera follow the source. Where the
+voice is longer than the video, `after_end` says what is shown: the last frame, the video backwards, or again from its
+start.
 """
 
 SPEAKERS_NOTE = """# Two people speak
@@ -59,7 +60,7 @@ SPEAKERS_NOTE = """# Two people speak
 
 Person 1 is the left half of the picture and person 2 the right half. For other places connect a mask for each person
 (a Load Image node's mask, painted with *Open in MaskEditor*) or fill in the boxes.
-For somebody who only listens leave the voice unconnected.
+For a person who is silent leave the voice unconnected.
 """
 
 UNI3C_NOTE = """# A video says something else, and its camera stays
@@ -71,7 +72,7 @@ UNI3C_NOTE = """# A video says something else, and its camera stays
 * *The lips follow the old words, or the background bends*: lower `end` to 0.2, then `strength`.
 * Another video's camera: connect it to `guidance_video`.
 
-Reference Picker shows which source frames the chunks look at. The sampler's `report`, and the .json file beside the
+Reference Picker shows the reference frames of the chunks. The sampler's `report`, and the .json file beside the
 video, say for each chunk how smooth the join is and how far the colors are from the source's.
 """
 

@@ -107,7 +107,7 @@ def hand(character: Character, performance: Performance) -> list[Layer]:
     angle = 0.25 - 0.15 * raised + 2.0 * performance.yaw[:, None] * 0.2
     seen = np.abs(performance.hand) > 0.02
 
-    def place(corners: list[list[float]]) -> Points:
+    def to_picture(corners: list[list[float]]) -> Points:
         points = smooth(corners, 3)
         x = points[:, 0] * np.cos(angle) - points[:, 1] * np.sin(angle)
         y = points[:, 0] * np.sin(angle) + points[:, 1] * np.cos(angle)
@@ -115,6 +115,6 @@ def hand(character: Character, performance: Performance) -> list[Layer]:
         return np.concatenate([placed, np.zeros_like(placed[..., :1])], axis=-1).astype(np.float32)
 
     return [
-        Layer(place(_PALM), character.skin, seen),
-        Layer(place(_SLEEVE), darker(character.shirt, 0.08), seen),
+        Layer(to_picture(_PALM), character.skin, seen),
+        Layer(to_picture(_SLEEVE), darker(character.shirt, 0.08), seen),
     ]

@@ -141,8 +141,8 @@ def _room(rng: np.random.Generator) -> tuple[tuple[Color, Color], tuple[Prop, ..
     chosen = rng.permutation(len(places))[: rng.integers(2, 5)]
     kinds = rng.permutation(len(PROPS))
     props = []
-    for kind, place in zip(kinds, chosen, strict=False):
-        x, y = np.array(places[place]) + rng.normal(0, 0.025, 2)
+    for kind, index in zip(kinds, chosen, strict=False):
+        x, y = np.array(places[index]) + rng.normal(0, 0.025, 2)
         tone = blend(top, bottom, 0.5)
         warm = lighter(tone, float(rng.uniform(0.3, 0.55)))
         deep = darker(tone, float(rng.uniform(0.16, 0.3)))

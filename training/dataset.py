@@ -23,7 +23,7 @@ from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.audio.windows import speech_windows
 from infinitetalk_core.chunks.conditioning import MID_GRAY, reference_video
 from infinitetalk_core.chunks.plan import Chunk, latent_frames
-from infinitetalk_core.chunks.reference import Policy, ReferenceSettings, pick_references
+from infinitetalk_core.chunks.reference import Policy, ReferenceSettings, choose_references
 from infinitetalk_core.model.vae import WanVae
 from infinitetalk_core.speech import SpeechFeatures, encode_speech
 
@@ -165,14 +165,14 @@ def _sample(
     }
 
 
-def _reference(video: DrawnVideo, chunk: Chunk, picking: ReferenceSettings) -> tuple[Tensor, Tensor | None]:
-    """The frame that `picking` chooses, and the one that closes the chunk for the first-last baseline.
+def _reference(video: DrawnVideo, chunk: Chunk, settings: ReferenceSettings) -> tuple[Tensor, Tensor | None]:
+    """The frame that `settings` chooses, and the one that closes the chunk for the first-last baseline.
 
     Previous output (the I2V baseline) stands for the chunk's own beginning: the context's last frame.
     """
-    (pick,) = pick_references([chunk], picking, video.length)
-    frame = min(chunk.start + 8, video.length - 1) if pick.previous else pick.frames[0]
-    return video.frame(frame), None if pick.last is None else video.frame(pick.last)
+    (choice,) = choose_references([chunk], settings, video.length)
+    frame = min(chunk.start + 8, video.length - 1) if choice.previous else choice.frames[0]
+    return video.frame(frame), None if choice.last is None else video.frame(choice.last)
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,11 @@ class _Mouth:
 
 def mouth(character: Character, performance: Performance) -> list[Layer]:
     """Lips, inside, tongue and teeth. The visible inside grows with `opening` alone and is none at 0."""
-    form = _Mouth(character, performance)
+    outline = _Mouth(character, performance)
     angle = np.linspace(0, np.pi, 17, dtype=np.float32)
     sine, cosine = np.sin(angle).clip(0, 1), np.cos(angle)
-    x, top, bottom = form.edges(angle)
-    pout = character.lip_fullness * (1 + 0.3 * form.rounded) * sine**0.6
+    x, top, bottom = outline.edges(angle)
+    pout = character.lip_fullness * (1 + 0.3 * outline.rounded) * sine**0.6
     upper_lip = 0.019 * pout * (1 - 0.22 * np.exp(-((cosine / 0.22) ** 2)))
     lower_lip = 0.025 * pout
     out = -0.009 * cosine
@@ -68,26 +68,26 @@ def mouth(character: Character, performance: Performance) -> list[Layer]:
     thin = 0.0035 * sine + 0.0005
     inside = _fading(line, MOUTH_INTERIOR, performance.opening, _CLOSED, 0.12)
     layers = [
-        Layer(form.shape(x + out, top, bottom + lower_lip), character.lips),
-        Layer(form.shape(x + out, top - upper_lip, bottom), darker(character.lips, 0.13)),
-        Layer(form.shape(x, top - thin, bottom + thin), line),
-        Layer(form.shape(x * 0.97, top, bottom), inside, performance.opening > _CLOSED),
+        Layer(outline.shape(x + out, top, bottom + lower_lip), character.lips),
+        Layer(outline.shape(x + out, top - upper_lip, bottom), darker(character.lips, 0.13)),
+        Layer(outline.shape(x, top - thin, bottom + thin), line),
+        Layer(outline.shape(x * 0.97, top, bottom), inside, performance.opening > _CLOSED),
     ]
-    return layers + _tongue_and_teeth(form, performance)
+    return layers + _tongue_and_teeth(outline, performance)
 
 
-def _tongue_and_teeth(form: _Mouth, performance: Performance) -> list[Layer]:
+def _tongue_and_teeth(outline: _Mouth, performance: Performance) -> list[Layer]:
     """They take less than the opening gains, and fade in, so that the dark never shrinks while the mouth opens."""
-    share = np.sqrt(form.opening)
+    share = np.sqrt(outline.opening)
     middle = np.arccos(np.linspace(0.7, -0.7, 11, dtype=np.float32))
-    x, top, bottom = form.edges(middle)
-    bed = 0.28 * share * form.height * (1 - (np.cos(middle) / 0.72) ** 2)
-    tongue = form.shape(x, bottom - bed, bottom - 0.002)
+    x, top, bottom = outline.edges(middle)
+    bed = 0.28 * share * outline.height * (1 - (np.cos(middle) / 0.72) ** 2)
+    tongue = outline.shape(x, bottom - bed, bottom - 0.002)
     front = np.arccos(np.linspace(0.84, -0.84, 11, dtype=np.float32))
-    x, top, bottom = form.edges(front)
-    row = 0.22 * share * form.height * (1 - 0.4 * form.rounded) * (1 - (np.cos(front) / 0.9) ** 4)
-    teeth = form.shape(x, top + 0.002, top + row)
-    pink = blend(form.character.lips, (222, 96, 110), 0.75)
+    x, top, bottom = outline.edges(front)
+    row = 0.22 * share * outline.height * (1 - 0.4 * outline.rounded) * (1 - (np.cos(front) / 0.9) ** 4)
+    teeth = outline.shape(x, top + 0.002, top + row)
+    pink = blend(outline.character.lips, (222, 96, 110), 0.75)
     return [
         Layer(tongue, _fading(MOUTH_INTERIOR, pink, performance.opening, 0.25, 0.5), performance.opening > 0.25),
         Layer(
@@ -118,20 +118,20 @@ def eye(character: Character, performance: Performance, side: int) -> list[Layer
     across = size * np.cos(np.linspace(np.pi, 0, 13, dtype=np.float32))
     tilt = -side * character.eye_tilt
 
-    def place(x: NDArray[np.float32], y: NDArray[np.float32], lift: float = 0.0) -> Points:
+    def to_picture(x: NDArray[np.float32], y: NDArray[np.float32], lift: float = 0.0) -> Points:
         x, y = np.broadcast_arrays(x, y)
         points = np.stack([x + side * character.eye_gap, y + tilt * x + EYE_Y], axis=-1)
         return surface(points.astype(np.float32), character, lift)
 
     upper, lower = _lids(character, performance, across, 1.0)
-    white = place(np.concatenate([across, across[::-1]]), np.concatenate([upper, lower[:, ::-1]], axis=1))
+    white = to_picture(np.concatenate([across, across[::-1]]), np.concatenate([upper, lower[:, ::-1]], axis=1))
 
     def disc(radius: float, x: float = 0.0, y: float = 0.0) -> Points:
         circle = ellipse(x, y, radius, radius * 1.06, count=18)
         circle_x = circle[:, 0] + 0.30 * size * performance.gaze_x[:, None]
         circle_y = circle[:, 1] + 0.22 * size * performance.gaze_y[:, None]
         above, below = _lids(character, performance, circle_x, 0.97)
-        return place(circle_x, np.clip(circle_y, above, below))
+        return to_picture(circle_x, np.clip(circle_y, above, below))
 
     lash = np.stack([np.broadcast_to(across * 1.06, upper.shape), upper], axis=-1)
     lash[..., 1] -= 0.002
@@ -148,12 +148,12 @@ def eye(character: Character, performance: Performance, side: int) -> list[Layer
         Layer(disc(size * 0.61), lighter(character.iris, 0.12), performance.blink < 0.8),
         Layer(disc(size * 0.36), (30, 28, 38), performance.blink < 0.8),
         Layer(disc(size * 0.20, 0.25 * size, -0.28 * size), (255, 255, 255), awake),
-        Layer(place(ribbon[..., 0], ribbon[..., 1], 0.004), darker(blend(character.hair, (40, 32, 36), 0.7), 0.2)),
+        Layer(to_picture(ribbon[..., 0], ribbon[..., 1], 0.004), darker(blend(character.hair, (40, 32, 36), 0.7), 0.2)),
     ]
     if character.lashes:
         wing = np.array([[1.0, 0.05], [1.34, -0.28], [0.78, -0.42]], np.float32) * size
         fall = (upper[:, 10:11] + 0.5 * size) * 0.9
-        layers.append(Layer(place(side * wing[:, 0], wing[:, 1] + fall, 0.004), layers[-1].color))
+        layers.append(Layer(to_picture(side * wing[:, 0], wing[:, 1] + fall, 0.004), layers[-1].color))
     return layers
 
 

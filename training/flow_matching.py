@@ -26,7 +26,7 @@ class Batch:
     target: Tensor  # (B, 16, T, h, w): the chunk, clean
     context: Tensor  # (B, 16, t_c, h, w): what is held at its beginning, perhaps imperfect
     reference: Tensor  # (B, 16, T, h, w): z₂
-    windows: Tensor  # (B, F, window, layers, channels), zeros where the speech is dropped
+    audio_windows: Tensor  # (B, F, window, layers, channels), zeros where the speech is dropped
     text: Tensor  # (B, M, text width), zeros where the text is dropped
     weight: Tensor  # (B, 1, T, h, w): how much each latent counts in the loss
     guide: Tensor | None = None  # (B, 16, T, h, w): a video with the same camera, for Uni3C
@@ -58,7 +58,7 @@ def flow_matching_loss(
     _, _, frames, height, width = batch.target.shape
     x = pin(noised(batch.target, noise, sigma.view(-1, 1, 1, 1, 1)), batch.context)
     mask = reference_mask(frames, height, width, last=batch.first_last).to(x)
-    tokens = model.adapter.audio_proj(batch.windows)
+    tokens = model.adapter.audio_proj(batch.audio_windows)
     speech = [SpeechTokens(t) for t in tokens]
     share = None if camera is None else camera(x, sigma, mask, batch)
     velocity = model.predict(x, sigma, batch.text, speech, batch.reference, mask, after_block=share)

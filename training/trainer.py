@@ -73,7 +73,7 @@ def draw_batch(config: TrainingConfig, samples: Samples, rng: torch.Generator) -
         target=target,
         context=_context(config, samples, rows, held, rng),
         reference=reference,
-        windows=windows,
+        audio_windows=windows,
         text=text * _kept(config.drop_text, config.batch, rng).view(-1, 1, 1),
         weight=1 + (config.mouth_weight - 1) * samples.mouth[rows].float()[:, None],
         guide=samples.guide[rows].float() if samples.guide.ndim == 5 else None,
@@ -91,8 +91,8 @@ def _context(config: TrainingConfig, samples: Samples, rows: Tensor, held: int, 
 
 
 def _choose(shares: dict[Any, float], rng: torch.Generator) -> Any:
-    place = torch.multinomial(torch.tensor(list(shares.values())), 1, generator=rng)
-    return list(shares)[int(place)]
+    index = torch.multinomial(torch.tensor(list(shares.values())), 1, generator=rng)
+    return list(shares)[int(index)]
 
 
 def _happens(share: float, rng: torch.Generator) -> bool:

@@ -18,11 +18,11 @@ from .sound import Sound, check_sound
 COPY_AGAIN = "copy it here again, or save it as WAV"
 
 
-def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], None] = lambda: None) -> Sound:
+def read_sound(path: Path, scratch: Path | None = None, check_interrupted: Callable[[], None] = lambda: None) -> Sound:
     """Read the first sound track of `path` that can be decoded, complete, with its own rate and channels.
 
     scratch: a folder for a sound of more than 256 MB (12 minutes in stereo at 48 kHz); None keeps it in memory.
-    between: called about once per second of sound; an exception from it stops the reading.
+    check_interrupted: called about once per second of sound; an exception from it stops the reading.
     Raises InputError, in one sentence, if there is no sound or none of it can be decoded.
     """
     try:
@@ -44,7 +44,7 @@ def read_sound(path: Path, scratch: Path | None = None, between: Callable[[], No
             if found is None:
                 found, rate = ChannelBuffer(len(planes), scratch), block.sample_rate
             if found.count // rate != (found.count + planes.shape[1]) // rate:
-                between()
+                check_interrupted()
             found.append(planes.astype(np.float32, copy=False))
     if found is None or not found.count:
         raise InputError(f"no sound in {path.name} can be decoded: it is damaged or incomplete; {COPY_AGAIN}")

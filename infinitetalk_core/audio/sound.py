@@ -141,7 +141,7 @@ def _in_pieces(sound: Sound, rate: int, pieces: Iterator[Tensor], scratch: Path 
     return Sound(torch.from_numpy(found.array()), rate)
 
 
-def place(sound: Sound, start: int, samples: int, scratch: Path | None = None) -> Sound:
+def pad_to(sound: Sound, start: int, samples: int, scratch: Path | None = None) -> Sound:
     """Pad the sound with silence to `samples` samples, with its beginning at sample `start`. It is never cut.
 
     scratch: a folder for a result of more than 256 MB; None keeps it in memory.

@@ -34,9 +34,9 @@ class _Cursor:
         self.data = data
         self.position = 0
 
-    def number(self, form: str) -> Any:
-        value = struct.unpack_from(form, self.data, self.position)[0]
-        self.position += struct.calcsize(form)
+    def number(self, struct_format: str) -> Any:
+        value = struct.unpack_from(struct_format, self.data, self.position)[0]
+        self.position += struct.calcsize(struct_format)
         return value
 
     def skip(self, count: int) -> None:

@@ -131,7 +131,10 @@ def kind_of(shapes: Shapes) -> CheckpointKind:
     if "head.modulation" in names and "patch_embedding.weight" in names:
         dim, channels = shapes["patch_embedding.weight"][:2]
         return kind_of_wan(
-            dim, channels, sees="img_emb.proj.0.bias" in names, first_and_last="img_emb.emb_pos" in names
+            dim,
+            channels,
+            has_image_embedding="img_emb.proj.0.bias" in names,
+            first_last_frame="img_emb.emb_pos" in names,
         )
     for kind, matches in WEAK_DETECTORS:
         if matches(names):
@@ -139,18 +142,20 @@ def kind_of(shapes: Shapes) -> CheckpointKind:
     return CheckpointKind.UNKNOWN
 
 
-def kind_of_wan(dim: int, channels: int, sees: bool, first_and_last: bool) -> CheckpointKind:
+def kind_of_wan(dim: int, channels: int, has_image_embedding: bool, first_last_frame: bool) -> CheckpointKind:
     """Return the kind of a plain Wan model.
 
-    dim: width; channels: input channels; sees: whether it has the CLIP image embedding; first_and_last: whether it
-    takes two CLIP images.
+    dim: width; channels: input channels; has_image_embedding: whether it has layers for CLIP image tokens (I2V of 2.1);
+    first_last_frame: whether it takes two CLIP images.
     """
     small = dim == 1536
-    if first_and_last:
+    if first_last_frame:
         return CheckpointKind.WAN_FLF2V
     if channels == 36:
         return (
-            (CheckpointKind.WAN_I2V_SMALL if small else CheckpointKind.WAN_I2V) if sees else CheckpointKind.WAN_I2V_22
+            (CheckpointKind.WAN_I2V_SMALL if small else CheckpointKind.WAN_I2V)
+            if has_image_embedding
+            else CheckpointKind.WAN_I2V_22
         )
     if channels == 16:
         return CheckpointKind.WAN_T2V_SMALL if small else CheckpointKind.WAN_T2V

@@ -20,7 +20,7 @@ from ..fingerprint import key_of
 from .header import Header
 from .tensor_entry import DTYPES
 
-PIECE_BYTES = 1 << 20  # read and hashed at once: small enough to stay in the CPU cache for the hash
+READ_BLOCK_BYTES = 1 << 20  # read and hashed at once: small enough to stay in the CPU cache for the hash
 
 
 def read_tensors(path: Path, header: Header, names: Iterable[str]) -> tuple[dict[str, Tensor], str]:
@@ -62,7 +62,7 @@ def refuse_if_changed(file: BinaryIO, stamp: FileStamp, path: Path) -> None:
 def _fill(file: BinaryIO, memory: memoryview, digest: xxhash.xxh3_128) -> bool:
     """Fill `memory` from `file` and hash it. Returns False if the file ends early."""
     while memory:
-        count = file.readinto(memory[:PIECE_BYTES])  # type: ignore[attr-defined]
+        count = file.readinto(memory[:READ_BLOCK_BYTES])  # type: ignore[attr-defined]
         if not count:
             return False
         digest.update(memory[:count])

@@ -26,11 +26,13 @@ SCALED = "scaled"  # layout: values of a float type, with one scale per tensor o
 # Old and new suffix of the scale tensors: the scale of "X.weight" is "X.scale_weight" or "X.weight_scale".
 SCALES = (".scale_weight", ".weight_scale")
 # Suffixes of activation scales and format notes, which full-precision matrix products do not need.
-BESIDE = (".scale_input", ".input_scale", ".comfy_quant")
+COMPANION_SUFFIXES = (".scale_input", ".input_scale", ".comfy_quant")
 MARKER = "scaled_fp8"
-NOTE = ".comfy_quant"
-READABLE_NOTES = ("float8_e4m3fn", "float8_e5m2")
-READS = f"a safetensors file in fp32, fp16, bf16 or fp8 (with or without scales), or GGUF in F16, {', '.join(BLOCKS)}"
+QUANTIZATION_SUFFIX = ".comfy_quant"
+READABLE_QUANTIZATIONS = ("float8_e4m3fn", "float8_e5m2")
+READABLE_LAYOUTS = (
+    f"a safetensors file in fp32, fp16, bf16 or fp8 (with or without scales), or GGUF in F16, {', '.join(BLOCKS)}"
+)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def open_weights(path: Path, wanted: ExpectedCheckpoint, rename: Callable[[str],
     _check_notes(path, header, wanted)
     tensors = {}
     for name, shape in header.shapes.items():
-        if name == MARKER or name.endswith((*SCALES, *BESIDE)):
+        if name == MARKER or name.endswith((*SCALES, *COMPANION_SUFFIXES)):
             continue
         tensors[name] = Stored(shape, header.dtypes[name], _scale_of(path, header, name))
         _check_type(path, header, name, wanted)
@@ -150,7 +152,8 @@ def _scale_of(path: Path, header: Header, name: str) -> str | None:
     count, rows = prod(header.shapes[scale]), header.shapes[name][0]
     if count not in (1, rows):
         raise InputError(
-            f"{path.name} scales its weights by blocks ({count} scales for {layer}), which cannot be read; use {READS}"
+            f"{path.name} scales its weights by blocks ({count} scales for {layer}), which cannot be read; "
+            f"use {READABLE_LAYOUTS}"
         )
     return scale
 
@@ -167,9 +170,9 @@ def _check_notes(path: Path, header: Header, wanted: ExpectedCheckpoint) -> None
     """Raise InputError for unreadable formats that ComfyUI's newer files name, beside each weight or in the header."""
     formats = _noted_formats(header.metadata)
     # All notes are read, since layers may differ; each has a few dozen bytes.
-    notes, _ = read_tensors(path, header, [name for name in header.names if name.endswith(NOTE)])
+    notes, _ = read_tensors(path, header, [name for name in header.names if name.endswith(QUANTIZATION_SUFFIX)])
     formats |= {_format_of(note) for note in notes.values()}
-    for other in sorted(formats - set(READABLE_NOTES)):
+    for other in sorted(formats - set(READABLE_QUANTIZATIONS)):
         _refuse_layout(path, other, wanted)
 
 
@@ -192,6 +195,6 @@ def _format_of(note: Tensor) -> str:
 
 def _refuse_layout(path: Path, layout: str, wanted: ExpectedCheckpoint) -> None:
     raise InputError(
-        f"{path.name} holds {wanted.kind.label} stored as {layout}, which cannot be read; use {READS}, "
+        f"{path.name} holds {wanted.kind.label} stored as {layout}, which cannot be read; use {READABLE_LAYOUTS}, "
         f"for example {wanted.file} from {wanted.source}"
     )

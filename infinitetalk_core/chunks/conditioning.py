@@ -1,4 +1,4 @@
-"""Conditioning of a chunk: z₁, z₂ and m of the paper, CLIP tokens and speech windows."""
+"""Conditioning of a chunk: z₁, z₂ and m of the paper, CLIP tokens and audio windows."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ class ChunkConditioning:
     context: Tensor  # (1, 16, t_c, h, w): clean latents that stay fixed (the beginning of z₁)
     reference: Tensor  # (1, 16, T, h, w): z₂, the reference frame followed by mid-gray
     mask: Tensor  # (1, 4, T, h, w): m, 1 where z₂ is a picture
-    picture: Any  # CLIP tokens of the reference frame, or None
-    windows: Tensor  # (S, F, window, layers, channels)
+    clip: Any  # CLIP tokens of the reference frame, or None
+    audio_windows: Tensor  # (S, F, window, layers, channels)
     masks: Tensor | None  # (S+1, tokens of a frame), or None with one voice
     source: Tensor | None = None  # (1, 16, T, h, w): the source at the chunk's time, for SDEdit and pinned regions
     strength: float = 1.0  # SDEdit's t₀, the noise level where denoising starts; 1: from pure noise
-    free: Tensor | None = None  # (1, 1, T, h, w): 1 where the video may differ from the source; None: everywhere
+    denoise_mask: Tensor | None = (
+        None  # (1, 1, T, h, w): 1 where the video may differ from the source; None: everywhere
+    )
     camera: CameraConditioning | None = None  # input of Uni3C
 
 

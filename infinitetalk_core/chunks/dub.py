@@ -62,13 +62,13 @@ class ContextFrames:
 class ChunkOutput:
     """A finished chunk.
 
-    frames: its new frames (keep, H, W, 3); tail: context for the next chunk; reference_frames: the source frames used
-    as reference, empty if the reference was a frame of the video itself.
+    frames: its new frames (keep, H, W, 3); context: motion context for the next chunk; reference_frames: the source
+    frames used as reference, empty if the reference was a frame of the video itself.
     """
 
     chunk: Chunk
     frames: Tensor
-    tail: ContextFrames
+    context: ContextFrames
     reference_frames: tuple[int, ...]
 
 
@@ -88,35 +88,37 @@ class _Source:
 
     frames: Tensor  # (F, H, W, 3)
     latents: Tensor  # (1, 16, T, h, w)
-    free: Tensor | None  # (F or 1, H, W), 1 where the video may differ
+    mask: Tensor | None  # (F or 1, H, W), 1 where the video may differ
 
 
 def dub(
     job: Job,
     models: Models,
-    after_step: Callable[[Chunk, int, Tensor], None] = lambda chunk, step, x: None,
-    tail: ContextFrames | None = None,
+    after_step: Callable[[Chunk, int, Tensor], None] = lambda chunk, step, denoised: None,
+    context: ContextFrames | None = None,
     plan: Sequence[PlannedChunk] | None = None,
     noise: Noise = draw_noise,
 ) -> Iterator[ChunkOutput]:
     """Generate the chunks of the job's plan one after the other.
 
-    after_step: called with (chunk, finished step, denoised estimate (1, 16, T, h, w)); tail: context of the first
-    chunk; plan: chunks to make instead, each continuing from the one before it; noise: (seed, shape) → noise.
+    after_step: called with (chunk, finished step, denoised estimate (1, 16, T, h, w)); context: motion context of the
+    first chunk; plan: chunks to make instead, each continuing from the one before it; noise: (seed, shape) → noise.
     """
     encoded: EncodedReference | None = None
     anchor: Tensor | None = None
     color = job.sampling.color
-    if tail is not None and color.to_first and color.strength > 0:
-        anchor = job.reference.picture(job.plan[0].pick.frames[0])
+    if context is not None and color.to_first and color.strength > 0:
+        anchor = job.reference.picture(job.plan[0].choice.frames[0])
     for planned in job.plan if plan is None else plan:
         chunk = planned.chunk
-        tail = tail if chunk.context else None
-        encoded = _encode_reference(job, planned, models, encoded, tail)
+        context = context if chunk.context else None
+        encoded = _encode_reference(job, planned, models, encoded, context)
         anchor = encoded.picture if anchor is None or not color.to_first else anchor
         chunk_noise = partial(noise, planned.seed)
-        frames, tail = _make_chunk(job, planned, models, encoded, anchor, tail, chunk_noise, partial(after_step, chunk))
-        yield ChunkOutput(chunk, frames, tail, encoded.key)
+        frames, context = _make_chunk(
+            job, planned, models, encoded, anchor, context, chunk_noise, partial(after_step, chunk)
+        )
+        yield ChunkOutput(chunk, frames, context, encoded.key)
         # Drop this reference, so that the frames can be freed before the next chunk is made.
         del frames
 
@@ -127,14 +129,17 @@ def _make_chunk(
     models: Models,
     encoded: EncodedReference,
     anchor: Tensor,
-    tail: ContextFrames | None,
+    context: ContextFrames | None,
     noise: Callable[[tuple[int, ...]], Tensor],
     after_step: AfterStep,
 ) -> tuple[Tensor, ContextFrames]:
-    """Make one chunk. Returns its new frames and its tail, both as copies, so that the rest of the chunk is freed."""
+    """Make one chunk.
+
+    Returns its new frames and the context for the next chunk, both as copies, so that the rest of the chunk is freed.
+    """
     chunk, sampling = planned.chunk, job.sampling
     source = _read_source(job, chunk, models)
-    conditioning = _make_conditioning(job, planned, models, encoded, tail, source, noise)
+    conditioning = _make_conditioning(job, planned, models, encoded, context, source, noise)
     latents = _denoise(conditioning, models, after_step)
     frames = models.decode(latents)
     if conditioning.strength > 0:
@@ -142,10 +147,10 @@ def _make_chunk(
         color = sampling.color
         held_to = anchor if source is None or color.to_first else source.frames
         frames = hold_color(frames, held_to, color.strength, color.device, color.over)
-        if tail is not None:
-            frames = fade_seam(frames, chunk, tail.frames[-1], sampling.seam_fade, sampling.context_frames)
-    if source is not None and source.free is not None:
-        frames = paste(frames, source.frames, source.free)
+        if context is not None:
+            frames = fade_seam(frames, chunk, context.frames[-1], sampling.seam_fade, sampling.context_frames)
+    if source is not None and source.mask is not None:
+        frames = paste(frames, source.frames, source.mask)
     index = chunk.start + chunk.length - sampling.context_frames
     return frames[chunk.new].clone(), ContextFrames(frames[-sampling.context_frames :].clone(), index)
 
@@ -158,38 +163,38 @@ def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterS
 
 
 def _encode_reference(
-    job: Job, planned: PlannedChunk, models: Models, before: EncodedReference | None, tail: ContextFrames | None
+    job: Job, planned: PlannedChunk, models: Models, before: EncodedReference | None, context: ContextFrames | None
 ) -> EncodedReference:
-    chunk, pick = planned.chunk, planned.pick
+    chunk, choice = planned.chunk, planned.choice
     key: tuple[int, ...]
-    if pick.previous and tail is not None:
-        key, picture, last = (), tail.frames[-1], None
+    if choice.previous and context is not None:
+        key, picture, last = (), context.frames[-1], None
     else:
-        frame = _choose_frame(job, pick, tail)
-        key = (frame,) if pick.last is None else (frame, pick.last)
+        frame = _choose_frame(job, choice, context)
+        key = (frame,) if choice.last is None else (frame, choice.last)
         if before is not None and before.key == key and before.latents.shape[2] == chunk.latent_frames:
             return before
         picture = job.reference.picture(frame)
-        last = None if pick.last is None else job.reference.picture(pick.last)
+        last = None if choice.last is None else job.reference.picture(choice.last)
     latents = models.encode(reference_video(picture, chunk.length, last))
     return EncodedReference(key, picture, latents, models.encode_image(picture))
 
 
-def _choose_frame(job: Job, pick: ReferenceChoice, tail: ContextFrames | None) -> int:
+def _choose_frame(job: Job, choice: ReferenceChoice, context: ContextFrames | None) -> int:
     """Return the number of the reference frame.
 
     Several candidates are ranked by similarity to the last context frame, the most similar first, and `control`
     selects the rank: 0 the first, 1 the last.
     """
-    if len(pick.frames) == 1 or tail is None:
-        return pick.frames[0]
-    context = _thumbnail(tail.frames[-1])
+    if len(choice.frames) == 1 or context is None:
+        return choice.frames[0]
+    last = _thumbnail(context.frames[-1])
 
     def distance(frame: int) -> float:
-        return (_thumbnail(job.reference.picture(frame)) - context).abs().mean().item()
+        return (_thumbnail(job.reference.picture(frame)) - last).abs().mean().item()
 
-    ranked = sorted(pick.frames, key=distance)
-    return ranked[round(job.reference.picking.control * (len(ranked) - 1))]
+    ranked = sorted(choice.frames, key=distance)
+    return ranked[round(job.reference.settings.control * (len(ranked) - 1))]
 
 
 def _thumbnail(picture: Tensor) -> Tensor:
@@ -201,11 +206,11 @@ def _read_source(job: Job, chunk: Chunk, models: Models) -> _Source | None:
     if pinned is None and job.sampling.strength(chunk) >= 1:
         return None
     frames = reference.window(chunk)
-    free = None
+    mask = None
     if pinned is not None:
-        shown = shown_frames(chunk, reference.source.length, reference.picking.after_end)
-        free = pinned.window(shown, (reference.height, reference.width))
-    return _Source(frames, models.encode(frames), free)
+        shown = shown_frames(chunk, reference.source.length, reference.settings.after_end)
+        mask = pinned.window(shown, (reference.height, reference.width))
+    return _Source(frames, models.encode(frames), mask)
 
 
 def _make_conditioning(
@@ -213,27 +218,27 @@ def _make_conditioning(
     planned: PlannedChunk,
     models: Models,
     encoded: EncodedReference,
-    tail: ContextFrames | None,
+    context: ContextFrames | None,
     source: _Source | None,
     noise: Callable[[tuple[int, ...]], Tensor],
 ) -> ChunkConditioning:
     chunk = planned.chunk
-    context = models.encode(_opening_frame(job, chunk, encoded)[None] if tail is None else tail.frames)
+    context_latents = models.encode(_opening_frame(job, chunk, encoded)[None] if context is None else context.frames)
     size = (job.reference.height // VAE_STRIDE, job.reference.width // VAE_STRIDE)
-    free = None if source is None or source.free is None else latent_mask(source.free, chunk.latent_frames)
+    denoise_mask = None if source is None or source.mask is None else latent_mask(source.mask, chunk.latent_frames)
     return ChunkConditioning(
         chunk=chunk,
         seed=planned.seed,
         noise=noise((1, LATENT_CHANNELS, chunk.latent_frames, *size)),
-        context=context,
+        context=context_latents,
         reference=encoded.latents,
-        mask=reference_mask(chunk.latent_frames, *size, last=planned.pick.last is not None),
-        picture=encoded.clip,
-        windows=speech_windows(job.speech.voices, chunk.start, chunk.length),
+        mask=reference_mask(chunk.latent_frames, *size, last=planned.choice.last is not None),
+        clip=encoded.clip,
+        audio_windows=speech_windows(job.speech.voices, chunk.start, chunk.length),
         masks=job.masks,
         source=None if source is None else source.latents,
         strength=job.sampling.strength(chunk),
-        free=free,
+        denoise_mask=denoise_mask,
         camera=_camera_conditioning(job, chunk, models, source),
     )
 
@@ -241,9 +246,9 @@ def _make_conditioning(
 def _opening_frame(job: Job, chunk: Chunk, encoded: EncodedReference) -> Tensor:
     """Return the first context frame (H, W, 3) of a shot: the source frame at that time, for any reference policy; the
     reference itself for a still."""
-    if job.reference.picking.policy is Policy.STILL:
+    if job.reference.settings.policy is Policy.STILL:
         return encoded.picture
-    frame = source_frame(chunk.start, job.reference.source.length, job.reference.picking.after_end)
+    frame = source_frame(chunk.start, job.reference.source.length, job.reference.settings.after_end)
     return encoded.picture if encoded.key == (frame,) else job.reference.picture(frame)
 
 

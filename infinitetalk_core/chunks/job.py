@@ -29,7 +29,7 @@ from .color import COLOR_HOLD_FRAMES
 from .pinned import Pinned
 from .plan import CHUNK_FRAMES, CONTEXT_FRAMES, Chunk, check_4n_plus_1, chunk_seed, plan_chunks
 from .redo import ChunkOverride, Redo, parse_redo
-from .reference import AfterEnd, PlannedChunk, Policy, ReferenceSettings, output_cuts, pick_references
+from .reference import AfterEnd, PlannedChunk, Policy, ReferenceSettings, choose_references, output_cuts
 from .seam import SEAM_FADE, check_seam_fade
 from .sizes import fit_to
 
@@ -53,7 +53,7 @@ class Reference:
     source: FrameSource
     height: int
     width: int
-    picking: ReferenceSettings = field(default_factory=ReferenceSettings)
+    settings: ReferenceSettings = field(default_factory=ReferenceSettings)
     cuts: tuple[int, ...] = field(
         default=(), metadata=excluded("they change the plan, which counts; more of them are found in a longer search")
     )
@@ -64,7 +64,7 @@ class Reference:
 
     def window(self, chunk: Chunk) -> Tensor:
         """Read the source frames of the chunk at the video's size: (length, height, width, 3)."""
-        return source_window(self.source, chunk, self.picking.after_end, self.height, self.width)
+        return source_window(self.source, chunk, self.settings.after_end, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Sampling:
     """Settings for planning, denoising and joining chunks. The defaults are those of the Chunk Sampler."""
 
     seed: int = 0
-    guidance: SamplingSettings = field(default_factory=SamplingSettings)
-    sigmas: Tensor | None = None  # (steps + 1,) noise levels that replace those of `guidance`
+    settings: SamplingSettings = field(default_factory=SamplingSettings)
+    sigmas: Tensor | None = None  # (steps + 1,) noise levels that replace those of `settings`
     step_cache: StepCaching | None = None
     chunk_frames: int = CHUNK_FRAMES
     context_frames: int = CONTEXT_FRAMES  # last frames of a chunk that the next one starts from
@@ -103,12 +103,12 @@ class Sampling:
     @property
     def schedule(self) -> Tensor:
         """The noise levels (steps + 1,), decreasing to 0."""
-        return self.guidance.sigmas if self.sigmas is None else self.sigmas
+        return self.settings.sigmas if self.sigmas is None else self.sigmas
 
     @property
-    def rule(self) -> Guidance:
+    def guidance(self) -> Guidance:
         """The guidance that combines the predictions of a step."""
-        return self.guidance.guidance
+        return self.settings.guidance
 
     def strength(self, chunk: Chunk) -> float:
         """Return SDEdit's t₀ of `chunk`; 1 if SDEdit is off."""
@@ -172,7 +172,7 @@ class Job:
         camera = self.sampling.camera
         if camera is None:
             return None
-        return camera.guide or FilmedGuide(self.reference.source, self.reference.picking.after_end)
+        return camera.guide or FilmedGuide(self.reference.source, self.reference.settings.after_end)
 
     def check(self) -> None:
         """Raise InputError if settings and inputs do not fit each other. Needs no loaded model."""
@@ -188,9 +188,9 @@ class Job:
 
 
 def _describe_planned(planned: PlannedChunk) -> list[Any]:
-    chunk, pick = planned.chunk, planned.pick
+    chunk, choice = planned.chunk, planned.choice
     numbers = [chunk.index, chunk.start, chunk.length, chunk.context, chunk.keep]
-    return [numbers, [list(pick.frames), pick.last, pick.previous], planned.seed]
+    return [numbers, [list(choice.frames), choice.last, choice.previous], planned.seed]
 
 
 def plan_video(
@@ -201,25 +201,27 @@ def plan_video(
     seed: int = 0,
 ) -> tuple[PlannedChunk, ...]:
     """Plan the chunks of a video of `frames` frames, each with its reference and its seed."""
-    length, picking = reference.source.length, reference.picking
+    length, settings = reference.source.length, reference.settings
     # A still uses one source frame for the whole video, so cuts do not matter.
-    cuts: Sequence[int] = () if picking.policy is Policy.STILL else reference.cuts
-    chunks = plan_chunks(frames, chunk_frames, context_frames, output_cuts(frames, cuts, length, picking.after_end))
-    picks = pick_references(chunks, picking, length, cuts)
-    return tuple(PlannedChunk(chunk, pick, chunk_seed(seed, chunk)) for chunk, pick in zip(chunks, picks, strict=True))
+    cuts: Sequence[int] = () if settings.policy is Policy.STILL else reference.cuts
+    chunks = plan_chunks(frames, chunk_frames, context_frames, output_cuts(frames, cuts, length, settings.after_end))
+    choices = choose_references(chunks, settings, length, cuts)
+    return tuple(
+        PlannedChunk(chunk, choice, chunk_seed(seed, chunk)) for chunk, choice in zip(chunks, choices, strict=True)
+    )
 
 
 def scene_cuts(
-    source: FrameSource, picking: ReferenceSettings, frames: int | None, report: Callable[[float], None]
+    source: FrameSource, settings: ReferenceSettings, frames: int | None, report: Callable[[float], None]
 ) -> tuple[int, ...]:
     """Find the scene cuts in the part of the source that a video of `frames` frames (None: any length) shows.
 
     report: called with the finished share of the search; an exception from it stops the search.
     """
-    if source.length == 1 or picking.policy is Policy.STILL:
+    if source.length == 1 or settings.policy is Policy.STILL:
         return ()
     shown = source.length
-    if frames is not None and picking.after_end is AfterEnd.HOLD:
+    if frames is not None and settings.after_end is AfterEnd.HOLD:
         shown = min(shown, frames)
     return tuple(find_cuts(source, shown, report))
 

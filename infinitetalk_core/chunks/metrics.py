@@ -68,9 +68,9 @@ def measure(job: Job, finished: ChunkOutput, before: Tensor | None) -> ChunkMetr
     chunk, frames = finished.chunk, finished.frames
     first = chunk.start + chunk.context
     sampled = range(0, len(frames), EVERY)
-    shown = shown_frames(chunk, job.reference.source.length, job.reference.picking.after_end)
-    numbers = [_measure_frame(job, frames[i], shown[chunk.context + i]) for i in sampled]
-    colors, own, sources, outside = zip(*numbers, strict=True)
+    shown = shown_frames(chunk, job.reference.source.length, job.reference.settings.after_end)
+    values = [_measure_frame(job, frames[i], shown[chunk.context + i]) for i in sampled]
+    colors, own, sources, outside = zip(*values, strict=True)
     return ChunkMetrics(
         chunk=chunk.index + 1,
         seconds=first / FRAMES_PER_SECOND,

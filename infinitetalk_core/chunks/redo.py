@@ -37,7 +37,7 @@ class ChunkOverride:
         """Return `planned` with this seed and this reference frame."""
         if self.seed is not None:
             planned = replace(planned, seed=chunk_seed(self.seed, planned.chunk))
-        return planned if self.frame is None else replace(planned, pick=ReferenceChoice((self.frame,)))
+        return planned if self.frame is None else replace(planned, choice=ReferenceChoice((self.frame,)))
 
 
 def parse_redo(text: str, chunks: int, source_frames: int) -> dict[int, ChunkOverride]:
@@ -66,7 +66,7 @@ def parse_redo(text: str, chunks: int, source_frames: int) -> dict[int, ChunkOve
             raise InputError(f"the seed of chunk {chunk} must be between 0 and 2^64 - 1, got {override.seed}")
         if override.frame is not None and not 0 <= override.frame < source_frames:
             end = source_frames / FRAMES_PER_SECOND
-            raise InputError(f"chunk {chunk} cannot look at {seconds} s: the source lasts {end:g} s from 0")
+            raise InputError(f"chunk {chunk} cannot use the source at {seconds} s: it lasts {end:g} s from 0")
         if override == ChunkOverride():
             raise InputError(f"chunk {chunk} would come out as it is: give another seed, such as {chunk}=77")
         overrides[chunk - 1] = override

@@ -79,10 +79,10 @@ class ReferenceChoice:
 
 @dataclass(frozen=True)
 class PlannedChunk:
-    """A chunk with its reference (`pick`) and the seed of its noise."""
+    """A chunk with its reference (`choice`) and the seed of its noise."""
 
     chunk: Chunk
-    pick: ReferenceChoice
+    choice: ReferenceChoice
     seed: int
 
 
@@ -111,29 +111,29 @@ def output_cuts(total: int, source_cuts: Sequence[int], length: int, after_end: 
     return [frame for frame in range(1, total) if shots[frame] != shots[frame - 1]]
 
 
-def pick_references(
-    plan: Sequence[Chunk], picking: ReferenceSettings, length: int, source_cuts: Sequence[int] = ()
+def choose_references(
+    plan: Sequence[Chunk], settings: ReferenceSettings, length: int, source_cuts: Sequence[int] = ()
 ) -> list[ReferenceChoice]:
     """Choose the reference of each chunk of `plan` in a source of `length` frames, never from another shot."""
-    if picking.policy is Policy.BY_HAND:
-        return [ReferenceChoice((frame,)) for frame in _by_hand(len(plan), picking, length)]
-    return [_pick(chunk, picking, length, _shot(chunk, picking, length, source_cuts)) for chunk in plan]
+    if settings.policy is Policy.BY_HAND:
+        return [ReferenceChoice((frame,)) for frame in _by_hand(len(plan), settings, length)]
+    return [_choose(chunk, settings, length, _shot(chunk, settings, length, source_cuts)) for chunk in plan]
 
 
-def _shot(chunk: Chunk, picking: ReferenceSettings, length: int, cuts: Sequence[int]) -> range:
+def _shot(chunk: Chunk, settings: ReferenceSettings, length: int, cuts: Sequence[int]) -> range:
     """Return the source frames of the shot that contains the chunk's first new frame."""
-    seen = source_frame(chunk.start + chunk.context, length, picking.after_end)
+    seen = source_frame(chunk.start + chunk.context, length, settings.after_end)
     shot = bisect_right(cuts, seen)
     return range(cuts[shot - 1] if shot else 0, cuts[shot] if shot < len(cuts) else length)
 
 
-def _pick(chunk: Chunk, picking: ReferenceSettings, length: int, shot: range) -> ReferenceChoice:
+def _choose(chunk: Chunk, settings: ReferenceSettings, length: int, shot: range) -> ReferenceChoice:
     # Frames of the chunk beyond the shot are not written: clamp them to the shot.
-    shown = [min(max(f, shot.start), shot.stop - 1) for f in shown_frames(chunk, length, picking.after_end)]
+    shown = [min(max(f, shot.start), shot.stop - 1) for f in shown_frames(chunk, length, settings.after_end)]
     first, last = shown[0], shown[-1]
     # Depends on seed and chunk index only, so that any chunk can be made again alone.
-    draw = random.Random(picking.seed * 1_000_003 + chunk.index)
-    match picking.policy:
+    draw = random.Random(settings.seed * 1_000_003 + chunk.index)
+    match settings.policy:
         case Policy.STILL:
             return ReferenceChoice((0,))
         case Policy.SAME_CHUNK:
@@ -147,17 +147,17 @@ def _pick(chunk: Chunk, picking: ReferenceSettings, length: int, shot: range) ->
         case Policy.DISTANT:
             return ReferenceChoice((_distant(shot, shown, draw),))
         case Policy.NEIGHBOR:
-            return ReferenceChoice((draw.choice(_neighbors(picking, shot, shown)),))
+            return ReferenceChoice((draw.choice(_neighbors(settings, shot, shown)),))
         case Policy.ADAPTIVE:
-            near = _neighbors(picking, shot, shown)
+            near = _neighbors(settings, shot, shown)
             return ReferenceChoice(tuple(sorted(draw.sample(near, min(CANDIDATES, len(near))))))
     return ReferenceChoice((first,))
 
 
-def _neighbors(picking: ReferenceSettings, shot: range, shown: Sequence[int]) -> list[int]:
+def _neighbors(settings: ReferenceSettings, shot: range, shown: Sequence[int]) -> list[int]:
     """Return the shot's frames within the radius of the shown frames but not among them; if there are none, the chunk's
     first and last frame."""
-    radius = max(round(picking.radius_seconds * FRAMES_PER_SECOND), 1)
+    radius = max(round(settings.radius_seconds * FRAMES_PER_SECOND), 1)
     seen = set(shown)
     near = {f for low, high in _runs(seen) for f in (*range(low - radius, low), *range(high + 1, high + radius + 1))}
     return sorted(f for f in near - seen if f in shot) or sorted({shown[0], shown[-1]})
@@ -191,8 +191,8 @@ def _runs(frames: set[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _by_hand(chunks: int, picking: ReferenceSettings, length: int) -> list[int]:
-    times = picking.times_seconds
+def _by_hand(chunks: int, settings: ReferenceSettings, length: int) -> list[int]:
+    times = settings.times_seconds
     if len(times) < chunks:
         raise InputError(
             f"{len(times)} reference times are given, but the speech needs {chunks} chunks: give one for each"

@@ -19,18 +19,18 @@ def check_seam_fade(count: int) -> int:
     return count
 
 
-def fade_seam(frames: Tensor, chunk: Chunk, last: Tensor, count: int, tail: int) -> Tensor:
+def fade_seam(frames: Tensor, chunk: Chunk, last: Tensor, count: int, next_context: int) -> Tensor:
     """Correct the first new frames of `chunk` so that sharpness and color continue from the previous chunk.
 
     The context frames pass through the VAE once more, which changes them slightly; the new frames resemble the changed
     ones, so the change is visible as a jump. `last` (H, W, 3) is the frame before the seam as it was written, and
     `frames` (F, H, W, 3) contains the same frame as the VAE decoded it. Their difference is added to `count` new frames
     with weights that fall along a cosine from 1. A step of the picture's mean color from the context to the first new
-    frame, visible as a flash in still scenes, is compensated in the same way. The last `tail` frames stay unchanged, so
-    corrections do not accumulate over chunks. The reference has no such step.
+    frame, visible as a flash in still scenes, is compensated in the same way. The last `next_context` frames stay
+    unchanged, so corrections do not accumulate over chunks. The reference has no such step.
     Returns frames in [0, 1], or the same tensor if there is nothing to fade.
     """
-    count = min(count, chunk.length - chunk.context - tail)
+    count = min(count, chunk.length - chunk.context - next_context)
     if chunk.context == 0 or count <= 0:
         return frames
     first = chunk.context

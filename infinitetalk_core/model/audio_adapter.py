@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .attention import Attention
-from .speakers import audio_positions, place
+from .speakers import apply_rotary_emb, audio_positions
 
 # Video frames per latent frame, except for the first latent frame, which encodes one. The audio windows (five entries
 # each) of its frames a b c d are reduced to the entries a[0:3], b[2], c[2], d[2:5].
@@ -149,8 +149,8 @@ class AudioCrossAttention(nn.Module):
         q = self.q_linear(x)
         k, v = self.kv_linear(audio).chunk(2, dim=-1)
         if positions is not None:
-            q = place(q.unflatten(-1, (self.heads, -1)), positions).flatten(-2)
-            k = place(k.unflatten(-1, (self.heads, -1)), audio_positions(tokens, k.device)).flatten(-2)
+            q = apply_rotary_emb(q.unflatten(-1, (self.heads, -1)), positions).flatten(-2)
+            k = apply_rotary_emb(k.unflatten(-1, (self.heads, -1)), audio_positions(tokens, k.device)).flatten(-2)
         q = q.reshape(batch * frames, -1, q.shape[-1])
         k, v = (t.reshape(batch * frames, tokens, -1) for t in (k, v))
         return self.proj(attention(q, k, v, self.heads).view_as(x))

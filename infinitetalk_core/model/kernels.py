@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
-HALVES = (torch.float16, torch.bfloat16)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 MOST_CHANNELS = {"sage": 128, "flash": 256}  # of a head
 SAGE_GPUS = ((8, 0), (8, 6), (8, 9), (9, 0), (12, 0), (12, 1))
 
@@ -103,7 +103,7 @@ def find_kernel(choice: AttentionBackend, machine: Machine) -> Kernel:
 
 def supports(choice: AttentionBackend, q: Tensor) -> bool:
     """Whether the kernels of `choice` support the dtype and head size of queries q (B, L, H, D)."""
-    return q.dtype in HALVES and q.shape[-1] <= MOST_CHANNELS[choice.value]
+    return q.dtype in HALF_DTYPES and q.shape[-1] <= MOST_CHANNELS[choice.value]
 
 
 def _import_kernel(module: str) -> Callable[..., Any]:

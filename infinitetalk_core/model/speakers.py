@@ -59,7 +59,7 @@ def audio_positions(tokens: int, device: torch.device) -> Tensor:
     return torch.cat([torch.full((tokens // 2,), sum(r) / 2, device=device) for r in PERSON_RANGES])
 
 
-def place(x: Tensor, positions: Tensor) -> Tensor:
+def apply_rotary_emb(x: Tensor, positions: Tensor) -> Tensor:
     """Rotate x (B, L, H, D) by the L-RoPE `positions` (B, L) or (L,), TOKENS_AT_ONCE tokens at a time."""
     rotated = torch.empty_like(x)
     for start in range(0, x.shape[1], TOKENS_AT_ONCE):

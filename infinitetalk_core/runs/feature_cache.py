@@ -57,7 +57,7 @@ class CachedFeatures(DiskTensor):
                 self._file = file
         return super()._read(first, stop)
 
-    def give_up(self) -> None:
+    def delete_file(self) -> None:
         """Delete the file, because no run will need it again. Where an open file can be deleted (not on Windows), these
         features stay readable; elsewhere the file stays until it is evicted."""
         with contextlib.suppress(OSError):
@@ -79,13 +79,13 @@ class FeatureCache:
         key: equal for equal features, valid as a file name. If caching fails, the features come from memory.
         """
         if (found := self._open(key)) is not None:
-            log.info("this voice was heard before; its features are read from %s", self.folder)
+            log.info("this voice was encoded before; its features are read from %s", self.folder)
             return found
         features = encode()
         try:
             self._store(key, features)
         except OSError as error:
-            log.warning("a run that is continued will have to hear this voice again: %s", error)
+            log.warning("the features of this voice are not cached, so a resumed run will encode it again: %s", error)
             return features
         return self._open(key) or features
 
@@ -117,7 +117,7 @@ class FeatureCache:
             return CachedFeatures(file, footer, path)
         file.close()
         problem = "is damaged" if footer is None else "is another voice's under this one's name"
-        log.warning("%s %s; the voice is heard again", path, problem)
+        log.warning("%s %s; the voice is encoded again", path, problem)
         with contextlib.suppress(OSError):
             path.unlink()
         return None
@@ -182,19 +182,19 @@ def _file_content(key: str, features: SpeechFeatures) -> Iterator[bytes]:
 def _read_footer(file: IO[bytes]) -> _Footer | None:
     """Read the footer and verify size and checksum of the whole file. Returns None if anything is wrong."""
     try:
-        numbers = file.seek(0, os.SEEK_END) - END_BYTES
-        file.seek(max(numbers, 0))
+        size_bytes = file.seek(0, os.SEEK_END) - END_BYTES
+        file.seek(max(size_bytes, 0))
         footer = _Footer.of(file.read(END_BYTES))
-        if prod(footer.shape) * 4 != numbers:
+        if prod(footer.shape) * 4 != size_bytes:
             return None
         file.seek(0)
         checksum = 0
-        while numbers:
-            part = file.read(min(READ_BYTES, numbers))
+        while size_bytes:
+            part = file.read(min(READ_BYTES, size_bytes))
             if not part:
                 return None
             checksum = zlib.crc32(part, checksum)
-            numbers -= len(part)
+            size_bytes -= len(part)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return footer if checksum == footer.crc32 else None

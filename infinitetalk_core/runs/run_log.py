@@ -42,12 +42,12 @@ class RunLog:
             "from_chunk": continued_at + 1,
             "state": "unfinished",
         }
-        self._earlier = list(store.manifest.get("sittings", []))
+        self._earlier = list(store.manifest.get("executions", []))
         logging.getLogger("infinitetalk").addHandler(self._warnings)
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """The value of `sittings` in the manifest."""
+        """The value of `executions` in the manifest."""
         return [*self._earlier, {**self._entry, "warnings": list(self._warnings.texts)}]
 
     def _close(self, state: str) -> None:
@@ -66,7 +66,7 @@ class RunLog:
         except BaseException as error:
             self._close(f"stopped by {type(error).__name__}: {error}".strip().rstrip(":"))
             with contextlib.suppress(OSError, InputError):
-                self._store.describe(sittings=self.entries)
+                self._store.describe(executions=self.entries)
             raise
 
 

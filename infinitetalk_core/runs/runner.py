@@ -24,7 +24,7 @@ from .store import RunStore
 from .tasks import ChunkTask, plan_tasks
 
 
-class Watcher(Protocol):
+class ChunkListener(Protocol):
     """Callbacks of a run. An exception from one stops the run, which can be resumed."""
 
     def after_step(self, chunk: Chunk, step: int, denoised: Tensor) -> None:
@@ -33,10 +33,10 @@ class Watcher(Protocol):
         denoised: (1, 16, T, h, w), its estimate of the clean latents.
         """
 
-    def chunk_made(self, finished: ChunkOutput, numbers: dict[str, Any]) -> None:
+    def chunk_made(self, finished: ChunkOutput, metrics: dict[str, Any]) -> None:
         """Called after a chunk was made, stored and joined."""
 
-    def chunk_joined(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
+    def chunk_joined(self, chunk: Chunk, metrics: dict[str, Any]) -> None:
         """Called after a stored chunk was joined."""
 
 
@@ -58,28 +58,28 @@ class Run:
         """Hash of all recipes. It tells apart videos of the same run key in which other chunks are made again."""
         return hashlib.sha256(" ".join(task.recipe for task in self.tasks).encode()).hexdigest()[:10]
 
-    def carry_out(self, writer: VideoWriter, watcher: Watcher, numbers: list[dict[str, Any]]) -> None:
-        """Append every chunk to `writer`, making missing ones. Appends the metrics of each chunk to `numbers`."""
-        while len(numbers) < len(self.tasks):
-            task = self.tasks[len(numbers)]
+    def execute(self, writer: VideoWriter, listener: ChunkListener, metrics: list[dict[str, Any]]) -> None:
+        """Append every chunk to `writer`, making missing ones. Appends the metrics of each chunk to `metrics`."""
+        while len(metrics) < len(self.tasks):
+            task = self.tasks[len(metrics)]
             segment = self.store.segment(task)
             if segment is None:
-                self._make_chunks(missing(self.store, self.tasks, len(numbers)), writer, watcher, numbers)
+                self._make_chunks(missing(self.store, self.tasks, len(metrics)), writer, listener, metrics)
                 continue
             writer.append(segment)
-            numbers.append(self.store.record(task))
-            watcher.chunk_joined(task.chunk, numbers[-1])
+            metrics.append(self.store.record(task))
+            listener.chunk_joined(task.chunk, metrics[-1])
 
     def _make_chunks(
-        self, tasks: Sequence[ChunkTask], writer: VideoWriter, watcher: Watcher, numbers: list[dict[str, Any]]
+        self, tasks: Sequence[ChunkTask], writer: VideoWriter, listener: ChunkListener, metrics: list[dict[str, Any]]
     ) -> None:
         """Make `tasks`, each continuing from the one before it, and append those that come next in the video."""
-        tail = None if tasks[0].before is None else self.store.tail(tasks[0].before)
-        before = None if tail is None else tail.frames[-1].clone()
+        context = None if tasks[0].before is None else self.store.context(tasks[0].before)
+        before = None if context is None else context.frames[-1].clone()
         job = self.job
         remaining = iter(tasks)
         started = time.monotonic()
-        for finished in dub(job, self.models, watcher.after_step, tail, [task.planned for task in tasks]):
+        for finished in dub(job, self.models, listener.after_step, context, [task.planned for task in tasks]):
             task = next(remaining)
             if job.reference.source.changed():
                 raise InputError(
@@ -93,11 +93,11 @@ class Run:
             }
             segment = encode_segment(finished.frames, job.output.format)
             entry["seconds_taken"] = round(time.monotonic() - started, 3)
-            self.store.commit(task, segment, finished.tail if self._is_continued(task) else None, entry)
-            if task == self.tasks[len(numbers)]:
+            self.store.commit(task, segment, finished.context if self._is_continued(task) else None, entry)
+            if task == self.tasks[len(metrics)]:
                 writer.append(segment)
-                numbers.append(entry)
-                watcher.chunk_made(finished, entry)
+                metrics.append(entry)
+                listener.chunk_made(finished, entry)
             before = finished.frames[-1].clone()
             started = time.monotonic()
             del finished  # free its memory before the next chunk is made
@@ -116,7 +116,7 @@ def missing(store: RunStore, tasks: Sequence[ChunkTask], position: int) -> list[
     before the next finished chunk.
     """
     chain = [tasks[position]]
-    while (before := chain[-1].before) is not None and store.tail(before) is None:
+    while (before := chain[-1].before) is not None and store.context(before) is None:
         chain.append(before)
     chain.reverse()
     for task in islice(tasks, position + 1, None):

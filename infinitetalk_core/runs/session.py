@@ -17,7 +17,7 @@ from ..video.writer import VideoWriter
 from .disk import Disk
 from .lock import RunLock
 from .run_log import RunLog
-from .runner import Run, Watcher, first_missing
+from .runner import ChunkListener, Run, first_missing
 from .store import RunStore, read_object
 from .upgrade import begun_with_other_versions
 
@@ -28,14 +28,15 @@ LOCK = "lock"
 class OutputSpec:
     """The output video of a run.
 
-    made_of: everything that changes the video, as JSON; place: the name chosen by the user; root: folder to which file
-    names in the manifest are relative; new_path: returns a free path made from that name; metadata: tags of the file;
-    sound: the video's sound; report: (metrics of the chunks, whether the video is complete, index of the first chunk
-    made now) → the text of the JSON file beside the video, with the run's folder as `run`.
+    key_contents: everything that changes the video, as JSON, from which the run's key is computed; filename_prefix: the
+    name chosen by the user; root: folder to which file names in the manifest are relative; new_path: returns a free
+    path made from that name; metadata: tags of the file; sound: the video's sound; report: (metrics of the chunks,
+    whether the video is complete, index of the first chunk made now) → the text of the JSON file beside the video, with
+    the run's folder as `run`.
     """
 
-    made_of: Mapping[str, Any]
-    place: str
+    key_contents: Mapping[str, Any]
+    filename_prefix: str
     root: Path
     new_path: Callable[[], Path]
     metadata: Mapping[str, str]
@@ -44,7 +45,7 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
-class Switches:
+class RunOptions:
     """start_over: discard stored chunks; keep: keep the chunks of a finished run, so that some can be made again."""
 
     start_over: bool = False
@@ -60,7 +61,7 @@ class Outcome:
     continued_at: int
 
 
-class RunListener(Watcher, Protocol):
+class RunListener(ChunkListener, Protocol):
     """Callbacks of `execute_run`, in addition to those of the chunks."""
 
     def found(self, done: int, missing: int, store: RunStore) -> None:
@@ -69,7 +70,7 @@ class RunListener(Watcher, Protocol):
     def warn(self, text: str) -> None:
         """Called with a warning for the user before the work begins."""
 
-    def between(self) -> None:
+    def check_interrupted(self) -> None:
         """Called repeatedly during longer work; an exception from it stops the run."""
 
 
@@ -77,8 +78,8 @@ def execute_run(
     folder: Path,
     spec: OutputSpec,
     run_in: Callable[[RunStore], Run],
-    watcher: RunListener,
-    switches: Switches,
+    listener: RunListener,
+    options: RunOptions,
     disk: Disk | None = None,
 ) -> Outcome:
     """Execute the run in `folder`, resuming it if it was begun before, and return the finished video.
@@ -89,81 +90,81 @@ def execute_run(
     disk = disk or Disk()
     disk.make_folder(folder)
     with RunLock(folder / LOCK) as lock:
-        store = RunStore(folder, lock, disk=disk, keep_all=switches.keep, start_over=switches.start_over)
+        store = RunStore(folder, lock, disk=disk, keep_all=options.keep, start_over=options.start_over)
         run = run_in(store)
         outcome, notes = _load_finished(store, spec, run), {}
         if outcome is None:
-            outcome, run_log = _make_video(store, spec, run, watcher)
-            notes = {"sittings": run_log.entries}
+            outcome, run_log = _make_video(store, spec, run, listener)
+            notes = {"executions": run_log.entries}
         store.describe(state="finished", report=json.loads(outcome.report), **notes)
-        if not switches.keep:
+        if not options.keep:
             store.remove_intermediates()
         return outcome
 
 
-def _make_video(store: RunStore, spec: OutputSpec, run: Run, watcher: RunListener) -> tuple[Outcome, RunLog]:
+def _make_video(store: RunStore, spec: OutputSpec, run: Run, listener: RunListener) -> tuple[Outcome, RunLog]:
     """Make the missing chunks and the video file. Returns the outcome and the log of this execution."""
     begun = bool(store.manifest)
     earlier = _reusable_path(store, spec, run)
     done = first_missing(store, run.tasks)
     run_log = RunLog(store, done)
     with run_log.noting_failure():
-        other = None if begun else begun_with_other_versions(store.folder.parent, spec.made_of)
+        other = None if begun else begun_with_other_versions(store.folder.parent, spec.key_contents)
         if other is not None:
-            watcher.warn(str(other))
+            listener.warn(str(other))
         path = earlier or spec.new_path()
         while True:
             # Written to the manifest before it is claimed, so that a power cut in between does not lose the name.
             store.describe(
-                made_of=spec.made_of,
-                place=spec.place,
+                key_contents=spec.key_contents,
+                filename_prefix=spec.filename_prefix,
                 variant=run.variant,
                 state="unfinished",
                 video=_relative_name(path, spec),
                 result=None,
-                sittings=run_log.entries,
+                executions=run_log.entries,
             )
             if path == earlier or _claim_path(store, path):
                 break
             path = spec.new_path()
         with _release_on_failure(store, path):
             missing = sum(not store.done(task) for task in run.tasks)
-            watcher.found(done, missing, store)
-            sound = store.sound() or store.put_sound(encode_sound(spec.sound, watcher.between))
-            report = _write_video(store, spec, run, VideoWriter(path, sound, metadata=spec.metadata), watcher, done)
+            listener.found(done, missing, store)
+            sound = store.sound() or store.put_sound(encode_sound(spec.sound, listener.check_interrupted))
+            report = _write_video(store, spec, run, VideoWriter(path, sound, metadata=spec.metadata), listener, done)
     run_log.finish()
     return Outcome(path, report, done), run_log
 
 
 def _write_video(
-    store: RunStore, spec: OutputSpec, run: Run, writer: VideoWriter, watcher: RunListener, done: int
+    store: RunStore, spec: OutputSpec, run: Run, writer: VideoWriter, listener: RunListener, done: int
 ) -> str:
     """Write the video file and return its report, which is stored beside the file before that gets its final name."""
-    numbers: list[dict[str, Any]] = []
+    metrics: list[dict[str, Any]] = []
 
     def closed(part: Path) -> None:
-        report = spec.report(numbers, True, done).encode()
+        report = spec.report(metrics, True, done).encode()
         store.disk.write(writer.path.with_suffix(".json"), report)
         store.describe(result={"fingerprint": file_fingerprint(part)})
 
     writer.on_closed = closed
     try:
         with writer:
-            run.carry_out(writer, watcher, numbers)
+            run.execute(writer, listener, metrics)
     except BaseException:
         if writer.kept is not None:
-            _note_unfinished(store, spec, writer, numbers, done)
+            _note_unfinished(store, spec, writer, metrics, done)
         raise
-    return spec.report(numbers, True, done)
+    return spec.report(metrics, True, done)
 
 
 def _note_unfinished(
-    store: RunStore, spec: OutputSpec, writer: VideoWriter, numbers: list[dict[str, Any]], done: int
+    store: RunStore, spec: OutputSpec, writer: VideoWriter, metrics: list[dict[str, Any]], done: int
 ) -> None:
     """Write the report of the unfinished video. A failure of that must not hide the first exception."""
     assert writer.kept is not None
     try:
-        store.disk.write(writer.path.with_suffix(".json"), spec.report(numbers, False, done).encode())
+        store.disk.write(writer.path.with_suffix(".json"), spec.report(metrics, False, done).encode())
         kept = {"video": _relative_name(writer.kept, spec), "bytes": writer.kept.stat().st_size}
         store.describe(interrupted=[*store.manifest.get("interrupted", []), kept])
     except OSError as error:
@@ -173,7 +174,10 @@ def _note_unfinished(
 def _is_same_video(store: RunStore, spec: OutputSpec, run: Run) -> bool:
     """Return whether the manifest describes the requested video: the same name, and the same chunks made again."""
     notes = store.manifest
-    return bool(notes.get("video")) and (notes.get("place"), notes.get("variant")) == (spec.place, run.variant)
+    return bool(notes.get("video")) and (notes.get("filename_prefix"), notes.get("variant")) == (
+        spec.filename_prefix,
+        run.variant,
+    )
 
 
 def _reusable_path(store: RunStore, spec: OutputSpec, run: Run) -> Path | None:

@@ -5,7 +5,7 @@ One folder per run, named by the run's key:
     run.json            manifest: description and state of the run; written at its beginning and its end
     sound.mp4, .json    the encoded sound of the video, and its record
     00004-5f….mp4       the encoded frames of a chunk
-    00004-5f….tail      its last frames as floats: the context frames of the next chunk
+    00004-5f….context   its last frames as floats: the context frames of the next chunk
     00004-5f….json      its record: sizes and checksums of the two files above, and the chunk's metrics
     lock                the lock file, with its owner
 
@@ -33,7 +33,7 @@ from .tasks import ChunkTask
 
 FORMAT, VERSION = "infinitetalk run", 2
 MANIFEST, SOUND = "run.json", "sound"
-TAIL_EVERY = 8  # every 8th tail is kept, so that a damaged file costs at most so many chunks
+CONTEXT_EVERY = 8  # the context frames of every 8th chunk are kept, so that a damaged file costs at most so many chunks
 
 
 class RunStore:
@@ -46,7 +46,7 @@ class RunStore:
     def __init__(
         self, folder: Path, lock: RunLock, *, disk: Disk | None = None, keep_all: bool = False, start_over: bool = False
     ) -> None:
-        """keep_all: keep the tails of all chunks, so that any can be made again; start_over: delete old content."""
+        """keep_all: keep the context frames of all chunks, so that any can be redone; start_over: delete old files."""
         self.folder, self.lock, self.disk, self.keep_all = folder, lock, disk or Disk(), keep_all
         self.bytes_used = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         # Partly written files of a crash.
@@ -99,43 +99,45 @@ class RunStore:
 
     def record(self, task: ChunkTask) -> dict[str, Any]:
         """Return the metrics of a finished chunk; empty if it is not finished."""
-        return self._record(task.stem).get("numbers", {})
+        return self._record(task.stem).get("metrics", {})
 
     def segment(self, task: ChunkTask) -> bytes | None:
         """Return a chunk's frames as encoded by `encode_segment`; None if they are missing or damaged."""
         return self._read_verified(task.stem, self.folder / f"{task.stem}.mp4")
 
-    def tail(self, task: ChunkTask) -> ContextFrames | None:
+    def context(self, task: ChunkTask) -> ContextFrames | None:
         """Return the context frames for the next chunk, bit-exact; None if they are missing or damaged."""
-        data = self._read_verified(task.stem, self.folder / f"{task.stem}.tail")
+        data = self._read_verified(task.stem, self.folder / f"{task.stem}.context")
         if data is None:
             return None
         chunk = task.chunk
         frames = load_tensors(data)["frames"]
         return ContextFrames(frames, chunk.start + chunk.length - len(frames))
 
-    def commit(self, task: ChunkTask, segment: bytes, tail: ContextFrames | None, numbers: Mapping[str, Any]) -> None:
-        """Store a finished chunk and delete tails that are no longer needed.
+    def commit(
+        self, task: ChunkTask, segment: bytes, context: ContextFrames | None, metrics: Mapping[str, Any]
+    ) -> None:
+        """Store a finished chunk and delete context frames that are no longer needed.
 
-        tail: None if no chunk continues from it.
+        context: None if no chunk continues from it.
         """
         self.lock.check()
         files = {f"{task.stem}.mp4": segment}
-        if tail is not None:
-            files[f"{task.stem}.tail"] = save_tensors({"frames": tail.frames.cpu().contiguous()})
-        self._write_with_record(task.stem, files, numbers)
+        if context is not None:
+            files[f"{task.stem}.context"] = save_tensors({"frames": context.frames.cpu().contiguous()})
+        self._write_with_record(task.stem, files, metrics)
         if not self.keep_all:
-            older = ((int(path.name[:5]), path) for path in self.folder.glob("*.tail"))
-            self._remove(path for number, path in older if number < task.chunk.index and number % TAIL_EVERY)
+            older = ((int(path.name[:5]), path) for path in self.folder.glob("*.context"))
+            self._remove(path for number, path in older if number < task.chunk.index and number % CONTEXT_EVERY)
 
     # -- files
 
-    def _write_with_record(self, stem: str, files: Mapping[str, bytes], numbers: Mapping[str, Any]) -> None:
+    def _write_with_record(self, stem: str, files: Mapping[str, bytes], metrics: Mapping[str, Any]) -> None:
         """Write files, then their record, which marks them as finished."""
         for name, data in files.items():
             self._write(self.folder / name, data)
         sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-        record = {"key": self.key, "numbers": dict(numbers), "files": sums}
+        record = {"key": self.key, "metrics": dict(metrics), "files": sums}
         text = json.dumps({"record": record, "sha256": _checksum(record)}, indent=1)
         self._write(self.folder / f"{stem}.json", text.encode())
 
@@ -191,7 +193,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """Return the metrics of all records in a run's folder, chunks that were made again included."""
     records = [_read_record(path) for path in sorted(folder.glob("[0-9]*.json"))]
-    return [record["numbers"] for record in records if record]
+    return [record["metrics"] for record in records if record]
 
 
 def _read_record(path: Path) -> dict[str, Any]:

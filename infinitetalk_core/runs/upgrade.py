@@ -12,9 +12,9 @@ from ..fingerprint import ABSENT, differences
 from .store import MANIFEST, read_manifest, read_records
 
 # Paths in a run's description that the machine decides, not the user.
-SURROUNDINGS = ("versions.", "precision.")
+ENVIRONMENT_PATHS = ("versions.", "precision.")
 # Paths that other versions may change without the user: encoded texts may differ in the last bits.
-TEXTS = ("job.components.positive.", "job.components.negative.")
+PROMPT_PATHS = ("job.components.positive.", "job.components.negative.")
 MOST_NAMED = 4
 MINUTE_SECONDS = 60.0
 
@@ -50,23 +50,23 @@ class OtherVersion:
         )
 
 
-def begun_with_other_versions(runs: Path, made_of: Mapping[str, Any]) -> OtherVersion | None:
-    """Return the unfinished run in `runs` with the most work that differs from `made_of` only in versions, precision
-    and what these may change; None if no such run has a finished chunk."""
+def begun_with_other_versions(runs: Path, key_contents: Mapping[str, Any]) -> OtherVersion | None:
+    """Return the unfinished run in `runs` with the most work that differs only in versions, precision and what these
+    may change; None if no such run has a finished chunk. key_contents: see `OutputSpec`."""
     found = []
     for manifest in runs.glob(f"*/{MANIFEST}"):
         if b'"unfinished"' not in _read_bytes(manifest):  # cheap check that avoids parsing many large files
             continue
         notes = read_manifest(manifest.parent)
-        if notes.get("state") != "unfinished" or not isinstance(notes.get("made_of"), dict):
+        if notes.get("state") != "unfinished" or not isinstance(notes.get("key_contents"), dict):
             continue
-        changes = {path: (before, now) for path, before, now in differences(notes["made_of"], made_of)}
-        programs = {path: change for path, change in changes.items() if path.startswith(SURROUNDINGS)}
+        changes = {path: (before, now) for path, before, now in differences(notes["key_contents"], key_contents)}
+        programs = {path: change for path, change in changes.items() if path.startswith(ENVIRONMENT_PATHS)}
         # Settings that only one of the two versions knows are ignored.
         others = [path for path, change in changes.items() if path not in programs and ABSENT not in change]
-        if programs and all(path.startswith(TEXTS) for path in others):
+        if programs and all(path.startswith(PROMPT_PATHS) for path in others):
             records = read_records(manifest.parent)
-            seconds = sum(float(numbers.get("seconds_taken", 0)) for numbers in records)
+            seconds = sum(float(metrics.get("seconds_taken", 0)) for metrics in records)
             found.append(OtherVersion(manifest.parent, programs, bool(others), len(records), seconds))
     return max((run for run in found if run.chunks), key=lambda run: run.seconds, default=None)
 

@@ -22,18 +22,19 @@ def euler(
     x: Tensor,
     sigmas: Tensor,
     context: Tensor,
-    after_step: Callable[[int, Tensor], None] = lambda step, x: None,
+    after_step: Callable[[int, Tensor], None] = lambda step, denoised: None,
 ) -> Tensor:
     """Integrate x (1, 16, T, h, w) from noise at sigmas[0] to the video at sigmas[-1] and return it.
 
     context: (1, 16, t_c, h, w), the clean context latents, put into x before each prediction and at the end. The
     reference also re-noises them at every step, which has no effect since they are overwritten before each call.
-    after_step: called with the step's index and x after it.
+    after_step: called with the step's index and its denoised estimate, x − sigma · d, of x's shape.
     """
     x = pin(x, context)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         d = velocity(x, sigma)
         dt = sigma_next - sigma
+        denoised = pin(x - d * sigma, context)
         x = pin(x + d * dt, context)
-        after_step(i, x)
+        after_step(i, denoised)
     return x

@@ -57,6 +57,6 @@ def preset_for(height: int, width: int) -> SamplingSettings:
     return PRESETS["quality 720p (40 steps)" if height * width > _LARGE_PIXELS else "quality 480p (40 steps)"]
 
 
-def customised(settings: SamplingSettings, use_apg: bool, momentum: float, norm_threshold: float) -> SamplingSettings:
+def with_apg(settings: SamplingSettings, use_apg: bool, momentum: float, norm_threshold: float) -> SamplingSettings:
     """Return `settings`, with adaptive projected guidance if `use_apg`."""
     return replace(settings, apg=Apg(momentum, norm_threshold)) if use_apg else settings

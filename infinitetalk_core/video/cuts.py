@@ -37,9 +37,9 @@ def cuts_of(change: list[float]) -> list[int]:
     """Return the frames at which a new shot begins: their change (from `changes`) stands out from its neighbors."""
     cuts = []
     for i, jump in enumerate(change):
-        around = sorted(change[max(i - WINDOW, 1) : i] + change[i + 1 : i + 1 + WINDOW])
+        neighbors = sorted(change[max(i - WINDOW, 1) : i] + change[i + 1 : i + 1 + WINDOW])
         # Ignore the largest neighbor, because two cuts can be close to each other.
-        usual = sum(around[:-1]) / len(around[:-1]) if len(around) > 1 else 0.0
+        usual = sum(neighbors[:-1]) / len(neighbors[:-1]) if len(neighbors) > 1 else 0.0
         if jump >= LEAST_CHANGE and jump >= RATIO * usual:
             cuts.append(i)
     return cuts

@@ -26,10 +26,10 @@ def say_memory(source: FrameSource) -> str:
     return f"{batch_bytes(source) / GIGABYTE:.1f} GB of memory for {pictures} of {size}"
 
 
-def read_batch(source: FrameSource, free_bytes: int, between: Callable[[int], None] = lambda done: None) -> Tensor:
+def read_batch(source: FrameSource, free_bytes: int, report: Callable[[int], None] = lambda done: None) -> Tensor:
     """Read all pictures of `source` into one tensor (length, H, W, 3).
 
-    free_bytes: available memory; between: called with the number of pictures read so far; an exception from it stops
+    free_bytes: available memory; report: called with the number of pictures read so far; an exception from it stops
     the reading. Raises InputError, before anything is read, if the batch needs more than `free_bytes`.
     """
     if batch_bytes(source) > free_bytes:
@@ -39,6 +39,6 @@ def read_batch(source: FrameSource, free_bytes: int, between: Callable[[int], No
         )
     pictures = torch.empty(source.length, source.height, source.width, 3)
     for index in range(source.length):
-        between(index)
+        report(index)
         pictures[index] = source.frame(index)
     return pictures

@@ -25,7 +25,7 @@ _BT709, _LIMITED = 1, 1  # AVCOL_{PRI,TRC,SPC}_BT709 and AVCOL_RANGE_MPEG
 _WHITE = 255 << 8
 
 
-def encode_segment(frames: Tensor, form: VideoFormat) -> bytes:
+def encode_segment(frames: Tensor, video_format: VideoFormat) -> bytes:
     """Encode frames (F, height, width, 3) in [0, 1], any device, as MP4 (BT.709, limited range, 25 fps).
 
     The same frames give the same bytes. height and width must be even, F at least 1.
@@ -33,17 +33,19 @@ def encode_segment(frames: Tensor, form: VideoFormat) -> bytes:
     file = io.BytesIO()
     reformatter = VideoReformatter()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(form.encoder.library, rate=FRAMES_PER_SECOND, options=form.options)
+        stream = container.add_stream(
+            video_format.encoder.library, rate=FRAMES_PER_SECOND, options=video_format.options
+        )
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = form.pixels
+        stream.pix_fmt = video_format.pixels
         stream.time_base = Fraction(1, FRAMES_PER_SECOND)
         context = stream.codec_context
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         context.color_range = _LIMITED
-        pictures = (_encodable(frame, number, form.pixels, reformatter) for number, frame in enumerate(frames))
+        pictures = (_encodable(frame, number, video_format.pixels, reformatter) for number, frame in enumerate(frames))
         packets = (packet for picture in chain(pictures, [None]) for packet in stream.encode(picture))
         for number, packet in enumerate(packets):
-            packet.dts = number - form.encoder.reordered  # x265 returns an arbitrary dts for one or two frames
+            packet.dts = number - video_format.encoder.reordered  # x265 returns an arbitrary dts for one or two frames
             container.mux(packet)
     return file.getvalue()
 

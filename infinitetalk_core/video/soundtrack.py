@@ -37,10 +37,10 @@ def to_mono_or_stereo(waveform: Tensor) -> Tensor:
     return (front + _MINUS_3_DB * (center + sides)) / loudest
 
 
-def encode_sound(sound: Sound, between: Callable[[], None] = lambda: None) -> bytes:
+def encode_sound(sound: Sound, check_interrupted: Callable[[], None] = lambda: None) -> bytes:
     """Encode `sound` as AAC in MP4, once and completely: an AAC encoder cannot be resumed bit-exactly.
 
-    between: called about once per second of sound; an exception from it stops the encoding.
+    check_interrupted: called about once per second of sound; an exception from it stops the encoding.
     """
     file = io.BytesIO()
     rate = sound.sample_rate_hz if sound.sample_rate_hz in AAC_RATES_HZ else 48000
@@ -51,7 +51,7 @@ def encode_sound(sound: Sound, between: Callable[[], None] = lambda: None) -> by
         stream.bit_rate = BIT_RATE
         stream.time_base = Fraction(1, rate)
         for block in _blocks(sound, layout):
-            between()
+            check_interrupted()
             for frame in resampler.resample(block):
                 container.mux(stream.encode(frame))
         for frame in resampler.resample(None):

@@ -85,8 +85,8 @@ class ReferenceModels:
         return self.clip_p[None] + (small.reshape(1, 12) @ self.clip_w)[:, None]
 
     def denoise(self, c: ChunkConditioning, after_step) -> Tensor:
-        speech = self.adapter.speech_tokens(c.windows, c.masks)
-        silence = self.adapter.silence(c.windows)
+        speech = self.adapter.speech_tokens(c.audio_windows, c.masks)
+        silence = self.adapter.silence(c.audio_windows)
         combine = guided(self.guidance)
 
         def predict(x: Tensor, sigma: Tensor, branch: Branch) -> Tensor:
@@ -94,7 +94,7 @@ class ReferenceModels:
             heard = speech if branch.uses_audio else silence
             z = model_input(x, c.mask, c.reference)
             t = (sigma * 1000).reshape(1)
-            return self.backbone(z, t, text[None], c.picture, self.adapter, [heard])
+            return self.backbone(z, t, text[None], c.clip, self.adapter, [heard])
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             return combine({b: predict(x, sigma, b) for b in self.guidance.branches})

@@ -2,7 +2,7 @@
 
 from infinitetalk_core.audio.windows import window_indices
 from infinitetalk_core.chunks.plan import plan_chunks
-from infinitetalk_core.chunks.reference import Policy, ReferenceSettings, pick_references
+from infinitetalk_core.chunks.reference import Policy, ReferenceSettings, choose_references
 
 SPEAKER_OFFSET = 100_000  # what the case adds to the indices of the second speaker
 
@@ -31,6 +31,6 @@ def test_every_chunk_of_every_case(golden):
                 traced = indices[chunk.index][speaker]
                 assert got == [[i % SPEAKER_OFFSET for i in window] for window in traced]
             if row["source"] == "video":
-                (pick,) = pick_references([chunk], ReferenceSettings(Policy.CHUNK_START), row["video_len"])
-                assert pick.frames == (want["source_frame_used"],)
+                (choice,) = choose_references([chunk], ReferenceSettings(Policy.CHUNK_START), row["video_len"])
+                assert choice.frames == (want["source_frame_used"],)
         assert len(origin) == row["total_output_frames"]

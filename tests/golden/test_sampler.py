@@ -60,10 +60,10 @@ def run(golden, name: str) -> tuple[ReferenceModels, list, dict[str, Tensor], di
     source = PictureBatch(pictures.float() / 255, fps=25)
     total = row["frames"][1]
     sound = Sound(torch.zeros(1, total * SAMPLES_A_FRAME), 25 * SAMPLES_A_FRAME)
-    picking = ReferenceSettings(Policy.CHUNK_START if video else Policy.STILL)
+    settings = ReferenceSettings(Policy.CHUNK_START if video else Policy.STILL)
     job = Job(
         speech=Speech(voices, sound),
-        reference=Reference(source, height, width, picking),
+        reference=Reference(source, height, width, settings),
         sampling=Sampling(
             chunk_frames=row["frame_num"],
             context_frames=row["motion_frame"],
@@ -86,7 +86,7 @@ def test_run_equals_the_reference(golden, assert_close, name):
         assert_close(x0[0], want[f"{at}/x0"], latent_limit, f"{at} x0")
         assert_close(conditioning.context[0], want[f"{at}/motion_latent"], latent_limit, f"{at} context")
         if f"{at}/audio" in want:
-            assert torch.equal(conditioning.windows, want[f"{at}/audio"])
+            assert torch.equal(conditioning.audio_windows, want[f"{at}/audio"])
         if f"{at}/y" in want:
             y = torch.cat([conditioning.mask, conditioning.reference], dim=1)
             torch.testing.assert_close(y, want[f"{at}/y"], atol=1e-5, rtol=0)

@@ -35,8 +35,8 @@ class Run:
         self.steps: list[CachedStep] = []
         self.calls: list[tuple[float, bool, Tensor]] = []  # drift, skipped, prediction
 
-    def sample(self, around) -> Tensor:
-        """The latents; `around(call number, branch)` gives the cache of a call and how it runs the blocks."""
+    def sample(self, cache_of_call) -> Tensor:
+        """The latents; `cache_of_call(call number, branch)` gives the cache of a call and how it runs the blocks."""
         inputs, frames = self.case.under("inputs"), self.case.config["frame_num"]
         noise = inputs[f"{self.row['name']}/noise"][None]
         height, width = noise.shape[-2:]
@@ -52,7 +52,7 @@ class Run:
         def predict(x: Tensor, sigma: Tensor, branch: Branch) -> Tensor:
             text = inputs["context" if branch.uses_text else "context_null"][None]
             heard = [speech if branch.uses_audio else silence]
-            cache, run = around(len(self.calls), branch)
+            cache, run = cache_of_call(len(self.calls), branch)
             z, t = model_input(x, mask, z2), (sigma * 1000).reshape(1)
             out = self.backbone(z, t, text, clip, self.adapter, heard, running=Running(block_runner=run))
             self.calls.append((cache.drift, self.steps[-1].skips, out))
@@ -80,7 +80,7 @@ def test_three_branches_are_cached_as_in_the_reference(golden, assert_close):
     run = Run(golden, "text5")
     cache, branches = StepCache(run.caching), run.guidance.branches
 
-    def around(call: int, branch: Branch):
+    def cache_of_call(call: int, branch: Branch):
         def blocks_of(modulation, x, blocks):
             if branch is branches[0]:
                 run.steps.append(cache.begin(modulation))
@@ -88,7 +88,7 @@ def test_three_branches_are_cached_as_in_the_reference(golden, assert_close):
 
         return cache, blocks_of
 
-    run.compare(run.sample(around), assert_close)
+    run.compare(run.sample(cache_of_call), assert_close)
     assert cache.skipped == 4
 
 
@@ -99,7 +99,7 @@ def test_the_rule_is_the_references_also_where_it_mixes_branches(golden, assert_
     run = Run(golden, "text1")
     caches = [StepCache(run.caching) for _ in range(STREAMS)]
 
-    def around(call: int, branch: Branch):
+    def cache_of_call(call: int, branch: Branch):
         cache = caches[call % STREAMS]
 
         def blocks_of(modulation, x, blocks):
@@ -108,4 +108,4 @@ def test_the_rule_is_the_references_also_where_it_mixes_branches(golden, assert_
 
         return cache, blocks_of
 
-    run.compare(run.sample(around), assert_close)
+    run.compare(run.sample(cache_of_call), assert_close)

@@ -115,10 +115,10 @@ def short_voice(server: Any, samples: Path) -> str:
     """The name of a voice in the server's input folder, SHORT_FRAMES long: for tests that make many videos."""
     from fault_bench import shorten
 
-    place = server.base / "input" / "short_voice.wav"
-    shutil.copyfile(samples / "voice.wav", place)
-    shorten(place, SHORT_FRAMES)
-    return place.name
+    path = server.base / "input" / "short_voice.wav"
+    shutil.copyfile(samples / "voice.wav", path)
+    shorten(path, SHORT_FRAMES)
+    return path.name
 
 
 def _on(models: str) -> Callable[[Any], dict[str, Any]]:

@@ -46,7 +46,7 @@ def gpu_with_packages(core, monkeypatch):
         monkeypatch.setitem(sys.modules, module, stand_in)
     machine = core.kernels.Machine("cuda", (9, 0), lambda module: module in ("sageattention", "flash_attn"))
     monkeypatch.setattr(core.attention.Machine, "here", lambda device: machine)
-    monkeypatch.setattr(core.kernels, "HALVES", (torch.float32,))  # what this machine computes in
+    monkeypatch.setattr(core.kernels, "HALF_DTYPES", (torch.float32,))  # what this machine computes in
     return calls
 
 
@@ -105,7 +105,7 @@ def sampled(core, model, speakers: int = 1):
     steps: list[int] = []
     with torch.inference_mode():
         latents = make_backend(core, model, core.guidance.Guidance(1, 1)).denoise(
-            conditioning, lambda step, clean: steps.append(step)
+            conditioning, lambda step, denoised: steps.append(step)
         )
     return latents, steps
 

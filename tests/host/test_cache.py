@@ -193,32 +193,32 @@ def test_it_is_emptied_and_kept_small_on_request(bench):
 
 
 def test_a_file_that_is_replaced_is_loaded_again(bench):
-    place = bench.patches / "changing.safetensors"
-    shutil.copyfile(bench.patches / WEIGHTS, place)
-    changed = {"InfiniteTalkModelLoader": {"infinitetalk": place.name}, "InfiniteTalkChunkSampler": {"seed": 8}}
+    path = bench.patches / "changing.safetensors"
+    shutil.copyfile(bench.patches / WEIGHTS, path)
+    changed = {"InfiniteTalkModelLoader": {"infinitetalk": path.name}, "InfiniteTalkChunkSampler": {"seed": 8}}
     bench.run(bench.job(**changed))
-    assert bench.loads(f"{place.name}: read ") == 1
-    weights = {k: v * 0.5 for k, v in load_file(place).items()}
+    assert bench.loads(f"{path.name}: read ") == 1
+    weights = {k: v * 0.5 for k, v in load_file(path).items()}
     save_file(weights, bench.patches / "new")
-    (bench.patches / "new").replace(place)
+    (bench.patches / "new").replace(path)
     bench.run(bench.job(**changed))
-    assert bench.loads(f"{place.name}: read ") == 2
-    assert bench.cache().count(place.name) == 1, "the old state is gone"
+    assert bench.loads(f"{path.name}: read ") == 2
+    assert bench.cache().count(path.name) == 1, "the old state is gone"
 
 
 def test_a_file_that_is_deleted_is_missed_in_one_sentence(bench):
-    place = bench.patches / "passing.safetensors"
-    shutil.copyfile(bench.patches / WEIGHTS, place)
-    changed = {"InfiniteTalkModelLoader": {"infinitetalk": place.name}, "InfiniteTalkChunkSampler": {"seed": 9}}
+    path = bench.patches / "passing.safetensors"
+    shutil.copyfile(bench.patches / WEIGHTS, path)
+    changed = {"InfiniteTalkModelLoader": {"infinitetalk": path.name}, "InfiniteTalkChunkSampler": {"seed": 9}}
     bench.run(bench.job(**changed))
-    content = place.read_bytes()
-    place.unlink()
+    content = path.read_bytes()
+    path.unlink()
     try:
         said = str(bench.server.run(bench.job(**changed), timeout=100).error)
-        assert f"there is no {place.name!r} in models/" in said and "put the file there" in said
+        assert f"there is no {path.name!r} in models/" in said and "put the file there" in said
     except Exception as refused:  # a newer ComfyUI looks at the choices itself
-        assert place.name in str(refused)
-    place.write_bytes(content)
+        assert path.name in str(refused)
+    path.write_bytes(content)
     bench.run(bench.job(**changed))
 
 

@@ -77,7 +77,7 @@ def test_a_compiled_model_is_one_graph_for_all_steps_and_chunks(core, files, own
     plain = make_backend(core, model, core.guidance.Guidance(text, audio))
     fast = make_backend(core, compiled(model, filtered), core.guidance.Guidance(text, audio))
     c = make_conditioning(core, own, speakers)
-    later = c.__class__(**{**vars(c), "windows": c.windows.flip(1)})
+    later = c.__class__(**{**vars(c), "audio_windows": c.audio_windows.flip(1)})
     for chunk in (c, later):
         want = plain.denoise(chunk, lambda s, x: None)
         assert relative(fast.denoise(chunk, lambda s, x: None), want) < 1e-5

@@ -81,21 +81,21 @@ def test_a_folder_is_dubbed_although_server_and_client_are_killed(bench, jobs):
         assert frames_of(out / f"{name}.mp4") == FRAMES
     assert "is away, next try" in said.read_text() and "the server has lost the job" in said.read_text()
     first, second = (manifest_of(out, name) for name in ("anna", "ben"))
-    assert [sitting["state"] for sitting in first["sittings"]] == ["unfinished", "finished"]
-    assert first["sittings"][1]["from_chunk"] in (3, 4), "no finished chunk was made again"
-    assert [sitting["state"] for sitting in second["sittings"]] == ["finished"]
+    assert [execution["state"] for execution in first["executions"]] == ["unfinished", "finished"]
+    assert first["executions"][1]["from_chunk"] in (3, 4), "no finished chunk was made again"
+    assert [execution["state"] for execution in second["executions"]] == ["finished"]
     survived("kill -9 of server and client", "a folder of jobs (client/dub_folder.py)", "all videos are made")
     check_report(first)
 
 
 def check_report(manifest: dict[str, Any]) -> None:
     """What a studio asks a finished job: when, how long, from what, with what, and whether it holds together."""
-    made_of, report, last = manifest["made_of"], manifest["report"], manifest["sittings"][-1]
+    key_contents, report, last = manifest["key_contents"], manifest["report"], manifest["executions"][-1]
     assert manifest["state"] == "finished" and manifest["video"].endswith(".mp4") and manifest["result"]["fingerprint"]
     assert last["ended"] >= last["began"] and last["seconds"] > 0 and last["warnings"] == []
-    assert {"pack", "comfyui", "torch", "av", "device", "attention"} <= set(made_of["versions"])
-    job = made_of["job"]
-    assert job["reference"]["source"] and job["speech"]["sound"] and made_of["plan"] and made_of["precision"]
+    assert {"pack", "comfyui", "torch", "av", "device", "attention"} <= set(key_contents["versions"])
+    job = key_contents["job"]
+    assert job["reference"]["source"] and job["speech"]["sound"] and key_contents["plan"] and key_contents["precision"]
     assert set(job["components"]["model"]["fingerprint"]) == {"graph", "infinitetalk"}
     assert report["seed"] == job["sampling"]["seed"] and report["complete"] and report["frames"] == FRAMES
     assert len(report["chunks"]) == CHUNKS and sum(chunk["frames"] for chunk in report["chunks"]) == FRAMES

@@ -37,8 +37,8 @@ def make_conditioning(core, own, speakers: int = 1, context: int = 2):
         context=torch.randn(1, 16, context, 8, 12),
         reference=torch.randn(1, 16, 4, 8, 12),
         mask=core.conditioning.reference_mask(4, 8, 12),
-        picture=None,
-        windows=torch.randn(speakers, 13, config.window, 1, config.audio_width),
+        clip=None,
+        audio_windows=torch.randn(speakers, 13, config.window, 1, config.audio_width),
         masks=masks,
     )
 
@@ -60,7 +60,7 @@ def test_one_prediction(core, files, own, speakers):
     x = core.wan.model_input(c.noise, c.mask, c.reference).expand(2, -1, -1, -1, -1)
     text, picture = torch.randn(2, 512, 4096), torch.randn(2, 257, 1280)
     t = torch.tensor([612.3, 612.3])
-    heard = [own.adapter.speech_tokens(c.windows, c.masks), own.adapter.silence(c.windows)]
+    heard = [own.adapter.speech_tokens(c.audio_windows, c.masks), own.adapter.silence(c.audio_windows)]
     want = own.backbone(x, t, text, picture, own.adapter, heard)
     got = predict_on_host(core, model, x, t, text, picture, heard)
     assert relative(got, want) < 1e-5
@@ -72,7 +72,7 @@ def test_strength_zero_is_the_model_without_speech(core, files, own):
     c = make_conditioning(core, own)
     x = core.wan.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
-    heard = [own.adapter.speech_tokens(c.windows)]
+    heard = [own.adapter.speech_tokens(c.audio_windows)]
     with torch.inference_mode():
         silenced = predict_on_host(core, load_model(core, files, 0.0), x, t, text, picture, heard)
         plain = load_model(core, files).model.diffusion_model(x, t, text, clip_fea=picture)
@@ -88,7 +88,7 @@ def test_with_dynamic_vram_the_same_weights_are_loaded(core, files, own, monkeyp
     c = make_conditioning(core, own)
     x = core.wan.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
-    heard = [own.adapter.speech_tokens(c.windows)]
+    heard = [own.adapter.speech_tokens(c.audio_windows)]
     want = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
     base = comfy.sd.load_diffusion_model(str(files.wan), model_options={"dtype": torch.float32})
     monkeypatch.setattr(memory, "aimdo_enabled", True)
@@ -114,7 +114,7 @@ def test_weights_in_other_types_stay_as_they_are_and_predict_nearly_the_same(cor
     c = make_conditioning(core, own)
     x = core.wan.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
-    heard = [own.adapter.speech_tokens(c.windows)]
+    heard = [own.adapter.speech_tokens(c.audio_windows)]
     want = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
     assert relative(predict_on_host(core, model, x, t, text, picture, heard), want) < limit
 
@@ -140,7 +140,7 @@ def make_backend(core, model, guidance, sampler: str = "euler", steps: int = 3):
 def sample_with_own_loop(core, own, made, model, c):
     """The engine's Euler loop on its own backbone, in the latent scale of ComfyUI's model."""
     scale_in, scale_out = model.model.process_latent_in, model.model.process_latent_out
-    heard, silence = own.adapter.speech_tokens(c.windows, c.masks), own.adapter.silence(c.windows)
+    heard, silence = own.adapter.speech_tokens(c.audio_windows, c.masks), own.adapter.silence(c.audio_windows)
     combine = core.guidance.guided(made.guidance)
     z2 = scale_in(c.reference)
 
@@ -167,7 +167,7 @@ def test_host_sampling_equals_our_own_loop(core, files, own, speakers, text, aud
     guidance = core.guidance.Guidance(text, audio, core.guidance.Apg() if apg else None)
     made = make_backend(core, model, guidance)
     seen = []
-    got = made.denoise(c, lambda step, clean: seen.append(step))
+    got = made.denoise(c, lambda step, denoised: seen.append(step))
     want = sample_with_own_loop(core, own, made, model, c)
     assert seen == [0, 1, 2]
     assert relative(got, want) < 5e-5
@@ -199,7 +199,7 @@ def test_sdedit_starts_from_the_noised_source_at_exactly_its_strength(core, file
 def test_any_sampler_keeps_the_context(core, files, own, sampler):
     c = make_conditioning(core, own)
     made = make_backend(core, load_model(core, files), core.guidance.Guidance(1, 1), sampler, 4)
-    latents = made.denoise(c, lambda step, clean: None)
+    latents = made.denoise(c, lambda step, denoised: None)
     assert torch.isfinite(latents).all()
     torch.testing.assert_close(latents[:, :, : c.context.shape[2]], c.context, atol=1e-5, rtol=1e-5)
 
@@ -249,7 +249,7 @@ def test_partly_loaded_models_predict_the_same(core, files, own):
     c = make_conditioning(core, own)
     x = core.wan.model_input(c.noise, c.mask, c.reference)
     text, picture, t = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280), torch.tensor([500.0])
-    heard = [own.adapter.speech_tokens(c.windows)]
+    heard = [own.adapter.speech_tokens(c.audio_windows)]
     whole = predict_on_host(core, load_model(core, files), x, t, text, picture, heard)
     for budget in (1, 300_000):
         model = load_model(core, files)

@@ -77,9 +77,9 @@ def test_killed_again_and_again(bench, undisturbed):
     if made < CHUNKS:
         assert report["continued_at_chunk"] == (made + 1 if made else None)
     manifest = json.loads((bench.output / report["run"] / "run.json").read_text())
-    killed = [sitting for sitting in manifest["sittings"] if sitting["state"] == "unfinished"]
-    assert all("ended" not in sitting for sitting in killed)
-    assert manifest["sittings"][-1]["state"] == "finished" and manifest["sittings"][-1]["from_chunk"] == made + 1
+    killed = [execution for execution in manifest["executions"] if execution["state"] == "unfinished"]
+    assert all("ended" not in execution for execution in killed)
+    assert manifest["executions"][-1]["state"] == "finished" and manifest["executions"][-1]["from_chunk"] == made + 1
     survived("kill -9 of the server", f"{KILLS} times over one run, at random moments", "the same video to the bit")
 
 
@@ -141,9 +141,9 @@ def test_a_read_only_output_folder(bench, undisturbed, what):
 
 
 @contextlib.contextmanager
-def disk_of(place: Path, size: str) -> Iterator[None]:
-    """A disk of its own, so small, at `place`; needs the right to mount."""
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "infinitetalk", str(place)]
+def disk_of(folder: Path, size: str) -> Iterator[None]:
+    """A disk of its own, so small, at `folder`; needs the right to mount."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "infinitetalk", str(folder)]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -151,11 +151,11 @@ def disk_of(place: Path, size: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def remount(place: Path, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", str(place)], check=True)
+def remount(folder: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
 def test_a_real_disk_that_fills_up_and_turns_read_only(bench, undisturbed):
@@ -298,14 +298,14 @@ def test_a_long_voice_is_not_heard_again_unless_what_is_kept_of_it_is_damaged(be
     bench.restart()
     bench.faults(long=True, memory=2)
     assert bench.run().status == "error"
-    assert "this voice was heard before" in bench.server.log_tail(400)
+    assert "this voice was encoded before" in bench.server.log_tail(400)
     (kept,) = (bench.runs / "voices").iterdir()
     kept.write_bytes(b"\1" + kept.read_bytes()[1:])
     bench.faults(long=True)
     assert bench.video().read_bytes() == undisturbed
-    assert f"{kept.name} is damaged; the voice is heard again" in bench.server.log_tail(400)
+    assert f"{kept.name} is damaged; the voice is encoded again" in bench.server.log_tail(400)
     assert not list((bench.runs / "voices").iterdir()), "the video is finished"
-    survived("features of a voice damaged by hand", "found on Run", "it is heard again; the same video to the bit")
+    survived("features of a voice damaged by hand", "found on Run", "it is encoded again; the same video to the bit")
 
 
 def test_a_manifest_of_a_newer_version(bench, undisturbed):

@@ -78,4 +78,4 @@ def test_both_speakers_have_a_key(ear, pack):
     sounds = [sound(pack, 1), sound(pack, 2)]
     found = speech.encode_speakers(ear.encoder.encode, sounds, speech.Timing.TOGETHER)
     again = speech.encode_speakers(ear.encoder.encode, sounds[::-1], speech.Timing.TOGETHER)
-    assert len(set(found.encoded)) == 2 and again.encoded == found.encoded[::-1]
+    assert len(set(found.voice_keys)) == 2 and again.voice_keys == found.voice_keys[::-1]

@@ -56,7 +56,7 @@ def graph(core, host):
 @pytest.fixture
 def key(core, graph):
     """`key(workflow)`: what the MODEL of a workflow is known by."""
-    return lambda workflow, name="model": core.fingerprint.key_of(graph(workflow).behind(name).fingerprint)
+    return lambda workflow, name="model": core.fingerprint.key_of(graph(workflow).upstream_of(name).fingerprint)
 
 
 def changed(workflow: dict[str, Any], kind: str, **inputs: Any) -> dict[str, Any]:
@@ -120,11 +120,23 @@ def test_a_file_of_ours_is_known_by_what_was_loaded(key, small, models):
     )
     import nodes
 
-    own = SimpleNamespace(knows_its_files=True, INPUT_TYPES=lambda: {"required": {"infinitetalk": (["a", "b"],)}})
+    own = SimpleNamespace(tracks_its_files=True, INPUT_TYPES=lambda: {"required": {"infinitetalk": (["a", "b"],)}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(nodes.NODE_CLASS_MAPPINGS, "InfiniteTalkModelLoader", own)
         assert key(with_a) == key(with_b)
     assert key(with_a) != key(with_b), "of any other pack's loader the file counts"
+
+
+def test_a_walk_asks_a_node_for_its_inputs_once(graph, small):
+    """INPUT_TYPES of a loader lists the files of its folders, which takes long on a network drive."""
+    import nodes
+
+    asked = []
+    cls = SimpleNamespace(INPUT_TYPES=lambda: asked.append(1) or {"required": {"unet_name": (["a"],)}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(nodes.NODE_CLASS_MAPPINGS, LOADER, cls)
+        graph(small("talking_portrait")).upstream_of("model")
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("link", [False, True])
@@ -147,7 +159,7 @@ def test_the_files_of_a_model_that_is_a_folder_count(key, graph, small, models):
     part = folder / "transformer" / "part.safetensors"
     part.write_bytes(b"1")
     workflow = changed(small("talking_portrait"), LOADER, unet_name="wan")
-    assert part not in graph(workflow).behind("model").files, "any other folder may be a shelf of models"
+    assert part not in graph(workflow).upstream_of("model").files, "any other folder may be a shelf of models"
     (folder / "model_index.json").write_text("{}")
     plain = key(workflow)
     part.write_bytes(b"2")
@@ -191,7 +203,7 @@ def test_the_place_in_a_list_counts_where_there_is_one(key, small):
 def test_without_a_prompt_nothing_is_found_again(core, host):
     for hidden in (None, SimpleNamespace(dynprompt=None, unique_id=None)):
         graph = host.Graph(hidden, core.fingerprint.FileFingerprints())
-        assert graph.behind("model").fingerprint != graph.behind("model").fingerprint
+        assert graph.upstream_of("model").fingerprint != graph.upstream_of("model").fingerprint
 
 
 # -- which texts are looked for on the disk
@@ -342,7 +354,7 @@ def test_without_a_cache_of_outputs_nobody_notes_changes(key, small, monkeypatch
 def test_an_object_in_an_expansion_makes_a_run_of_its_own(key, graph, small):
     workflow = with_node(small("talking_portrait"), "Loop", {"initial": object()})
     assert key(workflow) != key(workflow)
-    assert "Loop was handed a object" in graph(workflow).behind("model").unknown
+    assert "Loop was handed a object" in graph(workflow).upstream_of("model").unknown
 
 
 def test_what_a_node_was_expanded_to_counts(core, host, small):
@@ -354,7 +366,7 @@ def test_what_a_node_was_expanded_to_counts(core, host, small):
     )
     files = core.fingerprint.FileFingerprints()
     graph = host.Graph(SimpleNamespace(dynprompt=nodes, unique_id=sampler), files)
-    assert "Random says that it is another one each time" in graph.behind("model").unknown
+    assert "Random says that it is another one each time" in graph.upstream_of("model").unknown
 
 
 def test_a_choice_outside_of_comfyuis_folders_or_one_that_cannot_be_read_is_not_known(key, graph, small, models):
@@ -367,7 +379,7 @@ def test_a_choice_outside_of_comfyuis_folders_or_one_that_cannot_be_read_is_not_
         raise PermissionError(13, "Permission denied")
 
     files._files.of = denied
-    assert "cannot be read (Permission denied)" in files.behind("model").unknown
+    assert "cannot be read (Permission denied)" in files.upstream_of("model").unknown
 
 
 def test_pictures_that_a_node_loads_again_are_not_files_of_the_model(graph, small, models):
@@ -376,5 +388,5 @@ def test_pictures_that_a_node_loads_again_are_not_files_of_the_model(graph, smal
     (models / "input" / "style.png").write_bytes(b"1")
     workflow = with_node(small("video_dubbing"), "StyledBy", {"picture": ["picture", 0]})
     workflow["picture"] = {"class_type": "LoadImage", "inputs": {"image": "style.png"}, "is_changed": ["abc"]}
-    names = {path.name for path in graph(workflow).behind("model").files}
+    names = {path.name for path in graph(workflow).upstream_of("model").files}
     assert "style.png" not in names and "tiny_lora.safetensors" in names

@@ -75,7 +75,7 @@ def predict(core, patched, speakers: int = 1) -> torch.Tensor:
     x = core.wan.model_input(c.noise, c.mask, c.reference)
     torch.manual_seed(4)
     text, picture = torch.randn(1, 512, 4096), torch.randn(1, 257, 1280)
-    tokens = adapter.speech_tokens(c.windows, c.masks)
+    tokens = adapter.speech_tokens(c.audio_windows, c.masks)
     return predict_on_host(core, patched, x, torch.tensor([612.3]), text, picture, [tokens])
 
 

@@ -30,8 +30,8 @@ def house(pack, tmp_path, monkeypatch) -> SimpleNamespace:
     (tmp_path / "input" / "clips").mkdir()
     (tmp_path / "input" / "clips" / "a b.txt").write_text("in a subfolder")
     (tmp_path / "input_2").mkdir()
-    for place in (tmp_path, tmp_path / "input_2"):
-        (place / "secret.txt").write_text("secret")
+    for folder in (tmp_path, tmp_path / "input_2"):
+        (folder / "secret.txt").write_text("secret")
     return SimpleNamespace(root=tmp_path, inputs=import_module(f"{pack.__name__}.nodes.host.media.input_files"))
 
 

@@ -34,7 +34,7 @@ def made(pack, core_video, tmp_path):
     def make(codec: str = "H.264", bits: str = "8 bit", frames: int = 40) -> Path:
         node = import_module(f"{pack.__name__}.nodes.video_format").VideoFormatNode
         try:
-            (form,) = node.execute(codec, bits, 20).args
+            (video_format,) = node.execute(codec, bits, 20).args
         except ValueError as missing:
             pytest.skip(str(missing))
         pictures = torch.rand(frames, 64, 96, 3, generator=torch.Generator().manual_seed(0))
@@ -42,7 +42,7 @@ def made(pack, core_video, tmp_path):
         path = tmp_path / "video_00001_.mp4"
         with core_video.writer.VideoWriter(path, core_video.soundtrack.encode_sound(sound), metadata=TAGS) as writer:
             for part in pictures.split(29):
-                writer.append(core_video.segment.encode_segment(part, form))
+                writer.append(core_video.segment.encode_segment(part, video_format))
         return path
 
     return make
@@ -108,10 +108,10 @@ def test_a_job_in_another_format_is_another_job(server, small) -> None:
             node["inputs"].update(preset="custom", steps=1, text_scale=1.0, audio_scale=1.0, shift=7.0)
     workflow[sampler]["inputs"].update(chunk_frames=29, context_frames=5, seed=777, crf=18)
 
-    def run(**form: Any) -> Path:
-        if form:
-            workflow["form"] = {"class_type": "InfiniteTalkVideoFormat", "inputs": form}
-            workflow[sampler]["inputs"]["video_format"] = ["form", 0]
+    def run(**video_format: Any) -> Path:
+        if video_format:
+            workflow["format"] = {"class_type": "InfiniteTalkVideoFormat", "inputs": video_format}
+            workflow[sampler]["inputs"]["video_format"] = ["format", 0]
         result = server.follow(server.queue(workflow), timeout=300)
         assert result.status == "success", result.error
         return server.path_of(result.outputs[sampler]["images"][0])

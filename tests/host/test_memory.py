@@ -177,12 +177,12 @@ class Unlucky:
 
     def __init__(self, monkeypatch, times, error=None):
         self.times, self.error = times, error or torch.OutOfMemoryError("made up by a test\nwith details")
-        self.rooms, self.unloaded = [], 0
+        self.margins, self.unloaded = [], 0
         plain, unload = comfy.samplers.CFGGuider.sample, comfy.model_management.unload_all_models
 
         def sample(guider, *args, **kwargs):
-            self.rooms.append(guider.model_patcher.get_attachment("infinitetalk_memory"))
-            if len(self.rooms) <= self.times:
+            self.margins.append(guider.model_patcher.get_attachment("infinitetalk_memory"))
+            if len(self.margins) <= self.times:
                 raise self.error
             return plain(guider, *args, **kwargs)
 
@@ -203,10 +203,10 @@ def test_out_of_memory_is_tried_once_more_with_more_room(core, files, own, more,
     with caplog.at_level("WARNING"):
         got = made.denoise(c, lambda s, x: None)
     assert torch.equal(got, want), "the same video to the bit"
-    assert unlucky.rooms == [None, more.memory.MORE] and unlucky.unloaded == 1
+    assert unlucky.margins == [None, more.memory.RETRY_FACTOR] and unlucky.unloaded == 1
     assert "out of memory (made up by a test); once more" in caplog.text
     made.denoise(c, lambda s, x: None)
-    assert unlucky.rooms[-1] == more.memory.MORE, "the chunks after it do not run into it again"
+    assert unlucky.margins[-1] == more.memory.RETRY_FACTOR, "the chunks after it do not run into it again"
 
 
 @torch.inference_mode()
@@ -217,7 +217,7 @@ def test_out_of_memory_twice_is_said_with_the_numbers(core, files, own, monkeypa
     words = r"chunk of 13 frames at 96 x 64 needs about 0\.5 GB .* of \d+\.\d GB are free .*; lower chunk_frames"
     with pytest.raises(RuntimeError, match=words):
         made.denoise(c, lambda s, x: None)
-    assert len(unlucky.rooms) == unlucky.unloaded == 2
+    assert len(unlucky.margins) == unlucky.unloaded == 2
 
 
 @torch.inference_mode()
@@ -227,7 +227,7 @@ def test_another_error_is_not_tried_again(core, files, own, monkeypatch):
     unlucky = Unlucky(monkeypatch, times=9, error=ValueError("something else"))
     with pytest.raises(ValueError, match="something else"):
         made.denoise(c, lambda s, x: None)
-    assert len(unlucky.rooms) == 1
+    assert len(unlucky.margins) == 1
 
 
 @pytest.mark.parametrize("way", ["encode", "decode"])

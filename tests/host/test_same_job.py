@@ -286,7 +286,7 @@ def test_after_an_upgrade_an_unfinished_job_says_what_it_costs(shop):
         shop.server.stop()
         shop.server.start()
     manifest = json.loads((shop.base / "output" / report_of(path)["run"] / "run.json").read_text())
-    (warning,) = [text for text in manifest["sittings"][0]["warnings"] if "begun before" in text]
+    (warning,) = [text for text in manifest["executions"][0]["warnings"] if "begun before" in text]
     assert "comfyui was " in warning and "is now 9.9" in warning and "finished chunks" in warning
     assert report_of(path)["continued_at_chunk"] is None
     known = path.read_bytes()

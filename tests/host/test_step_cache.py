@@ -34,7 +34,7 @@ def caching(core):
 def own_loop(core, own, made, model, c, caching):
     """The engine's Euler loop on its own backbone with a cache; (latents, the cache)."""
     scale_in, scale_out = model.model.process_latent_in, model.model.process_latent_out
-    heard, silence = own.adapter.speech_tokens(c.windows, c.masks), own.adapter.silence(c.windows)
+    heard, silence = own.adapter.speech_tokens(c.audio_windows, c.masks), own.adapter.silence(c.audio_windows)
     combine, z2 = core.guidance.guided(made.guidance), scale_in(c.reference)
     branches, cache = made.guidance.branches, core.cache.StepCache(caching)
 
@@ -106,7 +106,7 @@ def test_each_chunk_begins_with_an_empty_cache_and_leaves_nothing_behind(core, f
 def test_an_interrupted_chunk_gives_the_memory_back(core, files, own, caching, caches):
     sizes = []
 
-    def stop(step, clean):
+    def stop(step, denoised):
         sizes.append(caches[0].size_bytes)
         if step == 3:
             raise KeyboardInterrupt
@@ -167,7 +167,7 @@ def test_the_job_knows_the_cache_that_its_model_carries(core, files, caching):
     job = import_module(f"{core.job.__package__}.job").Job(None, None, core.job.Sampling())
     for model, want in ((plain, None), (core.host_cache.attach_step_cache(plain, caching), caching)):
         components = core.job.Components(core.fingerprint.Component(model, "model"), None)
-        assert core.run.with_machine(replace(job, components=components)).sampling.step_cache == want
+        assert core.run.with_host_settings(replace(job, components=components)).sampling.step_cache == want
 
 
 def test_texts_of_several_parts_are_refused(core):

@@ -42,8 +42,8 @@ def conditioning(core, loaded, view: bool):
         context=torch.randn(1, 16, 2, 8, 12),
         reference=torch.randn(1, 16, 4, 8, 12),
         mask=core.conditioning.reference_mask(4, 8, 12),
-        picture=None,
-        windows=torch.randn(1, 13, config.window, 1, config.audio_width),
+        clip=None,
+        audio_windows=torch.randn(1, 13, config.window, 1, config.audio_width),
         masks=None,
         camera=camera,
     )
@@ -77,7 +77,7 @@ def make_backend(core, loaded, text: float, audio: float, **camera):
 def own_loop(core, loaded, made, c):
     """The engine's Euler loop with the ControlNet's residuals after its own blocks."""
     scale_in, scale_out = loaded.model.model.process_latent_in, loaded.model.model.process_latent_out
-    speech, silence = loaded.adapter.speech_tokens(c.windows), loaded.adapter.silence(c.windows)
+    speech, silence = loaded.adapter.speech_tokens(c.audio_windows), loaded.adapter.silence(c.audio_windows)
     combine, control, z2 = core.guidance.guided(made.guidance), made.camera, scale_in(c.reference)
     render = scale_in(c.camera.latents)
 

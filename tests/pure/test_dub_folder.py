@@ -36,12 +36,12 @@ WORKFLOW = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three jobs, and files that are none."""
-    place = tmp_path / "jobs"
-    place.mkdir()
+    folder = tmp_path / "jobs"
+    folder.mkdir()
     for name in ("anna.png", "anna.wav", "ben.mp4", "ben.flac", "cleo.mov", "cleo.wav", "lonely.wav", "notes.txt"):
-        (place / name).write_bytes(name.encode())
+        (folder / name).write_bytes(name.encode())
     (tmp_path / "workflow.json").write_text(json.dumps(WORKFLOW))
-    return place
+    return folder
 
 
 def dub(folder: Path, *servers: FakeComfyUI, more: tuple[str, ...] = ()) -> int:

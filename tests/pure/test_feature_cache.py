@@ -1,4 +1,4 @@
-"""Voices that were heard are not heard again: the same features to the bit, within bounds, and never a damaged one."""
+"""The cache of speech features: the same features to the bit, within bounds, and never a damaged one."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_a_voice_is_heard_once_and_then_read_to_the_bit(tmp_path, monkeypatch, o
     assert ear.times == 2, "another voice"
 
 
-def _flip(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
+def _flip(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :]
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_a_damaged_voice_is_heard_again(tmp_path, harm):
 def test_another_voices_file_under_this_ones_name_is_not_taken(tmp_path, how, caplog):
     other, kept = Ear(FEATURES + 1), FeatureCache(tmp_path)
     kept.get_or_encode("b", other)
-    place = shutil.move if how == "renamed" else shutil.copyfile
-    place(tmp_path / "b.voice", tmp_path / "a.voice")
+    position = shutil.move if how == "renamed" else shutil.copyfile
+    position(tmp_path / "b.voice", tmp_path / "a.voice")
     ear = Ear()
     assert same(kept.get_or_encode("a", ear)) and ear.times == 1
-    assert "a.voice is another voice's under this one's name; the voice is heard again" in caplog.text
+    assert "a.voice is another voice's under this one's name; the voice is encoded again" in caplog.text
     assert same(FeatureCache(tmp_path).get_or_encode("a", Ear(None))), "and is kept now"
 
 
@@ -128,7 +128,7 @@ def test_a_full_disk_costs_the_keeping_and_nothing_else(tmp_path, caplog):
 
     ear = Ear()
     assert FeatureCache(tmp_path, disk=Full()).get_or_encode("a", ear) is FEATURES
-    assert not list(tmp_path.iterdir()) and "hear this voice again" in caplog.text
+    assert not list(tmp_path.iterdir()) and "encode it again" in caplog.text
     (tmp_path / "file").touch()
     assert FeatureCache(tmp_path / "file").get_or_encode("a", ear) is FEATURES, "no folder there"
 
@@ -168,7 +168,7 @@ def test_old_ones_are_removed_on_request(tmp_path):
 
 def test_a_drive_that_was_away_for_a_moment_is_read_again(tmp_path, monkeypatch):
     class Stale:
-        def seek(self, place: int) -> None:
+        def seek(self, position: int) -> None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     voice = FeatureCache(tmp_path).get_or_encode("a", Ear())
@@ -190,8 +190,8 @@ def test_what_was_given_up_can_be_read_until_it_is_let_go(tmp_path):
     kept = FeatureCache(tmp_path)
     voice = kept.get_or_encode("a", Ear())
     assert isinstance(voice, CachedFeatures)
-    voice.give_up()
-    voice.give_up()
+    voice.delete_file()
+    voice.delete_file()
     assert not list(tmp_path.iterdir()) and same(voice)
 
 

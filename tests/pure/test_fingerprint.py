@@ -76,7 +76,7 @@ def make_job(guide: Any = None) -> Job:
         ),
         sampling=Sampling(
             seed=3,
-            guidance=SamplingSettings(apg=Apg(-0.75, 55.0)),
+            settings=SamplingSettings(apg=Apg(-0.75, 55.0)),
             sigmas=torch.tensor([1.0, 0.5, 0.0]),
             step_cache=StepCaching(),
             chunk_frames=13,
@@ -152,10 +152,10 @@ OTHER: dict[str, Any] = {
     "Reference.source": pictures(0.25),
     "Reference.height": 64,
     "Reference.width": 64,
-    "Reference.picking": ReferenceSettings(Policy.STILL),
+    "Reference.settings": ReferenceSettings(Policy.STILL),
     "Reference.cuts": (SOURCE_FRAMES - 9, SOURCE_FRAMES - 5),  # one more, behind all that is seen
     "Sampling.seed": 4,
-    "Sampling.guidance": SamplingSettings(steps=9),
+    "Sampling.settings": SamplingSettings(steps=9),
     "Sampling.sigmas": torch.tensor([1.0, 0.25, 0.0]),
     "Sampling.step_cache": None,
     "Sampling.chunk_frames": 17,
@@ -173,7 +173,7 @@ OTHER: dict[str, Any] = {
     "Sound.waveform": torch.cat([torch.zeros(1, FRAMES * 640 - 1), torch.ones(1, 1)], dim=1),
     "Sound.sample_rate_hz": 15999,
     "Speech.voices": lambda speech: tuple(reversed(speech.voices)),
-    "Speech.encoded": ("another", "one voice"),
+    "Speech.voice_keys": ("another", "one voice"),
     "Speech.sound": Sound(torch.ones(1, FRAMES * 640), 16000),
     "Speech.areas": None,
     "StepCaching.threshold": 0.1,
@@ -274,12 +274,12 @@ def test_numbers_of_other_packages_are_numbers():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.uint8, torch.bool])
 def test_a_tensor_is_known_by_all_of_it(dtype, monkeypatch):
     """Every place is as good as another: a mask repainted in one pixel of one frame."""
-    monkeypatch.setattr(fingerprint, "PIECE_BYTES", 64)
+    monkeypatch.setattr(fingerprint, "HASH_BLOCK_BYTES", 64)
     plain = torch.zeros(9, 7, 11).to(dtype)
     seen = {tensor_fingerprint(plain)}
-    for place in range(0, plain.numel(), 5):
+    for position in range(0, plain.numel(), 5):
         changed = torch.zeros(9 * 7 * 11)
-        changed[place] = 1
+        changed[position] = 1
         seen.add(tensor_fingerprint(changed.view(9, 7, 11).to(dtype)))
     assert len(seen) == 1 + -(-plain.numel() // 5)
 
@@ -316,12 +316,12 @@ def test_a_file_is_read_whole_and_its_position_stays(tmp_path):
     path.write_bytes(bytes(size))
     with open(path, "r+b", buffering=0) as file:
         seen = {stream_fingerprint(file)}
-        for place in range(0, size, 1_234_567):
-            file.seek(place)
+        for position in range(0, size, 1_234_567):
+            file.seek(position)
             file.write(b"x")
             seen.add(stream_fingerprint(file))
-            assert file.tell() == place + 1
-            file.seek(place)
+            assert file.tell() == position + 1
+            file.seek(position)
             file.write(b"\0")
     assert len(seen) == 1 + -(-size // 1_234_567)
 
@@ -346,7 +346,9 @@ def test_a_file_that_stays_as_it_is_is_read_once(tmp_path, monkeypatch):
     path, read = tmp_path / "weights", []
     plain = fingerprint._read_fingerprint
     monkeypatch.setattr(
-        fingerprint, "_read_fingerprint", lambda path, between: read.append(path) or plain(path, between)
+        fingerprint,
+        "_read_fingerprint",
+        lambda path, check_interrupted: read.append(path) or plain(path, check_interrupted),
     )
     files = FileFingerprints()
     path.write_bytes(b"1")
@@ -364,8 +366,8 @@ def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path, monkeypatc
     path.write_bytes(b"1")
     plain = fingerprint._read_fingerprint
 
-    def written_meanwhile(place, between):
-        found = plain(place, between)
+    def written_meanwhile(position, check_interrupted):
+        found = plain(position, check_interrupted)
         path.write_bytes(b"22")
         return found
 

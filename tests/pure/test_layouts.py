@@ -98,10 +98,10 @@ def test_gguf_blocks_are_read_as_the_gguf_package_reads_them(name):
     values, size = gguf.GGML_QUANT_SIZES[kind]
     assert (BLOCKS[name].values, BLOCKS[name].bytes) == (values, size)
     stored = np.random.default_rng(0).integers(0, 256, (3, 5 * size), dtype=np.uint8)
-    places = {"Q6_K": [208]}.get(name, [0, 2] if name in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else [0])
+    positions = {"Q6_K": [208]}.get(name, [0, 2] if name in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else [0])
     for block in range(5):
-        for place in places:
-            stored[:, block * size + place + 1] = 0x2C  # about 0.06
+        for position in positions:
+            stored[:, block * size + position + 1] = 0x2C  # about 0.06
     want = gguf.quants.dequantize(stored, kind)
     got = BLOCKS[name].dequantize(torch.from_numpy(stored), torch.float32)
     torch.testing.assert_close(got, torch.from_numpy(want), atol=0, rtol=0)
@@ -139,12 +139,12 @@ def test_uni3c_in_quantized_layouts(tmp_path):
             assert relative(value, weights[key]) < limit
 
 
-@pytest.mark.parametrize("form", ["nvfp4", "mxfp8", "int8_tensorwise", "something new"])
+@pytest.mark.parametrize("format_name", ["nvfp4", "mxfp8", "int8_tensorwise", "something new"])
 @pytest.mark.parametrize("in_header", [False, True])
-def test_formats_that_cannot_be_read_are_named(weights, form, in_header, tmp_path):
-    layouts.write_scaled_new(tmp_path / "x.safetensors", weights, in_header, form=form)
+def test_formats_that_cannot_be_read_are_named(weights, format_name, in_header, tmp_path):
+    layouts.write_scaled_new(tmp_path / "x.safetensors", weights, in_header, format_name=format_name)
     with pytest.raises(
-        InputError, match=rf"InfiniteTalk weights stored as {form}, which cannot be read; use a safetensors"
+        InputError, match=rf"InfiniteTalk weights stored as {format_name}, which cannot be read; use a safetensors"
     ):
         open_infinitetalk(tmp_path / "x.safetensors")
 

@@ -113,7 +113,7 @@ def test_reading_can_be_interrupted(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        read_sound(tmp_path / "v.wav", between=stop)
+        read_sound(tmp_path / "v.wav", check_interrupted=stop)
 
 
 def _open_files() -> int:

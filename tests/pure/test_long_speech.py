@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from infinitetalk_core import disk_buffer
 from infinitetalk_core.audio.loudness import integrated_loudness
-from infinitetalk_core.audio.sound import Sound, mix, place, resample_mono, to_mono
+from infinitetalk_core.audio.sound import Sound, mix, pad_to, resample_mono, to_mono
 from infinitetalk_core.audio.voice import prepare_voice
 from infinitetalk_core.audio.wav2vec import Limits
 from infinitetalk_core.audio.windows import speech_windows
@@ -95,7 +95,7 @@ def test_two_sounds_are_put_together_piece_by_piece_with_the_result_of_the_whole
     for folder in (None, tmp_path):
         mixed = mix(sounds, in_turn=in_turn, scratch=folder)
         assert mixed.sample_rate_hz == rate and torch.equal(mixed.waveform, want)
-    assert torch.equal(place(sounds[0], 700, 90000, tmp_path).waveform, place(sounds[0], 700, 90000).waveform)
+    assert torch.equal(pad_to(sounds[0], 700, 90000, tmp_path).waveform, pad_to(sounds[0], 700, 90000).waveform)
 
 
 def test_two_speakers_are_kept_on_the_disk_too(tmp_path):

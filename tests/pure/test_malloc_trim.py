@@ -26,11 +26,11 @@ def resident():
 c = ctypes.CDLL(None)
 c.malloc.restype, c.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 c.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-places = [c.malloc(100_000) for _ in range(1000)]
-for place in places:
-    c.memset(place, 1, 100_000)
-for place in places[:-1]:
-    c.free(place)
+blocks = [c.malloc(100_000) for _ in range(1000)]
+for block in blocks:
+    c.memset(block, 1, 100_000)
+for block in blocks[:-1]:
+    c.free(block)
 before = resident()
 trim_heap()
 print(before - resident())

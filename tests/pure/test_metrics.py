@@ -40,11 +40,11 @@ def test_a_run_reports_each_chunk():
     torch.manual_seed(0)
     source = PictureBatch(torch.full((40, 32, 48, 3), 0.5))
     job = make_job(source, 40, ReferenceSettings(Policy.CHUNK_START), (20,))
-    _, numbers = run_and_measure(job, PlainModels(level=0.25))
-    assert [m.chunk for m in numbers] == list(range(1, len(job.plan) + 1))
-    assert [m.seam is None for m in numbers] == [planned.chunk.context == 0 for planned in job.plan]
-    assert all(m.outside_drift is None for m in numbers)
-    assert numbers[1].color_drift > 20
-    assert "seam" in str(numbers[1])
-    assert "a new shot" in str(numbers[0])
-    assert numbers[1].to_json()["chunk"] == 2
+    _, metrics = run_and_measure(job, PlainModels(level=0.25))
+    assert [m.chunk for m in metrics] == list(range(1, len(job.plan) + 1))
+    assert [m.seam is None for m in metrics] == [planned.chunk.context == 0 for planned in job.plan]
+    assert all(m.outside_drift is None for m in metrics)
+    assert metrics[1].color_drift > 20
+    assert "seam" in str(metrics[1])
+    assert "a new shot" in str(metrics[0])
+    assert metrics[1].to_json()["chunk"] == 2

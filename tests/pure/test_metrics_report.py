@@ -28,18 +28,18 @@ def speakers():
 
 def test_a_perfect_dub_has_perfect_numbers(speakers):
     source, dubbed, truth = speakers
-    numbers = measure_video(Dubbed(dubbed, source, truth, PLAN, AT))
-    assert numbers.sync.correlation > 0.96
-    assert numbers.sync.lag == 0
-    assert numbers.shuffled is not None
-    assert abs(numbers.shuffled) < 0.3
-    assert numbers.drift.mean("background") < 1
-    assert abs(numbers.drift.slope("color")) < 0.3
-    assert numbers.camera.shift < 0.2
-    assert 0.8 < numbers.sharpness < 1.2
-    assert len(numbers.seams) == len(PLAN) - 1
-    assert max(numbers.seams) < 4
-    assert json.loads(json.dumps(numbers.to_json()))["sync"]["lag"] == 0
+    metrics = measure_video(Dubbed(dubbed, source, truth, PLAN, AT))
+    assert metrics.sync.correlation > 0.96
+    assert metrics.sync.lag == 0
+    assert metrics.shuffled is not None
+    assert abs(metrics.shuffled) < 0.3
+    assert metrics.drift.mean("background") < 1
+    assert abs(metrics.drift.slope("color")) < 0.3
+    assert metrics.camera.shift < 0.2
+    assert 0.8 < metrics.sharpness < 1.2
+    assert len(metrics.seams) == len(PLAN) - 1
+    assert max(metrics.seams) < 4
+    assert json.loads(json.dumps(metrics.to_json()))["sync"]["lag"] == 0
 
 
 def test_each_fault_shows_in_its_number(speakers):
@@ -62,11 +62,11 @@ def test_each_fault_shows_in_its_number(speakers):
 
 def test_a_portrait_and_references_that_are_no_source_frames_can_be_measured(speakers):
     source, dubbed, truth = speakers
-    numbers = measure_video(Dubbed(dubbed[:40], source[:1], truth[:40], plan_chunks(40, 33, 9), [None, None]))
-    assert numbers.copying is None
-    assert numbers.shuffled is None, "too short to have another time"
-    assert numbers.drift.mean("background") is None
-    assert numbers.camera.shift < 0.5
+    metrics = measure_video(Dubbed(dubbed[:40], source[:1], truth[:40], plan_chunks(40, 33, 9), [None, None]))
+    assert metrics.copying is None
+    assert metrics.shuffled is None, "too short to have another time"
+    assert metrics.drift.mean("background") is None
+    assert metrics.camera.shift < 0.5
 
 
 def test_seams_are_those_of_chunks_that_continue_another():

@@ -40,7 +40,7 @@ def test_a_mask_of_ones_pins_nothing():
     free = PlainModels()
     plain = torch.cat([f.frames for f in dub(make_job(clip, 25, ReferenceSettings(Policy.CHUNK_START)), free)])
     assert torch.equal(frames, plain)
-    assert all((c.free == 1).all() for c in models.seen)
+    assert all((c.denoise_mask == 1).all() for c in models.seen)
 
 
 def test_only_the_inside_changes():
@@ -60,7 +60,7 @@ def test_a_mask_a_frame_follows_the_chunks():
     clip, models, frames, _ = run(masks)
     changed = [(frames[i] != clip.frame(i)).any().item() for i in range(25)]
     assert changed == [10 <= i < 20 for i in range(25)]
-    assert models.seen[0].free[0, 0, :, 0, 0].tolist() == [0, 0, 0, 1]
+    assert models.seen[0].denoise_mask[0, 0, :, 0, 0].tolist() == [0, 0, 0, 1]
 
 
 @given(

@@ -91,7 +91,7 @@ def tiny_backend(**more) -> it.TorchBackend:
     torch.manual_seed(0)
     model = it.InfiniteTalkModel(WanBackbone(TINY_WAN).eval(), AudioAdapter(TINY_AUDIO).eval())
     settings = it.SamplingSettings(steps=2)
-    return it.TorchBackend(model, Codec(), it.Sampling(guidance=settings, chunk_frames=13), **more)
+    return it.TorchBackend(model, Codec(), it.Sampling(settings=settings, chunk_frames=13), **more)
 
 
 def tiny_job(backend: it.TorchBackend) -> it.Job:

@@ -14,9 +14,9 @@ from infinitetalk_core.chunks.reference import (
     Policy,
     ReferenceChoice,
     ReferenceSettings,
+    choose_references,
     output_cuts,
     parse_times,
-    pick_references,
     shown_frames,
     source_frame,
 )
@@ -41,8 +41,8 @@ def test_after_the_end_of_the_source(frame, length):
 
 def test_still_and_chunk_start():
     plan = plan_chunks(300)
-    still = pick_references(plan, ReferenceSettings(Policy.STILL), 1000)
-    start = pick_references(plan, ReferenceSettings(Policy.CHUNK_START), 1000)
+    still = choose_references(plan, ReferenceSettings(Policy.STILL), 1000)
+    start = choose_references(plan, ReferenceSettings(Policy.CHUNK_START), 1000)
     assert [p.frames for p in still] == [(0,)] * len(plan)
     assert [p.frames for p in start] == [(0,), (72,), (144,), (216,), (288,)]
 
@@ -52,29 +52,29 @@ def test_each_policy_looks_where_its_name_says():
     chunk = plan[2]
     first, last = chunk.start, chunk.start + chunk.length - 1
 
-    def pick(policy: Policy, **options) -> ReferenceChoice:
-        return pick_references(plan, ReferenceSettings(policy, **options), 2000)[2]
+    def choose(policy: Policy, **options) -> ReferenceChoice:
+        return choose_references(plan, ReferenceSettings(policy, **options), 2000)[2]
 
     for seed in range(20):
-        (near,) = pick(Policy.NEIGHBOR, seed=seed, radius_seconds=0.4).frames
+        (near,) = choose(Policy.NEIGHBOR, seed=seed, radius_seconds=0.4).frames
         assert 0 < max(first - near, near - last) <= 10
-        (inside,) = pick(Policy.SAME_CHUNK, seed=seed).frames
+        (inside,) = choose(Policy.SAME_CHUNK, seed=seed).frames
         assert first <= inside <= last
-        (edge,) = pick(Policy.CHUNK_EDGE, seed=seed).frames
+        (edge,) = choose(Policy.CHUNK_EDGE, seed=seed).frames
         assert edge in (first, last)
-        (far,) = pick(Policy.DISTANT, seed=seed).frames
+        (far,) = choose(Policy.DISTANT, seed=seed).frames
         assert max(first - far, far - last) > 125
-        assert all(0 < max(first - f, f - last) <= 25 for f in pick(Policy.ADAPTIVE, seed=seed).frames)
-    assert pick(Policy.FIRST_LAST) == ReferenceChoice((first,), last=last)
-    assert pick(Policy.PREVIOUS_OUTPUT) == ReferenceChoice((first,), previous=True)
+        assert all(0 < max(first - f, f - last) <= 25 for f in choose(Policy.ADAPTIVE, seed=seed).frames)
+    assert choose(Policy.FIRST_LAST) == ReferenceChoice((first,), last=last)
+    assert choose(Policy.PREVIOUS_OUTPUT) == ReferenceChoice((first,), previous=True)
 
 
 @pytest.mark.parametrize("policy", RANDOM)
 def test_a_seed_gives_the_same_picks_and_another_seed_others(policy):
     plan = plan_chunks(1000)
-    picks = [pick_references(plan, ReferenceSettings(policy, seed=seed), 5000) for seed in (1, 1, 2)]
-    assert picks[0] == picks[1] != picks[2]
-    assert pick_references(plan[5:], ReferenceSettings(policy, seed=1), 5000) == picks[0][5:], "each chunk alone"
+    choices = [choose_references(plan, ReferenceSettings(policy, seed=seed), 5000) for seed in (1, 1, 2)]
+    assert choices[0] == choices[1] != choices[2]
+    assert choose_references(plan[5:], ReferenceSettings(policy, seed=1), 5000) == choices[0][5:], "each chunk alone"
 
 
 @settings(deadline=None)
@@ -89,15 +89,15 @@ def test_a_seed_gives_the_same_picks_and_another_seed_others(policy):
 def test_no_policy_leaves_the_source_or_the_shot(policy, after_end, length, total, source_cuts, seed):
     source_cuts = [c for c in source_cuts if c < length]
     plan = plan_chunks(total, 13, 5, output_cuts(total, source_cuts, length, after_end))
-    picking = ReferenceSettings(policy, after_end, seed=seed, times_seconds=(0.0,) * len(plan))
-    picks = pick_references(plan, picking, length, source_cuts)
-    assert len(picks) == len(plan)
+    settings = ReferenceSettings(policy, after_end, seed=seed, times_seconds=(0.0,) * len(plan))
+    choices = choose_references(plan, settings, length, source_cuts)
+    assert len(choices) == len(plan)
 
     def shot(frame: int) -> int:
         return sum(cut <= frame for cut in source_cuts)
 
-    for chunk, pick in zip(plan, picks, strict=True):
-        frames = [*pick.frames, *([] if pick.last is None else [pick.last])]
+    for chunk, choice in zip(plan, choices, strict=True):
+        frames = [*choice.frames, *([] if choice.last is None else [choice.last])]
         assert all(0 <= f < length for f in frames)
         if policy not in (Policy.STILL, Policy.BY_HAND):
             seen = source_frame(chunk.start + chunk.context, length, after_end)
@@ -122,13 +122,13 @@ def test_cuts_come_back_when_the_source_plays_backwards():
 def test_by_hand():
     plan = plan_chunks(100, 13, 5)
     times = tuple(i * 0.5 for i in range(len(plan)))
-    picks = pick_references(plan, ReferenceSettings(Policy.BY_HAND, times_seconds=times), 500)
-    assert [p.frames[0] for p in picks[:4]] == [0, 12, 25, 37]
+    choices = choose_references(plan, ReferenceSettings(Policy.BY_HAND, times_seconds=times), 500)
+    assert [p.frames[0] for p in choices[:4]] == [0, 12, 25, 37]
     with pytest.raises(InputError, match=r"2 reference times are given, but the speech needs 12 chunks"):
-        pick_references(plan, ReferenceSettings(Policy.BY_HAND, times_seconds=(0.0, 1.0)), 500)
+        choose_references(plan, ReferenceSettings(Policy.BY_HAND, times_seconds=(0.0, 1.0)), 500)
     for bad in (-1.0, 20.5, float("nan")):
         with pytest.raises(InputError, match=r"reference time 1 is .* outside the source, which lasts 20 s"):
-            pick_references(plan, ReferenceSettings(Policy.BY_HAND, times_seconds=(bad,) * 20), 500)
+            choose_references(plan, ReferenceSettings(Policy.BY_HAND, times_seconds=(bad,) * 20), 500)
 
 
 def test_times_as_people_write_them():
@@ -150,16 +150,16 @@ def gray_ramp(frames: int) -> PictureBatch:
 
 
 def reference_frames(models: PlainModels) -> list[float]:
-    return [round(c.picture.mean().item(), 2) for c in models.seen]
+    return [round(c.clip.mean().item(), 2) for c in models.seen]
 
 
 @pytest.mark.parametrize("policy", [Policy.DISTANT, Policy.NEIGHBOR, Policy.BY_HAND])
 def test_a_video_opens_with_the_source_at_that_moment_whatever_it_looks_at(policy):
     models = PlainModels()
-    picking = ReferenceSettings(policy, times_seconds=(3.0,) * 9)
-    list(dub(make_job(gray_ramp(100), 20, picking), models))
+    settings = ReferenceSettings(policy, times_seconds=(3.0,) * 9)
+    list(dub(make_job(gray_ramp(100), 20, settings), models))
     first = models.seen[0]
-    assert first.picture.mean() > 0.1, "it looks elsewhere"
+    assert first.clip.mean() > 0.1, "it looks elsewhere"
     assert first.context[0, 0].mean().item() == pytest.approx(0.0, abs=0.01)
 
 
@@ -170,14 +170,14 @@ def test_neighbors_lie_outside_the_chunk_also_where_the_source_starts_again(afte
     shown = set(shown_frames(chunk, 200, after_end))
     for seed in range(40):
         for policy in (Policy.NEIGHBOR, Policy.ADAPTIVE):
-            pick = pick_references(plan, ReferenceSettings(policy, after_end, seed=seed), 200)[2]
-            assert not set(pick.frames) & shown
+            choice = choose_references(plan, ReferenceSettings(policy, after_end, seed=seed), 200)[2]
+            assert not set(choice.frames) & shown
 
 
 def test_picks_of_an_hour_are_quick():
     plan = plan_chunks(90_000)
     for policy in RANDOM:
-        assert len(pick_references(plan, ReferenceSettings(policy), 90_000)) == len(plan)
+        assert len(choose_references(plan, ReferenceSettings(policy), 90_000)) == len(plan)
 
 
 def test_adaptive_takes_the_neighbor_by_its_likeness_to_the_context():
@@ -187,8 +187,8 @@ def test_adaptive_takes_the_neighbor_by_its_likeness_to_the_context():
         job = make_job(source, 50, ReferenceSettings(Policy.ADAPTIVE, control=control, radius_seconds=1.0))
         models = PlainModels(level=0.25)
         list(dub(job, models))
-        for chosen, pick in zip(reference_frames(models)[1:], [p.pick for p in job.plan[1:]], strict=True):
-            want = order(pick.frames, key=lambda f: abs(f / 100 - 0.25))
+        for chosen, choice in zip(reference_frames(models)[1:], [p.choice for p in job.plan[1:]], strict=True):
+            want = order(choice.frames, key=lambda f: abs(f / 100 - 0.25))
             assert chosen == pytest.approx(want / 100, abs=0.011)
 
 

@@ -32,8 +32,12 @@ def test_euler_follows_a_straight_flow_exactly():
     torch.manual_seed(0)
     noise, video = torch.randn(2, 1, 16, 3, 4, 4)
     for steps in (1, 4, 40):
-        got = euler(lambda x, s: noise - video, noise, shifted_sigmas(steps, 7), video[:, :, :1])
+        estimates = []
+        sigmas, context = shifted_sigmas(steps, 7), video[:, :, :1]
+        got = euler(lambda x, s: noise - video, noise, sigmas, context, lambda step, x, to=estimates: to.append(x))
         torch.testing.assert_close(got, video, atol=1e-5, rtol=1e-5)
+        for denoised in estimates:
+            torch.testing.assert_close(denoised, video, atol=1e-5, rtol=1e-5)
 
 
 def test_context_is_held_clean_before_each_call_and_at_the_end():

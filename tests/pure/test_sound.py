@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from infinitetalk_core.audio import loudness as loudness_module
 from infinitetalk_core.audio.loudness import integrated_loudness, normalize_loudness
-from infinitetalk_core.audio.sound import Sound, check_sound, mix, place, resample, to_mono
+from infinitetalk_core.audio.sound import Sound, check_sound, mix, pad_to, resample, to_mono
 from infinitetalk_core.errors import InputError
 
 MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
@@ -90,8 +90,8 @@ def test_mixing_and_placing_leave_their_inputs_alone():
     first, second = Sound(torch.ones(1, 10), 16000), Sound(torch.ones(1, 10), 16000)
     mix([first, second])
     assert first.waveform.eq(1).all()
-    assert place(first, 2, 16).waveform.tolist() == [[0.0] * 2 + [1.0] * 10 + [0.0] * 4]
-    assert place(first, 0, 3).samples == 10
+    assert pad_to(first, 2, 16).waveform.tolist() == [[0.0] * 2 + [1.0] * 10 + [0.0] * 4]
+    assert pad_to(first, 0, 3).samples == 10
     assert to_mono(Sound(torch.tensor([[1.0], [0.0]]), 16000)).waveform.tolist() == [[0.5]]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from infinitetalk_core.audio.sound import Sound, lay_out, mix, place
+from infinitetalk_core.audio.sound import Sound, lay_out, mix, pad_to
 from infinitetalk_core.disk_buffer import DiskTensor, RowWriter
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.fingerprint import describe, tensor_fingerprint
@@ -108,11 +108,11 @@ def test_a_speech_is_known_by_who_says_what(encode, timing):
 def test_last_bits_of_the_features_do_not_make_another_speech():
     one = encode_speech(known, tone(1.0))
     assert describe(one) == describe(replace(one, voices=(one.voices[0] * (1 + 1e-7),)))
-    assert describe(one) != describe(replace(one, encoded=("another",)))
-    plain = replace(one, encoded=())
+    assert describe(one) != describe(replace(one, voice_keys=("another",)))
+    plain = replace(one, voice_keys=())
     assert describe(plain) != describe(replace(plain, voices=(one.voices[0] * 1.01,)))
     with pytest.raises(ValueError, match="1 voices need as many keys or none, got 2"):
-        replace(one, encoded=("a", "b"))
+        replace(one, voice_keys=("a", "b"))
 
 
 def test_features_in_a_file_are_known_as_those_in_memory(monkeypatch, tmp_path):
@@ -133,7 +133,7 @@ def test_in_turn_equals_the_reference():
     a, b = (Sound(torch.tensor([case["inputs"][k]]), RATE) for k in "ab")
     want = case["results"]["add:a,b"]
     starts, length = lay_out([a, b], in_turn=True)
-    got = [place(a, starts[0], length), place(b, starts[1], length), mix([a, b], in_turn=True)]
+    got = [pad_to(a, starts[0], length), pad_to(b, starts[1], length), mix([a, b], in_turn=True)]
     assert [g.waveform[0].tolist() for g in got] == want
 
 

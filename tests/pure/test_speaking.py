@@ -39,7 +39,7 @@ def models() -> TorchBackend:
     return TorchBackend(
         training_models.load_model(TRAINED_MODELS),
         load_vae(TRAINED_MODELS / training_models.VAE),
-        Sampling(guidance=SamplingSettings(*(chosen[k] for k in ("steps", "text_scale", "audio_scale", "shift")))),
+        Sampling(settings=SamplingSettings(*(chosen[k] for k in ("steps", "text_scale", "audio_scale", "shift")))),
     )
 
 

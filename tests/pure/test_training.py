@@ -66,7 +66,7 @@ def make_batch(held: int = 2) -> Batch:
         target=samples.target[:2],
         context=samples.target[:2, :, :held],
         reference=samples.references[:2, 0],
-        windows=samples.speech[:2],
+        audio_windows=samples.speech[:2],
         text=torch.zeros(2, 2, 4096),
         weight=torch.ones(2, 1, 3, 4, 4),
     )
@@ -111,7 +111,7 @@ def test_noise_levels_are_those_of_the_sampling_schedule():
 def test_what_is_dropped_is_zero_and_only_its_share():
     config = tiny_config(batch=200, drop_speech=0.25, drop_text=0.5)
     batch = draw_batch(config, random_samples(), torch.Generator().manual_seed(0))
-    deaf = batch.windows.flatten(1).eq(0).all(dim=1).float().mean().item()
+    deaf = batch.audio_windows.flatten(1).eq(0).all(dim=1).float().mean().item()
     without_text = batch.text.flatten(1).eq(0).all(dim=1).float().mean().item()
     assert deaf == pytest.approx(0.25, abs=0.1)
     assert without_text == pytest.approx(0.5, abs=0.1)

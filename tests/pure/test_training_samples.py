@@ -71,7 +71,7 @@ def test_a_sample_is_what_the_sampler_would_be_given(samples):
         torch.testing.assert_close(
             samples.references_of(Policy.CHUNK_START)[number].float(), asked.reference[0], **half
         )
-        torch.testing.assert_close(samples.speech[number].float(), asked.windows[0], **half)
+        torch.testing.assert_close(samples.speech[number].float(), asked.audio_windows[0], **half)
         torch.testing.assert_close(samples.target[number, :, :1].float(), asked.context[0], **half)
         whole = models.encode(video.frames(start, start + 13))
         torch.testing.assert_close(samples.target[number].float(), whole[0], **half)

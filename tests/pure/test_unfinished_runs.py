@@ -10,23 +10,23 @@ import pytest
 
 from infinitetalk_core.runs.lock import RunLock
 from infinitetalk_core.runs.unfinished_runs import describe_unfinished_runs, remove, unfinished_runs
-from tests.support.runs import Notes, Place
+from tests.support.runs import Notes, Workspace
 
 DAY = 86400
 
 
 @pytest.fixture
-def place(tmp_path) -> Place:
-    return Place(tmp_path)
+def workspace(tmp_path) -> Workspace:
+    return Workspace(tmp_path)
 
 
-def _interrupt(place: Place) -> None:
+def _interrupt(workspace: Workspace) -> None:
     def stop(chunk: int) -> None:
         if chunk == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        place.dub(notes=Notes(on_chunk=stop))
+        workspace.dub(notes=Notes(on_chunk=stop))
 
 
 def _age(folder: Path, days: float) -> None:
@@ -35,68 +35,68 @@ def _age(folder: Path, days: float) -> None:
         os.utime(path, (then, then))
 
 
-def test_an_unfinished_run_is_listed_with_its_size_and_age_and_a_finished_one_is_not(place):
-    runs = place.folder.parent
+def test_an_unfinished_run_is_listed_with_its_size_and_age_and_a_finished_one_is_not(workspace):
+    runs = workspace.folder.parent
     assert unfinished_runs(runs) == [], "there is no folder yet"
-    _interrupt(place)
-    _age(place.folder, 3)
+    _interrupt(workspace)
+    _age(workspace.folder, 3)
     (found,) = unfinished_runs(runs)
-    assert found.folder == place.folder and found.video == "v.mp4"
-    assert found.size_bytes == sum(p.stat().st_size for p in place.folder.iterdir() if p.name != "lock")
+    assert found.folder == workspace.folder and found.video == "v.mp4"
+    assert found.size_bytes == sum(p.stat().st_size for p in workspace.folder.iterdir() if p.name != "lock")
     assert found.days == pytest.approx(3, abs=0.01)
     assert describe_unfinished_runs([found]).startswith("1 unfinished run takes 0.00 GB") and "3 days old" in str(
         describe_unfinished_runs([found])
     )
-    place.dub()
+    workspace.dub()
     assert unfinished_runs(runs) == []
 
 
-def test_an_old_one_is_removed_and_the_job_begins_anew(place):
-    _interrupt(place)
-    _age(place.folder, 31)
-    (found,) = unfinished_runs(place.folder.parent)
+def test_an_old_one_is_removed_and_the_job_begins_anew(workspace):
+    _interrupt(workspace)
+    _age(workspace.folder, 31)
+    (found,) = unfinished_runs(workspace.folder.parent)
     assert remove(found, 30)
-    assert not place.folder.exists()
-    videos = place.videos()
+    assert not workspace.folder.exists()
+    videos = workspace.videos()
     notes = Notes()
-    place.dub(notes=notes)
-    assert notes.made[0] == 1 and len(notes.made) == len(place.job.plan)
-    assert set(videos) <= set(place.videos()), "no video is removed"
+    workspace.dub(notes=notes)
+    assert notes.made[0] == 1 and len(notes.made) == len(workspace.job.plan)
+    assert set(videos) <= set(workspace.videos()), "no video is removed"
 
 
-def test_a_younger_one_stays_and_goes_on(place):
-    _interrupt(place)
+def test_a_younger_one_stays_and_goes_on(workspace):
+    _interrupt(workspace)
     for days in (29.9, 0, -400):
-        _age(place.folder, days)
-        (found,) = unfinished_runs(place.folder.parent)
+        _age(workspace.folder, days)
+        (found,) = unfinished_runs(workspace.folder.parent)
         assert not remove(found, 30), f"{days} days old"
     notes = Notes()
-    place.dub(notes=notes)
+    workspace.dub(notes=notes)
     assert notes.joined == [1]
 
 
-def test_one_that_is_being_made_stays(place):
-    _interrupt(place)
-    _age(place.folder, 100)
-    (found,) = unfinished_runs(place.folder.parent)
-    before = {path.name for path in place.folder.iterdir()}
-    with RunLock(place.folder / "lock"):
+def test_one_that_is_being_made_stays(workspace):
+    _interrupt(workspace)
+    _age(workspace.folder, 100)
+    (found,) = unfinished_runs(workspace.folder.parent)
+    before = {path.name for path in workspace.folder.iterdir()}
+    with RunLock(workspace.folder / "lock"):
         assert not remove(found, 30)
-        assert {path.name for path in place.folder.iterdir()} == before
+        assert {path.name for path in workspace.folder.iterdir()} == before
 
 
-def test_one_that_was_continued_or_finished_since_it_was_listed_stays(place):
-    _interrupt(place)
-    _age(place.folder, 100)
-    (found,) = unfinished_runs(place.folder.parent)
+def test_one_that_was_continued_or_finished_since_it_was_listed_stays(workspace):
+    _interrupt(workspace)
+    _age(workspace.folder, 100)
+    (found,) = unfinished_runs(workspace.folder.parent)
     _interrupt_later = Notes(on_chunk=lambda chunk: (_ for _ in ()).throw(KeyboardInterrupt) if chunk == 3 else None)
     with pytest.raises(KeyboardInterrupt):
-        place.dub(notes=_interrupt_later)
+        workspace.dub(notes=_interrupt_later)
     assert not remove(found, 30)
-    place.dub()
-    _age(place.folder, 100)
+    workspace.dub()
+    _age(workspace.folder, 100)
     assert not remove(found, 30)
-    assert (place.folder / "run.json").exists()
+    assert (workspace.folder / "run.json").exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other", "state": "unfinished"}', "\0\1"])

@@ -84,7 +84,7 @@ from infinitetalk_core.video.format import VideoFormat
 from infinitetalk_core.video.segment import encode_segment
 from infinitetalk_core.video.soundtrack import encode_sound
 from infinitetalk_core.video.writer import VideoWriter
-form = VideoFormat()
+video_format = VideoFormat()
 torch.set_num_threads(1)
 torch.manual_seed(0)
 limit = {limit}
@@ -93,7 +93,8 @@ if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 with VideoWriter(Path({path!r}), encode_sound(Sound(torch.zeros(1, 16000 * 60), 16000))) as writer:
     for _ in range(20):
-        writer.append(encode_segment(torch.rand(36, 64, 96, 3) if limit else torch.full((36, 64, 96, 3), 0.2), form))
+        frames = torch.rand(36, 64, 96, 3) if limit else torch.full((36, 64, 96, 3), 0.2)
+        writer.append(encode_segment(frames, video_format))
         print(writer.frames_written, flush=True)
         if not limit and writer.frames_written >= 180:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -26,8 +26,8 @@ FORMATS = [VideoFormat(codec, bits, 10) for codec in Codec for bits in (8, 10)]
 KINDS = {Codec.H264: "h264", Codec.HEVC: "hevc", Codec.AV1: "av1", Codec.LOSSLESS: "h264"}
 
 
-@pytest.fixture(params=FORMATS, ids=lambda form: f"{form.codec.value} {form.bits}")
-def form(request) -> VideoFormat:
+@pytest.fixture(params=FORMATS, ids=lambda video_format: f"{video_format.codec.value} {video_format.bits}")
+def video_format(request) -> VideoFormat:
     try:
         return request.param.check()
     except InputError as missing:
@@ -41,20 +41,20 @@ def _ramp(frames: int, seed: int = 0) -> torch.Tensor:
     return 0.2 + 0.3 * soft + torch.linspace(0, 0.4, frames)[:, None, None, None]
 
 
-def _write(path: Path, form: VideoFormat, parts: list[torch.Tensor], sound: bytes | None = None) -> None:
+def _write(path: Path, video_format: VideoFormat, parts: list[torch.Tensor], sound: bytes | None = None) -> None:
     with VideoWriter(path, sound) as writer:
         for part in parts:
-            writer.append(encode_segment(part, form))
+            writer.append(encode_segment(part, video_format))
 
 
-def test_a_player_is_told_the_codec_and_the_colors(tmp_path, form):
-    _write(tmp_path / "v.mp4", form, [_ramp(9)])
+def test_a_player_is_told_the_codec_and_the_colors(tmp_path, video_format):
+    _write(tmp_path / "v.mp4", video_format, [_ramp(9)])
     with av.open(str(tmp_path / "v.mp4")) as file:
         stream = file.streams.video[0]
-        assert stream.codec_context.codec.canonical_name == KINDS[form.codec]
-        assert stream.codec_context.pix_fmt == form.pixels
+        assert stream.codec_context.codec.canonical_name == KINDS[video_format.codec]
+        assert stream.codec_context.pix_fmt == video_format.pixels
         assert stream.average_rate == 25
-        if form.codec is Codec.HEVC:
+        if video_format.codec is Codec.HEVC:
             assert stream.codec_context.codec_tag == "hvc1", "as Apple's players want it"
         frame = next(file.decode(video=0))
         assert (int(frame.colorspace), int(frame.color_range)) == (1, 1), "BT.709, limited range"
@@ -62,10 +62,10 @@ def test_a_player_is_told_the_codec_and_the_colors(tmp_path, form):
 
 
 @pytest.mark.parametrize("lengths", [(75,), (40, 1, 2, 3, 29)])
-def test_however_it_is_cut_into_chunks_every_picture_has_its_time_and_its_colors(tmp_path, form, lengths):
+def test_however_it_is_cut_into_chunks_every_picture_has_its_time_and_its_colors(tmp_path, video_format, lengths):
     video = _ramp(75)
     silence = encode_sound(Sound(torch.zeros(1, 48000), 16000))
-    _write(tmp_path / "v.mp4", form, list(video.split(list(lengths))), silence)
+    _write(tmp_path / "v.mp4", video_format, list(video.split(list(lengths))), silence)
     with av.open(str(tmp_path / "v.mp4")) as file:
         times = [float(frame.pts * frame.time_base) for frame in file.decode(video=0)]
     assert times == pytest.approx([n / 25 for n in range(75)])
@@ -76,10 +76,10 @@ def test_however_it_is_cut_into_chunks_every_picture_has_its_time_and_its_colors
             assert difference.mean() < 0.012 and difference.max() < 0.15, index
 
 
-def test_segments_of_any_length_agree_on_what_the_file_says_once_for_all(form):
+def test_segments_of_any_length_agree_on_what_the_file_says_once_for_all(video_format):
     said = []
     for frames in (1, 2, 3, 30):
-        with Segment(encode_segment(_ramp(frames), form)) as segment:
+        with Segment(encode_segment(_ramp(frames), video_format)) as segment:
             packets = list(segment.packets(0))
             assert packets[0].is_keyframe and len(packets) == frames
             assert all(packet.dts <= packet.pts for packet in packets)
@@ -91,16 +91,18 @@ ENCODE_ALL = """
 import sys
 sys.path.insert(0, {root!r})
 from tests.pure.test_video_format import digest, FORMATS
-for form in FORMATS:
-    print(digest(form), flush=True)
+for video_format in FORMATS:
+    print(digest(video_format), flush=True)
 """
 
 
-def digest(form: VideoFormat) -> str:
+def digest(video_format: VideoFormat) -> str:
     """Of what noise becomes in this format."""
     frames = torch.rand(30, 96, 112, 3, generator=torch.Generator().manual_seed(2))
     try:
-        return hashlib.sha256(encode_segment(frames, VideoFormat(form.codec, form.bits, 18).check())).hexdigest()
+        return hashlib.sha256(
+            encode_segment(frames, VideoFormat(video_format.codec, video_format.bits, 18).check())
+        ).hexdigest()
     except InputError:
         return "this FFmpeg cannot write it"
 
@@ -118,16 +120,16 @@ def elsewhere() -> list[list[str]]:
     return found
 
 
-def test_another_process_gives_the_same_bytes(form, elsewhere):
+def test_another_process_gives_the_same_bytes(video_format, elsewhere):
     """Also where memory that nobody wrote holds other numbers, and on one core of several."""
-    assert {digests[FORMATS.index(form)] for digests in elsewhere} == {digest(form)}
+    assert {digests[FORMATS.index(video_format)] for digests in elsewhere} == {digest(video_format)}
 
 
 def test_lossless_gives_every_8_bit_picture_back_exactly(tmp_path):
-    form = VideoFormat(Codec.LOSSLESS).check()
+    video_format = VideoFormat(Codec.LOSSLESS).check()
     generator = np.random.default_rng(0)
     pictures = generator.integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
-    _write(tmp_path / "v.mp4", form, [torch.from_numpy(pictures).float() / 255])
+    _write(tmp_path / "v.mp4", video_format, [torch.from_numpy(pictures).float() / 255])
     with VideoFile(tmp_path / "v.mp4") as file:
         for index, picture in enumerate(pictures):
             assert np.array_equal((file.frame(index) * 255).round().numpy(), picture)
@@ -154,7 +156,7 @@ def test_formats_are_not_mixed_in_one_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "size", "words"),
+    ("video_format", "size", "words"),
     [
         (VideoFormat(crf=52), (64, 64), "crf must be between 0 .best. and 51"),
         (VideoFormat(crf=-1), (64, 64), "got -1"),
@@ -163,9 +165,9 @@ def test_formats_are_not_mixed_in_one_file(tmp_path):
         (VideoFormat(bits=12), (64, 64), "8 or 10 bits"),
     ],
 )
-def test_what_cannot_be_written_is_refused_in_one_sentence(form, size, words):
+def test_what_cannot_be_written_is_refused_in_one_sentence(video_format, size, words):
     with pytest.raises(InputError, match=words) as refused:
-        form.check(*size)
+        video_format.check(*size)
     assert "\n" not in str(refused.value)
 
 
@@ -178,6 +180,6 @@ def test_an_encoder_that_is_not_there_is_said_with_what_to_choose(monkeypatch):
 
 
 def test_what_changes_the_file_changes_the_key_and_nothing_else_does():
-    keys = [str(form.to_json()) for form in FORMATS]
+    keys = [str(video_format.to_json()) for video_format in FORMATS]
     assert len(set(keys)) == 7, "two formats are the same: lossless with 8 and with 10 bits"
     assert VideoFormat(Codec.LOSSLESS, 8, 1).to_json() == VideoFormat(Codec.LOSSLESS, 10, 30).to_json()

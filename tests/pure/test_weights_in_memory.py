@@ -60,10 +60,10 @@ FILES: dict[str, Callable[[Path], None]] = {
 @pytest.fixture(params=FILES)
 def path(request, tmp_path) -> Path:
     """A weights file, not written just now: the times of files are counted in steps of some milliseconds."""
-    place = tmp_path / request.param.replace(" ", "_")
-    FILES[request.param](place)
-    os.utime(place, (10**9, 10**9))
-    return place
+    position = tmp_path / request.param.replace(" ", "_")
+    FILES[request.param](position)
+    os.utime(position, (10**9, 10**9))
+    return position
 
 
 def opened(path: Path) -> WeightsFile:
@@ -74,11 +74,11 @@ def numbers(file: WeightsFile) -> dict[str, torch.Tensor]:
     return as_numbers(file.read().tensors, torch.float32)
 
 
-def flip_a_byte(path: Path, place: int) -> None:
+def flip_a_byte(path: Path, position: int) -> None:
     with path.open("r+b") as file:
-        file.seek(place)
+        file.seek(position)
         (value,) = file.read(1)
-        file.seek(place)
+        file.seek(position)
         file.write(bytes([value ^ 1]))
 
 
@@ -104,12 +104,12 @@ for name in sys.argv[1:]:
 def test_a_file_that_is_cut_off_later_changes_nothing(tmp_path):
     """A mapped file would end the process here."""
     paths = [tmp_path / name.replace(" ", "_") for name in FILES]
-    for write, place in zip(FILES.values(), paths, strict=True):
-        write(place)
+    for write, position in zip(FILES.values(), paths, strict=True):
+        write(position)
     code = TRUNCATED.format(root=str(ROOT))
     done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True)
     assert done.returncode == 0, f"ended by {done.returncode}\n{done.stdout}{done.stderr}"
-    assert done.stdout.splitlines() == [f"{place.name} True" for place in paths]
+    assert done.stdout.splitlines() == [f"{position.name} True" for position in paths]
 
 
 def test_a_file_that_is_written_in_place_later_changes_nothing(path):

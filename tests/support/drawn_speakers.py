@@ -37,5 +37,5 @@ def true_camera(seed: int, frames: int) -> tuple[CameraMove, CameraTrack]:
     turned = move.zoom.astype(float) ** _BACKDROP_FOLLOWS * np.exp(1j * move.roll)
     moved = _BACKDROP_FOLLOWS * (move.pan_x + 1j * move.pan_y)
     whole = turned / turned[0]
-    place = moved - whole * moved[0]
-    return move, CameraTrack(place.real, place.imag, abs(whole), np.angle(whole))
+    position = moved - whole * moved[0]
+    return move, CameraTrack(position.real, position.imag, abs(whole), np.angle(whole))

@@ -203,8 +203,8 @@ class FakeComfyUI:
         if self.lost_files:
             return web.Response(status=404)
         if name == "run.json":
-            sittings = [{"warnings": ["the source ends early"]}]
-            return web.json_response({"state": "finished", "sittings": sittings, "folder": folder})
+            executions = [{"warnings": ["the source ends early"]}]
+            return web.json_response({"state": "finished", "executions": executions, "folder": folder})
         if name.endswith(".json") and self.broken_reports:
             return web.Response(body=b"[{")
         if name.endswith(".json"):

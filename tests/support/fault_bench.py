@@ -25,7 +25,7 @@ CHANGES = {
 # Moments at which fault_pack.py can wait, in the order of a job.
 PHASES = (
     "loading the VAE",
-    "hearing the voice",
+    "encoding the voice",
     "encoding the sound",
     "encoding pictures",
     "denoising",
@@ -109,7 +109,7 @@ class Bench:
         """What shall go wrong from now on; see fault_pack.py."""
         self.reached.unlink(missing_ok=True)
         scratch = self.base / "faults.new"
-        scratch.write_text(json.dumps({"sitting": uuid.uuid4().hex, **wanted}))
+        scratch.write_text(json.dumps({"execution": uuid.uuid4().hex, **wanted}))
         scratch.replace(self.base / "faults.json")
 
     @property

@@ -2,11 +2,11 @@
 
 What shall go wrong stands in faults.json beside the folders `models` and `output`:
 
-    slow: seconds that each chunk takes longer          memory: the chunk of this sitting from which on it is short
+    slow: seconds that each chunk takes longer          memory: the chunk of this execution from which on it is short
     full: part of a file name that cannot be written    readonly: part of a folder name that cannot be made
     clock: seconds by which the clock goes back at every look
     long: every voice counts as a long one, whose features are kept
-    pause: a moment of PHASES; at the first such one of the sitting the server waits for an interrupt (for 20 s at
+    pause: a moment of PHASES; at the first such one of the execution the server waits for an interrupt (for 20 s at
         most) and then goes on; meanwhile there is a file `paused`
 """
 
@@ -30,7 +30,7 @@ NODE_CLASS_MAPPINGS = {}
 # VAE before it comes to anything of the pack.
 PHASES = {
     "loading the VAE": ("comfy.sd", "VAE", "__init__"),
-    "hearing the voice": ("nodes.host.media.audio", "HostAudioEncoder", "encode"),
+    "encoding the voice": ("nodes.host.media.audio", "HostAudioEncoder", "encode"),
     "encoding the sound": ("infinitetalk_core.runs.session", "", "encode_sound"),
     "encoding pictures": ("comfy.sd", "VAE", "encode"),
     "denoising": ("comfy.samplers", "CFGGuider", "sample"),
@@ -60,8 +60,8 @@ def faults():
 
 def sample(self, *args, **kwargs):
     now = faults()
-    state["chunks"] = state["chunks"] + 1 if now.get("sitting") == state.get("sitting") else 1
-    state["sitting"] = now.get("sitting")
+    state["chunks"] = state["chunks"] + 1 if now.get("execution") == state.get("execution") else 1
+    state["execution"] = now.get("execution")
     time.sleep(now.get("slow", 0))
     # Also when it is tried again, which counts as another one here.
     if now.get("memory") and state["chunks"] >= now["memory"]:
@@ -96,10 +96,10 @@ def pausing(phase, inner):
     @wraps(inner)
     def outer(*args, **kwargs):
         now = faults()
-        if phase == "hearing the voice":
+        if phase == "encoding the voice":
             sys.modules[inner.__module__].KEPT_FROM_SECONDS = 0 if now.get("long") else 60
-        if now.get("pause") == phase and state.get("paused") != now["sitting"]:
-            state["paused"] = now["sitting"]
+        if now.get("pause") == phase and state.get("paused") != now["execution"]:
+            state["paused"] = now["execution"]
             (BASE / "paused").touch()
             end = time.monotonic() + 20
             while not comfy.model_management.processing_interrupted() and time.monotonic() < end:
@@ -118,8 +118,8 @@ def watch():
         if name == "__init__":
             continue
         (found,) = (m for n, m in list(sys.modules.items()) if n == module or n.endswith("." + module))
-        place = getattr(found, owner) if owner else found
-        setattr(place, name, pausing(phase, getattr(place, name)))
+        target = getattr(found, owner) if owner else found
+        setattr(target, name, pausing(phase, getattr(target, name)))
 
 
 def load_vae(self, *args, **kwargs):

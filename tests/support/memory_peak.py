@@ -35,6 +35,6 @@ class MemoryPeak(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._drop, storage._cdata, storage.nbytes())
 
-    def _drop(self, place: int, size: int) -> None:
-        self.alive.discard(place)
+    def _drop(self, address: int, size: int) -> None:
+        self.alive.discard(address)
         self.now -= size

@@ -45,30 +45,30 @@ class PlainModels:
         """Gray, with the context and what is pinned held."""
         self.seen.append(conditioning)
         latents = torch.full_like(conditioning.noise, self.level)
-        if conditioning.free is not None and conditioning.source is not None:
-            latents = torch.where(conditioning.free > 0, latents, conditioning.source)
+        if conditioning.denoise_mask is not None and conditioning.source is not None:
+            latents = torch.where(conditioning.denoise_mask > 0, latents, conditioning.source)
         after_step(0, latents)
         return pin(latents, conditioning.context)
 
 
 def make_job(
-    source, total: int, picking: ReferenceSettings | None = None, cuts: tuple[int, ...] = (), **options
+    source, total: int, settings: ReferenceSettings | None = None, cuts: tuple[int, ...] = (), **options
 ) -> Job:
     """A run of `total` frames of 32 x 48 in chunks of 13 with 5 context frames, silent, colors not held, joins not
     faded. options: of `Sampling`."""
     plain = {"chunk_frames": 13, "context_frames": 5, "color": ColorHold(0.0), "seam_fade": 0}
     return Job(
         speech=Speech((torch.zeros(total, 1, 2),), Sound(torch.zeros(1, total * 640), 16000)),
-        reference=Reference(source, 32, 48, picking or ReferenceSettings(), cuts),
+        reference=Reference(source, 32, 48, settings or ReferenceSettings(), cuts),
         sampling=Sampling(**{**plain, **options}),
     )
 
 
 def run_and_measure(job: Job, models: PlainModels) -> tuple[Tensor, list[ChunkMetrics]]:
-    """All frames of a run and the numbers of its chunks, as the host's loop takes them."""
+    """All frames of a run and the metrics of its chunks, as the host's loop takes them."""
     frames: list[Tensor] = []
-    numbers: list[ChunkMetrics] = []
+    metrics: list[ChunkMetrics] = []
     for finished in dub(job, models):
-        numbers.append(measure(job, finished, frames[-1][-1] if frames else None))
+        metrics.append(measure(job, finished, frames[-1][-1] if frames else None))
         frames.append(finished.frames)
-    return torch.cat(frames), numbers
+    return torch.cat(frames), metrics

@@ -19,7 +19,7 @@ from infinitetalk_core.chunks.job import ColorHold, Job, Output
 from infinitetalk_core.chunks.redo import AfterRedo, Redo
 from infinitetalk_core.runs.disk import Disk
 from infinitetalk_core.runs.runner import Run
-from infinitetalk_core.runs.session import Outcome, OutputSpec, Switches, execute_run
+from infinitetalk_core.runs.session import Outcome, OutputSpec, RunOptions, execute_run
 from infinitetalk_core.runs.store import RunStore
 from infinitetalk_core.sampling.euler import pin
 from infinitetalk_core.video.format import VideoFormat
@@ -96,7 +96,7 @@ def power_cut() -> None:
 
 @dataclass
 class Notes:
-    """What a sitting told."""
+    """Listener that records the calls of an execution."""
 
     found_done: int | None = None
     made: list[int] = field(default_factory=list)
@@ -110,16 +110,16 @@ class Notes:
     def warn(self, text: str) -> None:
         self.warned.append(text)
 
-    def between(self) -> None:
+    def check_interrupted(self) -> None:
         pass
 
-    def after_step(self, chunk, step, clean) -> None:
+    def after_step(self, chunk, step, denoised) -> None:
         self.on_chunk(chunk.index + 1)
 
-    def chunk_made(self, finished, numbers) -> None:
+    def chunk_made(self, finished, metrics) -> None:
         self.made.append(finished.chunk.index + 1)
 
-    def chunk_joined(self, chunk, numbers) -> None:
+    def chunk_joined(self, chunk, metrics) -> None:
         self.joined.append(chunk.index + 1)
 
 
@@ -136,14 +136,14 @@ def small_job(total: int = TOTAL, **options: Any) -> Job:
 
 
 @dataclass
-class Place:
+class Workspace:
     """A folder with runs and videos, and `dub` as a person presses Run."""
 
     root: Path
     job: Job = field(default_factory=small_job)
     name: str = "v.mp4"
     key: str = KEY
-    made_of: dict[str, Any] = field(default_factory=lambda: {"job": {"seed": 0}, "versions": {"torch": "1"}})
+    key_contents: dict[str, Any] = field(default_factory=lambda: {"job": {"seed": 0}, "versions": {"torch": "1"}})
     keep: bool = False
     models: PlainModels = field(default_factory=DreamingModels)
 
@@ -168,19 +168,19 @@ class Place:
     ) -> Outcome:
         job = replace(self.job, redo=Redo(redo, after_redo))
         wanted = OutputSpec(
-            made_of=self.made_of,
-            place=self.name,
+            key_contents=self.key_contents,
+            filename_prefix=self.name,
             root=self.root,
             new_path=self.new_path,
             metadata={"prompt": "{}"},
             sound=job.speech.sound,
-            report=lambda numbers, complete, began: json.dumps(
-                {"run": f"runs/{self.key}", "complete": complete, "chunks": numbers}
+            report=lambda metrics, complete, began: json.dumps(
+                {"run": f"runs/{self.key}", "complete": complete, "chunks": metrics}
             ),
         )
-        switches = Switches(start_over, self.keep or bool(redo))
+        options = RunOptions(start_over, self.keep or bool(redo))
         return execute_run(
-            self.folder, wanted, lambda store: Run(job, self.models, store), notes or Notes(), switches, disk
+            self.folder, wanted, lambda store: Run(job, self.models, store), notes or Notes(), options, disk
         )
 
     def videos(self) -> list[str]:

@@ -85,11 +85,11 @@ def feature_cache() -> FeatureCache:
     return FeatureCache(output_folder() / RUNS_FOLDER / "voices")
 
 
-def give_up_voices(speech: Speech) -> None:
+def remove_cached_features(speech: Speech) -> None:
     """Give up the cached features of a speech once its video is finished."""
     for voice in speech.voices:
         if isinstance(voice, CachedFeatures):
-            voice.give_up()
+            voice.delete_file()
 
 
 def sound_of(audio: Any) -> Sound:

@@ -20,11 +20,11 @@ from ....infinitetalk_core.rate import FRAMES_PER_SECOND
 from ....infinitetalk_core.speech import Speech
 from ....infinitetalk_core.video.source import FrameSource
 
-COLUMNS, CELL, LABEL, MOST = 6, 160, 18, 36
+COLUMNS, CELL_PIXELS, LABEL_PIXELS, MAX_CELLS = 6, 160, 18, 36
 PROGRESS_STEPS = 100
 
 
-def cuts_of(source: FrameSource, picking: ReferenceSettings, speech: Speech | None) -> tuple[int, ...]:
+def cuts_of(source: FrameSource, settings: ReferenceSettings, speech: Speech | None) -> tuple[int, ...]:
     """Find the scene cuts in the part of the source that is used, with a progress bar that can be interrupted."""
     bar = comfy.utils.ProgressBar(PROGRESS_STEPS)
 
@@ -32,7 +32,7 @@ def cuts_of(source: FrameSource, picking: ReferenceSettings, speech: Speech | No
         throw_exception_if_processing_interrupted()
         bar.update_absolute(round(done * PROGRESS_STEPS), PROGRESS_STEPS)
 
-    return scene_cuts(source, picking, None if speech is None else speech.frames, report)
+    return scene_cuts(source, settings, None if speech is None else speech.frames, report)
 
 
 def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
@@ -42,34 +42,34 @@ def contact_sheet(reference: Reference, speech: Speech | None) -> Tensor:
     which the Chunk Sampler may change.
     """
     frames = reference.source.length if speech is None else speech.frames
-    times = reference.picking.times_seconds
-    if reference.picking.policy is Policy.BY_HAND:
+    times = reference.settings.times_seconds
+    if reference.settings.policy is Policy.BY_HAND:
         # Only the chunks with a given time; the Chunk Sampler checks whether there are enough.
         frames = min(frames, max(len(times), 1) * (CHUNK_FRAMES - CONTEXT_FRAMES))
     all_cells = (
         _cell(reference, planned, frame)
         for planned in plan_video(reference, frames)
-        for frame in (*planned.pick.frames[:1], *([] if planned.pick.last is None else [planned.pick.last]))
+        for frame in (*planned.choice.frames[:1], *([] if planned.choice.last is None else [planned.choice.last]))
     )
-    cells = list(islice(all_cells, MOST))
+    cells = list(islice(all_cells, MAX_CELLS))
     rows = -(-len(cells) // COLUMNS)
-    width = CELL * min(len(cells), COLUMNS)
+    width = CELL_PIXELS * min(len(cells), COLUMNS)
     height = cells[0].height
     sheet = Image.new("RGB", (width, rows * height), (24, 24, 24))
     for number, cell in enumerate(cells):
-        sheet.paste(cell, (number % COLUMNS * CELL, number // COLUMNS * height))
+        sheet.paste(cell, (number % COLUMNS * CELL_PIXELS, number // COLUMNS * height))
     return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255
 
 
 def _cell(reference: Reference, planned: PlannedChunk, frame: int) -> Image.Image:
-    chunk, pick = planned.chunk, planned.pick
+    chunk, choice = planned.chunk, planned.choice
     picture = (reference.picture(frame) * 255).round().to(torch.uint8).cpu().numpy()
     small = Image.fromarray(picture)
-    small.thumbnail((CELL - 4, CELL - 4))
-    cell = Image.new("RGB", (CELL, small.height + LABEL + 4), (24, 24, 24))
-    cell.paste(small, ((CELL - small.width) // 2, LABEL))
-    what = "made" if pick.previous and chunk.index else f"{frame / FRAMES_PER_SECOND:.2f} s"
-    more = f" of {len(pick.frames)}" if len(pick.frames) > 1 else ""
+    small.thumbnail((CELL_PIXELS - 4, CELL_PIXELS - 4))
+    cell = Image.new("RGB", (CELL_PIXELS, small.height + LABEL_PIXELS + 4), (24, 24, 24))
+    cell.paste(small, ((CELL_PIXELS - small.width) // 2, LABEL_PIXELS))
+    what = "made" if choice.previous and chunk.index else f"{frame / FRAMES_PER_SECOND:.2f} s"
+    more = f" of {len(choice.frames)}" if len(choice.frames) > 1 else ""
     ImageDraw.Draw(cell).text((4, 3), f"{chunk.start / FRAMES_PER_SECOND:.2f} s: {what}{more}", (230, 230, 230))
     return cell
 

@@ -18,19 +18,22 @@ from .patchers import Patcher
 
 OVERRIDE = "optimized_attention_override"
 # Arguments of ComfyUI's attention functions that change the result; only PyTorch's function supports them.
-SPECIAL = ("scale", "enable_gqa")
+PYTORCH_ONLY_ARGUMENTS = ("scale", "enable_gqa")
 # Packages that kernels are written with.
-BENEATH = ("triton",)
-# The packages behind each of ComfyUI's attention functions.
-HOSTS = {
-    "attention_sage": ("sageattention", *BENEATH),
-    "attention3_sage": ("sageattn3", "sageattention", *BENEATH),
+KERNEL_LANGUAGES = ("triton",)
+# The packages that each of ComfyUI's attention functions calls.
+PACKAGES_OF_COMFYUI_ATTENTION = {
+    "attention_sage": ("sageattention", *KERNEL_LANGUAGES),
+    "attention3_sage": ("sageattn3", "sageattention", *KERNEL_LANGUAGES),
     "attention_flash": ("flash_attn",),
     "attention_xformers": ("xformers",),
-    "attention_comfy_kitchen_int8": ("comfy_kitchen", *BENEATH),
+    "attention_comfy_kitchen_int8": ("comfy_kitchen", *KERNEL_LANGUAGES),
 }
 # All packages with attention kernels.
-OTHERS = ("sageattention", "sageattn3", "flash_attn", "flash_attn_interface", "spas_sage_attn", "xformers", *BENEATH)
+ATTENTION_PACKAGES = (
+    *("sageattention", "sageattn3", "flash_attn", "flash_attn_interface", "spas_sage_attn", "xformers"),
+    *KERNEL_LANGUAGES,
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class ChosenAttention:
         return out.transpose(1, 2) if kw.get("skip_output_reshape") else out.flatten(2)
 
     def _fits(self, q: Tensor, kw: dict[str, Any], heads: int) -> bool:
-        if kw.get("mask") is not None or any(kw.get(name) for name in SPECIAL):
+        if kw.get("mask") is not None or any(kw.get(name) for name in PYTORCH_ONLY_ARGUMENTS):
             return False
         if self.choice is AttentionBackend.SAGE and kw.get("low_precision_attention") is False:
             return False
@@ -110,11 +113,11 @@ def attention_modules(model: Patcher) -> tuple[str, ...]:
     """Return the Python modules outside of PyTorch that may compute the attention of `model`."""
     override = _override(model)
     if isinstance(override, ChosenAttention):
-        return () if override.kernel is None else (override.kernel.module.partition(".")[0], *BENEATH)
+        return () if override.kernel is None else (override.kernel.module.partition(".")[0], *KERNEL_LANGUAGES)
     if override is None:
-        return HOSTS.get(comfy.ldm.modules.attention.optimized_attention.__name__, ())
+        return PACKAGES_OF_COMFYUI_ATTENTION.get(comfy.ldm.modules.attention.optimized_attention.__name__, ())
     # Another node's override does not say what it uses, so take every loaded package.
-    return tuple(module for module in OTHERS if module in sys.modules)
+    return tuple(module for module in ATTENTION_PACKAGES if module in sys.modules)
 
 
 def can_be_replaced(model: Patcher) -> bool:

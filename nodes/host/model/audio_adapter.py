@@ -19,7 +19,7 @@ from .patchers import Patcher, load_strictly, model_patcher
 from .shared_models import SharedModels
 from .wan_wrappers import KEY, apply_model_wrapper, wan_forward_wrapper
 
-LABEL = "InfiniteTalk weights"  # in the report of the model cache
+MODEL_LABEL = "InfiniteTalk weights"  # in the report of the model cache
 
 
 def patch_model(
@@ -38,7 +38,7 @@ def patch_model(
     backbone = check_backbone(model)
     # Strength and attention are not part of the cache key, since the weights do not depend on them.
     adapter = (models or SharedModels()).patcher(
-        path, LABEL, partial(_load_adapter, path, backbone), (backbone.num_heads,)
+        path, MODEL_LABEL, partial(_load_adapter, path, backbone), (backbone.num_heads,)
     )
     _check_fit(adapter.model.config, backbone, path.name)
     patched = model.clone()

@@ -26,7 +26,7 @@ GB = 1e9
 MARGIN = 1.15  # for the error of the estimate
 # Temporary buffers: weights streamed from RAM, dequantized weights, the workspace of matrix products.
 IN_PASSING_BYTES = 500_000_000
-MORE = 2.5  # factor for the retry: about half as much again as ComfyUI itself would request
+RETRY_FACTOR = 2.5  # factor for the retry: about half as much again as ComfyUI itself would request
 
 
 @dataclass
@@ -73,16 +73,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(known(error)) if known else isinstance(error, torch.cuda.OutOfMemoryError)
 
 
-def retry_on_oom(make: Callable[[Patcher], Tensor], model: Patcher, room: MemoryMargin, shape: Any) -> Tensor:
+def retry_on_oom(make: Callable[[Patcher], Tensor], model: Patcher, margin: MemoryMargin, shape: Any) -> Tensor:
     """Return `make(model)`; when out of memory, unload everything and retry once with more of the weights in RAM.
 
-    room: the margin, which the retry raises. shape: of the latents, (1, 16, T, h, w). Raises RuntimeError with the
+    margin: the margin, which the retry raises. shape: of the latents, (1, 16, T, h, w). Raises RuntimeError with the
     amounts of memory if the retry fails too.
     """
     reason = ""
     for last in (False, True):
         try:
-            return make(_with_margin(model, room))
+            return make(_with_margin(model, margin))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -91,7 +91,7 @@ def retry_on_oom(make: Callable[[Patcher], Tensor], model: Patcher, room: Memory
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
         if not last:
-            room.factor *= MORE
+            margin.factor *= RETRY_FACTOR
             log.warning("out of memory (%s); once more with more of the weights in RAM", reason)
     raise RuntimeError(f"{_shortage(model, shape)} ({reason})")
 

@@ -44,7 +44,7 @@ class ComfyBackend:
     sampler: Any
     sigmas: Tensor
     camera: CameraControl | None = None
-    room: MemoryMargin = field(default_factory=MemoryMargin)
+    margin: MemoryMargin = field(default_factory=MemoryMargin)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames (F, H, W, 3) to latents (1, 16, T, h, w)."""
@@ -89,7 +89,7 @@ class ComfyBackend:
         If the GPU runs out of memory, the chunk is made again with more of the weights in RAM.
         """
         make = partial(self._denoise, conditioning, after_step)
-        latents = retry_on_oom(make, self.model, self.room, conditioning.noise.shape)
+        latents = retry_on_oom(make, self.model, self.margin, conditioning.noise.shape)
         # Not every sampler ends exactly on its last denoised estimate, so restore the context latents.
         return pin(latents, conditioning.context)
 
@@ -129,7 +129,7 @@ class ComfyBackend:
             torch.zeros_like(conditioning.noise) if source is None else source,
             self.sampler,
             start_at(self.sigmas, conditioning.strength),
-            denoise_mask=conditioning.free,
+            denoise_mask=conditioning.denoise_mask,
             callback=callback,
             disable_pbar=True,
             seed=conditioning.seed,
@@ -180,6 +180,6 @@ def _with_reference(conditioning: list, chunk: ChunkConditioning) -> list:
         # ComfyUI's mask is 1 where frames are generated; m is 1 where they are given.
         "concat_mask": 1 - chunk.mask,
     }
-    if chunk.picture is not None:
-        values["clip_vision_output"] = chunk.picture
+    if chunk.clip is not None:
+        values["clip_vision_output"] = chunk.clip
     return node_helpers.conditioning_set_values(conditioning, values)

@@ -27,7 +27,8 @@ from ..model.loaded_files import Files
 
 FOLDER_MARKS = ("config.json", "model_index.json")  # a folder with one of these is a model
 FOLDER_FILES = 1000  # upper limit; a model folder has some dozens
-OWN = "knows_its_files"  # class attribute of our nodes whose loaded objects carry the fingerprint of their files
+# Class attribute of our nodes whose loaded objects carry the fingerprint of their files.
+TRACKS_ITS_FILES = "tracks_its_files"
 
 
 def never_again() -> dict[str, str]:
@@ -35,12 +36,12 @@ def never_again() -> dict[str, str]:
     return {"unknown": uuid.uuid4().hex}
 
 
-class Names(enum.Enum):
+class TextUse(enum.Enum):
     """What a text input of a node may name, depending on how the text is used."""
 
     NO_FILE = "no file"
     FILE = "a file"  # a choice of a loader, or text that is passed to one
-    OWN_FILE = "a file of ours"  # a choice of one of our loaders (`OWN`)
+    OWN_FILE = "a file of ours"  # a choice of one of our loaders (`TRACKS_ITS_FILES`)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class _Walk:
     files: Files = field(default_factory=dict)
     lists: bool = False
     unknown: str | None = None
-    known: dict[tuple[str, Names], str] = field(default_factory=dict)
+    known: dict[tuple[str, TextUse], str] = field(default_factory=dict)
 
 
 class Graph:
@@ -74,7 +75,7 @@ class Graph:
         self._nodes: Any = getattr(hidden, "dynprompt", None)  # None where `execute` is called from Python
         self._id: str | None = getattr(hidden, "unique_id", None)
 
-    def behind(self, name: str) -> Upstream:
+    def upstream_of(self, name: str) -> Upstream:
         """Return the graph upstream of the input `name` of the node.
 
         Its fingerprint is equal for the same graph with the same file contents; node ids, titles and file names do not
@@ -86,8 +87,8 @@ class Graph:
         if self._nodes is None or not self._is_link(link):
             return Upstream(never_again(), {}, "it was not made by a graph")
         walk = _Walk()
-        self._visit((str(link[0]), Names.NO_FILE), walk)
-        fingerprint: Any = self._linked(link, walk, Names.NO_FILE)
+        self._visit((str(link[0]), TextUse.NO_FILE), walk)
+        fingerprint: Any = self._linked(link, walk, TextUse.NO_FILE)
         if walk.lists:
             context = get_executing_context()
             fingerprint = [fingerprint, None if context is None else context.list_index]
@@ -109,7 +110,7 @@ class Graph:
         content = describe(value, describe_unknown)
         if not unreadable:
             return Upstream(content, {})
-        upstream = self.behind(name)
+        upstream = self.upstream_of(name)
         return replace(upstream, fingerprint=[content, upstream.fingerprint])
 
     def _is_link(self, value: Any) -> bool:
@@ -121,32 +122,33 @@ class Graph:
             and self._nodes.has_node(str(value[0]))
         )
 
-    def _linked(self, link: list[Any], walk: _Walk, names: Names) -> dict[str, Any]:
-        return {"node": walk.known.get((str(link[0]), names)), "output": link[1]}
+    def _linked(self, link: list[Any], walk: _Walk, use: TextUse) -> dict[str, Any]:
+        return {"node": walk.known.get((str(link[0]), use)), "output": link[1]}
 
-    def _visit(self, start: tuple[str, Names], walk: _Walk) -> None:
+    def _visit(self, start: tuple[str, TextUse], walk: _Walk) -> None:
         """Compute the keys of a node and of all nodes upstream, sources first.
 
         Iterative, since long chains of nodes would exceed the recursion limit.
         """
-        stack, visited = [start], set()
+        stack = [start]
+        visited: dict[tuple[str, TextUse], dict[str, TextUse]] = {}  # → what the texts of the node's inputs may name
         while stack:
             entry = stack[-1]
             if entry in visited or entry in walk.known:
                 if entry not in walk.known:
-                    walk.known[entry] = self._key(*entry, walk)
+                    walk.known[entry] = self._key(entry[0], visited[entry], walk)
                 stack.pop()
                 continue
-            visited.add(entry)
-            stack += [source for source in self._sources(*entry) if source not in visited]
+            node = self._nodes.get_node(entry[0])
+            visited[entry] = _uses(_class_of(node), node["inputs"], entry[1])
+            stack += [source for source in self._sources(entry[0], visited[entry]) if source not in visited]
 
-    def _sources(self, node_id: str, names: Names) -> list[tuple[str, Names]]:
+    def _sources(self, node_id: str, uses: dict[str, TextUse]) -> list[tuple[str, TextUse]]:
         """Return the nodes connected to a node's inputs, and those into which it was expanded."""
         node = self._nodes.get_node(node_id)
-        uses = _uses(_class_of(node), node["inputs"], names)
         found = [(str(link[0]), uses[name]) for name, value in node["inputs"].items() for link in self._links_in(value)]
         parents = getattr(self._nodes, "ephemeral_parents", {})
-        return [*found, *((child, Names.NO_FILE) for child, parent in parents.items() if parent == node_id)]
+        return [*found, *((child, TextUse.NO_FILE) for child, parent in parents.items() if parent == node_id)]
 
     def _links_in(self, value: Any) -> Iterator[list[Any]]:
         if self._is_link(value):
@@ -155,12 +157,11 @@ class Graph:
             for item in value.values() if isinstance(value, dict) else value:
                 yield from self._links_in(item)
 
-    def _key(self, node_id: str, names: Names, walk: _Walk) -> str:
-        """Return the key of a node; the keys of its sources must be in `walk.known`."""
+    def _key(self, node_id: str, uses: dict[str, TextUse], walk: _Walk) -> str:
+        """Return the key of a node; the keys of its sources must be in `walk.known`. uses: from `_uses`."""
         node = self._nodes.get_node(node_id)
         cls, kind = _class_of(node), node["class_type"]
-        uses = _uses(cls, node["inputs"], names)
-        own = getattr(cls, OWN, False)
+        own = getattr(cls, TRACKS_ITS_FILES, False)
         walk.lists |= any(getattr(cls, "OUTPUT_IS_LIST", None) or ())
         # ComfyUI stores `is_changed` only if its output cache evaluates it; with the cache off it is missing.
         changes = None if own else node.get("is_changed", math.nan if _reports_changes(cls) else None)
@@ -171,30 +172,30 @@ class Graph:
         inputs = {name: self._value(value, walk, kept, uses[name], kind) for name, value in node["inputs"].items()}
         return key_of([kind, inputs, str(changes)])
 
-    def _value(self, value: Any, walk: _Walk, kept: Files, names: Names, kind: str) -> Any:
+    def _value(self, value: Any, walk: _Walk, kept: Files, use: TextUse, kind: str) -> Any:
         if self._is_link(value):
-            return self._linked(value, walk, names)
+            return self._linked(value, walk, use)
         if isinstance(value, (list, tuple)):
-            return [self._value(item, walk, kept, names, kind) for item in value]
+            return [self._value(item, walk, kept, use, kind) for item in value]
         if isinstance(value, dict):
-            return {str(name): self._value(item, walk, kept, names, kind) for name, item in value.items()}
-        if isinstance(value, str) and names is not Names.NO_FILE:
-            return self._text(value, walk, kept, names)
+            return {str(name): self._value(item, walk, kept, use, kind) for name, item in value.items()}
+        if isinstance(value, str) and use is not TextUse.NO_FILE:
+            return self._text(value, walk, kept, use)
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         walk.unknown = f"{kind} was handed a {type(value).__name__}"  # comes from a node that expands into others
         return type(value).__name__
 
-    def _text(self, text: str, walk: _Walk, kept: Files, names: Names) -> Any:
+    def _text(self, text: str, walk: _Walk, kept: Files, use: TextUse) -> Any:
         """Return the fingerprints of the files that `text` names, or `text` itself if it names none.
 
         For our own loaders just "a file", since the loaded object carries the fingerprint.
         """
-        if names is Names.FILE and leads_elsewhere(text):
+        if use is TextUse.FILE and leads_elsewhere(text):
             walk.unknown = f"{text} lies outside of ComfyUI's folders"
             return text
         paths = list(files_named(text))
-        if names is Names.OWN_FILE and paths:
+        if use is TextUse.OWN_FILE and paths:
             return "a file"
         try:
             named = {path: self._files.of(path) for path in paths}
@@ -226,14 +227,14 @@ def _is_comparable(changes: Any) -> bool:
     )
 
 
-def _uses(cls: Any, inputs: Mapping[str, Any], names: Names) -> dict[str, Names]:
+def _uses(cls: Any, inputs: Mapping[str, Any], use: TextUse) -> dict[str, TextUse]:
     """Return what the text of each input may name.
 
-    names: what inputs that are no choices may name, which depends on the use of the node's output.
+    use: what the texts of inputs that are no choices may name; it depends on where the node's output goes.
     """
     choices = choices_of(cls, inputs)
-    file = Names.OWN_FILE if getattr(cls, OWN, False) else Names.FILE
-    return {name: file if name in choices else names for name in inputs}
+    file = TextUse.OWN_FILE if getattr(cls, TRACKS_ITS_FILES, False) else TextUse.FILE
+    return {name: file if name in choices else use for name in inputs}
 
 
 def choices_of(cls: Any, inputs: Iterable[str]) -> set[str]:

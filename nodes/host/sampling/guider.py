@@ -74,7 +74,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         """Compute what is the same in every step."""
         chunk, model = self.chunk, self.inner_model
         adapter = adapter_of(self.model_patcher)
-        windows = chunk.windows.to(device)
+        windows = chunk.audio_windows.to(device)
         speech = adapter.speech_tokens(windows, None if chunk.masks is None else chunk.masks.to(device))
         silence = adapter.silence(windows)
         branch_speech = tuple(speech if b.uses_audio else silence for b in self.guidance.branches)

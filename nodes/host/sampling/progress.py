@@ -53,37 +53,37 @@ class JobProgress:
         log.warning("%s", text)
         write_on_node(text)
 
-    def between(self) -> None:
+    def check_interrupted(self) -> None:
         """Raise if the user has interrupted; called during long operations."""
         throw_exception_if_processing_interrupted()
 
-    def chunk_joined(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
+    def chunk_joined(self, chunk: Chunk, metrics: dict[str, Any]) -> None:
         """Count a chunk of an earlier session that was added to the video."""
         throw_exception_if_processing_interrupted()
-        self._count(chunk, numbers)
+        self._count(chunk, metrics)
 
-    def chunk_made(self, finished: ChunkOutput, numbers: dict[str, Any]) -> None:
+    def chunk_made(self, finished: ChunkOutput, metrics: dict[str, Any]) -> None:
         """Count and show a new chunk that was added to the video."""
-        self.measured.append(numbers["seconds_taken"])
+        self.measured.append(metrics["seconds_taken"])
         self.missing -= 1
-        self._count(finished.chunk, numbers)
+        self._count(finished.chunk, metrics)
         self.show(finished.frames[-1])
         log.info("%s", self._progress(finished.chunk, self.steps))
 
-    def _count(self, chunk: Chunk, numbers: dict[str, Any]) -> None:
-        self.frames += numbers["frames"]
+    def _count(self, chunk: Chunk, metrics: dict[str, Any]) -> None:
+        self.frames += metrics["frames"]
         self.done = (chunk.index + 1) * self.steps
         self.began = time.monotonic()
         self.bar.update_absolute(self.done, self.chunks * self.steps)
 
-    def after_step(self, chunk: Chunk, step: int, clean: Tensor) -> None:
-        """Report that a step (from 0) of `chunk` is done; clean: its denoised estimate (1, 16, T, h, w)."""
+    def after_step(self, chunk: Chunk, step: int, denoised: Tensor) -> None:
+        """Report that a step (from 0) of `chunk` is done; denoised: its denoised estimate (1, 16, T, h, w)."""
         throw_exception_if_processing_interrupted()
         self.done = chunk.index * self.steps + step + 1
         preview = None
         if self.previewer is not None:
             # Preview the middle of the chunk, since its context frames at the beginning never change.
-            middle = clean[:, :, clean.shape[2] // 2 :]
+            middle = denoised[:, :, denoised.shape[2] // 2 :]
             preview = self.previewer.decode_latent_to_preview_image("JPEG", middle)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
         write_on_node(str(self._progress(chunk, step + 1)))

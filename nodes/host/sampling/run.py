@@ -16,8 +16,8 @@ from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.fingerprint import Component, FileFingerprints, key_of
 from ....infinitetalk_core.log import log
 from ....infinitetalk_core.runs.runner import Run
-from ....infinitetalk_core.runs.session import OutputSpec, Switches, execute_run
-from ..media.audio import give_up_voices
+from ....infinitetalk_core.runs.session import OutputSpec, RunOptions, execute_run
+from ..media.audio import remove_cached_features
 from ..media.video import RUNS_FOLDER, finished_video, output_folder, output_path, workflow_metadata
 from ..messages import say
 from ..model.audio_adapter import adapter_of, adapter_patcher
@@ -54,7 +54,7 @@ def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any
     for name, value in {"model": model, "vae": vae, **others}.items():
         if value is None:
             continue
-        upstream = graph.content(name, value) if name in TEXTS else graph.behind(name)
+        upstream = graph.content(name, value) if name in TEXTS else graph.upstream_of(name)
         if name in WEIGHTS:
             loaded.check(getattr(value, WEIGHTS[name], None), upstream.files)
         if upstream.unknown and hidden is not None:
@@ -67,17 +67,17 @@ def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any
 def run_job(job: Job, hidden: Any) -> io.NodeOutput:
     """Generate the video of `job`, or continue it where it stopped. hidden: the node's hidden inputs."""
     log_unfinished_runs()
-    job = with_machine(job)
+    job = with_host_settings(job)
     job.check()
     backend = _backend(job)
     adapter_of(backend.model).config.check_features(*job.speech.voices[0].shape[1:])
     description = job.description()
-    made_of = {
+    key_contents = {
         **description,
         "versions": versions(backend.model),
         "precision": precision(backend.model, backend.vae),
     }
-    key = key_of(made_of)
+    key = key_of(key_contents)
     reference, steps = job.reference, len(backend.sigmas) - 1
     progress = JobProgress(backend.model, len(job.plan), steps)
     log.info(
@@ -88,11 +88,11 @@ def run_job(job: Job, hidden: Any) -> io.NodeOutput:
         len(job.plan),
         steps,
     )
-    progress.show(reference.picture(job.plan[0].pick.frames[0]))
+    progress.show(reference.picture(job.plan[0].choice.frames[0]))
     output = job.output
     output_spec = OutputSpec(
-        made_of=made_of,
-        place=output.filename_prefix,
+        key_contents=key_contents,
+        filename_prefix=output.filename_prefix,
         root=output_folder(),
         new_path=partial(output_path, output.filename_prefix, reference.width, reference.height),
         metadata=workflow_metadata(hidden),
@@ -100,18 +100,18 @@ def run_job(job: Job, hidden: Any) -> io.NodeOutput:
         # Built without a reference to the job, which would keep its models alive.
         report=partial(run_report, report_settings(job, f"{RUNS_FOLDER}/{key}", description["job"]["sampling"])),
     )
-    switches = Switches(output.start_over, output.keep_intermediates or bool(job.overrides))
+    options = RunOptions(output.start_over, output.keep_intermediates or bool(job.overrides))
     folder = output_folder() / RUNS_FOLDER / key
-    outcome = execute_run(folder, output_spec, lambda store: Run(job, backend, store), progress, switches)
-    if not switches.keep:
-        give_up_voices(job.speech)
+    outcome = execute_run(folder, output_spec, lambda store: Run(job, backend, store), progress, options)
+    if not options.keep:
+        remove_cached_features(job.speech)
     return finished_video(outcome.path, outcome.report)
 
 
 def run_report(about: dict[str, Any], chunks: list[dict[str, Any]], complete: bool, continued_at: int) -> str:
     """Return the report of a run as JSON.
 
-    about: the video and the settings. chunks: the measured numbers of each chunk. continued_at: the first chunk
+    about: the video and the settings. chunks: the metrics of each chunk. continued_at: the first chunk
     (from 0) that was generated in this session.
     """
     made = {
@@ -133,14 +133,14 @@ def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, A
         "run": run,
         "width": reference.width,
         "height": reference.height,
-        "policy": reference.picking.policy.value,
+        "policy": reference.settings.policy.value,
         **{name: value for name, value in sampling.items() if name != "type"},
         "redo_chunks": job.redo.chunks,
         "video_format": job.output.format.to_json(),
     }
 
 
-def with_machine(job: Job) -> Job:
+def with_host_settings(job: Job) -> Job:
     """Return `job` with the step cache settings of its MODEL, and with the GPU as the device of its color matching.
 
     Color matching takes no time there.
@@ -176,7 +176,7 @@ def _backend(job: Job) -> ComfyBackend:
         clip_vision=_value(components.clip_vision),
         positive=conditionings["positive"] or no_text(model),
         negative=conditionings["negative"] or no_text(model),
-        guidance=sampling.rule,
+        guidance=sampling.guidance,
         sampler=_value(components.sampler) or comfy.samplers.sampler_object("euler"),
         sigmas=sigmas,
         camera=sampling.camera,
