@@ -3,29 +3,11 @@
 What `__all__` names is the public interface; docs/python-api.md has an example.
 """
 
-from .audio.encoder_files import load_speech_encoder
-from .audio.reading import read_sound
-from .audio.sound import Sound
-from .audio.wav2vec import SpeechEncoder
-from .chunks.camera_control import CameraControl, FilmedGuide
-from .chunks.dub import ChunkOutput, ContextFrames, Models, dub
-from .chunks.job import ColorHold, Job, Output, Reference, Sampling
-from .chunks.pinned import Pinned
-from .chunks.plan import Chunk
-from .chunks.reference import AfterEnd, PlannedChunk, Policy, ReferenceSettings
-from .errors import InputError
-from .fingerprint import Component
-from .model.infinitetalk import InfiniteTalkModel
-from .model.uni3c import Uni3C
-from .model.vae import WanVae
-from .sampling.guidance import Apg, Guidance
-from .sampling.settings import PRESETS, SamplingSettings
-from .sampling.step_cache import StepCaching
-from .speaker_masks import Area
-from .speech import Speech, Timing, encode_speakers, encode_speech
-from .standalone import TorchBackend, VideoVae, load_model, load_uni3c, load_vae, write_video
-from .video.format import VideoFormat
-from .video.source import FrameSource, PictureBatch, VideoFile, open_source
+# ruff: noqa: F403, F405
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import *
 
 __all__ = [
     "PRESETS",
@@ -52,6 +34,7 @@ __all__ = [
     "Policy",
     "Reference",
     "ReferenceSettings",
+    "RunError",
     "Sampling",
     "SamplingSettings",
     "Sound",
@@ -76,3 +59,12 @@ __all__ = [
     "read_sound",
     "write_video",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names on first use: the nodes import single modules, and few of those need transformers."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no public name {name!r}")
+    from . import api
+
+    return getattr(api, name)

@@ -27,7 +27,7 @@ import xxhash
 from torch import Tensor
 
 from .cache import FileStamp
-from .errors import InputError
+from .errors import RunError
 
 HASH_BLOCK_BYTES = 1 << 24  # of a file or tensor hashed at once
 # Files from this size on are fingerprinted by samples and by their content and inode times.
@@ -186,7 +186,7 @@ class FileFingerprints:
     def of_open(self, file: BinaryIO) -> str:
         """Return the fingerprint of an open file's whole content, read through this handle or cached.
 
-        Raises InputError if the file is written to meanwhile.
+        Raises RunError if the file is written to meanwhile.
         """
         try:
             stamp = FileStamp.of_open(file)
@@ -198,13 +198,13 @@ class FileFingerprints:
             found = stream_fingerprint(file, self._check_interrupted)
             now = FileStamp.of_open(file)
             if not now.same_content(stamp):
-                raise InputError(f"{Path(stamp.path).name} was changed while it was read: run again")
+                raise RunError(f"{Path(stamp.path).name} was changed while it was read: run again")
             with self._lock:
                 self._open[now] = found
         return found
 
     def of(self, path: Path) -> tuple[FileStamp, str]:
-        """Return the stamp and the fingerprint of the file at `path`. Raises InputError if it changes while it is read,
+        """Return the stamp and the fingerprint of the file at `path`. Raises RunError if it changes while it is read,
         OSError if it cannot be read."""
         stamp = FileStamp.of(path)
         with self._lock:
@@ -213,7 +213,7 @@ class FileFingerprints:
             return known
         found = _read_fingerprint(path, self._check_interrupted)
         if FileStamp.of(path) != stamp:
-            raise InputError(f"{path.name} was changed while it was read: wait until it is written, and run again")
+            raise RunError(f"{path.name} was changed while it was read: wait until it is written, and run again")
         with self._lock:
             self._known[path] = (stamp, found)
         return stamp, found

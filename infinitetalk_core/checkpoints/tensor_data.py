@@ -15,7 +15,7 @@ import xxhash
 from torch import Tensor
 
 from ..cache import FileStamp
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..fingerprint import key_of
 from .header import Header
 from .tensor_entry import DTYPES
@@ -28,7 +28,7 @@ def read_tensors(path: Path, header: Header, names: Iterable[str]) -> tuple[dict
 
     Tensors of a type in `DTYPES` get their dtype and shape; all others are raw bytes, (bytes,) uint8. They are read in
     file order through one handle, each directly into its own memory, so the peak memory is the size of the file. The
-    fingerprint covers their whole content. Raises InputError if the file has changed since its header was read, or
+    fingerprint covers their whole content. Raises RunError if the file has changed since its header was read, or
     changes during the read.
     """
     found, fingerprints = {}, {}
@@ -54,9 +54,9 @@ def weights_fingerprint(tensors: dict[str, str]) -> str:
 
 
 def refuse_if_changed(file: BinaryIO, stamp: FileStamp, path: Path) -> None:
-    """Raise InputError if the open file has changed since `stamp` was taken."""
+    """Raise RunError if the open file has changed since `stamp` was taken."""
     if FileStamp.of_open(file) != stamp:
-        raise InputError(f"{path.name} was changed while it was read; wait until it is written, and run again")
+        raise RunError(f"{path.name} was changed while it was read; wait until it is written, and run again")
 
 
 def _fill(file: BinaryIO, memory: memoryview, digest: xxhash.xxh3_128) -> bool:

@@ -102,7 +102,7 @@ class WeightsFile:
     def read(self) -> LoadedWeights:
         """Read all weights as they are stored (plain fp8 stays fp8) into memory that is independent of the file.
 
-        Raises InputError if the file has changed since its header was read, or changes during the read.
+        Raises RunError if the file has changed since its header was read, or changes during the read.
         """
         scales = {stored.scale for stored in self.tensors.values() if stored.scale is not None}
         data, fingerprint = read_tensors(self.path, self.header, {*self.tensors, *scales})

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from ..errors import InputError, disk_error
+from ..errors import RunError, disk_error
 
 BEAT_SECONDS = 2.0
 WATCH_SECONDS = 7.0
@@ -41,7 +41,7 @@ else:
 class RunLock:
     """Context manager that holds the lock file `path`, whose folder must exist.
 
-    Entering raises InputError, naming the owner, while another process writes the run, and OSError if the file cannot
+    Entering raises RunError, naming the owner, while another process writes the run, and OSError if the file cannot
     be opened.
     """
 
@@ -122,10 +122,10 @@ class RunLock:
                     self._write_heartbeat()
 
     def check(self) -> None:
-        """Raise InputError if another process has taken the lock, for instance while this machine was suspended."""
+        """Raise RunError if another process has taken the lock, for instance while this machine was suspended."""
         found = self._read()
         if found and found.get("owner") != self.owner:
-            raise InputError(
+            raise RunError(
                 f"another ComfyUI ({_holder(found)}) has taken this run over and goes on with it; this one stops here"
             )
 
@@ -146,8 +146,8 @@ def _holder(owner: dict) -> str:
     return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
 
 
-def _lock_error(owner: dict) -> InputError:
-    return InputError(
+def _lock_error(owner: dict) -> RunError:
+    return RunError(
         f"this very video is being made by another ComfyUI ({_holder(owner)}): wait until that has finished, or change "
         "the seed"
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import InputError
+from ..errors import RunError
 from .store import RunStore
 
 MOST_WARNINGS = 100  # limit, because a damaged source may cause one per frame
@@ -65,7 +65,7 @@ class RunLog:
             yield
         except BaseException as error:
             self._close(f"stopped by {type(error).__name__}: {error}".strip().rstrip(":"))
-            with contextlib.suppress(OSError, InputError):
+            with contextlib.suppress(OSError, RunError):
                 self._store.describe(executions=self.entries)
             raise
 

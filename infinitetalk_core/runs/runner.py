@@ -16,7 +16,7 @@ from ..chunks.dub import ChunkOutput, Models, dub
 from ..chunks.job import Job
 from ..chunks.metrics import measure
 from ..chunks.plan import Chunk
-from ..errors import InputError
+from ..errors import RunError
 from ..malloc_trim import trim_heap
 from ..video.segment import encode_segment
 from ..video.writer import VideoWriter
@@ -82,7 +82,7 @@ class Run:
         for finished in dub(job, self.models, listener.after_step, context, [task.planned for task in tasks]):
             task = next(remaining)
             if job.reference.source.changed():
-                raise InputError(
+                raise RunError(
                     "the source file was changed while the video was being made from it; run again, which starts a new "
                     "video from the changed file"
                 )

@@ -39,8 +39,8 @@ CONTEXT_EVERY = 8  # the context frames of every 8th chunk are kept, so that a d
 class RunStore:
     """The folder of one run. The caller holds `lock`. Every change is atomic.
 
-    Raises InputError if another process has taken the run or a newer version of the pack began it, OSError if the disk
-    fails.
+    Raises RunError if another process has taken the run, InputError if a newer version of the pack began it, OSError if
+    the disk fails.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, RunError
 from .disk import Disk
 from .lock import RunLock
 from .session import LOCK
@@ -71,7 +71,7 @@ def remove(run: UnfinishedRun, older_than_days: float, now: float | None = None)
             for path in sorted(run.folder.iterdir(), key=lambda path: path.name == MANIFEST):
                 if path.is_file() and path.name != LOCK:
                     Disk().remove(path)
-    except (InputError, OSError):  # the run is in progress, or the disk fails
+    except (RunError, InputError, OSError):  # the run is in progress, or the disk fails
         return False
     # After releasing the lock: Windows cannot delete an open file. If the run was begun anew, the folder is not empty.
     with contextlib.suppress(OSError):

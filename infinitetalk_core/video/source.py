@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from ..cache import FileStamp
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..fingerprint import FileFingerprints, stream_fingerprint, tensor_fingerprint
 from ..rate import FRAMES_PER_SECOND
 from .decoder import Decoder
@@ -163,13 +163,13 @@ class VideoFile:
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the opened file's whole content, even if another file has its name now. Raises
-        InputError if the file was written to since it was opened."""
+        RunError if the file was written to since it was opened."""
         if self._fingerprint is None:
             self._fingerprint = self._fingerprints.of_open(self._file)
             now = _stamp(self._file)
             if self._stamp is not None and now is not None and not now.same_content(self._stamp):
                 self._fingerprint = None
-                raise InputError(
+                raise RunError(
                     "the source file was changed after it was opened: run again, which reads it from the beginning"
                 )
             self._stamp = now

@@ -21,7 +21,7 @@ from infinitetalk_core.chunks.job import ColorHold, Components, Job, Output, Ref
 from infinitetalk_core.chunks.pinned import Pinned
 from infinitetalk_core.chunks.redo import AfterRedo, Redo
 from infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSettings
-from infinitetalk_core.errors import InputError
+from infinitetalk_core.errors import RunError
 from infinitetalk_core.fingerprint import (
     EXCLUDED,
     Component,
@@ -372,7 +372,7 @@ def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path, monkeypatc
         return found
 
     monkeypatch.setattr(fingerprint, "_read_fingerprint", written_meanwhile)
-    with pytest.raises(InputError, match="was changed while it was read"):
+    with pytest.raises(RunError, match="was changed while it was read"):
         FileFingerprints().of(path)
 
 

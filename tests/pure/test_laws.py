@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from infinitetalk_core.errors import InputError, RunError
+
 ROOT = Path(__file__).resolve().parents[2]
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "nodes", "node_helpers", "server", "execution"}
 SCANNED_BY_THE_REGISTRY = re.compile(r"subprocess|os\.environ|requests|urllib|(?<![\w.])(eval|exec)\(")
@@ -52,3 +54,9 @@ def test_published_code_holds_nothing_that_the_registry_flags():
 def test_only_the_host_folder_knows_comfyuis_internals():
     for path in (ROOT / "nodes").glob("*.py"):
         assert imported(path) & HOST_MODULES <= {"comfy_api"}, path
+
+
+def test_errors_show_the_packs_name_and_not_its_path():
+    """ComfyUI shows a user `module.name` of an exception; for a custom node pack the module begins with its folder."""
+    for error in (InputError, RunError):
+        assert error.__module__ == "infinitetalk"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.redo import AfterRedo, ChunkOverride, parse_redo
 from infinitetalk_core.chunks.reference import PlannedChunk, ReferenceChoice
-from infinitetalk_core.errors import InputError
+from infinitetalk_core.errors import RunError
 from infinitetalk_core.runs.lock import RunLock
 from infinitetalk_core.runs.tasks import plan_tasks
 
@@ -73,7 +73,7 @@ def holder(tmp_path):
 
 def test_two_processes_never_write_one_run_and_a_dead_one_is_followed_at_once(tmp_path, holder):
     lock = tmp_path / "lock"
-    with pytest.raises(InputError, match=f"being made by another ComfyUI \\(process {holder.pid} on"), RunLock(lock):
+    with pytest.raises(RunError, match=f"being made by another ComfyUI \\(process {holder.pid} on"), RunLock(lock):
         pass
     holder.kill()
     holder.wait()
@@ -95,7 +95,7 @@ def test_a_lock_of_another_machine_counts_while_its_heart_beats(tmp_path, monkey
     elsewhere(lock, 1)
     with RunLock(lock, watch_seconds=0.3) as mine:  # it does not beat: its owner is gone
         elsewhere(lock, 2)  # or it only slept, and goes on
-        with pytest.raises(InputError, match="has taken this run over"):
+        with pytest.raises(RunError, match="has taken this run over"):
             mine.check()
     beats = iter(range(3, 100))
     plain = time.sleep
@@ -105,7 +105,7 @@ def test_a_lock_of_another_machine_counts_while_its_heart_beats(tmp_path, monkey
         plain(seconds)
 
     monkeypatch.setattr(time, "sleep", sleep)
-    with pytest.raises(InputError, match="process 4 on another machine"), RunLock(lock, watch_seconds=0.3):
+    with pytest.raises(RunError, match="process 4 on another machine"), RunLock(lock, watch_seconds=0.3):
         pass
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from infinitetalk_core.chunks.redo import AfterRedo
 from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
-from infinitetalk_core.errors import InputError
+from infinitetalk_core.errors import InputError, RunError
 from infinitetalk_core.runs.disk import SCRATCH
 from infinitetalk_core.runs.store import VERSION
 from infinitetalk_core.video.partfile import PartFile
@@ -380,7 +380,7 @@ def test_shots_begin_afresh_after_a_crash_too(tmp_path):
 def test_a_source_that_changes_stops_the_run(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path)
     monkeypatch.setattr(type(workspace.job.reference.source), "changed", lambda self: True)
-    with pytest.raises(InputError, match="the source file was changed while the video was being made"):
+    with pytest.raises(RunError, match="the source file was changed while the video was being made"):
         workspace.dub()
 
 

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from infinitetalk_core.errors import InputError
+from infinitetalk_core.errors import InputError, RunError
 from infinitetalk_core.fingerprint import file_fingerprint, stream_fingerprint
 from infinitetalk_core.video.source import KEPT_FRAMES, VideoFile
 from tests.support.numbered_video import make_video, number_in, numbers_of, steady
@@ -152,7 +152,7 @@ def test_a_file_that_is_written_to_after_it_was_opened_is_refused(tmp_path, know
             file.write(b"?")
         assert video.changed()
         if not known:
-            with pytest.raises(InputError, match="the source file was changed after it was opened: run again"):
+            with pytest.raises(RunError, match="the source file was changed after it was opened: run again"):
                 video.fingerprint()
 
 

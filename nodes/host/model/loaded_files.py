@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ....infinitetalk_core.cache import FileStamp
-from ....infinitetalk_core.errors import InputError
+from ....infinitetalk_core.errors import RunError
 
 Files = dict[Path, tuple[FileStamp, str]]  # stamp and fingerprint by path
 CHANGED = (
@@ -38,7 +38,7 @@ class LoadedFiles:
     def check(self, live: Any, files: Files) -> None:
         """Record that `live` was loaded from `files`. Objects without weak references or a hash are not checked.
 
-        Raises InputError for a file whose content was different when the object was loaded.
+        Raises RunError for a file whose content was different when the object was loaded.
         """
         try:
             known = self._known.setdefault(live, {})
@@ -49,7 +49,7 @@ class LoadedFiles:
                 changed = self._began_ns is not None and stamp.changed_ns > self._began_ns
                 known[path] = (stamp, "another one" if changed else fingerprint)
             if known[path][1] != fingerprint:
-                raise InputError(CHANGED.format(path.name))
+                raise RunError(CHANGED.format(path.name))
             known[path] = (stamp, fingerprint)
 
     def changed(self) -> list[str]:
