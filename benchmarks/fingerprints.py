@@ -1,10 +1,10 @@
-"""What it costs at a job's start to know its files by their content.
+"""Measure the time to fingerprint a job's files by their content at its start.
 
     python benchmarks/fingerprints.py [--film-gb 2] [--model-gb 16] [--folder DIR]
 
-Writes a film of random bytes and a model file with holes, and times a fingerprint by samples of 16 MB, one of the whole
-content, and one that is remembered by the file's stamp, with the files in the system's memory where they fit. Then a
-film is decoded by its name and through an open handle, in turn.
+Writes a video of random bytes and a sparse model file, and times a fingerprint of samples of 16 MB, one of the whole
+content, and one cached by the file's modification stamp; the files are in the page cache if they fit. Then a video is
+decoded by its path and through an open handle, alternately.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BLOCK, BLOCKS = 1 << 16, 256
 
 
 def sampled(path: Path) -> str:
-    """Size and 256 blocks of 64 KB, by SHA-256: how files were known before."""
+    """Return the SHA-256 of the size and 256 blocks of 64 KB: the previous definition of the fingerprint."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
@@ -41,7 +41,7 @@ def sampled(path: Path) -> str:
 
 
 def best_ms(run: Callable[[], object], times: int = 5) -> float:
-    """Milliseconds of the fastest of some runs."""
+    """Return the least time of several runs, in milliseconds."""
     taken = []
     for _ in range(times):
         start = time.perf_counter()
@@ -51,7 +51,7 @@ def best_ms(run: Callable[[], object], times: int = 5) -> float:
 
 
 def decode(path: Path, through_handle: bool) -> float:
-    """Seconds to decode all pictures."""
+    """Decode all pictures and return the time in seconds."""
     start = time.perf_counter()
     with path.open("rb", buffering=0) as file, av.open(file if through_handle else str(path)) as container:
         for _ in container.decode(video=0):
@@ -60,7 +60,7 @@ def decode(path: Path, through_handle: bool) -> float:
 
 
 def film(path: Path, seconds: int) -> None:
-    """A video of much noise: many bytes a picture."""
+    """Write a noisy video, which needs many bytes per picture."""
     import numpy as np
 
     random = np.random.default_rng(0)

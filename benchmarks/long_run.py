@@ -1,11 +1,11 @@
-"""A long job through a real ComfyUI server: memory, open files, the cost of writing, and how soon a resumed run works.
+"""Measure a long job on a real ComfyUI server: memory, open files, time to write, and time until a resumed run works.
 
     .venv/bin/python benchmarks/long_run.py --chunks 60 --width 832 --height 480 --chunk-frames 5 --steps 1
     .venv/bin/python benchmarks/long_run.py --minutes 10
 
-A drawn character, on the trained small models, dubs samples/voice.wav, looped to the length. --kill-at N ends the
-server with kill -9 after chunk N, starts it again and goes on. Numbers come from benchmarks/stopwatch_pack.py, inside
-the server, at the same moment of each chunk.
+The trained small models dub a drawn character with samples/voice.wav, repeated to the length. --kill-at N kills the
+server with kill -9 after chunk N, restarts it and resumes. benchmarks/chunk_timing_pack.py takes the measurements
+inside the server, at the same point of each chunk.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ WRITING = ("numbers", "encode", "keep", "join", "show", "trim")
 
 @dataclass
 class RunListener:
-    """One press of Run: when its nodes began, and how it ended (None if the server was killed)."""
+    """One queued run: the start of its nodes, and its result (None if the server was killed)."""
 
     queued: float
-    nodes: list[tuple[str, float]] = field(default_factory=list)  # (class, when it began)
+    nodes: list[tuple[str, float]] = field(default_factory=list)  # (class, start time)
     result: Result | None = None
     ended: float = 0.0
 
     def seconds_until(self, moment: float) -> dict[str, float]:
-        """How long each class of nodes worked up to then."""
+        """Return the time that each node class worked until `moment`."""
         ends = [*(when for _, when in self.nodes[1:]), moment]
         spent: dict[str, float] = {}
         for (kind, began), end in zip(self.nodes, ends, strict=True):
@@ -77,7 +77,7 @@ def arguments() -> argparse.Namespace:
 
 
 def write_voice(path: Path, seconds: float) -> int:
-    """samples/voice.wav, looped to `seconds`; how many frames of video that is."""
+    """Write samples/voice.wav repeated to `seconds`; return its number of video frames."""
     with wave.open(str(REPO / "samples" / "voice.wav")) as file:
         layout, sound = file.getparams(), file.readframes(file.getnframes())
     size = layout.sampwidth * layout.nchannels
@@ -103,13 +103,13 @@ def make_workflow(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def notes(base: Path) -> list[dict[str, Any]]:
-    """What the stopwatch wrote: one entry for each chunk that was made."""
+    """Return the measurements of chunk_timing_pack.py: one entry for each chunk that was made."""
     path = base / "stopwatch.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def execute_run(server: ComfyServer, workflow: dict[str, Any], kill_at: int | None) -> RunListener:
-    """Press Run and wait for the end; with kill_at kill the server after that chunk."""
+    """Queue the run and wait for its end; with `kill_at`, kill the server after that chunk."""
     sitting = RunListener(time.monotonic())
     seen = len(notes(server.base))
 
@@ -133,7 +133,7 @@ def execute_run(server: ComfyServer, workflow: dict[str, Any], kill_at: int | No
 
 
 def run(options: argparse.Namespace, base: Path) -> None:
-    """Carry the job out in `base` and print what was measured."""
+    """Run the job in `base` and print the measurements."""
     place_trained_models(base / "models")
     place_samples(REPO / "samples", base / "input")
     (base / "custom_nodes").mkdir(exist_ok=True)
@@ -160,9 +160,9 @@ def run(options: argparse.Namespace, base: Path) -> None:
 
 
 def report(noted: list[dict[str, Any]], sittings: list[RunListener], video: Path, frames: int) -> None:
-    """Print memory, files, shares and durations, with what they should be."""
+    """Print memory, files, shares and durations, with their expected values."""
     chunks = [entry for entry in noted if "chunk" in entry]
-    # A server that was started again has a memory of its own: only what the last one made is compared.
+    # A restarted server starts with other memory, so only the chunks of the last server are compared.
     last = noted[max(i for i, entry in enumerate(noted) if "sampling_since" in entry) + 1 :]
     settled, end = last[SETTLED - 1], last[-1]
     growth = end["rss"] - settled["rss"]
@@ -185,7 +185,7 @@ def report(noted: list[dict[str, Any]], sittings: list[RunListener], video: Path
 
 
 def print_starts(noted: list[dict[str, Any]], sittings: list[RunListener]) -> None:
-    """How long each sitting took to its first new step, and with what."""
+    """Print the time from the start of each server to its first new step, and its parts."""
     starts = [entry for entry in noted if "sampling_since" in entry]
     for sitting, start in zip(sittings, starts, strict=True):
         spent = sitting.seconds_until(start["sampling_since"])
@@ -195,7 +195,7 @@ def print_starts(noted: list[dict[str, Any]], sittings: list[RunListener]) -> No
 
 
 def print_video(video: Path, frames: int) -> None:
-    """How long pictures and sound of the file are."""
+    """Print the duration of the file's video and audio."""
     with av.open(str(video)) as file:
         pictures = sum(1 for packet in file.demux(video=0) if packet.size)
         sound = file.streams.audio[0]

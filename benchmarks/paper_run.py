@@ -1,4 +1,4 @@
-"""The work of benchmarks/paper.py: which rows are missing, what they need, making and saving them."""
+"""Find the missing rows of benchmarks/paper.py, make what they need, and make and save them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Task:
-    """A row that is to be made."""
+    """A row to make."""
 
     experiment: str
     condition: Condition
@@ -35,7 +35,7 @@ class Task:
 
 
 def make_task(task: Task, workshop: Workshop, models: str) -> Row:
-    """The row."""
+    """Make the row of a task."""
     started = time.monotonic()
     numbers, curves = make_row(task.condition, task.seed, workshop.models, workshop.variant(task.condition.variant))
     return Row(
@@ -51,14 +51,14 @@ def make_task(task: Task, workshop: Workshop, models: str) -> Row:
 
 
 def check_models(models: Path) -> None:
-    """Stop where a file is missing that every row needs."""
+    """Exit if a file is missing that every row needs."""
     missing = [name for name in WEIGHTS if not (models / name).is_file()]
     if missing:
         raise SystemExit(f"{models} lacks {', '.join(missing)}; train the small models or choose another --models")
 
 
 def open_tasks(chosen: Sequence[Experiment], rows: Path, models: str) -> list[Task]:
-    """Rows that are not there yet, all conditions of a seed together."""
+    """Return the missing rows, all conditions of a seed together."""
     tasks = []
     for experiment in chosen:
         done = {row.key for row in read_rows(rows, experiment.name, models)}
@@ -70,7 +70,7 @@ def open_tasks(chosen: Sequence[Experiment], rows: Path, models: str) -> list[Ta
 
 
 def available(experiment: Experiment, models: Path) -> Experiment:
-    """`experiment` without what needs a file that is not there."""
+    """Return `experiment` without the conditions that need a missing file."""
     if (models / UNI3C).is_file():
         return experiment
     kept = tuple(c for c in experiment.conditions if not c.uni3c)
@@ -80,7 +80,7 @@ def available(experiment: Experiment, models: Path) -> Experiment:
 
 
 def in_parallel(threads: int, work: Callable[..., object], arguments: Sequence[tuple]) -> Iterator[tuple[int, object]]:
-    """(place, result) of each call as it is done. On one thread everything stays in this process."""
+    """Yield (index, result) of each call when it is done. With one thread all calls run in this process."""
     if threads == 1 or len(arguments) < 2:
         for place, given in enumerate(arguments):
             yield place, work(*given)
@@ -96,7 +96,7 @@ def in_parallel(threads: int, work: Callable[..., object], arguments: Sequence[t
 
 
 def make_variants(workshop: Workshop, tasks: Sequence[Task], threads: int) -> None:
-    """The fine-tuned models that `tasks` need."""
+    """Make the fine-tuned models that `tasks` need."""
     wanted = [name for name in STRATEGIES if any(task.condition.variant == name for task in tasks)]
     missing = [name for name in wanted if not workshop.is_done(name)]
     if not missing:
@@ -110,7 +110,7 @@ def make_variants(workshop: Workshop, tasks: Sequence[Task], threads: int) -> No
 
 
 def make_part_only(workshop: Workshop, part: int) -> None:
-    """Make a part of the samples; they stay on disk."""
+    """Make a part of the samples, which are stored on disk."""
     make_part(workshop, part)
 
 
@@ -127,7 +127,7 @@ def run_tasks(tasks: Sequence[Task], workshop: Workshop, models: str, rows: Path
 
 
 def print_plan(tasks: Sequence[Task], workshop: Workshop, threads: int) -> None:
-    """What is to be done, with an estimate from the speed of this machine's models."""
+    """Print the tasks, with an estimated time from the speed of the models on this machine."""
     if not tasks:
         say("every row is there")
         return
@@ -147,12 +147,12 @@ def print_plan(tasks: Sequence[Task], workshop: Workshop, threads: int) -> None:
 
 
 def say(line: str) -> None:
-    """One line of progress, at once."""
+    """Print one line of progress without buffering."""
     print(f"[paper] {time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
 def parse(arguments: Sequence[str] | None, about: str) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     names = [experiment.name for experiment in experiments()]
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, default=REPO / "small_models", help="folder of the small models")
@@ -171,7 +171,7 @@ def parse(arguments: Sequence[str] | None, about: str) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None, about: str = "") -> None:
-    """The command."""
+    """Run the command."""
     options = parse(arguments, about)
     torch.set_num_threads(1)
     scale: Scale = QUICK if options.quick else FULL

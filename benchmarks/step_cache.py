@@ -1,11 +1,11 @@
-"""What step caching saves and what it costs: thresholds on the small models, each against the same video without it.
+"""Measure the speed and the quality of step caching on the small models, against the same videos without it.
 
     python benchmarks/step_cache.py [--steps 40 --seeds 3 --chunks 3 --thresholds 0.05 0.1 0.2 0.3 0.5]
 
-Needs the packages of the tests. Of every unseen character, voice and text: the share of steps whose blocks were left
-out, the time of denoising as a share of the uncached (processor time, one thread, in turn in one process), how far
-the video is from the uncached one (PSNR), and how its mouth follows the voice (correlation with the truth). Beside
-them what fewer steps without a cache give, which is the other way to save time.
+Needs the packages of the tests. Prints for each threshold, over unseen characters, voices and texts: the share of steps
+whose blocks were skipped, the denoising time as a share of the uncached one (processor time, one thread, alternating in
+one process), the PSNR to the uncached video, and the correlation of its mouth with the truth. For comparison it prints
+the same for fewer steps without a cache.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ sys.path[:0] = [path for path in (str(REPO), str(REPO / "tools")) if path not in
 
 from run_comfyui import cure_torchvision  # noqa: E402
 
-cure_torchvision()  # transformers imports torchvision, which need not fit
+cure_torchvision()  # transformers imports torchvision, whose build may not match PyTorch's
 
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -58,7 +58,7 @@ class TimedBackend(TorchBackend):
         return cache
 
     def denoise(self, conditioning: ChunkConditioning, after_step: Callable[[int, Tensor], None]) -> Tensor:
-        """As it is, on the clock."""
+        """Denoise as the base class does, and record the time."""
         started = time.process_time()
         latents = super().denoise(conditioning, after_step)
         self.seconds.append(time.process_time() - started)
@@ -67,7 +67,7 @@ class TimedBackend(TorchBackend):
 
 @dataclass(frozen=True)
 class Way:
-    """A way to make the video. caching: None without a cache."""
+    """The settings of a variant. caching: None without a cache."""
 
     name: str
     steps: int
@@ -76,7 +76,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Made:
-    """One video."""
+    """The measured video of a variant."""
 
     frames: Tensor
     seconds: float
@@ -85,7 +85,7 @@ class Made:
 
 
 def make(way: Way, condition: Condition, scene: Scene, seed: int) -> Made:
-    """The video of `scene` made that way."""
+    """Make and measure the video of `scene` with the settings of `way`."""
     models = REPO / "small_models"
     job = make_job(condition, scene, seed)
     job = replace(job, sampling=replace(job.sampling, step_cache=way.caching))
@@ -98,7 +98,7 @@ def make(way: Way, condition: Condition, scene: Scene, seed: int) -> Made:
 
 
 def ways(options: argparse.Namespace) -> list[Way]:
-    """The uncached way first."""
+    """Return the variants, the uncached one first."""
     steps = options.steps
     cached = [
         Way(f"{t:g}, {name}", steps, StepCaching(t, CALIBRATIONS[name], options.first_steps))
@@ -110,7 +110,7 @@ def ways(options: argparse.Namespace) -> list[Way]:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument(

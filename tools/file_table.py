@@ -1,9 +1,9 @@
-"""Write docs/files.md: every layout of every file with how well it loads, and what is said of every other file.
+"""Write docs/files.md: the errors of every readable layout of every file, and the error messages for all other files.
 
     python tools/file_table.py           write it
-    python tools/file_table.py --check   fail if the committed one is not what this makes
+    python tools/file_table.py --check   fail if the committed page is not up to date
 
-All numbers are measured when this runs, on the small models, with the engine alone: nothing is written down by hand.
+All numbers are measured by this program, on the small models, with the engine alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PAGE = REPO / "docs" / "files.md"
 INFINITETALK = "model_patches/tiny_infinitetalk_single.safetensors"
 UNI3C = "controlnet/tiny_uni3c.safetensors"
 WAV2VEC = "audio_encoders/tiny_wav2vec2.safetensors"
-SIZES = Sizes(audio_hidden=256, audio_width=256)  # rows of 256, which the K types of GGUF need
+SIZES = Sizes(audio_hidden=256, audio_width=256)  # rows of 256, as required by the K types of GGUF
 HEADS = 2
 NUMBER = re.compile(r"\d\.\de[-+]\d\d")
 
@@ -87,7 +87,7 @@ def _text(path: Path, label: bytes) -> None:
 
 
 def weights_of(file: str, sizes: Sizes | None = None) -> Weights:
-    """A small model's weights in float32, off the float16 numbers that they have: else float16 would lose nothing."""
+    """Return a small model's weights in float32, slightly changed, so that they are not exact in float16."""
     random = np.random.default_rng(0)
     return {
         k: (v * (1 + 1e-3 * random.standard_normal(v.shape))).astype(np.float32)
@@ -96,16 +96,17 @@ def weights_of(file: str, sizes: Sizes | None = None) -> Weights:
 
 
 def numbers(file: WeightsFile) -> dict[str, torch.Tensor]:
-    """All weights of a file in float32."""
+    """Return all weights of a file in float32."""
     return as_numbers(file.read().tensors, torch.float32)
 
 
 def relative(got: torch.Tensor, want: torch.Tensor) -> float:
+    """Return the norm of the difference divided by the norm of `want`."""
     return float((got - want).norm() / want.norm())
 
 
 def heard() -> Callable[[WeightsFile], torch.Tensor]:
-    """What the speech adds to one prediction of the small Wan, as a function of the InfiniteTalk weights."""
+    """Return a function of the InfiniteTalk weights: the effect of the speech on one prediction of the small Wan."""
     wan = {k: v.float() for k, v in _tensors(state_dict("diffusion_models/tiny_wan2.1_i2v.safetensors")).items()}
     backbone = WanBackbone(WanConfig.from_shapes({k: v.shape for k, v in wan.items()}, HEADS)).eval()
     backbone.load_state_dict(wan)
@@ -127,7 +128,7 @@ def heard() -> Callable[[WeightsFile], torch.Tensor]:
 
 
 def residuals(file: WeightsFile) -> torch.Tensor:
-    """What Uni3C adds to Wan's blocks."""
+    """Return the residuals that Uni3C adds to Wan's blocks."""
     draw = torch.Generator().manual_seed(0)
     network = Uni3C(Uni3CConfig.from_shapes(file.shapes)).eval()
     network.load_state_dict(numbers(file))
@@ -146,7 +147,7 @@ def loads(
     open_file: Callable[[Path], WeightsFile],
     effect: Callable[[WeightsFile], torch.Tensor],
 ) -> Iterator[str]:
-    """A row a layout: errors of the weights and of their effect."""
+    """Yield a table row per layout: errors of the weights and of their effect."""
     exact = folder / "exact"
     write_plain(exact, weights, torch.float32)
     want = effect(open_file(exact))
@@ -160,7 +161,7 @@ def loads(
 
 
 def encoder_rows(folder: Path) -> Iterator[str]:
-    """The audio encoder in the layouts people have, by the error of its features."""
+    """Yield a table row per layout of the audio encoder, with the error of its features."""
     weights = _tensors(weights_of(WAV2VEC))
     voice = Sound(torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)) * 0.1, 16000)
 
@@ -184,7 +185,7 @@ def encoder_rows(folder: Path) -> Iterator[str]:
 
 
 def said(load: Callable[[Path], object], path: Path, folder: Path) -> str:
-    """The sentence with which a file is refused."""
+    """Return the message of the InputError when the file is loaded."""
     try:
         load(path)
     except InputError as refused:
@@ -193,7 +194,7 @@ def said(load: Callable[[Path], object], path: Path, folder: Path) -> str:
 
 
 def refusals(folder: Path) -> Iterator[str]:
-    """A row for each near miss: what the InfiniteTalk Model Loader says."""
+    """Yield a table row per near miss: the error message of the InfiniteTalk Model Loader."""
     path = folder / "file.safetensors"
     for what, (_, shapes) in NEAR_MISSES.items():
         save_file({k: torch.zeros(s, dtype=torch.uint8) for k, s in shapes.items()}, path)
@@ -201,7 +202,7 @@ def refusals(folder: Path) -> Iterator[str]:
 
 
 def unreadable(folder: Path, weights: Weights) -> Iterator[str]:
-    """A row for each layout that is not read."""
+    """Yield a table row per unreadable layout, with the error message."""
     path = folder / "infinitetalk.safetensors"
     for name, write in UNREADABLE.items():
         write(path, weights)
@@ -209,7 +210,7 @@ def unreadable(folder: Path, weights: Weights) -> Iterator[str]:
 
 
 def page(folder: Path) -> str:
-    """The whole page."""
+    """Return the whole page."""
     talk, uni3c = weights_of(INFINITETALK, SIZES), weights_of(UNI3C)
     layouts = SAFETENSORS | GGUF
     table = "| layout | | error of the weights | error of what they add |\n|---|---|---|---|"
@@ -257,14 +258,14 @@ What the InfiniteTalk Model Loader says; the other loaders say the same with wha
 
 @torch.inference_mode()
 def make() -> str:
-    """The page, measured now."""
+    """Measure everything and return the page."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         return page(Path(folder))
 
 
 def is_same(committed: str, made: str) -> bool:
-    """The same words, and numbers that differ by no more than another processor's rounding."""
+    """Return whether words are equal and numbers differ by no more than the rounding of another processor."""
     pairs = zip(NUMBER.findall(committed), NUMBER.findall(made), strict=False)
     close = all(abs(float(a) - float(b)) <= 0.1 * float(b) for a, b in pairs)
     return close and NUMBER.sub("x", committed) == NUMBER.sub("x", made)

@@ -1,8 +1,8 @@
-"""Draw docs/speaking.png: frames of the demo's video above the voice's waveform and what the mouth did.
+"""Draw docs/speaking.png: frames of the demo's video above the voice's waveform and the mouth opening.
 
     python3 tools/demo.py && .venv/bin/python tools/make_speaking_figure.py [VIDEO]
 
-VIDEO is a video of the demo with samples/voice.wav in it, by default the newest one. Needs matplotlib (`training` in
+VIDEO is a video of the demo with samples/voice.wav, by default the newest one. Needs matplotlib (`training` in
 pyproject.toml).
 """
 
@@ -33,7 +33,7 @@ TRUTH = REPO / "tests" / "data" / "mouth_openings.json"
 PICTURE = REPO / "docs" / "speaking.png"
 FPS = 25
 SHOWN = 9  # frames side by side
-SIDE = 192  # pixels of each: twice what the small model makes
+SIDE = 192  # pixels of each: twice the small model's size
 HEIGHT, DPI = 600, 160  # of the figure
 INK, VOICE_COLOR, TRUTH_COLOR, MADE_COLOR = "#3b3f51", "#9aa4b8", "#2a9d8f", "#d1495b"
 
@@ -42,7 +42,7 @@ Track = NDArray[np.float64]
 
 
 def newest_video() -> Path:
-    """The demo's last video, not its enlarged copy."""
+    """Return the demo's newest video, not its enlarged copy."""
     videos = [path for path in VIDEOS.glob("*.mp4") if not path.stem.endswith("_large")]
     if not videos:
         sys.exit("there is no video of the demo; run: python3 tools/demo.py")
@@ -50,13 +50,13 @@ def newest_video() -> Path:
 
 
 def frames_of(video: Path) -> Frames:
-    """(F, H, W, 3)."""
+    """Read all frames, (F, H, W, 3)."""
     with av.open(str(video)) as file:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
 
 
 def waveform(bins: int) -> Track:
-    """Peaks of the voice, (bins,), 1 the loudest."""
+    """Return the peaks of the voice, (bins,), 1 is the loudest."""
     with wave.open(str(VOICE)) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float64)
     peaks = np.maximum.reduceat(np.abs(samples), np.linspace(0, len(samples), bins, endpoint=False).astype(int))
@@ -64,7 +64,7 @@ def waveform(bins: int) -> Track:
 
 
 def moments(truth: Track) -> list[int]:
-    """Frames worth seeing, one in each of SHOWN equal parts: by turns where the mouth opens widest and least."""
+    """Choose one frame in each of SHOWN equal parts: alternately the widest and the least mouth opening."""
     edges = np.linspace(0, len(truth), SHOWN + 1).astype(int)
     parts = [truth[start:stop] for start, stop in pairwise(edges)]
     picks = [part.argmin() if i % 2 == 0 else part.argmax() for i, part in enumerate(parts)]
@@ -72,13 +72,13 @@ def moments(truth: Track) -> list[int]:
 
 
 def fitted(opening: Track, truth: Track) -> Track:
-    """The measured opening, whose unit is the picture's height, on the scale of the truth (least squares)."""
+    """Scale the measured opening, in picture heights, to the unit of the truth (least squares)."""
     slope, level = np.polyfit(opening, truth, 1)
     return np.asarray(slope * opening + level)
 
 
 def draw(frames: Frames, truth: Track) -> Any:
-    """The figure."""
+    """Draw the figure."""
     import matplotlib
 
     matplotlib.use("Agg")

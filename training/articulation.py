@@ -144,8 +144,7 @@ def _moments(steps: int) -> NDArray[np.int64]:
 
 
 def _frame_by_frame(curve: NDArray[np.floating]) -> Curve:
-    """Resample a curve at STEPS_PER_SECOND to frames, (F,) float32: the mean of the two steps around each frame's time.
-    """
+    """Resample a curve at STEPS_PER_SECOND to frames, (F,) float32: the mean of the two steps at each frame's time."""
     moments = _moments(len(curve))
     return ((curve[moments] + curve[moments + 1]) / 2).astype(np.float32)
 

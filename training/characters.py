@@ -79,9 +79,7 @@ class Prop:
 
 @dataclass(frozen=True)
 class Character:
-    """The looks of one drawn person and of the room; lengths in picture widths, so that they are independent of the
-    size.
-    """
+    """The looks of one drawn person and of the room; lengths in picture widths, independent of the size in pixels."""
 
     seed: int
     skin: Color

@@ -109,8 +109,7 @@ def _fading(first: Color, second: Color, opening: Track, start: float, stop: flo
 
 
 def _lids(character: Character, performance: Performance, x: Points, grow: float) -> tuple[Points, Points]:
-    """Return the upper and lower edge (F, N) of the open part of an eye at distances x (N,) or (F, N) from its middle.
-    """
+    """Return the upper and lower edge (F, N) of the open eye at distances x (N,) or (F, N) from its middle."""
     size = character.eye_size * grow
     arc = np.sqrt(np.clip(1 - (x / size) ** 2, 0, 1))
     shut = np.clip(performance.blink + 0.18 * np.clip(performance.gaze_y, 0, 1), 0, 1)[:, None]
@@ -120,8 +119,7 @@ def _lids(character: Character, performance: Performance, x: Points, grow: float
 
 
 def eye(character: Character, performance: Performance, side: int) -> list[Layer]:
-    """Return the layers of one eye, `side` −1 at the left of the picture: lid, white, iris, pupil, highlight, lashes.
-    """
+    """Return the layers of one eye, `side` −1 at the picture's left: lid, white, iris, pupil, highlight, lashes."""
     size = character.eye_size
     across = size * np.cos(np.linspace(np.pi, 0, 13, dtype=np.float32))
     tilt = -side * character.eye_tilt

@@ -123,9 +123,7 @@ def _glasses(character: Character) -> list[Layer]:
 
 
 def head(character: Character, performance: Performance) -> list[Layer]:
-    """Return all layers of the head, from back to front. Brows are drawn over a fringe, so that they are always
-    visible.
-    """
+    """Return all layers of the head, from back to front. Brows are drawn over a fringe, to be always visible."""
     outline = head_outline(character, performance)
     eyes = [both(*pair) for pair in zip(eye(character, performance, -1), eye(character, performance, 1), strict=True)]
     layers = _ears(character)

@@ -1,5 +1,4 @@
-"""Generate the movements of a drawn speaker and of the camera, frame by frame at 25 fps: the ground truth of a video.
-"""
+"""Generate the movements of a drawn speaker and of the camera at 25 fps: the ground truth of a video."""
 
 from __future__ import annotations
 

@@ -27,8 +27,9 @@ UNI3C = "controlnet/small_uni3c.safetensors"
 
 @dataclass(frozen=True)
 class SmallSizes:
-    """The widths of the small models. The head size, and sizes that ComfyUI's loaders require, are those of the real
-    ones.
+    """The widths of the small models.
+
+    The head size, and the sizes that ComfyUI's loaders require, are those of the real models.
     """
 
     dim: int = 256

@@ -63,8 +63,7 @@ def at_speed(utterance: Utterance, factor: float) -> Utterance:
 
 
 def draw_batch(clips: list[Clip], size: int, frames: int, rng: np.random.Generator) -> Batch:
-    """Return `size` pieces of `frames` frames (at most the shortest clip's) from random clips, as recorded by `record`.
-    """
+    """Return `size` random pieces of `frames` frames (at most the shortest clip's), processed by `record`."""
     drawn = [clips[index] for index in rng.integers(len(clips), size=size)]
     frames = min(frames, *(len(clip.classes) for clip in drawn))
     pieces = []
@@ -97,9 +96,7 @@ def record(samples: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _tone(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the gain at each frequency: an uneven response, sometimes with a lower or upper limit (as for a
-    telephone).
-    """
+    """Return the gain at each frequency: an uneven response, sometimes with a lower or upper limit (telephone)."""
     octaves = np.log2(np.maximum(frequencies, 50.0) / 50.0)  # 0 … 7.3
     gain = 10 ** (np.interp(octaves, np.arange(9), rng.normal(0.0, 3.5, 9)) / 20)
     if rng.random() < 0.3:

@@ -177,9 +177,7 @@ def teaching_loss(read: list[tuple[Tensor, Tensor]], batch: Batch, config: Speec
 
 @torch.no_grad()
 def evaluate(student: Student, clips: list[Clip]) -> dict[str, float]:
-    """Measure the last layer on whole clips: correlations with the true mouth, and the share of frames with the right
-    viseme.
-    """
+    """Measure the last layer on whole clips: correlations with the true mouth, share of correct visemes."""
     device = next(student.parameters()).device
     found, truth, right = [], [], []
     for clip in clips:

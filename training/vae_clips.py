@@ -30,8 +30,7 @@ class ClipShape:
 
 
 def any_mouth(frames: int, seed: int) -> Articulation:
-    """Return a mouth that moves faster than speech: waves of up to 6 Hz with pauses, to cover all motion at inference.
-    """
+    """Return a mouth that moves faster than speech: waves of up to 6 Hz with pauses, so that it covers all speech."""
     rng = np.random.default_rng([seed, 0x6D6F75])
     seconds = np.arange(frames) / 25.0
     waves = rng.uniform(0.5, FASTEST_MOUTH, 5)
@@ -79,7 +78,7 @@ def _changed(clip: Tensor, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.1:
         clip = torch.cat((clip[:, :1], torch.zeros_like(clip[:, 1:])), dim=1)
     if rng.random() < 0.5:
-        # Rotate the colors, so that all directions in color space are equally frequent.
+        # Permute the channels, so that all directions in color space are equally frequent.
         clip = clip[torch.from_numpy(rng.permutation(3))]
     if rng.random() < 0.5:
         return clip
@@ -89,8 +88,7 @@ def _changed(clip: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def importance(clips: Tensor) -> Tensor:
-    """Return the weight (B, 1, F, s, s) of each pixel, at least 1: largest for mouths, then for motion, then for edges.
-    """
+    """Return the weight (B, 1, F, s, s) of each pixel, at least 1: mouths most, then motion, then edges."""
     color = clips.new_tensor(MOUTH_INTERIOR).view(1, 3, 1, 1, 1) / 127.5 - 1.0
     inside = ((clips - color).abs().amax(1, keepdim=True) < 0.2).float().amax(2, keepdim=True)
     near = F.max_pool3d(inside, (1, MOUTH_REACH, MOUTH_REACH), 1, (0, MOUTH_REACH // 2, MOUTH_REACH // 2))

@@ -20,9 +20,7 @@ PAIR_SHARE = 0.62  # share of time-downsampled channels that are averages of two
 
 @torch.no_grad()
 def start_from_clips(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
-    """Initialize `vae` (float32) from clips (B, 3, F, H, W) in [-1, 1]; weight (B, 1, F, H, W): importance of the
-    pixels.
-    """
+    """Initialize `vae` (float32) from clips (B, 3, F, H, W) in [-1, 1]; weight: of the pixels, (B, 1, F, H, W)."""
     for layer in vae.modules():
         if isinstance(layer, nn.Conv2d | nn.Conv3d):
             nn.init.orthogonal_(layer.weight)
@@ -123,8 +121,7 @@ def _start_upsample(layer: Upsample) -> None:
 
 
 def unit_variance(vae: WanVae, pixels: Tensor) -> None:
-    """Normalize the latents of these clips to the statistics that pipelines expect; the decoded pictures do not change.
-    """
+    """Normalize the latents of these clips to the statistics that pipelines expect; decoded pictures do not change."""
     means = rows_of(vae.raw_means(pixels).float())
     center, spread = vae.latent_statistics()
     gain = spread / means.std(0)
@@ -145,9 +142,7 @@ def parts(layer: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _identity(weight: Tensor) -> None:
-    """Make each channel a copy of the input channel of the same index, at the newest frame and the middle of the
-    window.
-    """
+    """Connect each channel to the input channel of the same index, at the newest frame and the window's middle."""
     weight.zero_()
     index = torch.arange(min(weight.shape[0], weight.shape[1]))
     row, column = (n // 2 for n in weight.shape[-2:])

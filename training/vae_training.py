@@ -257,8 +257,7 @@ def _compile_norms(vae: WanVae) -> None:
 
 
 def picture_loss(made: Tensor, wanted: Tensor, weight: Tensor, config: VaeTraining, stage: Stage) -> Tensor:
-    """Return the loss of clips (B, 3, F, H, W) in [-1, 1]: errors of pixels, of their gradients, of hue, and flicker.
-    """
+    """Return the loss of clips (B, 3, F, H, W) in [-1, 1]: errors of pixels, gradients and hue, and flicker."""
     error = made - wanted
     share = weight / weight.mean()
     pixels = (share * (error.abs() + config.square_weight * error.square())).mean()

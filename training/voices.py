@@ -108,9 +108,7 @@ def say_long(seed: int, seconds: float, voice: Voice, *, unseen: bool = False) -
 
 
 def speak(seed: int, seconds_at_least: float, unseen: bool = False) -> Utterance:
-    """Return speech of at least `seconds_at_least` with a random voice and random sentences, for training or
-    evaluation.
-    """
+    """Return at least `seconds_at_least` of speech, with voice and sentences drawn by `seed`."""
     voice = unseen_voice(seed) if unseen else training_voice(seed)
     return say_long(seed, seconds_at_least, voice, unseen=unseen)
 

@@ -1,4 +1,4 @@
-"""docs/faults.md, written by the tests that ran the faults."""
+"""Write docs/faults.md from the tests that inject the faults."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ place of 3: `INFINITETALK_FAULT_TABLE=1 INFINITETALK_KILLS=20 python3 tools/test
 
 
 def survived(accident: str, when: str, outcome: str) -> None:
-    """Note that this was tried just now and ended well; only where INFINITETALK_FAULT_TABLE is set."""
+    """Add a row for a passed fault test; only if INFINITETALK_FAULT_TABLE is set."""
     if not os.environ.get("INFINITETALK_FAULT_TABLE"):
         return
-    import fcntl  # these accidents are made on Linux only
+    import fcntl  # the fault tests run on Linux only
 
     with TABLE.open("a+", encoding="utf-8") as table:
-        fcntl.flock(table, fcntl.LOCK_EX)  # two suites run beside each other
+        fcntl.flock(table, fcntl.LOCK_EX)  # two suites run in parallel
         table.seek(0)
         rows = {line for line in table.read().splitlines() if line.startswith("| ") and line not in HEAD}
         rows = {row for row in rows if not row.startswith(f"| {accident} | {when.split(',')[0]}")}

@@ -1,4 +1,4 @@
-"""A run of small pictures, carried out as the host does it, on a disk that can fail."""
+"""Execute a run of small pictures like the host does, on a disk that can fail."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ KEY = "0123456789abcdef"
 
 
 class DreamingModels(PlainModels):
-    """Every chunk is made from its noise, its reference and the chunk before it, so that a mistake in any shows."""
+    """Make each chunk depend on its noise, reference and context, so that an error in any of them is visible."""
 
     def denoise(self, conditioning: ChunkConditioning, after_step: Callable[[int, Tensor], None]) -> Tensor:
-        """A mixture of everything."""
+        """Return a mixture of all inputs."""
         self.seen.append(conditioning)
         dream = 0.4 + 0.2 * conditioning.noise + 0.3 * conditioning.context.mean() + 0.1 * conditioning.reference
         after_step(0, dream)
@@ -43,8 +43,10 @@ class DreamingModels(PlainModels):
 
 
 class UnluckyDisk(Disk):
-    """Counts everything that is done to it; at number `fails_at` something happens, `how` to choose. lasting: and from
-    then on each time that something is written."""
+    """Count all operations, and call `how` at operation number `fails_at`.
+
+    lasting: also call it at each later writing operation.
+    """
 
     def __init__(
         self, fails_at: int | None = None, how: Callable[[], None] | None = None, lasting: bool = False
@@ -90,13 +92,13 @@ def no_space() -> None:
 
 
 def power_cut() -> None:
-    """Nothing is tidied up, no file is closed."""
+    """End the process without any cleanup."""
     os._exit(137)
 
 
 @dataclass
 class Notes:
-    """What a sitting told."""
+    """Record the events of a session."""
 
     found_done: int | None = None
     made: list[int] = field(default_factory=list)
@@ -129,7 +131,7 @@ def portrait() -> PictureBatch:
 
 
 def small_job(total: int = TOTAL, **options: Any) -> Job:
-    """Colors held, as by default."""
+    """Return a job with color hold, as by default."""
     job = make_job(options.pop("source", None) or portrait(), total, color=ColorHold(0.7, over=1), **options)
     sound = Sound(torch.sin(torch.arange(total * 640) * 0.05)[None] * 0.3, 16000)
     return replace(job, speech=replace(job.speech, sound=sound), output=Output(VideoFormat(crf=20)))
@@ -137,7 +139,7 @@ def small_job(total: int = TOTAL, **options: Any) -> Job:
 
 @dataclass
 class Place:
-    """A folder with runs and videos, and `dub` as a person presses Run."""
+    """A folder with runs and videos; `dub` executes a run."""
 
     root: Path
     job: Job = field(default_factory=small_job)
@@ -152,7 +154,7 @@ class Place:
         return self.root / "runs" / self.key
 
     def new_path(self) -> Path:
-        """As the host finds one."""
+        """Return an unused path like the host does."""
         path, number = self.root / self.name, 2
         while path.exists() or path.with_suffix(".json").exists():
             path, number = (self.root / self.name).with_stem(f"{Path(self.name).stem}_{number}"), number + 1
