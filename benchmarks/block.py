@@ -19,8 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-from in_process import comfyui_folder, enter_comfyui, load_pack
-from side_by_side import (
+from comparison import (
     AUDIO_WIDTH,
     PICTURE,
     SPEECH,
@@ -34,6 +33,7 @@ from side_by_side import (
     matrix_rate,
     sizes_of,
 )
+from in_process import comfyui_folder, enter_comfyui, load_pack
 
 
 def arguments() -> argparse.Namespace:

@@ -22,8 +22,8 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from comparison import AUDIO_WIDTH
 from in_process import comfyui_folder, enter_comfyui, load_pack
-from side_by_side import AUDIO_WIDTH
 
 LAYOUTS = ("fp16", "fp8", "fp8 scaled", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0")
 

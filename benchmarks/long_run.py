@@ -42,7 +42,7 @@ WRITING = ("numbers", "encode", "keep", "join", "show", "trim")
 
 
 @dataclass
-class RunListener:
+class RunRecord:
     """One queued run: the start of its nodes, and its result (None if the server was killed)."""
 
     queued: float
@@ -102,23 +102,23 @@ def make_workflow(options: argparse.Namespace) -> dict[str, Any]:
     return workflow
 
 
-def notes(base: Path) -> list[dict[str, Any]]:
+def read_timings(base: Path) -> list[dict[str, Any]]:
     """Return the measurements of chunk_timing_pack.py: one entry for each chunk that was made."""
-    path = base / "stopwatch.jsonl"
+    path = base / "chunk_timings.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def execute_run(server: ComfyServer, workflow: dict[str, Any], kill_at: int | None) -> RunListener:
+def execute_run(server: ComfyServer, workflow: dict[str, Any], kill_at: int | None) -> RunRecord:
     """Queue the run and wait for its end; with `kill_at`, kill the server after that chunk."""
-    sitting = RunListener(time.monotonic())
-    seen = len(notes(server.base))
+    record = RunRecord(time.monotonic())
+    seen = len(read_timings(server.base))
 
     def on_message(message: Message) -> None:
         nonlocal seen
         node = workflow.get(str(message.data.get("node")), {}).get("class_type", "")
         if message.type == "executing" and node:
-            sitting.nodes.append((node, message.time))
-        made = notes(server.base)
+            record.nodes.append((node, message.time))
+        made = read_timings(server.base)
         for entry in made[seen:]:
             if "chunk" in entry:
                 print(f"chunk {entry['chunk']}: {entry['wall']:.1f} s, {entry['rss'] / 1e6:.0f} MB", flush=True)
@@ -127,9 +127,9 @@ def execute_run(server: ComfyServer, workflow: dict[str, Any], kill_at: int | No
             os.killpg(server.pid, signal.SIGKILL)
 
     with contextlib.suppress(ServerError):  # it was killed
-        sitting.result = server.follow(server.queue(workflow), 1e6, on_message)
-    sitting.ended = time.monotonic()
-    return sitting
+        record.result = server.follow(server.queue(workflow), 1e6, on_message)
+    record.ended = time.monotonic()
+    return record
 
 
 def run(options: argparse.Namespace, base: Path) -> None:
@@ -137,33 +137,33 @@ def run(options: argparse.Namespace, base: Path) -> None:
     place_trained_models(base / "models")
     place_samples(REPO / "samples", base / "input")
     (base / "custom_nodes").mkdir(exist_ok=True)
-    shutil.copyfile(REPO / "benchmarks" / "stopwatch_pack.py", base / "custom_nodes" / "stopwatch.py")
+    shutil.copyfile(REPO / "benchmarks" / "chunk_timing_pack.py", base / "custom_nodes" / "chunk_timing.py")
     new = options.chunk_frames - options.context_frames
     frames = options.context_frames + options.chunks * new
     seconds = options.minutes * 60 if options.minutes else frames / FRAMES_PER_SECOND
     frames = write_voice(base / "input" / "long_voice.wav", seconds)
     workflow, python = make_workflow(options), Path(sys.executable)
     with ComfyServer(python, comfyui_folder(), base, pack=REPO, cpu=not cuda_available(python)) as server:
-        sittings = [execute_run(server, workflow, options.kill_at)]
+        records = [execute_run(server, workflow, options.kill_at)]
         if options.kill_at is not None:
             server.stop()
             server.start()
-            sittings.append(execute_run(server, workflow, options.stop_at))
+            records.append(execute_run(server, workflow, options.stop_at))
         if options.stop_at is not None:
-            print_starts(notes(base), sittings)
+            print_starts(read_timings(base), records)
             return
-        result = sittings[-1].result
+        result = records[-1].result
         if result is None or result.status != "success":
             sys.exit(f"the job failed: {result.reason if result else server.log_tail()}")
         (video,) = [server.path_of(file) for file in result.files() if file["filename"].endswith(".mp4")]
-    report(notes(base), sittings, video, frames)
+    report(read_timings(base), records, video, frames)
 
 
-def report(noted: list[dict[str, Any]], sittings: list[RunListener], video: Path, frames: int) -> None:
+def report(timings: list[dict[str, Any]], records: list[RunRecord], video: Path, frames: int) -> None:
     """Print memory, files, shares and durations, with their expected values."""
-    chunks = [entry for entry in noted if "chunk" in entry]
+    chunks = [entry for entry in timings if "chunk" in entry]
     # A restarted server starts with other memory, so only the chunks of the last server are compared.
-    last = noted[max(i for i, entry in enumerate(noted) if "sampling_since" in entry) + 1 :]
+    last = timings[max(i for i, entry in enumerate(timings) if "sampling_since" in entry) + 1 :]
     settled, end = last[SETTLED - 1], last[-1]
     growth = end["rss"] - settled["rss"]
     flat = growth <= max(MOST_GROWTH * settled["rss"], MOST_GROWTH_BYTES)
@@ -180,18 +180,18 @@ def report(noted: list[dict[str, Any]], sittings: list[RunListener], video: Path
     print(f"open files: {settled['files']} after chunk {settled['chunk']}, {end['files']} at the end")
     parts = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
     print(f"writing and bookkeeping: {sum(shares.values()):.2%} of the wall time ({parts}; goal below 5 %)")
-    print_starts(noted, sittings)
+    print_starts(timings, records)
     print_video(video, frames)
 
 
-def print_starts(noted: list[dict[str, Any]], sittings: list[RunListener]) -> None:
+def print_starts(timings: list[dict[str, Any]], records: list[RunRecord]) -> None:
     """Print the time from the start of each server to its first new step, and its parts."""
-    starts = [entry for entry in noted if "sampling_since" in entry]
-    for sitting, start in zip(sittings, starts, strict=True):
-        spent = sitting.seconds_until(start["sampling_since"])
+    starts = [entry for entry in timings if "sampling_since" in entry]
+    for record, start in zip(records, starts, strict=True):
+        spent = record.seconds_until(start["sampling_since"])
         nodes = ", ".join(f"{name.removeprefix('InfiniteTalk')} {s:.2f}" for name, s in spent.items() if s >= 0.01)
         inside = ", ".join(f"{name} {start.get(name, 0.0):.2f}" for name in ("load", "vae", "join"))
-        print(f"from Run to the first new step: {start['sampling_since'] - sitting.queued:.2f} s ({nodes}; {inside})")
+        print(f"from Run to the first new step: {start['sampling_since'] - record.queued:.2f} s ({nodes}; {inside})")
 
 
 def print_video(video: Path, frames: int) -> None:
@@ -199,10 +199,10 @@ def print_video(video: Path, frames: int) -> None:
     with av.open(str(video)) as file:
         pictures = sum(1 for packet in file.demux(video=0) if packet.size)
         sound = file.streams.audio[0]
-        heard = float((sound.duration or 0) * (sound.time_base or 0))
+        seconds = float((sound.duration or 0) * (sound.time_base or 0))
     print(
         f"video: {pictures} frames ({pictures / FRAMES_PER_SECOND:.2f} s), the voice asks for {frames}; "
-        f"its sound {heard:.3f} s; {video.stat().st_size / 1e6:.1f} MB"
+        f"its sound {seconds:.3f} s; {video.stat().st_size / 1e6:.1f} MB"
     )
 
 

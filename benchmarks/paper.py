@@ -19,9 +19,9 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [path for path in (str(REPO), str(REPO / "tools")) if path not in sys.path]
 
-from run_comfyui import cure_torchvision  # noqa: E402
+from run_comfyui import make_torchvision_importable  # noqa: E402
 
-cure_torchvision()  # transformers imports torchvision, whose build may not match PyTorch's
+make_torchvision_importable()  # transformers imports torchvision, whose build may not match PyTorch's
 
 from benchmarks.paper_run import main  # noqa: E402
 

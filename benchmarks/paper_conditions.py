@@ -35,7 +35,7 @@ class Condition:
     """The settings of one run.
 
     The defaults are the pack's defaults for the small models, but without the corrections of the generated frames
-    (`as_users_get_it`); each condition changes some of them.
+    (`with_frame_corrections`); each condition changes some of them.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Condition:
         return json.dumps({**asdict(self), **named}, sort_keys=True)
 
 
-def as_users_get_it(condition: Condition) -> Condition:
+def with_frame_corrections(condition: Condition) -> Condition:
     """Add the sampler node's default corrections of the frames."""
     return replace(condition, color_hold=1.0, color_over=COLOR_HOLD_FRAMES, seam_fade=SEAM_FADE)
 
@@ -146,7 +146,7 @@ def _shipped() -> tuple[Condition, ...]:
     rows = [Condition(name, LONG, policy) for name, policy in policies.items()]
     each = Condition("M3, each frame held", LONG, color_hold=1.0)
     held = replace(each, name="M3, colors held", color_over=COLOR_HOLD_FRAMES)
-    return (*rows, each, held, as_users_get_it(replace(held, name="M3, colors held, seams faded")))
+    return (*rows, each, held, with_frame_corrections(replace(held, name="M3, colors held, seams faded")))
 
 
 def _camera() -> tuple[Condition, ...]:
@@ -180,7 +180,7 @@ def _voices(recordings: Sequence[str], flite: bool) -> tuple[Condition, ...]:
     if flite:
         rows += [Condition(f"video, flite {v}", 8, voice=f"flite {v}") for v in ("slt", "rms")]
     rows += [Condition(f"video, recording {n}", 8, voice=f) for n, f in enumerate(recordings, 1)]
-    return tuple(as_users_get_it(row) for row in rows)
+    return tuple(with_frame_corrections(row) for row in rows)
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Scale:
     most_seeds: int = 1000
     most_chunks: int = 1000
 
-    def cut(self, experiment: Experiment) -> Experiment:
+    def reduce(self, experiment: Experiment) -> Experiment:
         """Return `experiment` with fewer seeds and shorter videos."""
         short = tuple(replace(c, chunks=min(c.chunks, self.most_chunks)) for c in experiment.conditions)
         return replace(experiment, conditions=short, seeds=min(experiment.seeds, self.most_seeds))

@@ -12,7 +12,7 @@ import torch
 from training.small_models import load_model
 
 from .paper_conditions import CHUNK_FRAMES, CODEC, STRATEGIES, Condition, Scale
-from .paper_takes import load_vae_and_ears
+from .paper_videos import load_vae_and_speech_encoder
 
 FRAME = 96  # pixels
 MEASURING = 0.006  # seconds per frame: drawing, metrics
@@ -46,7 +46,7 @@ class Cost:
 
 def measure_cost(models: Path) -> Cost:
     """Time the models, after a warm-up call."""
-    vae, _ = load_vae_and_ears(models)
+    vae, _ = load_vae_and_speech_encoder(models)
     model = load_model(models)
     frames = torch.rand(1, CHUNK_FRAMES, FRAME, FRAME, 3)
     adapter = model.adapter

@@ -15,14 +15,14 @@ from training.stages import train_model
 from training.trainer import TrainingConfig
 
 from .paper_conditions import STRATEGIES, Scale
-from .paper_takes import load_vae_and_ears
+from .paper_videos import load_vae_and_speech_encoder
 
 FIRST_SEED = 300_000  # characters that neither the shipped model's training nor any row uses
 PARTS = 4  # of the sample set, which are made independently
 
 
 @dataclass(frozen=True)
-class Workshop:
+class FineTuning:
     """The folders of the fine-tuned models. folder: a separate one for each shipped model and scale."""
 
     models: Path
@@ -38,20 +38,20 @@ class Workshop:
         return (self.variant(name) / DIFFUSION).is_file() and (self.variant(name) / INFINITETALK).is_file()
 
 
-def make_part(workshop: Workshop, part: int) -> Samples:
+def make_part(tuning: FineTuning, part: int) -> Samples:
     """Return a part of the samples that all variants share, from disk if it exists."""
     config = DatasetConfig(
-        samples=workshop.scale.samples // PARTS,
+        samples=tuning.scale.samples // PARTS,
         first_seed=FIRST_SEED + part * 10_000,
         policies=(*STRATEGIES.values(), Policy.CHUNK_START),
     )
-    vae, encode = load_vae_and_ears(workshop.models)
-    return make_samples(config, workshop.folder / f"samples{part}", vae, encode)
+    vae, encode = load_vae_and_speech_encoder(tuning.models)
+    return make_samples(config, tuning.folder / f"samples{part}", vae, encode)
 
 
-def load_samples(workshop: Workshop) -> Samples:
+def load_samples(tuning: FineTuning) -> Samples:
     """Return all parts joined."""
-    parts = [make_part(workshop, part) for part in range(PARTS)]
+    parts = [make_part(tuning, part) for part in range(PARTS)]
     names = [f.name for f in dataclasses.fields(Samples) if f.name != "policies"]
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     return Samples(**joined, policies=parts[0].policies)
@@ -74,10 +74,10 @@ def variant_config(policy: Policy, scale: Scale) -> TrainingConfig:
     )
 
 
-def train_variant(workshop: Workshop, name: str) -> None:
+def train_variant(tuning: FineTuning, name: str) -> None:
     """Fine-tune the shipped model with the strategy `name`; resumes an interrupted call."""
-    if workshop.is_done(name):
+    if tuning.is_done(name):
         return
-    config, folder = variant_config(STRATEGIES[name], workshop.scale), workshop.variant(name)
-    train_model(config, load_model(workshop.models), load_samples(workshop), folder, folder, lambda line: None)
+    config, folder = variant_config(STRATEGIES[name], tuning.scale), tuning.variant(name)
+    train_model(config, load_model(tuning.models), load_samples(tuning), folder, folder, lambda line: None)
     (folder / "checkpoint.pt").unlink()

@@ -21,21 +21,21 @@ from statistics import fmean, median
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [path for path in (str(REPO), str(REPO / "tools")) if path not in sys.path]
 
-from run_comfyui import cure_torchvision  # noqa: E402
+from run_comfyui import make_torchvision_importable  # noqa: E402
 
-cure_torchvision()  # transformers imports torchvision, whose build may not match PyTorch's
+make_torchvision_importable()  # transformers imports torchvision, whose build may not match PyTorch's
 
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks.paper_conditions import UNSEEN, Condition  # noqa: E402
-from benchmarks.paper_takes import (  # noqa: E402
+from benchmarks.paper_videos import (  # noqa: E402
     Scene,
-    film,
-    load_vae_and_ears,
+    load_vae_and_speech_encoder,
     make_backend,
     make_job,
     make_scene,
+    make_video,
     psnr,
 )
 from evaluation.sync import mouth_opening, sync  # noqa: E402
@@ -66,7 +66,7 @@ class TimedBackend(TorchBackend):
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """The settings of a variant. caching: None without a cache."""
 
     name: str
@@ -75,38 +75,38 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Made:
+class Result:
     """The measured video of a variant."""
 
     frames: Tensor
     seconds: float
-    left_out: float
+    skipped: float
     sync: float
 
 
-def make(way: Way, condition: Condition, scene: Scene, seed: int) -> Made:
-    """Make and measure the video of `scene` with the settings of `way`."""
+def make_result(variant: Variant, condition: Condition, scene: Scene, seed: int) -> Result:
+    """Make and measure the video of `scene` with the settings of `variant`."""
     models = REPO / "small_models"
     job = make_job(condition, scene, seed)
-    job = replace(job, sampling=replace(job.sampling, step_cache=way.caching))
-    plain = make_backend(replace(condition, steps=way.steps), job, models, models)
-    timed = TimedBackend(**{**vars(plain), "sampling": replace(plain.sampling, step_cache=way.caching)})
-    frames = film(job, timed).frames
+    job = replace(job, sampling=replace(job.sampling, step_cache=variant.caching))
+    plain = make_backend(replace(condition, steps=variant.steps), job, models, models)
+    timed = TimedBackend(**{**vars(plain), "sampling": replace(plain.sampling, step_cache=variant.caching)})
+    frames = make_video(job, timed).frames
     caches = timed.caches
-    left_out = fmean(c.skipped / c.steps for c in caches) if caches else 0.0
-    return Made(frames, sum(timed.seconds), left_out, sync(mouth_opening(frames), scene.truth).correlation)
+    skipped = fmean(c.skipped / c.steps for c in caches) if caches else 0.0
+    return Result(frames, sum(timed.seconds), skipped, sync(mouth_opening(frames), scene.truth).correlation)
 
 
-def ways(options: argparse.Namespace) -> list[Way]:
+def variants(options: argparse.Namespace) -> list[Variant]:
     """Return the variants, the uncached one first."""
     steps = options.steps
     cached = [
-        Way(f"{t:g}, {name}", steps, StepCaching(t, CALIBRATIONS[name], options.first_steps))
+        Variant(f"{t:g}, {name}", steps, StepCaching(t, CALIBRATIONS[name], options.first_steps))
         for name in options.calibrations
         for t in options.thresholds
     ]
-    fewer = [Way(f"off, {n} steps", n) for n in (steps * 3 // 4, steps // 2, steps // 4)]
-    return [Way(f"off, {steps} steps", steps), *cached, *fewer]
+    fewer = [Variant(f"off, {n} steps", n) for n in (steps * 3 // 4, steps // 2, steps // 4)]
+    return [Variant(f"off, {steps} steps", steps), *cached, *fewer]
 
 
 def parse() -> argparse.Namespace:
@@ -128,25 +128,25 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     torch.set_num_threads(1)
-    _, encode = load_vae_and_ears(REPO / "small_models")
+    _, encode = load_vae_and_speech_encoder(REPO / "small_models")
     condition = Condition("", options.chunks, steps=options.steps, text=options.text, audio=options.audio)
-    made: dict[str, list[Made]] = {}
-    plain: list[Made] = []
+    results: dict[str, list[Result]] = {}
+    plain: list[Result] = []
     for seed in range(UNSEEN, UNSEEN + options.seeds):
         scene = make_scene(condition, seed, encode)
         if seed == UNSEEN:
-            make(Way("warming up", 4), condition, scene, seed)
-        for way in ways(options):
-            made.setdefault(way.name, []).append(make(way, condition, scene, seed))
-        plain.append(made[ways(options)[0].name][-1])
+            make_result(Variant("warm-up", 4), condition, scene, seed)
+        for variant in variants(options):
+            results.setdefault(variant.name, []).append(make_result(variant, condition, scene, seed))
+        plain.append(results[variants(options)[0].name][-1])
     print(f"{options.steps} steps, {condition.branches} predictions a step, {options.seeds} videos, 96 x 96")
     print("| threshold, calibration | steps left out | time of denoising | PSNR to uncached | sync |")
     print("|---|---|---|---|---|")
-    for name, videos in made.items():
+    for name, videos in results.items():
         pairs = list(zip(videos, plain, strict=True))
-        same = videos is made[ways(options)[0].name]
+        same = videos is results[variants(options)[0].name]
         print(
-            f"| {name} | {fmean(v.left_out for v in videos):.0%} "
+            f"| {name} | {fmean(v.skipped for v in videos):.0%} "
             f"| {median(v.seconds / p.seconds for v, p in pairs):.2f} "
             f"| {'' if same else f'{fmean(psnr(v.frames, p.frames) for v, p in pairs):.1f} dB'} "
             f"| {fmean(v.sync for v in videos):.3f} |",

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from make_tiny_models import Sizes, state_dict
-from run_comfyui import cure_torchvision
+from run_comfyui import make_torchvision_importable
 from safetensors.torch import save_file
 from weight_layouts import Weights, write_gguf, write_plain, write_scaled_new, write_scaled_old
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPO))
-cure_torchvision()
+make_torchvision_importable()
 
 from near_misses import NEAR_MISSES  # noqa: E402
 
@@ -71,18 +71,18 @@ UNREADABLE: dict[str, Write] = {
     ),
     "GGUF, TQ2_0 (and all others)": lambda p, w: write_gguf(p, w, "TQ2_0"),
     "a pickle (.pt, .pth, .ckpt)": lambda p, w: torch.save({k: torch.from_numpy(v) for k, v in w.items()}, p),
-    "a download cut short": lambda p, w: _cut(p, w),
-    "a web page instead of the file": lambda p, w: _text(p, b"<!DOCTYPE html><html>Sign in</html>"),
-    "a Git LFS pointer": lambda p, w: _text(p, b"version https://git-lfs.github.com/spec/v1\n"),
+    "a download cut short": lambda p, w: _write_truncated(p, w),
+    "a web page instead of the file": lambda p, w: _write_text(p, b"<!DOCTYPE html><html>Sign in</html>"),
+    "a Git LFS pointer": lambda p, w: _write_text(p, b"version https://git-lfs.github.com/spec/v1\n"),
 }
 
 
-def _cut(path: Path, weights: Weights) -> None:
+def _write_truncated(path: Path, weights: Weights) -> None:
     write_plain(path, weights, torch.float16)
     path.write_bytes(path.read_bytes()[:-1000])
 
 
-def _text(path: Path, label: bytes) -> None:
+def _write_text(path: Path, label: bytes) -> None:
     path.write_bytes(label)
 
 
@@ -95,7 +95,7 @@ def weights_of(file: str, sizes: Sizes | None = None) -> Weights:
     }
 
 
-def numbers(file: WeightsFile) -> dict[str, torch.Tensor]:
+def float_weights(file: WeightsFile) -> dict[str, torch.Tensor]:
     """Return all weights of a file in float32."""
     return as_numbers(file.read().tensors, torch.float32)
 
@@ -105,7 +105,7 @@ def relative(got: torch.Tensor, want: torch.Tensor) -> float:
     return float((got - want).norm() / want.norm())
 
 
-def heard() -> Callable[[WeightsFile], torch.Tensor]:
+def speech_effect() -> Callable[[WeightsFile], torch.Tensor]:
     """Return a function of the InfiniteTalk weights: the effect of the speech on one prediction of the small Wan."""
     wan = {k: v.float() for k, v in _tensors(state_dict("diffusion_models/tiny_wan2.1_i2v.safetensors")).items()}
     backbone = WanBackbone(WanConfig.from_shapes({k: v.shape for k, v in wan.items()}, HEADS)).eval()
@@ -118,20 +118,20 @@ def heard() -> Callable[[WeightsFile], torch.Tensor]:
     def predict(file: WeightsFile) -> torch.Tensor:
         config = AdapterConfig.from_shapes(file.shapes, HEADS)
         adapter = AudioAdapter(config).eval()
-        adapter.load_state_dict(numbers(file))
+        adapter.load_state_dict(float_weights(file))
         windows = torch.randn(1, 13, config.window, 1, config.audio_width, generator=torch.Generator().manual_seed(1))
         speech, t = [adapter.speech_tokens(windows)], torch.tensor([600.0])
-        loud, deaf = (backbone(x, t, text, picture, adapter, speech, audio_scale=s) for s in (1.0, 0.0))
-        return loud - deaf
+        with_speech, without = (backbone(x, t, text, picture, adapter, speech, audio_scale=s) for s in (1.0, 0.0))
+        return with_speech - without
 
     return predict
 
 
-def residuals(file: WeightsFile) -> torch.Tensor:
+def uni3c_effect(file: WeightsFile) -> torch.Tensor:
     """Return the residuals that Uni3C adds to Wan's blocks."""
     draw = torch.Generator().manual_seed(0)
     network = Uni3C(Uni3CConfig.from_shapes(file.shapes)).eval()
-    network.load_state_dict(numbers(file))
+    network.load_state_dict(float_weights(file))
     shapes = ((1, 20, 3, 4, 6), (1, 16, 3, 4, 6), (1, 256), (1, 1, 9, 32, 48), (1, 6, 9, 32, 48))
     return torch.cat(network(*(torch.randn(s, generator=draw) for s in shapes)), dim=1)
 
@@ -140,7 +140,7 @@ def _tensors(weights: Weights) -> dict[str, torch.Tensor]:
     return {k: torch.from_numpy(v) for k, v in weights.items()}
 
 
-def loads(
+def layout_rows(
     folder: Path,
     weights: Weights,
     layouts: dict[str, Write],
@@ -155,7 +155,7 @@ def loads(
     for name, write in layouts.items():
         write(folder / "weights", weights)
         file = open_file(folder / "weights")
-        read = numbers(file)
+        read = float_weights(file)
         error = relative(torch.cat([read[k].flatten() for k in weights]), flat)
         yield f"| {name} | loads | {error:.1e} | {relative(effect(file), want):.1e} |"
 
@@ -179,12 +179,12 @@ def encoder_rows(folder: Path) -> Iterator[str]:
     for name, dtype in (("int8", torch.int8), ("fp8", torch.float8_e4m3fn)):
         path = folder / "wav2vec2.safetensors"
         save_file({k: v.to(dtype) for k, v in weights.items()}, path)
-        yield f"| safetensors, {name} | {said(load_speech_encoder, path, folder)} | |"
+        yield f"| safetensors, {name} | {refusal_message(load_speech_encoder, path, folder)} | |"
     write_gguf(folder / "wav2vec2.gguf", {k: v.numpy() for k, v in weights.items()}, "Q8_0")
-    yield f"| GGUF | {said(load_speech_encoder, folder / 'wav2vec2.gguf', folder)} | |"
+    yield f"| GGUF | {refusal_message(load_speech_encoder, folder / 'wav2vec2.gguf', folder)} | |"
 
 
-def said(load: Callable[[Path], object], path: Path, folder: Path) -> str:
+def refusal_message(load: Callable[[Path], object], path: Path, folder: Path) -> str:
     """Return the message of the InputError when the file is loaded."""
     try:
         load(path)
@@ -193,23 +193,23 @@ def said(load: Callable[[Path], object], path: Path, folder: Path) -> str:
     raise AssertionError(f"{path} was not refused")
 
 
-def refusals(folder: Path) -> Iterator[str]:
+def refusal_rows(folder: Path) -> Iterator[str]:
     """Yield a table row per near miss: the error message of the InfiniteTalk Model Loader."""
     path = folder / "file.safetensors"
     for what, (_, shapes) in NEAR_MISSES.items():
         save_file({k: torch.zeros(s, dtype=torch.uint8) for k, s in shapes.items()}, path)
-        yield f"| {what} | {said(open_infinitetalk, path, folder).replace(WANT_INFINITETALK.advice, '…')} |"
+        yield f"| {what} | {refusal_message(open_infinitetalk, path, folder).replace(WANT_INFINITETALK.advice, '…')} |"
 
 
-def unreadable(folder: Path, weights: Weights) -> Iterator[str]:
+def unreadable_rows(folder: Path, weights: Weights) -> Iterator[str]:
     """Yield a table row per unreadable layout, with the error message."""
     path = folder / "infinitetalk.safetensors"
     for name, write in UNREADABLE.items():
         write(path, weights)
-        yield f"| {name} | {said(open_infinitetalk, path, folder).replace(READS, '…')} |"
+        yield f"| {name} | {refusal_message(open_infinitetalk, path, folder).replace(READS, '…')} |"
 
 
-def page(folder: Path) -> str:
+def page_text(folder: Path) -> str:
     """Return the whole page."""
     talk, uni3c = weights_of(INFINITETALK, SIZES), weights_of(UNI3C)
     layouts = SAFETENSORS | GGUF
@@ -218,15 +218,15 @@ def page(folder: Path) -> str:
     sections = (
         HEAD,
         "## InfiniteTalk weights, single and multi\n\n" + table,
-        *loads(folder, talk, layouts, open_infinitetalk, heard()),
+        *layout_rows(folder, talk, layouts, open_infinitetalk, speech_effect()),
         f"\nNot read, where … is *{READS}*:\n\n| file | what is said |\n|---|---|",
-        *unreadable(folder, talk),
+        *unreadable_rows(folder, talk),
         "\n## Uni3C\n\n" + table,
-        *loads(folder, uni3c, some, open_uni3c, residuals),
+        *layout_rows(folder, uni3c, some, open_uni3c, uni3c_effect),
         "\n## Audio encoder (wav2vec 2.0)\n\n| layout | | error of the features |\n|---|---|---|",
         *encoder_rows(folder),
         f"{BASE} … is always\n*{WANT_INFINITETALK.advice}*.\n\n| file | what is said |\n|---|---|",
-        *refusals(folder),
+        *refusal_rows(folder),
     )
     return "\n".join(sections) + "\n"
 
@@ -257,11 +257,11 @@ What the InfiniteTalk Model Loader says; the other loaders say the same with wha
 
 
 @torch.inference_mode()
-def make() -> str:
+def make_page() -> str:
     """Measure everything and return the page."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        return page(Path(folder))
+        return page_text(Path(folder))
 
 
 def is_same(committed: str, made: str) -> bool:
@@ -274,7 +274,7 @@ def is_same(committed: str, made: str) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write docs/files.md.")
     parser.add_argument("--check", action="store_true", help="fail if the committed page is another one")
-    made = make()
+    made = make_page()
     if not parser.parse_args().check:
         PAGE.write_text(made, encoding="utf-8")
         print(f"wrote {PAGE.relative_to(REPO)}")

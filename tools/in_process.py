@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from run_comfyui import cure_torchvision
+from run_comfyui import make_torchvision_importable
 
 REPO = Path(__file__).resolve().parent.parent
 PACK_MODULE = "infinitetalk_pack"
@@ -29,7 +29,7 @@ def enter_comfyui(comfyui: Path, cpu: bool = True) -> None:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() not in (REPO, tools)]
     sys.path.insert(0, str(comfyui))
     sys.path.append(str(tools))
-    cure_torchvision()
+    make_torchvision_importable()
     # As main.py does: ComfyUI's nodes.py puts comfy/ on the path, whose utils.py would hide this package.
     importlib.import_module("utils.extra_config")
     # The device is chosen when comfy.model_management is imported.

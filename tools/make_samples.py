@@ -85,7 +85,7 @@ def write_voices(folder: Path) -> dict[str, list[float]]:
     return openings
 
 
-def calm(seed: int) -> Performance:
+def resting_performance(seed: int) -> Performance:
     """Return one frame of a performance that looks into the camera, mouth and eyes at rest."""
     still = silent_performance(1, seed)
     level = {name: getattr(still, name) * 0 for name in ("blink", "gaze_x", "gaze_y", "hand", "pitch")}
@@ -100,10 +100,10 @@ def source_performance() -> Performance:
     return replace(made, hand=made.hand * 0)
 
 
-def slow_push() -> CameraMove:
+def source_camera() -> CameraMove:
     """Return the video's camera: it moves a little nearer and to the side, and smoothly back."""
-    way = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(VIDEO_FRAMES) / VIDEO_FRAMES)).astype(np.float32)
-    return CameraMove(pan_x=0.03 * way, pan_y=0.01 * way, zoom=1 + 0.1 * way, roll=0 * way)
+    progress = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(VIDEO_FRAMES) / VIDEO_FRAMES)).astype(np.float32)
+    return CameraMove(pan_x=0.03 * progress, pan_y=0.01 * progress, zoom=1 + 0.1 * progress, roll=0 * progress)
 
 
 def write_video(path: Path) -> None:
@@ -113,29 +113,31 @@ def write_video(path: Path) -> None:
         stream.width = stream.height = VIDEO
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "20", "preset": "veryslow"}
-        for frame in render(make_character(WOMAN), source_performance(), slow_push(), VIDEO):
+        for frame in render(make_character(WOMAN), source_performance(), source_camera(), VIDEO):
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode(None))
 
 
-def unlike(first: Character, second: Character, performance: Performance, camera: CameraMove, size: int) -> Mask:
+def difference_mask(
+    first: Character, second: Character, performance: Performance, camera: CameraMove, size: int
+) -> Mask:
     """Return the difference of two characters' pictures, (F, size, size), 0 … 1: the shape of the part that differs."""
     pictures = [render(character, performance, camera, size).astype(np.float32) for character in (first, second)]
     return np.clip(np.abs(pictures[0] - pictures[1]).max(axis=-1) / 160, 0, 1)
 
 
-def shapes(seed: int, performance: Performance, camera: CameraMove, size: int) -> tuple[Mask, Mask]:
+def person_masks(seed: int, performance: Performance, camera: CameraMove, size: int) -> tuple[Mask, Mask]:
     """Return the masks of the whole person and of the clothes: (F, size, size), 0 … 1."""
     bare = replace(make_character(seed), props=())
     dark, bright = (20, 20, 20), (250, 250, 250)
     wall = [replace(bare, wall=(color, color)) for color in (dark, bright)]
     cloth = [replace(bare, shirt=color, under=color) for color in (dark, bright)]
-    return 1 - unlike(*wall, performance, camera, size), unlike(*cloth, performance, camera, size)
+    return 1 - difference_mask(*wall, performance, camera, size), difference_mask(*cloth, performance, camera, size)
 
 
-def depth(seed: int, performance: Performance, size: int) -> Image.Image:
+def depth_picture(seed: int, performance: Performance, size: int) -> Image.Image:
     """Return the depth picture: the head in front of the shoulders, both far in front of the wall."""
-    (person,), (clothes,) = shapes(seed, performance, still_camera(1), size)
+    (person,), (clothes,) = person_masks(seed, performance, still_camera(1), size)
     y, x = np.mgrid[0:size, 0:size] / size
     middle_x, middle_y = 0.5 + float(performance.shift_x[0]), 0.5 + float(performance.shift_y[0])
     round_head = np.clip(1 - ((x - middle_x) / 0.3) ** 2 - ((y - middle_y) / 0.4) ** 2, 0, 1) ** 0.5
@@ -146,15 +148,15 @@ def depth(seed: int, performance: Performance, size: int) -> Image.Image:
 
 def face_mask(seed: int, performance: Performance, camera: CameraMove, size: int) -> Image.Image:
     """Return a mask, white where the head is at any time of the video, with a soft edge."""
-    person, clothes = shapes(seed, performance, camera, size)
+    person, clothes = person_masks(seed, performance, camera, size)
     head = ((person - clothes) > 0.5).any(axis=0).astype(np.uint8)
     reach = round(MARGIN * size)
     # Morphological opening first, to remove thin rims between clothes and wall.
-    head = cv2.dilate(cv2.morphologyEx(head, cv2.MORPH_OPEN, _ball(reach // 2)), _ball(reach))
+    head = cv2.dilate(cv2.morphologyEx(head, cv2.MORPH_OPEN, _round_kernel(reach // 2)), _round_kernel(reach))
     return Image.fromarray((cv2.GaussianBlur(head.astype(np.float32), (0, 0), reach / 3) * 255).astype(np.uint8))
 
 
-def _ball(reach: int) -> NDArray[np.uint8]:
+def _round_kernel(reach: int) -> NDArray[np.uint8]:
     """Return a round kernel of radius `reach` for cv2's morphology."""
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)), np.uint8)
 
@@ -167,17 +169,20 @@ def two_people() -> Image.Image:
     woman = replace(woman, props=tuple(left))
     man = replace(man, props=tuple(right), wall=woman.wall, light=woman.light)
     cut = (PICTURE - HALF) // 2
-    halves = [render(who, calm(who.seed), still_camera(1), PICTURE)[0, :, cut : cut + HALF] for who in (woman, man)]
+    halves = [
+        render(who, resting_performance(who.seed), still_camera(1), PICTURE)[0, :, cut : cut + HALF]
+        for who in (woman, man)
+    ]
     return Image.fromarray(np.concatenate(halves, axis=1))
 
 
 def write_pictures(folder: Path) -> None:
     """Write the portrait with its depth, the mask of the video's head, and the two people."""
-    portrait = render(make_character(WOMAN), calm(WOMAN), still_camera(1), PICTURE)[0]
+    portrait = render(make_character(WOMAN), resting_performance(WOMAN), still_camera(1), PICTURE)[0]
     pictures = {
         "portrait": Image.fromarray(portrait),
-        "portrait_depth": depth(WOMAN, calm(WOMAN), PICTURE),
-        "face_mask": face_mask(WOMAN, source_performance(), slow_push(), VIDEO),
+        "portrait_depth": depth_picture(WOMAN, resting_performance(WOMAN), PICTURE),
+        "face_mask": face_mask(WOMAN, source_performance(), source_camera(), VIDEO),
         "two_people": two_people(),
     }
     for name, picture in pictures.items():

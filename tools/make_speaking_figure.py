@@ -63,7 +63,7 @@ def waveform(bins: int) -> Track:
     return np.asarray(peaks / peaks.max())
 
 
-def moments(truth: Track) -> list[int]:
+def choose_frames(truth: Track) -> list[int]:
     """Choose one frame in each of SHOWN equal parts: alternately the widest and the least mouth opening."""
     edges = np.linspace(0, len(truth), SHOWN + 1).astype(int)
     parts = [truth[start:stop] for start, stop in pairwise(edges)]
@@ -71,13 +71,13 @@ def moments(truth: Track) -> list[int]:
     return [int(start + pick) for start, pick in zip(edges[:-1], picks, strict=True)]
 
 
-def fitted(opening: Track, truth: Track) -> Track:
+def fit_to_truth(opening: Track, truth: Track) -> Track:
     """Scale the measured opening, in picture heights, to the unit of the truth (least squares)."""
     slope, level = np.polyfit(opening, truth, 1)
     return np.asarray(slope * opening + level)
 
 
-def draw(frames: Frames, truth: Track) -> Any:
+def draw_figure(frames: Frames, truth: Track) -> Any:
     """Draw the figure."""
     import matplotlib
 
@@ -86,7 +86,7 @@ def draw(frames: Frames, truth: Track) -> Any:
 
     opening = mouth_opening(torch.from_numpy(frames).float() / 255).astype(np.float64)
     found = sync(opening, truth)
-    shown = moments(truth)
+    shown = choose_frames(truth)
     pyplot.rcParams.update({"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK})
     figure = pyplot.figure(figsize=(SHOWN * SIDE / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
     for i, frame in enumerate(shown):
@@ -99,7 +99,7 @@ def draw(frames: Frames, truth: Track) -> Any:
     sound.fill_between(np.linspace(0, len(truth) / FPS, len(peaks)), -peaks, peaks, color=VOICE_COLOR, linewidth=0)
     mouth = figure.add_axes((0.01, 0.1, 0.98, 0.25))
     mouth.fill_between(seconds, truth, color=TRUTH_COLOR, alpha=0.25, linewidth=0, label="what the voice asks for")
-    mouth.plot(seconds, fitted(opening, truth), color=MADE_COLOR, linewidth=1.4, label="measured in the video")
+    mouth.plot(seconds, fit_to_truth(opening, truth), color=MADE_COLOR, linewidth=1.4, label="measured in the video")
     figure.text(0.99, 0.05, "seconds", ha="right")
     figure.text(0.01, 0.378, f"mouth opening: correlation {found.correlation:.2f}, lag {found.lag} frames")
     figure.legend(*mouth.get_legend_handles_labels(), loc=(0.6, 0.365), frameon=False, ncols=2)
@@ -122,7 +122,7 @@ def main() -> None:
     frames = frames_of(video)
     if len(frames) != len(truth):
         sys.exit(f"{video.name} has {len(frames)} frames, {VOICE.name} lasts {len(truth)}: it is not the demo's video")
-    draw(frames, truth).savefig(PICTURE)
+    draw_figure(frames, truth).savefig(PICTURE)
     print(f"{PICTURE.relative_to(REPO)}: {PICTURE.stat().st_size / 1000:.0f} kB, from {video.name}")
 
 

@@ -21,7 +21,7 @@ TORCHVISION_OPERATORS = {
 }
 
 
-def cure_torchvision() -> bool:
+def make_torchvision_importable() -> bool:
     """Make `import torchvision` work; return whether the workaround was needed. Must be called before the import."""
     import torch
 
@@ -45,7 +45,7 @@ def main() -> None:
     if len(sys.argv) < 2 or not (Path(sys.argv[1]) / "main.py").is_file():
         sys.exit("usage: run_comfyui.py COMFYUI_DIR [ComfyUI's arguments]; COMFYUI_DIR must hold main.py")
     comfyui = Path(sys.argv[1]).resolve()
-    cure_torchvision()
+    make_torchvision_importable()
     # As for `python main.py`: its folder first on the path, its name first among the arguments.
     sys.path[0] = str(comfyui)
     sys.argv = [str(comfyui / "main.py"), *sys.argv[2:]]

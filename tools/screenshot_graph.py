@@ -35,7 +35,7 @@ HIDE = """
 """
 
 
-def take(page: Any, url: str) -> bytes:
+def capture_graph(page: Any, url: str) -> bytes:
     """Return a screenshot of the graph alone, as PNG."""
     page.goto(url)
     page.wait_for_selector("body[data-infinitetalk=ready]", timeout=60_000)
@@ -46,7 +46,7 @@ def take(page: Any, url: str) -> bytes:
     page.keyboard.press("Escape")  # closes the list of missing models
     page.evaluate("async () => { await app.extensionManager.command.execute('Workspace.ToggleFocusMode') }")
     page.add_style_tag(content=HIDE)
-    left, top, right, bottom = frame(saved)
+    left, top, right, bottom = graph_bounds(saved)
     scale = min(WINDOW[0] / (right - left), WINDOW[1] / (bottom - top))
     page.evaluate(
         """([x, y, scale]) => { app.canvas.show_info = false; app.canvas.ds.scale = scale;
@@ -58,7 +58,7 @@ def take(page: Any, url: str) -> bytes:
     return bytes(page.screenshot(clip=clip))
 
 
-def frame(saved: dict[str, Any]) -> tuple[float, float, float, float]:
+def graph_bounds(saved: dict[str, Any]) -> tuple[float, float, float, float]:
     """Return left, top, right and bottom of all nodes and groups, with a margin."""
     boxes = [group["bounding"] for group in saved["groups"]]
     boxes += [[n["pos"][0], n["pos"][1] - 30, n["size"][0], n["size"][1] + 30] for n in saved["nodes"]]
@@ -85,7 +85,7 @@ def main() -> None:
             size = {"width": WINDOW[0], "height": WINDOW[1]}
             page = browser.new_page(viewport=size, device_scale_factor=SHARPNESS)
             PICTURE.parent.mkdir(exist_ok=True)
-            PICTURE.write_bytes(take(page, server.url))
+            PICTURE.write_bytes(capture_graph(page, server.url))
             browser.close()
     picture = Image.open(PICTURE).convert("RGB")
     picture.save(PICTURE, optimize=True)

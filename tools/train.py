@@ -22,9 +22,9 @@ import torch
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
-from run_comfyui import cure_torchvision  # noqa: E402
+from run_comfyui import make_torchvision_importable  # noqa: E402
 
-cure_torchvision()  # transformers imports torchvision, whose build may not match PyTorch's
+make_torchvision_importable()  # transformers imports torchvision, whose build may not match PyTorch's
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder  # noqa: E402
 from infinitetalk_core.model.vae import fast, load_vae  # noqa: E402

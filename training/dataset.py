@@ -156,7 +156,7 @@ def _sample(
     latents = encoder.encode(torch.stack(whole))
     return {
         "target": latents[0],
-        "drifted": encoder.encode(drift(frames[:CONTEXT_FRAMES], rng)[None])[0],
+        "drifted": encoder.encode(add_color_drift(frames[:CONTEXT_FRAMES], rng)[None])[0],
         "references": encoder.references(looks, length),
         "speech": speech_windows([features], start, length)[0].half(),
         "mouth": mouth_share(video, start, start + length).half(),
@@ -208,7 +208,7 @@ def encode_half(vae: WanVae, frames: Tensor) -> Tensor:
     return vae.encode(frames.to(next(vae.parameters()).device)).half().cpu()
 
 
-def drift(frames: Tensor, rng: random.Random) -> Tensor:
+def add_color_drift(frames: Tensor, rng: random.Random) -> Tensor:
     """Return `frames` with a color drift as after many chunks: changed gains and levels, slightly blurred."""
     gain = frames.new_tensor([rng.gauss(1, 0.02) for _ in range(3)])
     level = frames.new_tensor([rng.gauss(0, 0.01) for _ in range(3)])

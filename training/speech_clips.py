@@ -45,7 +45,7 @@ def make_clip(seed: int, seconds: float, *, unseen: bool = False) -> Clip:
     """
     utterance = speak(seed, seconds, unseen)
     if not unseen:
-        utterance = at_speed(utterance, float(np.random.default_rng((31, seed)).uniform(0.82, 1.22)))
+        utterance = change_speed(utterance, float(np.random.default_rng((31, seed)).uniform(0.82, 1.22)))
     mouth = articulate(utterance)
     return Clip(
         samples=prepare_voice(utterance.sound).waveform[0],
@@ -54,7 +54,7 @@ def make_clip(seed: int, seconds: float, *, unseen: bool = False) -> Clip:
     )
 
 
-def at_speed(utterance: Utterance, factor: float) -> Utterance:
+def change_speed(utterance: Utterance, factor: float) -> Utterance:
     """Return the utterance played `factor` times as fast: shorter, and all frequencies higher."""
     played = Sound(utterance.sound.waveform, round(SAMPLE_RATE_HZ * factor))
     factor = played.sample_rate_hz / SAMPLE_RATE_HZ
@@ -63,7 +63,7 @@ def at_speed(utterance: Utterance, factor: float) -> Utterance:
 
 
 def draw_batch(clips: list[Clip], size: int, frames: int, rng: np.random.Generator) -> Batch:
-    """Return `size` random pieces of `frames` frames (at most the shortest clip's), processed by `record`."""
+    """Return `size` random pieces of `frames` frames (at most the shortest clip's), each as another recording."""
     drawn = [clips[index] for index in rng.integers(len(clips), size=size)]
     frames = min(frames, *(len(clip.classes) for clip in drawn))
     pieces = []
@@ -72,13 +72,13 @@ def draw_batch(clips: list[Clip], size: int, frames: int, rng: np.random.Generat
         begin, stop = start * FRAME_SAMPLES, (start + frames) * FRAME_SAMPLES + SPARE_SAMPLES
         part = slice(start, start + frames)
         pieces.append(Clip(clip.samples[begin:stop], clip.classes[part], clip.mouth[part]))
-    samples = record(torch.stack([piece.samples for piece in pieces]), rng)
+    samples = simulate_recording(torch.stack([piece.samples for piece in pieces]), rng)
     return Batch(
         samples, torch.stack([piece.classes for piece in pieces]), torch.stack([piece.mouth for piece in pieces])
     )
 
 
-def record(samples: Tensor, rng: np.random.Generator) -> Tensor:
+def simulate_recording(samples: Tensor, rng: np.random.Generator) -> Tensor:
     """Simulate another microphone and room for each row of `samples` (B, n): tone, echo, noise, level."""
     rows, count = samples.shape
     length = next_fast_len(count + REVERB_SAMPLES)  # padding, so that the echo does not wrap around

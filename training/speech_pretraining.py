@@ -78,7 +78,7 @@ class SpeechPretraining:
         )
 
 
-class Student(nn.Module):
+class ProbedEncoder(nn.Module):
     """An encoder with a linear probe per layer, which maps the hidden state to viseme and mouth."""
 
     def __init__(self, config: SpeechPretraining) -> None:
@@ -119,33 +119,33 @@ def train_speech_encoder(config: SpeechPretraining, folder: Path, report: Callab
     report = report or (lambda _line: None)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    student = Student(config).to(config.device)
-    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    probed = ProbedEncoder(config).to(config.device)
+    trained = [parameter for parameter in probed.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     checkpoint = folder / "speech_checkpoint.pt"
-    first = _resume(checkpoint, student, optimizer, config)
+    first = _resume(checkpoint, probed, optimizer, config)
     if first < config.steps:
         clips = [make_clip(config.seed * UNSEEN_SEED + index, config.clip_seconds) for index in range(config.clips)]
         unseen = [make_clip(index, config.clip_seconds, unseen=True) for index in range(config.unseen_clips)]
         report(f"{sum(len(clip.classes) for clip in clips) / 25 / 60:.0f} minutes of speech")
     began, losses = time.monotonic(), []
     for step in range(first, config.steps):
-        losses.append(_step(student, optimizer, clips, config, step))
+        losses.append(_step(probed, optimizer, clips, config, step))
         done = step + 1
         if done % 20 == 0 or done == config.steps:
             line = {"step": done, "loss": float(np.mean(losses)), "seconds": round(time.monotonic() - began, 1)}
             losses = []
             if done % config.save_every == 0 or done == config.steps:
-                line |= evaluate(student, unseen)
-                _save_checkpoint(checkpoint, student, optimizer, config, done)
+                line |= evaluate(probed, unseen)
+                _save_checkpoint(checkpoint, probed, optimizer, config, done)
             with (folder / "speech_log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             report(json.dumps(line))
-    return write_encoder(student.network, folder / FILE_NAME)
+    return write_encoder(probed.network, folder / FILE_NAME)
 
 
 def _step(
-    student: Student, optimizer: torch.optim.Optimizer, clips: list[Clip], config: SpeechPretraining, step: int
+    probed: ProbedEncoder, optimizer: torch.optim.Optimizer, clips: list[Clip], config: SpeechPretraining, step: int
 ) -> float:
     """Train one step and return its loss. The batch depends only on the seed and the number of the step."""
     rng = np.random.default_rng((32, config.seed, step))
@@ -155,16 +155,16 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
     with torch.autocast(config.device, torch.bfloat16, enabled=config.bfloat16):
-        read = student.read(batch.samples.to(config.device))
-    loss = teaching_loss(read, batch, config)
+        read = probed.read(batch.samples.to(config.device))
+    loss = probe_loss(read, batch, config)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(probed.parameters(), 1.0)
     optimizer.step()
     return float(loss.detach())
 
 
-def teaching_loss(read: list[tuple[Tensor, Tensor]], batch: Batch, config: SpeechPretraining) -> Tensor:
+def probe_loss(read: list[tuple[Tensor, Tensor]], batch: Batch, config: SpeechPretraining) -> Tensor:
     """Return the mean over the layers of the visemes' cross-entropy plus the weighted squared errors of the mouth."""
     classes, mouth = batch.classes.to(config.device), batch.mouth.to(config.device)
     losses = [
@@ -176,12 +176,12 @@ def teaching_loss(read: list[tuple[Tensor, Tensor]], batch: Batch, config: Speec
 
 
 @torch.no_grad()
-def evaluate(student: Student, clips: list[Clip]) -> dict[str, float]:
+def evaluate(probed: ProbedEncoder, clips: list[Clip]) -> dict[str, float]:
     """Measure the last layer on whole clips: correlations with the true mouth, share of correct visemes."""
-    device = next(student.parameters()).device
+    device = next(probed.parameters()).device
     found, truth, right = [], [], []
     for clip in clips:
-        scores, mouth = student.read(clip.samples[None].to(device))[-1]
+        scores, mouth = probed.read(clip.samples[None].to(device))[-1]
         found.append(mouth[0].cpu())
         truth.append(clip.mouth)
         right.append((scores[0].argmax(-1).cpu() == clip.classes).float())
@@ -207,21 +207,21 @@ def write_encoder(network: Wav2Vec2Model, path: Path) -> Path:
 
 
 def _save_checkpoint(
-    path: Path, student: Student, optimizer: torch.optim.Optimizer, config: SpeechPretraining, step: int
+    path: Path, probed: ProbedEncoder, optimizer: torch.optim.Optimizer, config: SpeechPretraining, step: int
 ) -> None:
-    saved = {"student": student.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    saved = {"student": probed.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
     part = path.with_suffix(".part")
     torch.save(saved | {"config": asdict(config)}, part)
     part.replace(path)
 
 
-def _resume(path: Path, student: Student, optimizer: torch.optim.Optimizer, config: SpeechPretraining) -> int:
+def _resume(path: Path, probed: ProbedEncoder, optimizer: torch.optim.Optimizer, config: SpeechPretraining) -> int:
     """Load a checkpoint of the same config if there is one; return the number of steps that are done."""
     if not path.is_file():
         return 0
     saved: dict[str, Any] = torch.load(path, map_location=config.device, weights_only=True)
     if saved["config"] != asdict(config):
         return 0
-    student.load_state_dict(saved["student"])
+    probed.load_state_dict(saved["student"])
     optimizer.load_state_dict(saved["optimizer"])
     return int(saved["step"])

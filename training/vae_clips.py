@@ -29,7 +29,7 @@ class ClipShape:
     side: int
 
 
-def any_mouth(frames: int, seed: int) -> Articulation:
+def random_mouth(frames: int, seed: int) -> Articulation:
     """Return a mouth that moves faster than speech: waves of up to 6 Hz with pauses, so that it covers all speech."""
     rng = np.random.default_rng([seed, 0x6D6F75])
     seconds = np.arange(frames) / 25.0
@@ -46,7 +46,7 @@ def any_mouth(frames: int, seed: int) -> Articulation:
 def draw_clip(seed: int, frames: int, size: int) -> NDArray[np.uint8]:
     """Return a video (F, size, size, 3) of the speaker of a seed; the camera moves for every other seed."""
     camera = move_camera(seed, frames) if seed % 2 else still_camera(frames)
-    return render(make_character(seed), perform(any_mouth(frames, seed), seed), camera, size)
+    return render(make_character(seed), perform(random_mouth(frames, seed), seed), camera, size)
 
 
 class ClipPool:
@@ -61,7 +61,7 @@ class ClipPool:
         pieces = torch.stack([self._piece(shape, rng) for _ in range(shape.batch)])
         pieces = pieces.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
         weight = importance(pieces)
-        return torch.stack([_changed(clip, rng) for clip in pieces]), weight
+        return torch.stack([_augment(clip, rng) for clip in pieces]), weight
 
     def _piece(self, shape: ClipShape, rng: np.random.Generator) -> Tensor:
         _, frames, height, width, _ = self.clips.shape
@@ -73,7 +73,7 @@ class ClipPool:
         return clip.flip(2) if rng.random() < 0.5 else clip
 
 
-def _changed(clip: Tensor, rng: np.random.Generator) -> Tensor:
+def _augment(clip: Tensor, rng: np.random.Generator) -> Tensor:
     """Return a clip (3, F, s, s) with varied colors; one in ten is a frame followed by mid-gray, as references are."""
     if rng.random() < 0.1:
         clip = torch.cat((clip[:, :1], torch.zeros_like(clip[:, 1:])), dim=1)

@@ -28,9 +28,9 @@ def start_from_clips(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
                 layer.bias.zero_()
     for layer in vae.modules():  # last, since these contain convolutions that were set above
         if isinstance(layer, ResidualBlock):
-            parts(layer.residual[-1])[0].zero_()
+            weight_and_bias(layer.residual[-1])[0].zero_()
             if not isinstance(layer.shortcut, nn.Identity):
-                _identity(parts(layer.shortcut)[0])
+                _identity(weight_and_bias(layer.shortcut)[0])
         if isinstance(layer, Attention):
             layer.proj.weight.zero_()
     _start_encoder(vae, pixels, weight)
@@ -40,7 +40,7 @@ def start_from_clips(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
 
 def _start_encoder(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
     encoder = vae.encoder
-    weights, offsets = parts(encoder.conv1)
+    weights, offsets = weight_and_bias(encoder.conv1)
     weights.zero_()
     for color in range(3):
         weights[1 + color, color, -1, 1, 1] = 1.0
@@ -53,8 +53,8 @@ def _start_encoder(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
             weight = weight if layer.time_conv is None else torch.cat((weight[:, :, :1], weight[:, :, 1::2]), 2)
         x = layer(x)
     x = encoder.head[0](encoder.middle(x))
-    basis, mean = _components(rows_of(x), weight.flatten(), LATENT_CHANNELS)
-    weights, offsets = parts(encoder.head[2])
+    basis, mean = _components(to_rows(x), weight.flatten(), LATENT_CHANNELS)
+    weights, offsets = weight_and_bias(encoder.head[2])
     weights.zero_()
     weights[:LATENT_CHANNELS, :, -1, 1, 1] = basis
     offsets[:LATENT_CHANNELS] = -basis @ mean
@@ -63,7 +63,7 @@ def _start_encoder(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
 
 def _start_downsample(layer: Downsample, x: Tensor, weight: Tensor) -> None:
     """Map 2x2 windows to their strongest components, and pairs of frames to averages and differences."""
-    weights, offsets = parts(layer.resample[1])
+    weights, offsets = weight_and_bias(layer.resample[1])
     width = len(weights)
     windows = x[:, 1:].unflatten(3, (-1, 2)).unflatten(5, (-1, 2)).permute(0, 2, 3, 5, 1, 4, 6)
     basis, mean = _components(windows.reshape(-1, 4 * (width - 1)), weight.flatten(), width - 1)
@@ -85,8 +85,8 @@ def _start_downsample(layer: Downsample, x: Tensor, weight: Tensor) -> None:
 def _start_decoder(vae: WanVae, pixels: Tensor) -> None:
     decoder = vae.decoder
     _identity(vae.conv2.weight)
-    parts(vae.conv2)[1].zero_()
-    weights, offsets = parts(decoder.conv1)
+    weight_and_bias(vae.conv2)[1].zero_()
+    weights, offsets = weight_and_bias(decoder.conv1)
     weights.zero_()
     center, spread = vae.latent_statistics()
     for channel in range(LATENT_CHANNELS):
@@ -97,11 +97,11 @@ def _start_decoder(vae: WanVae, pixels: Tensor) -> None:
         if isinstance(layer, Upsample):
             _start_upsample(layer)
     x = decoder.upsamples(decoder.middle(decoder.conv1(vae.conv2(vae.raw_means(pixels)))))
-    rows = rows_of(decoder.head[0](x))
+    rows = to_rows(decoder.head[0](x))
     rows = torch.cat((rows, torch.ones_like(rows[:, :1])), dim=1)
     ridge = 1e-3 * len(rows) * torch.eye(rows.shape[1])
-    found = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ rows_of(pixels))
-    weights, offsets = parts(decoder.head[2])
+    found = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ to_rows(pixels))
+    weights, offsets = weight_and_bias(decoder.head[2])
     weights.zero_()
     weights[:, :, -1, 1, 1] = found[:-1].T
     offsets.copy_(found[-1])
@@ -109,7 +109,7 @@ def _start_decoder(vae: WanVae, pixels: Tensor) -> None:
 
 def _start_upsample(layer: Upsample) -> None:
     """Enlarge the first half of the channels smoothly; both frames of a pair are equal."""
-    weights, _ = parts(layer.resample[1])
+    weights, _ = weight_and_bias(layer.resample[1])
     kernel = torch.tensor([0.25, 0.5, 0.25])
     _identity(weights)
     weights.copy_(weights.sum((2, 3), keepdim=True) * torch.outer(kernel, kernel))
@@ -122,19 +122,19 @@ def _start_upsample(layer: Upsample) -> None:
 
 def unit_variance(vae: WanVae, pixels: Tensor) -> None:
     """Normalize the latents of these clips to the statistics that pipelines expect; decoded pictures do not change."""
-    means = rows_of(vae.raw_means(pixels).float())
+    means = to_rows(vae.raw_means(pixels).float())
     center, spread = vae.latent_statistics()
     gain = spread / means.std(0)
     shift = center - means.mean(0) * gain
-    weights, offsets = parts(vae.conv1)
+    weights, offsets = weight_and_bias(vae.conv1)
     weights[:LATENT_CHANNELS] *= gain.view(-1, 1, 1, 1, 1)
     offsets[:LATENT_CHANNELS] = offsets[:LATENT_CHANNELS] * gain + shift
-    weights, offsets = parts(vae.conv2)
+    weights, offsets = weight_and_bias(vae.conv2)
     weights /= gain.view(1, -1, 1, 1, 1)
     offsets -= weights.flatten(1) @ shift
 
 
-def parts(layer: nn.Module) -> tuple[Tensor, Tensor]:
+def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor]:
     """Return the weights and the biases of a convolution, to be set in place."""
     if not isinstance(layer, nn.Conv2d | nn.Conv3d) or layer.bias is None:
         raise TypeError(f"{type(layer).__name__} is not a convolution with offsets")
@@ -150,7 +150,7 @@ def _identity(weight: Tensor) -> None:
     newest[index, index, row, column] = 1.0
 
 
-def rows_of(x: Tensor) -> Tensor:
+def to_rows(x: Tensor) -> Tensor:
     """Reshape (B, C, …) to (N, C)."""
     return x.movedim(1, -1).flatten(0, -2)
 

@@ -22,10 +22,10 @@ import comfy.samplers
 import comfy.utils
 import torch
 
-NOTES = Path(__file__).resolve().parents[1] / "stopwatch.jsonl"
+TIMINGS = Path(__file__).resolve().parents[1] / "chunk_timings.jsonl"
 NODE_CLASS_MAPPINGS = {}
 # (module of the pack, class in it or "", function, name of the time)
-WATCHED = (
+WRAPPED = (
     ("comfy.sd", "VAE", "encode", "vae"),
     ("comfy.model_management", "", "load_models_gpu", "load"),
     ("infinitetalk_core.runs.runner", "", "measure", "numbers"),
@@ -41,26 +41,26 @@ state = {"ready": False, "since": 0.0, "chunk": 0}
 plain = {"sample": comfy.samplers.CFGGuider.sample, "bar": comfy.utils.ProgressBar.__init__}
 
 
-def memory(name):
+def process_memory(name):
     """Return a size from /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":")), 0)
 
 
 def write(line):
-    with NOTES.open("a") as file:
+    with TIMINGS.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def note(chunk):
+def write_chunk(chunk):
     """Write the line of a finished chunk."""
     now = time.monotonic()
     line = {
         "chunk": chunk,
         "wall": now - state["since"],
         **seconds,
-        "rss": memory("VmRSS"),
-        "peak": memory("VmHWM"),
+        "rss": process_memory("VmRSS"),
+        "peak": process_memory("VmHWM"),
         "files": len(os.listdir("/proc/self/fd")),
         "gpu": torch.cuda.memory_allocated() if torch.cuda.is_available() else None,
     }
@@ -86,25 +86,25 @@ def timed(inner, name):
             if name == "show":
                 state["chunk"] = args[1].chunk.index + 1
             if name == "trim":
-                note(state["chunk"])
+                write_chunk(state["chunk"])
 
     return outer
 
 
-def watch():
-    """Wrap the functions of WATCHED, once; all packs must be loaded."""
+def wrap_functions():
+    """Wrap the functions of WRAPPED, once; all packs must be loaded."""
     if state["ready"]:
         return
-    for module, owner, name, counts_as in WATCHED:
+    for module, owner, name, counts_as in WRAPPED:
         (found,) = (m for n, m in list(sys.modules.items()) if n == module or n.endswith("." + module))
         place = getattr(found, owner) if owner else found
         setattr(place, name, timed(getattr(place, name), counts_as))
     state["ready"] = True
 
 
-def bar(self, *args, **kwargs):
+def progress_bar(self, *args, **kwargs):
     """Wrap ProgressBar.__init__, which the sampler calls before it joins earlier chunks."""
-    watch()
+    wrap_functions()
     plain["bar"](self, *args, **kwargs)
 
 
@@ -118,4 +118,4 @@ def sample(self, *args, **kwargs):
 
 
 comfy.samplers.CFGGuider.sample = sample
-comfy.utils.ProgressBar.__init__ = bar
+comfy.utils.ProgressBar.__init__ = progress_bar

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from comparison import AUDIO_WIDTH, PICTURE, SPEECH, TEXT, Sizes, add_arguments, dtype_of, in_turn, sizes_of
 from in_process import comfyui_folder, enter_comfyui, load_pack
-from side_by_side import AUDIO_WIDTH, PICTURE, SPEECH, TEXT, Sizes, add_arguments, dtype_of, in_turn, sizes_of
 from step import build, callables
 
 
