@@ -10,23 +10,23 @@ import pytest
 
 from infinitetalk_core.runs.lock import RunLock
 from infinitetalk_core.runs.unfinished_runs import describe_unfinished_runs, remove, unfinished_runs
-from tests.support.runs import Notes, Place
+from tests.support.runs import RunFolder, SessionLog
 
 DAY = 86400
 
 
 @pytest.fixture
-def place(tmp_path) -> Place:
-    return Place(tmp_path)
+def place(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path)
 
 
-def _interrupt(place: Place) -> None:
+def _interrupt(place: RunFolder) -> None:
     def stop(chunk: int) -> None:
         if chunk == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        place.dub(notes=Notes(on_chunk=stop))
+        place.dub(notes=SessionLog(on_chunk=stop))
 
 
 def _age(folder: Path, days: float) -> None:
@@ -58,7 +58,7 @@ def test_an_old_one_is_removed_and_the_job_begins_anew(place):
     assert remove(found, 30)
     assert not place.folder.exists()
     videos = place.videos()
-    notes = Notes()
+    notes = SessionLog()
     place.dub(notes=notes)
     assert notes.made[0] == 1 and len(notes.made) == len(place.job.plan)
     assert set(videos) <= set(place.videos()), "no video is removed"
@@ -70,7 +70,7 @@ def test_a_younger_one_stays_and_goes_on(place):
         _age(place.folder, days)
         (found,) = unfinished_runs(place.folder.parent)
         assert not remove(found, 30), f"{days} days old"
-    notes = Notes()
+    notes = SessionLog()
     place.dub(notes=notes)
     assert notes.joined == [1]
 
@@ -89,7 +89,9 @@ def test_one_that_was_continued_or_finished_since_it_was_listed_stays(place):
     _interrupt(place)
     _age(place.folder, 100)
     (found,) = unfinished_runs(place.folder.parent)
-    _interrupt_later = Notes(on_chunk=lambda chunk: (_ for _ in ()).throw(KeyboardInterrupt) if chunk == 3 else None)
+    _interrupt_later = SessionLog(
+        on_chunk=lambda chunk: (_ for _ in ()).throw(KeyboardInterrupt) if chunk == 3 else None
+    )
     with pytest.raises(KeyboardInterrupt):
         place.dub(notes=_interrupt_later)
     assert not remove(found, 30)

@@ -16,7 +16,7 @@ UNSEEN = 1_000_000  # first seed of the characters that are never trained on
 _BACKDROP_FOLLOWS = 0.85  # factor on the camera's movement: far objects move less
 
 
-def made_up_voice(frames: int, seed: int) -> Articulation:
+def random_voice(frames: int, seed: int) -> Articulation:
     """Return a mouth that opens and closes at random, about as fast as in speech."""
     rng = np.random.default_rng(seed)
     track, width = (np.convolve(rng.normal(size=frames + 8), np.hanning(9), "valid")[:frames] for _ in range(2))

@@ -31,18 +31,18 @@ TOTAL = 25  # frames: 13 + 8 + 4 new ones in three chunks
 KEY = "0123456789abcdef"
 
 
-class DreamingModels(PlainModels):
+class InputSensitiveModels(PlainModels):
     """Make each chunk depend on its noise, reference and context, so that an error in any of them is visible."""
 
     def denoise(self, conditioning: ChunkConditioning, after_step: Callable[[int, Tensor], None]) -> Tensor:
         """Return a mixture of all inputs."""
         self.seen.append(conditioning)
-        dream = 0.4 + 0.2 * conditioning.noise + 0.3 * conditioning.context.mean() + 0.1 * conditioning.reference
-        after_step(0, dream)
-        return pin(dream, conditioning.context)
+        latents = 0.4 + 0.2 * conditioning.noise + 0.3 * conditioning.context.mean() + 0.1 * conditioning.reference
+        after_step(0, latents)
+        return pin(latents, conditioning.context)
 
 
-class UnluckyDisk(Disk):
+class FailingDisk(Disk):
     """Count all operations, and call `how` at operation number `fails_at`.
 
     lasting: also call it at each later writing operation.
@@ -53,38 +53,38 @@ class UnluckyDisk(Disk):
     ) -> None:
         self.count, self.fails_at, self.how, self.lasting = 0, fails_at, how or no_space, lasting
 
-    def _tick(self, writes: bool = True) -> None:
+    def _count_operation(self, writes: bool = True) -> None:
         self.count += 1
         happened = self.fails_at is not None and self.count > self.fails_at
         if self.count == self.fails_at or (happened and self.lasting and writes):
             self.how()
 
     def make_folder(self, path: Path) -> None:
-        self._tick()
+        self._count_operation()
         super().make_folder(path)
 
     def remove(self, path: Path) -> None:
-        self._tick(writes=False)
+        self._count_operation(writes=False)
         super().remove(path)
 
     def _open(self, path, mode="wb"):
-        self._tick()
+        self._count_operation()
         return super()._open(path, mode)
 
     def _put(self, file, data):
-        self._tick()
+        self._count_operation()
         super()._put(file, data[: len(data) // 2])
-        self._tick()
+        self._count_operation()
         super()._put(file, data[len(data) // 2 :])
 
     def _sync(self, file):
-        self._tick()
+        self._count_operation()
         super()._sync(file)
 
     def _move(self, scratch, path):
-        self._tick()
+        self._count_operation()
         super()._move(scratch, path)
-        self._tick()
+        self._count_operation()
 
 
 def no_space() -> None:
@@ -97,7 +97,7 @@ def power_cut() -> None:
 
 
 @dataclass
-class Notes:
+class SessionLog:
     """Record the events of a session."""
 
     found_done: int | None = None
@@ -138,7 +138,7 @@ def small_job(total: int = TOTAL, **options: Any) -> Job:
 
 
 @dataclass
-class Place:
+class RunFolder:
     """A folder with runs and videos; `dub` executes a run."""
 
     root: Path
@@ -147,7 +147,7 @@ class Place:
     key: str = KEY
     made_of: dict[str, Any] = field(default_factory=lambda: {"job": {"seed": 0}, "versions": {"torch": "1"}})
     keep: bool = False
-    models: PlainModels = field(default_factory=DreamingModels)
+    models: PlainModels = field(default_factory=InputSensitiveModels)
 
     @property
     def folder(self) -> Path:
@@ -163,7 +163,7 @@ class Place:
     def dub(
         self,
         disk: Disk | None = None,
-        notes: Notes | None = None,
+        notes: SessionLog | None = None,
         redo: str = "",
         after_redo: AfterRedo = AfterRedo.CONTINUE,
         start_over: bool = False,
@@ -182,7 +182,7 @@ class Place:
         )
         switches = Switches(start_over, self.keep or bool(redo))
         return execute_run(
-            self.folder, wanted, lambda store: Run(job, self.models, store), notes or Notes(), switches, disk
+            self.folder, wanted, lambda store: Run(job, self.models, store), notes or SessionLog(), switches, disk
         )
 
     def videos(self) -> list[str]:
