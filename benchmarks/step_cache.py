@@ -140,7 +140,7 @@ def main() -> None:
             results.setdefault(variant.name, []).append(make_result(variant, condition, scene, seed))
         plain.append(results[variants(options)[0].name][-1])
     print(f"{options.steps} steps, {condition.branches} predictions a step, {options.seeds} videos, 96 x 96")
-    print("| threshold, calibration | steps left out | time of denoising | PSNR to uncached | sync |")
+    print("| threshold, calibration | steps skipped | time of denoising | PSNR to uncached | sync |")
     print("|---|---|---|---|---|")
     for name, videos in results.items():
         pairs = list(zip(videos, plain, strict=True))

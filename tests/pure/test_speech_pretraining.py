@@ -76,7 +76,7 @@ def test_training_lowers_the_loss():
 
 
 def test_a_piece_of_a_clip_keeps_sound_and_truth_together(monkeypatch):
-    monkeypatch.setattr("training.speech_clips.record", lambda samples, _rng: samples)
+    monkeypatch.setattr("training.speech_clips.simulate_recording", lambda samples, _rng: samples)
     clip = make_clip(2, 2.0)
     batch = draw_batch([clip], 3, 30, np.random.default_rng(0))
     assert batch.samples.shape == (3, 30 * 640 + 16)
