@@ -39,7 +39,9 @@ from in_process import comfyui_folder, enter_comfyui, load_pack
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--attention", default="auto", choices=["auto", "sage", "flash", "sdpa"], help="of ours")
+    parser.add_argument(
+        "--attention", default="auto", choices=["auto", "sage", "flash", "sdpa"], help="attention of our block"
+    )
     parser.add_argument("--speakers", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     return parser.parse_args()
 

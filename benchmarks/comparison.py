@@ -49,7 +49,7 @@ SIZES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that all the commands take."""
     parser.add_argument("--size", default="small", choices=list(SIZES), help="480p, 720p: those of the 14B model")
-    parser.add_argument("--dim", type=int, help="in place of the size's width")
+    parser.add_argument("--dim", type=int, help="width, instead of that of --size")
     parser.add_argument("--heads", type=int)
     parser.add_argument("--ffn", type=int)
     parser.add_argument("--grid", type=int, nargs=3, help="latent frames, and height and width in tokens")

@@ -87,7 +87,9 @@ def timed(path: Path, pack: str, cold: bool) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=4, help="40 in the released file")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to be measured")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()), help="a folder on the disk to measure"
+    )
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -102,7 +104,7 @@ def main() -> None:
             path = Path(folder) / "weights"
             writer(layout)(path, made)
             size = path.stat().st_size
-            timed(path, pack, cold=False)  # imports
+            timed(path, pack, cold=False)  # imports modules before the measurement
             cold = median(timed(path, pack, cold=True) for _ in range(options.rounds))
             warm = median(timed(path, pack, cold=False) for _ in range(options.rounds))
             drop_from_cache(path)

@@ -70,8 +70,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--context-frames", type=int, default=9)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--workflow", default="video_dubbing")
-    parser.add_argument("--kill-at", type=int, help="kill -9 after this chunk, then go on")
-    parser.add_argument("--stop-at", type=int, help="with --kill-at: end for good after this chunk; tells how it began")
+    parser.add_argument("--kill-at", type=int, help="kill -9 after this chunk, then resume")
+    parser.add_argument(
+        "--stop-at", type=int, help="with --kill-at: end after this chunk and print the time to the first new step"
+    )
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it; by default a temporary one")
     return parser.parse_args()
 
@@ -126,7 +128,7 @@ def execute_run(server: ComfyServer, workflow: dict[str, Any], kill_at: int | No
         if kill_at is not None and server.pid and made and made[-1].get("chunk", 0) >= kill_at:
             os.killpg(server.pid, signal.SIGKILL)
 
-    with contextlib.suppress(ServerError):  # it was killed
+    with contextlib.suppress(ServerError):  # the server was killed
         record.result = server.follow(server.queue(workflow), 1e6, on_message)
     record.ended = time.monotonic()
     return record

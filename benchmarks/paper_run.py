@@ -158,7 +158,7 @@ def parse(arguments: Sequence[str] | None, about: str) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=REPO / "small_models", help="folder of the small models")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="experiments to run")
     parser.add_argument("--quick", action="store_true", help="few characters, short videos, little fine-tuning")
-    parser.add_argument("--plan", action="store_true", help="only say what would be done")
+    parser.add_argument("--plan", action="store_true", help="only print the missing rows and their time")
     parser.add_argument("--report", action="store_true", help="only write tables and plots")
     parser.add_argument("--threads", type=int, default=2, help="rows made at a time, one thread each")
     parser.add_argument(

@@ -41,7 +41,9 @@ def arguments() -> argparse.Namespace:
     add_arguments(parser)
     parser.set_defaults(rounds=10)
     parser.add_argument("--layers", type=int, default=3, help="40 in the 14B model, 0.8 GB each in bfloat16")
-    parser.add_argument("--attention", default="auto", choices=["auto", "sage", "flash", "sdpa"], help="of ours")
+    parser.add_argument(
+        "--attention", default="auto", choices=["auto", "sage", "flash", "sdpa"], help="attention of our block"
+    )
     return parser.parse_args()
 
 

@@ -114,7 +114,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument(
-        "--text", type=float, default=1.0, help="text guidance; above 1 with audio 3 predictions a step"
+        "--text", type=float, default=1.0, help="text guidance; above 1: 3 predictions per step, with audio guidance"
     )
     parser.add_argument("--audio", type=float, default=2.0, help="audio guidance")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5])

@@ -31,7 +31,7 @@ from infinitetalk_core.video.source import VideoFile  # noqa: E402
 from training.captions import caption_tokens  # noqa: E402
 from training.small_models import VAE, load_model  # noqa: E402
 
-BRANCHES = 2  # with speech and without
+BRANCHES = 2  # with and without speech
 FORMATS = [VideoFormat(codec, bits) for codec in Codec for bits in ((8,) if codec is Codec.LOSSLESS else (8, 10))]
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     one = prediction_seconds(options.width, options.height)
     chunk = vae + one * BRANCHES * options.steps
     print(f"a prediction: {one:.1f} s; a chunk of {options.steps} steps with two branches: {chunk:.0f} s\n")
-    print("| format | an 81-frame chunk (72 new) | size | beside its making |\n|---|---|---|---|")
+    print("| format | an 81-frame chunk (72 new) | size | share of the time to make it |\n|---|---|---|---|")
     for form, taken, size in rows:
         bits = "10 bit" if form.codec is Codec.LOSSLESS or form.bits == 10 else "8 bit"
         print(f"| {form.codec.value}, {bits} | {taken:.1f} s | {size / 1e6:.2f} MB | {taken / chunk:.2%} |")

@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ui", action="store_true", help="keep ComfyUI running and print its address")
     parser.add_argument("--workflow", default="talking_portrait", help=f"one of {', '.join(names)}")
     parser.add_argument("--cpu", action="store_true", help="do not use the graphics card")
-    parser.add_argument("--timeout", type=float, default=1800.0, help="give up after so many seconds")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="time limit in seconds")
     parser.add_argument(INSIDE, metavar="COMFYUI", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -273,7 +273,7 @@ def is_same(committed: str, made: str) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write docs/files.md.")
-    parser.add_argument("--check", action="store_true", help="fail if the committed page is another one")
+    parser.add_argument("--check", action="store_true", help="fail if the committed page differs")
     made = make_page()
     if not parser.parse_args().check:
         PAGE.write_text(made, encoding="utf-8")

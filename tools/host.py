@@ -208,7 +208,7 @@ def _install_torch() -> None:
     _pip("--no-deps", *TORCH_COMPANIONS)
     if _ask_venv("import torch; print(torch.version.cuda or '')"):
         return
-    # Without CUDA torchaudio's compiled half finds no libraries to link to. Without that half it uses Python.
+    # Without CUDA, torchaudio's compiled part cannot be loaded; without that part it uses Python.
     site = Path(_ask_venv("import sysconfig; print(sysconfig.get_path('purelib'))"))
     for library in (site / "torchaudio" / "lib").glob("*.so"):
         library.unlink()

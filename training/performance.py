@@ -48,13 +48,13 @@ class Performance(_FrameTracks):
     yaw: Track  # radians, positive to the right of the picture
     pitch: Track  # radians, positive down
     roll: Track  # radians, positive clockwise
-    shift_x: Track  # of the head, in pictures
+    shift_x: Track  # of the head, in picture widths
     shift_y: Track
     blink: Track  # 0 eyes open … 1 shut
     gaze_x: Track  # −1 left … 1 right
     gaze_y: Track
     brow: Track  # −1 lowered … 1 raised
-    shoulders: Track  # lift, in pictures
+    shoulders: Track  # lift, in picture widths
     hand: Track  # how far a hand is raised into the picture; negative: the left hand
 
 
@@ -62,10 +62,10 @@ class Performance(_FrameTracks):
 class CameraMove(_FrameTracks):
     """The camera's view, one value per frame; all fields (F,) float32."""
 
-    pan_x: Track  # how far the scene moves to the right, in pictures
+    pan_x: Track  # how far the scene moves to the right, in picture widths
     pan_y: Track  # how far it moves down
     zoom: Track  # enlargement about the middle of the picture, 1 = none
-    roll: Track  # radians the scene turns clockwise about the middle
+    roll: Track  # radians that the scene turns clockwise about the middle
 
 
 def _wander(rng: np.random.Generator, frames: int, slowest: float, fastest: float) -> NDArray[np.float64]:

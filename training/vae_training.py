@@ -174,7 +174,7 @@ class _Run:
             for m, w in zip(self.optimizer.weights, self.working.parameters(), strict=True)
         ]
         self.optimizer.step(gradients, rate)
-        # A smaller decay in the first steps, so that the initial weights do not dominate the average.
+        # A faster average in the first steps, so that the initial weights do not dominate the average.
         share = max(1 - self.config.average, 10 / (self.step + 10))
         for average, weight in zip(self.averaged.parameters(), self.optimizer.weights, strict=True):
             average.lerp_(weight, share)

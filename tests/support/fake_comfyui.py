@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 
 SAMPLER = "InfiniteTalkChunkSampler"
 CHUNKS = 3
-# (workflow, how many prompts came before) → success, error, InputError, interrupted, crash, crash at once, or wait
+# (workflow, number of earlier prompts) → success, error, InputError, interrupted, crash, crash at once, or wait
 Behavior = Callable[[dict[str, Any], int], str]
 SLOWLY = 0.5  # seconds
 
