@@ -181,7 +181,7 @@ def new_server(models_dir: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
 
 @pytest.fixture(scope="session")
 def servers(comfyui: Path, models_dir: Path, samples: Path) -> Iterator[Any]:
-    """Starts servers that can be made unlucky (fault_bench.py)."""
+    """Starts servers with injectable faults (fault_bench.py)."""
     from fault_bench import Servers
 
     with Servers(comfyui, models_dir, samples) as found:
