@@ -71,9 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--workflow", default="video_dubbing")
     parser.add_argument("--kill-at", type=int, help="kill -9 after this chunk, then resume")
-    parser.add_argument(
-        "--stop-at", type=int, help="with --kill-at: end after this chunk, print the times to start"
-    )
+    parser.add_argument("--stop-at", type=int, help="with --kill-at: end after this chunk, print the times to start")
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it; by default a temporary one")
     return parser.parse_args()
 
