@@ -1,12 +1,12 @@
-"""Our audio-conditioned Wan block against ComfyUI's native block with its native audio patch, side by side.
+"""Compare the time of our audio-conditioned Wan block with ComfyUI's native block and its native audio patch.
 
     COMFYUI_DIR=… .venv/bin/python benchmarks/block.py [--rounds 30]
     COMFYUI_DIR=… .venv/bin/python benchmarks/block.py --size 480p --device cuda [--attention sage]
 
-Needs a ComfyUI that has native InfiniteTalk (newer than the 0.3.75 of the demo). Both blocks share one set of
-weights and run in turn in one process; the result is the median of the ratio ours / native of each round, and the
-share of the device's measured matrix rate that ours reaches. --attention gives ours another attention than ComfyUI's
-own choice, which the native block keeps.
+Needs a ComfyUI that has native InfiniteTalk (newer than the 0.3.75 of the demo). Both blocks share one set of weights
+and run alternately in one process. Prints the median over the rounds of the ratio ours / native, and our share of the
+device's measured matrix rate. --attention sets another attention for our block; the native block keeps ComfyUI's own
+choice.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-from in_process import comfyui_folder, enter_comfyui, load_pack
-from side_by_side import (
+from comparison import (
     AUDIO_WIDTH,
     PICTURE,
     SPEECH,
@@ -34,18 +33,21 @@ from side_by_side import (
     matrix_rate,
     sizes_of,
 )
+from in_process import comfyui_folder, enter_comfyui, load_pack
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--attention", default="auto", choices=["auto", "sage", "flash", "sdpa"], help="of ours")
+    parser.add_argument(
+        "--attention", default="auto", choices=["auto", "sage", "flash", "sdpa"], help="attention of our block"
+    )
     parser.add_argument("--speakers", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     return parser.parse_args()
 
 
 def native_audio_block(sizes: Sizes, **factory):
-    """ComfyUI's audio block. It fixes 40 heads; for other sizes they are set afterwards."""
+    """Return ComfyUI's audio block. It fixes 40 heads; for other sizes they are set afterwards."""
     import comfy.ops
     from comfy.ldm.wan.model_multitalk import RotaryPositionalEmbedding1D, WanMultiTalkAttentionBlock
 
@@ -57,7 +59,7 @@ def native_audio_block(sizes: Sizes, **factory):
 
 
 def build(sizes: Sizes, device: str, dtype, pack: str) -> SimpleNamespace:
-    """One Wan block, its native audio block, ours with the same weights, and inputs."""
+    """Build one Wan block, its native audio block, our block with the same weights, and inputs."""
     import comfy.ops
     import torch
     from comfy.ldm.flux.layers import EmbedND
@@ -99,7 +101,7 @@ def build(sizes: Sizes, device: str, dtype, pack: str) -> SimpleNamespace:
 
 
 def override(pack: str, attention: str) -> dict:
-    """What gives our block another attention, in transformer_options."""
+    """Return the transformer_options that set another attention for our block."""
     if attention == "auto":
         return {}
     import comfy.model_management
@@ -113,7 +115,7 @@ def override(pack: str, attention: str) -> dict:
 
 
 def callables(b: SimpleNamespace, pack: str, speakers: int, attention: str):
-    """(native, ours): each a function without arguments that runs the block once."""
+    """Return (native, ours): two functions without arguments that run the block once."""
     from comfy.ldm.wan import model_multitalk
 
     adapter = import_module(f"{pack}.nodes.host.model.wan_wrappers")
@@ -155,7 +157,7 @@ def main() -> None:
             native, ours = callables(b, pack, speakers, options.attention)
             error = ((ours() - native()).float().norm() / native().float().norm()).item()
             pair = in_turn(native, ours, options.device, options.rounds)
-            rate = max(rate, matrix_rate(options.device, dtype))  # others may have been busy before
+            rate = max(rate, matrix_rate(options.device, dtype))  # again: the first may have been slowed
             share = sizes.block_operations() / pair.least / rate
             print(
                 f"{speakers} speaker(s), {sizes.tokens} tokens of {sizes.dim} on {options.device} in {dtype}: "

@@ -1,10 +1,10 @@
-"""What it costs at a job's start to know its files by their content.
+"""Measure the time to fingerprint a job's files by their content at its start.
 
-    python benchmarks/fingerprints.py [--film-gb 2] [--model-gb 16] [--folder DIR]
+    python benchmarks/fingerprints.py [--video-gb 2] [--model-gb 16] [--folder DIR]
 
-Writes a film of random bytes and a model file with holes, and times a fingerprint by samples of 16 MB, one of the whole
-content, and one that is remembered by the file's stamp, with the files in the system's memory where they fit. Then a
-film is decoded by its name and through an open handle, in turn.
+Writes a video of random bytes and a sparse model file, and times a fingerprint of samples of 16 MB, one of the whole
+content, and one cached by the file's modification stamp; the files are in the page cache if they fit. Then a video is
+decoded by its path and through an open handle, alternately.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ GB = 10**9
 BLOCK, BLOCKS = 1 << 16, 256
 
 
-def sampled(path: Path) -> str:
-    """Size and 256 blocks of 64 KB, by SHA-256: how files were known before."""
+def sampled_fingerprint(path: Path) -> str:
+    """Return the SHA-256 of the size and 256 blocks of 64 KB: the previous definition of the fingerprint."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
@@ -41,7 +41,7 @@ def sampled(path: Path) -> str:
 
 
 def best_ms(run: Callable[[], object], times: int = 5) -> float:
-    """Milliseconds of the fastest of some runs."""
+    """Return the least time of several runs, in milliseconds."""
     taken = []
     for _ in range(times):
         start = time.perf_counter()
@@ -51,7 +51,7 @@ def best_ms(run: Callable[[], object], times: int = 5) -> float:
 
 
 def decode(path: Path, through_handle: bool) -> float:
-    """Seconds to decode all pictures."""
+    """Decode all pictures and return the time in seconds."""
     start = time.perf_counter()
     with path.open("rb", buffering=0) as file, av.open(file if through_handle else str(path)) as container:
         for _ in container.decode(video=0):
@@ -59,8 +59,8 @@ def decode(path: Path, through_handle: bool) -> float:
     return time.perf_counter() - start
 
 
-def film(path: Path, seconds: int) -> None:
-    """A video of much noise: many bytes a picture."""
+def write_video(path: Path, seconds: int) -> None:
+    """Write a noisy video, which needs many bytes per picture."""
     import numpy as np
 
     random = np.random.default_rng(0)
@@ -75,23 +75,23 @@ def film(path: Path, seconds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--film-gb", type=float, default=2.0)
+    parser.add_argument("--video-gb", type=float, default=2.0)
     parser.add_argument("--model-gb", type=float, default=16.0)
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's folder for such files")
     options = parser.parse_args()
     import torch
 
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        film_file, model_file = Path(folder) / "film.mp4", Path(folder) / "model.safetensors"
+        video_file, model_file = Path(folder) / "video.mp4", Path(folder) / "model.safetensors"
         piece = os.urandom(1 << 24)
-        with film_file.open("wb") as file:
-            while file.tell() < options.film_gb * GB:
+        with video_file.open("wb") as file:
+            while file.tell() < options.video_gb * GB:
                 file.write(piece)
         with model_file.open("wb") as file:
             file.truncate(int(options.model_gb * GB))
         files = FileFingerprints()
         print("| | by samples, before | first time in a process | remembered |\n|---|---|---|---|")
-        for name, path in (("film", film_file), ("model", model_file)):
+        for name, path in (("video", video_file), ("model", model_file)):
 
             def whole(path: Path = path) -> object:
                 return FileFingerprints().of(path)
@@ -100,7 +100,7 @@ def main() -> None:
                 return files.of(path)
 
             def before(path: Path = path) -> object:
-                return sampled(path)
+                return sampled_fingerprint(path)
 
             known()
             size = path.stat().st_size / GB
@@ -110,12 +110,12 @@ def main() -> None:
         size, taken = pictures.numel() * 4 / GB, best_ms(lambda: tensor_fingerprint(pictures))
         print(f"| 100 pictures of 832 x 480 ({size:.2f} GB) | | {taken:.2f} ms | |")
         noise = Path(folder) / "noise.mp4"
-        film(noise, 4)
+        write_video(noise, 4)
         rate = noise.stat().st_size * 8 / 4 / 1e6
         pairs = [(decode(noise, False), decode(noise, True)) for _ in range(5)]
         ratio = median(handle / name for name, handle in pairs)
         speed = 4 / median(handle for _, handle in pairs)
-        print(f"\ndecoding a film of {rate:.0f} Mbit/s ({speed:.1f} times as fast as it plays) through an open handle")
+        print(f"\ndecoding a video of {rate:.0f} Mbit/s ({speed:.1f} times as fast as it plays) through an open handle")
         print(f"takes {ratio:.3f} of the time by its name")
 
 

@@ -1,11 +1,11 @@
-"""How long InfiniteTalk weights take to load, in every layout, from a cold and from a warm page cache.
+"""Measure the load time of InfiniteTalk weights in every layout, from a cold and from a warm page cache.
 
     COMFYUI_DIR=… .venv/bin/python benchmarks/load_time.py [--layers 4 --folder /tmp] [--layouts fp16 Q4_K]
 
-Writes a file of the released width (dim 5120; each layer is 86 million numbers, the released file has 40) with random
-numbers, loads it through the loader's own code three ways, and deletes it: cold (the kernel is asked to drop the file
-from the page cache), warm, and as far as the refusal of a wrong file needs, which is its header. Of a loaded model
-every byte has been read and hashed.
+Writes a file of the released width (dim 5120; each layer has 86 million weights, the released file has 40 layers) with
+random numbers, loads it through the loader's own code, and deletes it. Three cases: cold (the kernel is asked to drop
+the file from the page cache), warm, and refusal of a wrong file, for which only the header is read. A load reads and
+hashes every byte of the file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from comparison import AUDIO_WIDTH
 from in_process import comfyui_folder, enter_comfyui, load_pack
-from side_by_side import AUDIO_WIDTH
 
 LAYOUTS = ("fp16", "fp8", "fp8 scaled", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0")
 
 
 def writer(layout: str) -> Callable:
-    """What writes (path, weights) in that layout."""
+    """Return the function (path, weights) that writes the layout."""
     import torch
     from weight_layouts import write_gguf, write_plain, write_scaled_new
 
@@ -40,8 +40,11 @@ def writer(layout: str) -> Callable:
 
 
 def weights(pack: str, layers: int) -> dict:
-    """Random weights of the released width, without most of the audio projection (it is there once, whatever the
-    number of layers, and would outweigh a few)."""
+    """Return random weights of the released width, without most of the audio projection.
+
+    The audio projection exists once, whatever the number of layers, and would dominate the size of a file with few
+    layers.
+    """
     import numpy as np
     import torch
 
@@ -50,20 +53,20 @@ def weights(pack: str, layers: int) -> dict:
     with torch.device("meta"):
         shapes = {name: tuple(p.shape) for name, p in audio.AudioAdapter(config).state_dict().items()}
     random = np.random.default_rng(0)
-    # One block of numbers again and again: drawing hundreds of millions takes longer than all the rest.
+    # One block of random numbers, repeated: drawing hundreds of millions takes longer than all other work.
     drawn = (random.standard_normal(1 << 22) * 0.02).astype(np.float32)
     return {name: np.resize(drawn, shape) for name, shape in shapes.items()}
 
 
 def drop_from_cache(path: Path) -> None:
-    """Ask the kernel to forget the file's pages."""
+    """Ask the kernel to drop the file from the page cache."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def load(path: Path, pack: str):
-    """The adapter, as the Model Loader makes it."""
+    """Return the adapter, loaded like the Model Loader does."""
     open_file = import_module(f"{pack}.infinitetalk_core.checkpoints.loaders").open_infinitetalk
     audio = import_module(f"{pack}.infinitetalk_core.model.audio_adapter")
     load_strictly = import_module(f"{pack}.nodes.host.model.patchers").load_strictly
@@ -73,7 +76,7 @@ def load(path: Path, pack: str):
 
 
 def timed(path: Path, pack: str, cold: bool) -> float:
-    """Seconds until the model is loaded."""
+    """Return the time to load the model, in seconds."""
     if cold:
         drop_from_cache(path)
     start = time.perf_counter()
@@ -84,7 +87,9 @@ def timed(path: Path, pack: str, cold: bool) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=4, help="40 in the released file")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to be measured")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()), help="a folder on the disk to measure"
+    )
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -99,7 +104,7 @@ def main() -> None:
             path = Path(folder) / "weights"
             writer(layout)(path, made)
             size = path.stat().st_size
-            timed(path, pack, cold=False)  # imports
+            timed(path, pack, cold=False)  # imports modules before the measurement
             cold = median(timed(path, pack, cold=True) for _ in range(options.rounds))
             warm = median(timed(path, pack, cold=False) for _ in range(options.rounds))
             drop_from_cache(path)

@@ -1,11 +1,11 @@
-"""A long job through a real ComfyUI server: memory, open files, the cost of writing, and how soon a resumed run works.
+"""Measure a long job on a real ComfyUI server: memory, open files, time to write, and time until a resumed run works.
 
     .venv/bin/python benchmarks/long_run.py --chunks 60 --width 832 --height 480 --chunk-frames 5 --steps 1
     .venv/bin/python benchmarks/long_run.py --minutes 10
 
-A drawn character, on the trained small models, dubs samples/voice.wav, looped to the length. --kill-at N ends the
-server with kill -9 after chunk N, starts it again and goes on. Numbers come from benchmarks/stopwatch_pack.py, inside
-the server, at the same moment of each chunk.
+The trained small models dub a drawn character with samples/voice.wav, repeated to the length. --kill-at N kills the
+server with kill -9 after chunk N, restarts it and resumes. benchmarks/chunk_timing_pack.py takes the measurements
+inside the server, at the same point of each chunk.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ WRITING = ("metrics", "encode", "keep", "join", "show", "trim")
 
 
 @dataclass
-class Execution:
-    """One press of Run: when its nodes began, and how it ended (None if the server was killed)."""
+class RunRecord:
+    """One queued run: the start of its nodes, and its result (None if the server was killed)."""
 
     queued: float
-    nodes: list[tuple[str, float]] = field(default_factory=list)  # (class, when it began)
+    nodes: list[tuple[str, float]] = field(default_factory=list)  # (class, start time)
     result: Result | None = None
     ended: float = 0.0
 
     def seconds_until(self, moment: float) -> dict[str, float]:
-        """How long each class of nodes worked up to then."""
+        """Return the time that each node class worked until `moment`."""
         ends = [*(when for _, when in self.nodes[1:]), moment]
         spent: dict[str, float] = {}
         for (kind, began), end in zip(self.nodes, ends, strict=True):
@@ -70,14 +70,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--context-frames", type=int, default=9)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--workflow", default="video_dubbing")
-    parser.add_argument("--kill-at", type=int, help="kill -9 after this chunk, then go on")
-    parser.add_argument("--stop-at", type=int, help="with --kill-at: end for good after this chunk; tells how it began")
+    parser.add_argument("--kill-at", type=int, help="kill -9 after this chunk, then resume")
+    parser.add_argument("--stop-at", type=int, help="with --kill-at: end after this chunk, print the times to start")
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it; by default a temporary one")
     return parser.parse_args()
 
 
 def write_voice(path: Path, seconds: float) -> int:
-    """samples/voice.wav, looped to `seconds`; how many frames of video that is."""
+    """Write samples/voice.wav repeated to `seconds`; return its number of video frames."""
     with wave.open(str(REPO / "samples" / "voice.wav")) as file:
         layout, sound = file.getparams(), file.readframes(file.getnframes())
     size = layout.sampwidth * layout.nchannels
@@ -102,23 +102,23 @@ def make_workflow(options: argparse.Namespace) -> dict[str, Any]:
     return workflow
 
 
-def notes(base: Path) -> list[dict[str, Any]]:
-    """What the stopwatch wrote: one entry for each chunk that was made."""
-    path = base / "stopwatch.jsonl"
+def read_timings(base: Path) -> list[dict[str, Any]]:
+    """Return the measurements of chunk_timing_pack.py: one entry for each chunk that was made."""
+    path = base / "chunk_timings.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def execute_workflow(server: ComfyServer, workflow: dict[str, Any], kill_at: int | None) -> Execution:
-    """Press Run and wait for the end; with kill_at kill the server after that chunk."""
-    execution = Execution(time.monotonic())
-    seen = len(notes(server.base))
+def execute_run(server: ComfyServer, workflow: dict[str, Any], kill_at: int | None) -> RunRecord:
+    """Queue the run and wait for its end; with `kill_at`, kill the server after that chunk."""
+    record = RunRecord(time.monotonic())
+    seen = len(read_timings(server.base))
 
     def on_message(message: Message) -> None:
         nonlocal seen
         node = workflow.get(str(message.data.get("node")), {}).get("class_type", "")
         if message.type == "executing" and node:
-            execution.nodes.append((node, message.time))
-        made = notes(server.base)
+            record.nodes.append((node, message.time))
+        made = read_timings(server.base)
         for entry in made[seen:]:
             if "chunk" in entry:
                 print(f"chunk {entry['chunk']}: {entry['wall']:.1f} s, {entry['rss'] / 1e6:.0f} MB", flush=True)
@@ -126,44 +126,44 @@ def execute_workflow(server: ComfyServer, workflow: dict[str, Any], kill_at: int
         if kill_at is not None and server.pid and made and made[-1].get("chunk", 0) >= kill_at:
             os.killpg(server.pid, signal.SIGKILL)
 
-    with contextlib.suppress(ServerError):  # it was killed
-        execution.result = server.follow(server.queue(workflow), 1e6, on_message)
-    execution.ended = time.monotonic()
-    return execution
+    with contextlib.suppress(ServerError):  # the server was killed
+        record.result = server.follow(server.queue(workflow), 1e6, on_message)
+    record.ended = time.monotonic()
+    return record
 
 
 def run(options: argparse.Namespace, base: Path) -> None:
-    """Carry the job out in `base` and print what was measured."""
+    """Run the job in `base` and print the measurements."""
     place_trained_models(base / "models")
     place_samples(REPO / "samples", base / "input")
     (base / "custom_nodes").mkdir(exist_ok=True)
-    shutil.copyfile(REPO / "benchmarks" / "stopwatch_pack.py", base / "custom_nodes" / "stopwatch.py")
+    shutil.copyfile(REPO / "benchmarks" / "chunk_timing_pack.py", base / "custom_nodes" / "chunk_timing.py")
     new = options.chunk_frames - options.context_frames
     frames = options.context_frames + options.chunks * new
     seconds = options.minutes * 60 if options.minutes else frames / FRAMES_PER_SECOND
     frames = write_voice(base / "input" / "long_voice.wav", seconds)
     workflow, python = make_workflow(options), Path(sys.executable)
     with ComfyServer(python, comfyui_folder(), base, pack=REPO, cpu=not cuda_available(python)) as server:
-        executions = [execute_workflow(server, workflow, options.kill_at)]
+        records = [execute_run(server, workflow, options.kill_at)]
         if options.kill_at is not None:
             server.stop()
             server.start()
-            executions.append(execute_workflow(server, workflow, options.stop_at))
+            records.append(execute_run(server, workflow, options.stop_at))
         if options.stop_at is not None:
-            print_starts(notes(base), executions)
+            print_starts(read_timings(base), records)
             return
-        result = executions[-1].result
+        result = records[-1].result
         if result is None or result.status != "success":
             sys.exit(f"the job failed: {result.reason if result else server.log_tail()}")
         (video,) = [server.path_of(file) for file in result.files() if file["filename"].endswith(".mp4")]
-    report(notes(base), executions, video, frames)
+    report(read_timings(base), records, video, frames)
 
 
-def report(noted: list[dict[str, Any]], executions: list[Execution], video: Path, frames: int) -> None:
-    """Print memory, files, shares and durations, with what they should be."""
-    chunks = [entry for entry in noted if "chunk" in entry]
-    # A server that was started again has a memory of its own: only what the last one made is compared.
-    last = noted[max(i for i, entry in enumerate(noted) if "sampling_since" in entry) + 1 :]
+def report(timings: list[dict[str, Any]], records: list[RunRecord], video: Path, frames: int) -> None:
+    """Print memory, files, shares and durations, with their expected values."""
+    chunks = [entry for entry in timings if "chunk" in entry]
+    # A restarted server starts with other memory, so only the chunks of the last server are compared.
+    last = timings[max(i for i, entry in enumerate(timings) if "sampling_since" in entry) + 1 :]
     settled, end = last[SETTLED - 1], last[-1]
     growth = end["rss"] - settled["rss"]
     flat = growth <= max(MOST_GROWTH * settled["rss"], MOST_GROWTH_BYTES)
@@ -180,29 +180,29 @@ def report(noted: list[dict[str, Any]], executions: list[Execution], video: Path
     print(f"open files: {settled['files']} after chunk {settled['chunk']}, {end['files']} at the end")
     parts = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
     print(f"writing and bookkeeping: {sum(shares.values()):.2%} of the wall time ({parts}; goal below 5 %)")
-    print_starts(noted, executions)
+    print_starts(timings, records)
     print_video(video, frames)
 
 
-def print_starts(noted: list[dict[str, Any]], executions: list[Execution]) -> None:
-    """How long each execution took to its first new step, and with what."""
-    starts = [entry for entry in noted if "sampling_since" in entry]
-    for execution, start in zip(executions, starts, strict=True):
-        spent = execution.seconds_until(start["sampling_since"])
+def print_starts(timings: list[dict[str, Any]], records: list[RunRecord]) -> None:
+    """Print the time from the start of each server to its first new step, and its parts."""
+    starts = [entry for entry in timings if "sampling_since" in entry]
+    for record, start in zip(records, starts, strict=True):
+        spent = record.seconds_until(start["sampling_since"])
         nodes = ", ".join(f"{name.removeprefix('InfiniteTalk')} {s:.2f}" for name, s in spent.items() if s >= 0.01)
         inside = ", ".join(f"{name} {start.get(name, 0.0):.2f}" for name in ("load", "vae", "join"))
-        print(f"from Run to the first new step: {start['sampling_since'] - execution.queued:.2f} s ({nodes}; {inside})")
+        print(f"from Run to the first new step: {start['sampling_since'] - record.queued:.2f} s ({nodes}; {inside})")
 
 
 def print_video(video: Path, frames: int) -> None:
-    """How long pictures and sound of the file are."""
+    """Print the duration of the file's video and audio."""
     with av.open(str(video)) as file:
         pictures = sum(1 for packet in file.demux(video=0) if packet.size)
         sound = file.streams.audio[0]
-        heard = float((sound.duration or 0) * (sound.time_base or 0))
+        seconds = float((sound.duration or 0) * (sound.time_base or 0))
     print(
         f"video: {pictures} frames ({pictures / FRAMES_PER_SECOND:.2f} s), the voice asks for {frames}; "
-        f"its sound {heard:.3f} s; {video.stat().st_size / 1e6:.1f} MB"
+        f"its sound {seconds:.3f} s; {video.stat().st_size / 1e6:.1f} MB"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is compared: every row of the paper's table as data."""
+"""Define the conditions of the paper's table as data."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from training.captions import LIVELY
 
 CHUNK_FRAMES = 33
 SHIFT = 3.0  # of the noise schedule, as in training
-UNSEEN = 1_000_000  # characters, voices and sentences from this seed on are never trained on
+UNSEEN = 1_000_000  # first seed of the characters, voices and sentences that are never trained on
 LONG = 20  # chunks: about 20 s
-CODEC = "codec"  # the kind of voice of a row that is no run but the VAE alone
+CODEC = "codec"  # the voice of rows that encode and decode by the VAE only
 
 # The paper's names of the strategies, and the baselines.
 STRATEGIES = {
@@ -32,53 +32,56 @@ STRATEGIES = {
 
 @dataclass(frozen=True)
 class Condition:
-    """How a run is made. The defaults are the pack's way with the small models, but nothing mends what the model made
-    (`as_users_get_it`); a row changes one of them."""
+    """The settings of one run.
+
+    The defaults are the pack's defaults for the small models, but without the corrections of the generated frames
+    (`with_frame_corrections`); each condition changes some of them.
+    """
 
     name: str
     chunks: int = 8
     policy: Policy = Policy.NEIGHBOR
-    variant: str = ""  # fine-tuned with this strategy; empty: the model as shipped
+    variant: str = ""  # the strategy it was fine-tuned with; empty: the shipped model
     context: int = 9
     steps: int = 8
     audio: float = 2.0
     text: float = 1.0
     words: str = ""
     color_hold: float = 0.0
-    color_over: int = 1  # frames whose colors are averaged for it
+    color_over: int = 1  # number of frames whose colors are averaged for color_hold
     seam_fade: int = 0
     moving_camera: bool = False
     sdedit: float = 1.0
     uni3c: bool = False
-    step_cache: float = 0.0  # threshold; 0: every step is made
-    portrait: bool = False  # a picture instead of a talking person's video
+    step_cache: float = 0.0  # threshold; 0: every step is computed
+    portrait: bool = False  # the source is a picture instead of a video of a speaking person
     voice: str = ""  # empty: espeak-ng; else "flite VOICE", a sound file, or CODEC
 
     @property
     def plan(self) -> list[Chunk]:
-        """Whole chunks, so that no frame of the last one is thrown away."""
+        """Return whole chunks, so that no frame of the last one is cut off."""
         total = CHUNK_FRAMES + (self.chunks - 1) * (CHUNK_FRAMES - self.context)
         return plan_chunks(total, CHUNK_FRAMES, self.context)
 
     @property
     def frames(self) -> int:
-        """Frames of the video."""
+        """Return the number of frames of the video."""
         last = self.plan[-1]
         return last.start + last.length
 
     @property
     def branches(self) -> int:
-        """Predictions a step."""
+        """Return the number of predictions per step."""
         return 1 + (self.audio != 1) + (self.text != 1)
 
     def to_json(self) -> str:
-        """For the row: with another setting it is another row."""
-        named = {"policy": self.policy.value, "voice": Path(self.voice).name}  # a row tells no folder of a machine
+        """Return the settings as JSON for the row; rows with other settings are other rows."""
+        named = {"policy": self.policy.value, "voice": Path(self.voice).name}  # without the machine's folder
         return json.dumps({**asdict(self), **named}, sort_keys=True)
 
 
-def as_users_get_it(condition: Condition) -> Condition:
-    """With what the sampler node does to the frames by default."""
+def with_frame_corrections(condition: Condition) -> Condition:
+    """Add the sampler node's default corrections of the frames."""
     return replace(condition, color_hold=1.0, color_over=COLOR_HOLD_FRAMES, seam_fade=SEAM_FADE)
 
 
@@ -89,7 +92,7 @@ class Experiment:
     name: str
     title: str
     conditions: tuple[Condition, ...]
-    columns: tuple[str, ...]  # numbers of a row that the table shows
+    columns: tuple[str, ...]  # names of the numbers in the table
     seeds: int = 6
     first_seed: int = UNSEEN
     reference: str = ""  # the condition that the others are compared with, on the same seeds
@@ -100,7 +103,7 @@ POLICY_COLUMNS = ("sync", "lag", "pose_own_time", "pose_copied", "mouth_copied",
 
 
 def experiments(recordings: Sequence[str] = (), flite: bool = False) -> tuple[Experiment, ...]:
-    """All of them. recordings: sound files of real voices; flite: whether that synthesizer is there."""
+    """Return all experiments. recordings: sound files of real voices; flite: whether that synthesizer is installed."""
     return (
         Experiment("policies", "Reference policies, each trained", _trained(), POLICY_COLUMNS, 5, reference="M3"),
         Experiment("shipped", "Reference policies, the one shipped model", _shipped(), POLICY_COLUMNS, 3),
@@ -143,7 +146,7 @@ def _shipped() -> tuple[Condition, ...]:
     rows = [Condition(name, LONG, policy) for name, policy in policies.items()]
     each = Condition("M3, each frame held", LONG, color_hold=1.0)
     held = replace(each, name="M3, colors held", color_over=COLOR_HOLD_FRAMES)
-    return (*rows, each, held, as_users_get_it(replace(held, name="M3, colors held, seams faded")))
+    return (*rows, each, held, with_frame_corrections(replace(held, name="M3, colors held, seams faded")))
 
 
 def _camera() -> tuple[Condition, ...]:
@@ -177,12 +180,12 @@ def _voices(recordings: Sequence[str], flite: bool) -> tuple[Condition, ...]:
     if flite:
         rows += [Condition(f"video, flite {v}", 8, voice=f"flite {v}") for v in ("slt", "rms")]
     rows += [Condition(f"video, recording {n}", 8, voice=f) for n, f in enumerate(recordings, 1)]
-    return tuple(as_users_get_it(row) for row in rows)
+    return tuple(with_frame_corrections(row) for row in rows)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done: samples and steps of the fine-tuning, and what a quick run leaves out."""
+    """The size of a benchmark: samples and steps of the fine-tuning, and the reductions of a quick run."""
 
     samples: int = 400
     steps: int = 200
@@ -190,8 +193,8 @@ class Scale:
     most_seeds: int = 1000
     most_chunks: int = 1000
 
-    def cut(self, experiment: Experiment) -> Experiment:
-        """`experiment` with fewer seeds and shorter videos."""
+    def reduce(self, experiment: Experiment) -> Experiment:
+        """Return `experiment` with fewer seeds and shorter videos."""
         short = tuple(replace(c, chunks=min(c.chunks, self.most_chunks)) for c in experiment.conditions)
         return replace(experiment, conditions=short, seeds=min(experiment.seeds, self.most_seeds))
 

@@ -1,4 +1,4 @@
-"""How long the table will take on this machine: a few calls timed, the rest counted."""
+"""Estimate the time of the benchmark on this machine from a few timed calls."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import torch
 from training.small_models import load_model
 
 from .paper_conditions import CHUNK_FRAMES, CODEC, STRATEGIES, Condition, Scale
-from .paper_takes import load_vae_and_ears
+from .paper_videos import load_vae_and_speech_encoder
 
 FRAME = 96  # pixels
-MEASURING = 0.006  # seconds a frame: drawing, metrics
-TRAINING = 2.0  # a step of training in predictions: forward and backward, but of a large batch, which runs better
-SAMPLE_FRAMES = 33 + 13 + 33 + 5 * (len(STRATEGIES) - 1)  # that are encoded for a sample: target, drift, references
+MEASURING = 0.006  # seconds per frame: drawing, metrics
+TRAINING = 2.0  # training step per sample in predictions: forward and backward, in a large batch, which is faster
+SAMPLE_FRAMES = 33 + 13 + 33 + 5 * (len(STRATEGIES) - 1)  # encoded frames per sample: target, drift, references
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on one thread."""
+    """Times in seconds on one thread."""
 
-    encode: float  # a frame
+    encode: float  # per frame
     decode: float
-    predict: float  # a prediction of the backbone for one chunk
+    predict: float  # per prediction of the backbone for one chunk
 
     def row(self, condition: Condition) -> float:
-        """One row."""
+        """Return the time of one row."""
         chunks = condition.chunks
         if condition.voice == CODEC:
             return chunks * CHUNK_FRAMES * (self.encode + self.decode + MEASURING)
@@ -39,14 +39,14 @@ class Cost:
         return chunks * each + condition.frames * MEASURING
 
     def fine_tuning(self, scale: Scale, models: int) -> float:
-        """The samples, and `models` trainings."""
+        """Return the time of making the samples and of `models` trainings."""
         samples = scale.samples * (SAMPLE_FRAMES * self.encode + CHUNK_FRAMES * MEASURING)
         return samples + models * scale.steps * scale.batch * TRAINING * self.predict
 
 
 def measure_cost(models: Path) -> Cost:
-    """Time the models, after a call that warms them up."""
-    vae, _ = load_vae_and_ears(models)
+    """Time the models, after a warm-up call."""
+    vae, _ = load_vae_and_speech_encoder(models)
     model = load_model(models)
     frames = torch.rand(1, CHUNK_FRAMES, FRAME, FRAME, 3)
     adapter = model.adapter
@@ -63,7 +63,7 @@ def measure_cost(models: Path) -> Cost:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Of processor time, whatever else the machine does: the fastest of three calls on one thread."""
+    """Return the least processor time of three calls on one thread, which other processes influence little."""
     times = []
     for _ in range(3):
         started = time.process_time()

@@ -1,4 +1,4 @@
-"""Plots of the rows: small PNG files."""
+"""Plot the rows as small PNG files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = Sequence[Row]
 
 
 def draw_plots(found: dict[str, list[Row]], folder: Path) -> dict[str, Path]:
-    """Every plot whose rows are there: title → file."""
+    """Draw every plot whose rows exist; return title → file."""
     plots = {
         "Drift over a long video, each strategy trained": ("drift", _drift, "policies"),
         "Drift over a long video, the shipped model": ("drift_shipped", _drift, "shipped"),
@@ -47,7 +47,7 @@ def _names(rows: Rows) -> list[str]:
 
 
 def _drift(rows: Rows) -> Any:
-    """Color, identity and background chunk by chunk; the band is one standard deviation."""
+    """Plot color, identity and background chunk by chunk; the band is one standard deviation."""
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.4))
     for panel, curve in zip(panels, ("color", "identity", "background"), strict=True):
         for name in _names(rows):
@@ -64,7 +64,7 @@ def _drift(rows: Rows) -> Any:
 
 
 def _strategies(rows: Rows) -> Any:
-    """Bars of what should be high (sync) and what should be low (what is copied)."""
+    """Plot bars of sync (should be high) and of the copying numbers (should be low)."""
     numbers = {
         "sync": "sync",
         "mouth_copied": "source's mouth",
@@ -91,7 +91,7 @@ def _strategies(rows: Rows) -> Any:
 
 
 def _line(panel: Any, rows: Rows, number: str, places: dict[str, float], label: str) -> None:
-    """A number over the conditions at `places`, with standard deviations."""
+    """Plot a number over the conditions at `places`, with standard deviations."""
     names = [name for name in places if values_of(rows, name, number)]
     found = [spread(list(values_of(rows, name, number).values())) for name in names]
     panel.errorbar(
@@ -101,7 +101,7 @@ def _line(panel: Any, rows: Rows, number: str, places: dict[str, float], label: 
 
 
 def _numbered(rows: Rows, start: str = "") -> dict[str, float]:
-    """Conditions whose names are `start` and a number."""
+    """Return the conditions whose names are `start` and a number, with that number."""
     places = {}
     for name in _names(rows):
         rest = name.removeprefix(start)
@@ -111,7 +111,7 @@ def _numbered(rows: Rows, start: str = "") -> dict[str, float]:
 
 
 def _camera(rows: Rows) -> Any:
-    """Over SDEdit's strength; without it at 1. Uni3C is a line across."""
+    """Plot over SDEdit's strength; no SDEdit is at 1. Uni3C is a horizontal line."""
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.2))
     places = {**_numbered(rows, "SDEdit "), "none": 1.0}
     shown = {"camera_shift": "camera error, % of width", "background_difference": "background, of 255", "sync": "sync"}

@@ -1,4 +1,4 @@
-"""From rows to a page: tables in Markdown between two marks, and plots beside them."""
+"""Write the rows as Markdown tables between two marks of a page, with plots beside it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ NUMBERS = {
     "camera_scale": ("camera scale, %", 2),
     "psnr": ("PSNR, dB", 1),
 }
-LOWEST = ("sync", "psnr")  # numbers whose worst value is shown too
+LOWEST = ("sync", "psnr")  # numbers whose worst value is also printed
 
 
 def write_report(experiments: Sequence[Experiment], rows_folder: Path, page: Path) -> list[Path]:
-    """Put the tables into `page` (between the marks, or at its end) and plots beside it; the files written."""
+    """Write the tables into `page` (between the marks, or at its end) and plots beside it; return the written files."""
     found = {e.name: current(e, read_rows(rows_folder, e.name)) for e in experiments}
     plots = draw_plots(found, page.parent / "plots")
     sections = [headline(found), *(section(e, found[e.name]) for e in experiments if found[e.name])]
@@ -55,7 +55,7 @@ def write_report(experiments: Sequence[Experiment], rows_folder: Path, page: Pat
 
 
 def put_between(text: str, block: str) -> str:
-    """`text` with what is between the marks replaced; at its end where it has none."""
+    """Replace the text between the marks by `block`; append it if there are no marks."""
     begin, end = text.find(BEGIN), text.find(END)
     if begin < 0 or end < begin:
         return f"{text.rstrip()}\n\n{block}\n".lstrip()
@@ -63,13 +63,13 @@ def put_between(text: str, block: str) -> str:
 
 
 def current(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
-    """Rows of the experiment as it is now, and of recordings, which only a run knows. Earlier settings are left out."""
+    """Return the rows of the experiment's current settings, and those of recordings, which only a run knows."""
     settings = {condition.to_json() for condition in experiment.conditions}
     return [row for row in rows if row.setting in settings or "recording" in row.condition]
 
 
 def section(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """A table of means ± standard deviations, and one of the differences to the reference condition."""
+    """Return a table of means ± standard deviations, and one of the differences to the reference condition."""
     columns = [name for name in experiment.columns if any(row.numbers.get(name) is not None for row in rows)]
     names = list(dict.fromkeys([c.name for c in experiment.conditions] + [row.condition for row in rows]))
     names = [name for name in names if any(row.condition == name for row in rows)]
@@ -117,7 +117,7 @@ def _rule(columns: int) -> str:
 
 
 def number_text(value: float, places: int, sign: str = "") -> str:
-    """With so many decimals, and no minus before a zero."""
+    """Format a number with `places` decimals; no minus before a zero."""
     return f"{round(value, places) + 0.0:{sign}.{places}f}"
 
 
@@ -148,7 +148,7 @@ def _difference(number: str, found: Spread | None) -> str:
 
 
 def headline(found: dict[str, list[Row]]) -> str:
-    """What was aimed at and what came out."""
+    """Return the table of targets and measured values."""
     lines = [*_speaking(found.get("voices", [])), *_codec(found.get("codec", []))]
     for name, what in (("policies", "each trained with its strategy"), ("shipped", "the shipped model")):
         lines += _drift(found.get(name, []), what)

@@ -1,4 +1,4 @@
-"""The strategies of the paper as models: the shipped one trained on for a little, each with one policy alone."""
+"""Train the strategies of the paper: fine-tune the shipped model with each reference policy alone."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from training.stages import train_model
 from training.trainer import TrainingConfig
 
 from .paper_conditions import STRATEGIES, Scale
-from .paper_takes import load_vae_and_ears
+from .paper_videos import load_vae_and_speech_encoder
 
-FIRST_SEED = 300_000  # characters that the shipped model was not trained on, and that no row shows
-PARTS = 4  # of the sample set, made independently
+FIRST_SEED = 300_000  # characters that neither the shipped model's training nor any row uses
+PARTS = 4  # of the sample set, which are made independently
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Where the variants are made. folder: its own for each shipped model and scale."""
+class FineTuning:
+    """The folders of the fine-tuned models. folder: a separate one for each shipped model and scale."""
 
     models: Path
     folder: Path
     scale: Scale
 
     def variant(self, name: str) -> Path:
-        """The models folder of a strategy; the shipped model's for an empty name."""
+        """Return the models folder of a strategy; the shipped model's for an empty name."""
         return self.folder / name if name else self.models
 
     def is_done(self, name: str) -> bool:
-        """Whether the variant is there. The second file is written last."""
+        """Return whether the variant exists. Its second file is written last."""
         return (self.variant(name) / DIFFUSION).is_file() and (self.variant(name) / INFINITETALK).is_file()
 
 
-def make_part(workshop: Workshop, part: int) -> Samples:
-    """A part of the samples that all variants share, read from disk where it was made before."""
+def make_part(tuning: FineTuning, part: int) -> Samples:
+    """Return a part of the samples that all variants share, from disk if it exists."""
     config = DatasetConfig(
-        samples=workshop.scale.samples // PARTS,
+        samples=tuning.scale.samples // PARTS,
         first_seed=FIRST_SEED + part * 10_000,
         policies=(*STRATEGIES.values(), Policy.CHUNK_START),
     )
-    vae, encode = load_vae_and_ears(workshop.models)
-    return make_samples(config, workshop.folder / f"samples{part}", vae, encode)
+    vae, encode = load_vae_and_speech_encoder(tuning.models)
+    return make_samples(config, tuning.folder / f"samples{part}", vae, encode)
 
 
-def load_samples(workshop: Workshop) -> Samples:
-    """All parts together."""
-    parts = [make_part(workshop, part) for part in range(PARTS)]
+def load_samples(tuning: FineTuning) -> Samples:
+    """Return all parts joined."""
+    parts = [make_part(tuning, part) for part in range(PARTS)]
     names = [f.name for f in dataclasses.fields(Samples) if f.name != "policies"]
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     return Samples(**joined, policies=parts[0].policies)
 
 
 def variant_config(policy: Policy, scale: Scale) -> TrainingConfig:
-    """The same for every strategy but for the policy."""
+    """Return the training settings, which differ between strategies in the policy only."""
     return TrainingConfig(
         steps=scale.steps,
         batch=scale.batch,
@@ -67,17 +67,17 @@ def variant_config(policy: Policy, scale: Scale) -> TrainingConfig:
         average=0.98,
         policies={policy: 1.0},
         context_latents={1: 0.2, 3: 0.8},  # first chunks and later ones with 9 context frames
-        # First chunks look where the policy says, but the I2V baseline at their own first frame: there is none before.
+        # The I2V baseline uses a first chunk's own first frame, since it has no previous output.
         opening_share=1.0 if policy is Policy.PREVIOUS_OUTPUT else 0.0,
         save_every=50,
         log_every=10,
     )
 
 
-def train_variant(workshop: Workshop, name: str) -> None:
-    """Fine-tune the shipped model with the strategy `name`; goes on where an earlier call was stopped."""
-    if workshop.is_done(name):
+def train_variant(tuning: FineTuning, name: str) -> None:
+    """Fine-tune the shipped model with the strategy `name`; resumes an interrupted call."""
+    if tuning.is_done(name):
         return
-    config, folder = variant_config(STRATEGIES[name], workshop.scale), workshop.variant(name)
-    train_model(config, load_model(workshop.models), load_samples(workshop), folder, folder, lambda line: None)
+    config, folder = variant_config(STRATEGIES[name], tuning.scale), tuning.variant(name)
+    train_model(config, load_model(tuning.models), load_samples(tuning), folder, folder, lambda line: None)
     (folder / "checkpoint.pt").unlink()

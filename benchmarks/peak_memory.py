@@ -1,13 +1,13 @@
-"""The most memory that each stage of a chunk takes, at the real sizes of the video: 480p and 720p.
+"""Measure the peak memory of each stage of a chunk at real video sizes: 480p and 720p.
 
     COMFYUI_DIR=… .venv/bin/python benchmarks/peak_memory.py [--size 480p 720p --chunks 3]
     COMFYUI_DIR=… .venv/bin/python benchmarks/peak_memory.py --real --size 480p
 
-Runs a whole job through the nodes' own code into a real file, and looks at the process all the time: RAM beyond what
-it had before the job, by stage, and for each chunk, which shows that it does not grow. Without --real, DiT and VAE
-are stand-ins of the same shapes that compute nothing, so what is seen is what the pipeline itself holds: source,
-frames, colors, context frames, encoder. With --real the small random models compute (hours on a CPU at these sizes).
-On a GPU PyTorch's count of its memory is printed as well.
+Runs a whole job through the nodes' own code into a real file, and samples the memory of the process: RAM beyond that
+before the job, by stage, and for each chunk, to show that it does not grow. Without --real, DiT and VAE are replaced
+by functions with outputs of the same shapes that compute nothing, so the result is the memory of the pipeline itself:
+source, frames, colors, context frames, encoder. With --real the small random models compute (hours on a CPU at these
+sizes). On a GPU, PyTorch's peak memory is printed as well.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from make_tiny_models import write_tiny_models
 from pipeline import make_job
 
 SIZES = {"480p": (480, 832), "720p": (720, 1280), "tiny": (64, 96)}
-CHUNK, STEP = 81, 72  # frames of a chunk, and new ones of each after the first
+CHUNK, STEP = 81, 72  # frames of a chunk, and new frames of each chunk after the first
 
 
 class Watch:
-    """The process's memory, every few milliseconds, by what is being done."""
+    """Samples the process's memory every few milliseconds, by stage."""
 
     def __init__(self) -> None:
         self.stage = "other"
@@ -47,7 +47,7 @@ class Watch:
         self._before = self._process.memory_info().rss
 
     def during(self, owner: object, method: str, name: str, instead: Callable | None = None) -> None:
-        """Let `owner.method` count as the stage `name`, perhaps with something else in its place."""
+        """Attribute calls of `owner.method` to the stage `name`; `instead` replaces the method."""
         inner = instead or getattr(owner, method)
 
         def watched(*args, **kwargs):
@@ -77,7 +77,7 @@ class Watch:
 
 
 def stand_in_encode(frames):
-    """Frames (F, H, W, 3) → latents (1, 16, T, h, w) as a VAE shapes them."""
+    """Return latents (1, 16, T, h, w) of the shape that a VAE gives for frames (F, H, W, 3)."""
     import torch.nn.functional as F
 
     kept = frames[::4].permute(3, 0, 1, 2)[None, :, :, ::8, ::8]
@@ -85,7 +85,7 @@ def stand_in_encode(frames):
 
 
 def stand_in_decode(latents):
-    """Latents (1, 16, T, h, w) → frames (1, F, H, W, 3)."""
+    """Return frames (1, F, H, W, 3) of the shape that a VAE gives for latents (1, 16, T, h, w)."""
     small = latents[0, :3].permute(1, 2, 3, 0).clamp(0, 1)
     frames = small.repeat_interleave(8, 1).repeat_interleave(8, 2)
     first, later = frames[:1], frames[1:].repeat_interleave(4, 0)
@@ -93,7 +93,7 @@ def stand_in_decode(latents):
 
 
 def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> Watch:
-    """One job."""
+    """Measure one job."""
     seconds = (CHUNK + (options.chunks - 1) * STEP) / 25
     height, width = SIZES[size]
     encode_and_plan, model, vae = make_job(seconds, (height, width), options.steps, pack, models)
@@ -112,7 +112,7 @@ def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> 
     decode = vae.decode
 
     def next_chunk(latents):
-        watch.chunks.append(0)  # from its decoding to the next one's
+        watch.chunks.append(0)  # a chunk lasts from its decoding to the next chunk's
         return decode(latents)
 
     vae.decode = next_chunk

@@ -1,8 +1,8 @@
-"""Where the time of a job goes: the share spent inside the DiT and the VAE, everything else being ours.
+"""Measure the share of a job's time spent in the DiT and the VAE; the rest is this pack's overhead.
 
     .venv/bin/python benchmarks/pipeline.py [--seconds 10 --size 256 --steps 8]
 
-A portrait on the small models, through the nodes' own code in this process, into a real file.
+Runs a portrait on the small models, through the nodes' own code in this process, into a real file.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from make_tiny_models import write_tiny_models
 
 
 class Stopwatch:
-    """Seconds spent inside wrapped functions, by name."""
+    """Times wrapped functions, in seconds, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     def watch(self, owner: object, method: str, name: str) -> None:
-        """Replace `owner.method` by one that is timed."""
+        """Replace `owner.method` by a timed version."""
         inner = getattr(owner, method)
         self.seconds[name] = 0.0
 
@@ -42,9 +42,9 @@ class Stopwatch:
 
 
 def make_job(seconds: float, size: tuple[int, int], steps: int, pack: str, models: Path):
-    """A job of the small random models as the nodes put it together. size: height and width of the video.
+    """Build a job of the small random models like the nodes do. size: height and width of the video.
 
-    Returns (what encodes the speech and gives the job, MODEL, VAE).
+    Returns (a function that encodes the speech and returns the job, MODEL, VAE).
     """
     import comfy.sd
     import comfy.utils
@@ -101,13 +101,13 @@ def main() -> None:
         watch.watch(vae, "decode", "VAE decode")
         start = time.perf_counter()
         job = encode_and_plan()
-        heard = time.perf_counter() - start
+        encoding = time.perf_counter() - start
         hidden = SimpleNamespace(prompt=None, extra_pnginfo=None)
         import_module(f"{pack}.nodes.host.sampling.run").run_job(job, hidden)
         total = time.perf_counter() - start
     inside = sum(watch.seconds.values())
     print(f"{options.seconds:g} s at {options.size} x {options.size}, {options.steps} steps: {total:.1f} s in all")
-    for name, seconds in [*watch.seconds.items(), ("speech encoding", heard), ("other", total - inside - heard)]:
+    for name, seconds in [*watch.seconds.items(), ("speech encoding", encoding), ("other", total - inside - encoding)]:
         print(f"  {name:16} {seconds:7.1f} s  {seconds / total:6.1%}")
     print(f"inside the DiT and the VAE: {inside / total:.1%} (goal: at least 85 %)")
 

@@ -1,11 +1,11 @@
-"""A whole prediction: our blocks in ComfyUI's Wan model against the native audio patch in the same model.
+"""Compare a whole prediction with our blocks in ComfyUI's Wan model and with the native audio patch in the same model.
 
     COMFYUI_DIR=… .venv/bin/python benchmarks/step.py [--layers 3 --rounds 10]
     COMFYUI_DIR=… .venv/bin/python benchmarks/step.py --size 480p --layers 40 --device cuda [--attention sage]
 
-One set of random weights, in turn in one process: embeddings, all blocks with one speaker, head. Take as many layers
-as fit. Where ComfyUI has no native InfiniteTalk, ours is compared with the same model without speech. On a GPU the
-largest amount of its memory that each needs beyond weights and inputs is printed as well.
+Both use one set of random weights and run alternately in one process: embeddings, all blocks with one speaker, head.
+Choose as many layers as fit in memory. If ComfyUI has no native InfiniteTalk, ours is compared with the same model
+without speech. On a GPU, the peak memory beyond weights and inputs is printed as well.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 from block import native_audio_block, override
-from in_process import comfyui_folder, enter_comfyui, load_pack
-from side_by_side import (
+from comparison import (
     AUDIO_WIDTH,
     PICTURE,
     SPEECH,
@@ -34,6 +33,7 @@ from side_by_side import (
     matrix_rate,
     sizes_of,
 )
+from in_process import comfyui_folder, enter_comfyui, load_pack
 
 
 def arguments() -> argparse.Namespace:
@@ -41,12 +41,14 @@ def arguments() -> argparse.Namespace:
     add_arguments(parser)
     parser.set_defaults(rounds=10)
     parser.add_argument("--layers", type=int, default=3, help="40 in the 14B model, 0.8 GB each in bfloat16")
-    parser.add_argument("--attention", default="auto", choices=["auto", "sage", "flash", "sdpa"], help="of ours")
+    parser.add_argument(
+        "--attention", default="auto", choices=["auto", "sage", "flash", "sdpa"], help="attention of our block"
+    )
     return parser.parse_args()
 
 
 def build(sizes: Sizes, layers: int, device: str, dtype, pack: str, has_native: bool) -> SimpleNamespace:
-    """The model, the audio parts (native ones that share our weights), and inputs."""
+    """Build the model, the audio parts (native ones that share our weights), and inputs."""
     import comfy.ops
     import torch
     from comfy.ldm.wan.model import WanModel
@@ -93,7 +95,7 @@ def build(sizes: Sizes, layers: int, device: str, dtype, pack: str, has_native: 
 
 
 def callables(b: SimpleNamespace, pack: str, attention: str):
-    """(the other, ours): each a function without arguments that predicts once."""
+    """Return (the other, ours): two functions without arguments that predict once."""
     from comfy.patcher_extension import WrappersMP
 
     adapter = import_module(f"{pack}.nodes.host.model.wan_wrappers")
@@ -121,7 +123,7 @@ def callables(b: SimpleNamespace, pack: str, attention: str):
 
 
 def peak_bytes(run) -> int:
-    """The most memory of the GPU that `run` takes beyond what is there already."""
+    """Return the peak GPU memory of `run` beyond what is allocated before."""
     import torch
 
     torch.cuda.synchronize()
@@ -145,7 +147,7 @@ def main() -> None:
         other, ours = callables(b, pack, options.attention)
         error = ((ours() - other()).float().norm() / other().float().norm()).item()
         pair = in_turn(other, ours, options.device, options.rounds)
-        rate = max(rate, matrix_rate(options.device, dtype))  # others may have been busy before
+        rate = max(rate, matrix_rate(options.device, dtype))  # again: the first may have been slowed
         share = options.layers * sizes.block_operations() / pair.least / rate
         name = "native" if has_native else "without speech"
         print(

@@ -1,11 +1,11 @@
-"""What step caching saves and what it costs: thresholds on the small models, each against the same video without it.
+"""Measure the speed and the quality of step caching on the small models, against the same videos without it.
 
     python benchmarks/step_cache.py [--steps 40 --seeds 3 --chunks 3 --thresholds 0.05 0.1 0.2 0.3 0.5]
 
-Needs the packages of the tests. Of every unseen character, voice and text: the share of steps whose blocks were left
-out, the time of denoising as a share of the uncached (processor time, one thread, in turn in one process), how far
-the video is from the uncached one (PSNR), and how its mouth follows the voice (correlation with the truth). Beside
-them what fewer steps without a cache give, which is the other way to save time.
+Needs the packages of the tests. Prints for each threshold, over unseen characters, voices and texts: the share of steps
+whose blocks were skipped, the denoising time as a share of the uncached one (processor time, one thread, alternating in
+one process), the PSNR to the uncached video, and the correlation of its mouth with the truth. For comparison it prints
+the same for fewer steps without a cache.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from statistics import fmean, median
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [path for path in (str(REPO), str(REPO / "tools")) if path not in sys.path]
 
-from run_comfyui import cure_torchvision  # noqa: E402
+from run_comfyui import make_torchvision_importable  # noqa: E402
 
-cure_torchvision()  # transformers imports torchvision, which need not fit
+make_torchvision_importable()  # transformers imports torchvision, whose build may not match PyTorch's
 
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks.paper_conditions import UNSEEN, Condition  # noqa: E402
-from benchmarks.paper_takes import (  # noqa: E402
+from benchmarks.paper_videos import (  # noqa: E402
     Scene,
-    film,
-    load_vae_and_ears,
+    load_vae_and_speech_encoder,
     make_backend,
     make_job,
     make_scene,
+    make_video,
     psnr,
 )
 from evaluation.sync import mouth_opening, sync  # noqa: E402
@@ -58,7 +58,7 @@ class TimedBackend(TorchBackend):
         return cache
 
     def denoise(self, conditioning: ChunkConditioning, after_step: Callable[[int, Tensor], None]) -> Tensor:
-        """As it is, on the clock."""
+        """Denoise as the base class does, and record the time."""
         started = time.process_time()
         latents = super().denoise(conditioning, after_step)
         self.seconds.append(time.process_time() - started)
@@ -66,8 +66,8 @@ class TimedBackend(TorchBackend):
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to make the video. caching: None without a cache."""
+class Variant:
+    """The settings of a variant. caching: None without a cache."""
 
     name: str
     steps: int
@@ -75,46 +75,46 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Made:
-    """One video."""
+class Result:
+    """The measured video of a variant."""
 
     frames: Tensor
     seconds: float
-    left_out: float
+    skipped: float
     sync: float
 
 
-def make(way: Way, condition: Condition, scene: Scene, seed: int) -> Made:
-    """The video of `scene` made that way."""
+def make_result(variant: Variant, condition: Condition, scene: Scene, seed: int) -> Result:
+    """Make and measure the video of `scene` with the settings of `variant`."""
     models = REPO / "small_models"
     job = make_job(condition, scene, seed)
-    job = replace(job, sampling=replace(job.sampling, step_cache=way.caching))
-    plain = make_backend(replace(condition, steps=way.steps), job, models, models)
-    timed = TimedBackend(**{**vars(plain), "sampling": replace(plain.sampling, step_cache=way.caching)})
-    frames = film(job, timed).frames
+    job = replace(job, sampling=replace(job.sampling, step_cache=variant.caching))
+    plain = make_backend(replace(condition, steps=variant.steps), job, models, models)
+    timed = TimedBackend(**{**vars(plain), "sampling": replace(plain.sampling, step_cache=variant.caching)})
+    frames = make_video(job, timed).frames
     caches = timed.caches
-    left_out = fmean(c.skipped / c.steps for c in caches) if caches else 0.0
-    return Made(frames, sum(timed.seconds), left_out, sync(mouth_opening(frames), scene.truth).correlation)
+    skipped = fmean(c.skipped / c.steps for c in caches) if caches else 0.0
+    return Result(frames, sum(timed.seconds), skipped, sync(mouth_opening(frames), scene.truth).correlation)
 
 
-def ways(options: argparse.Namespace) -> list[Way]:
-    """The uncached way first."""
+def variants(options: argparse.Namespace) -> list[Variant]:
+    """Return the variants, the uncached one first."""
     steps = options.steps
     cached = [
-        Way(f"{t:g}, {name}", steps, StepCaching(t, CALIBRATIONS[name], options.first_steps))
+        Variant(f"{t:g}, {name}", steps, StepCaching(t, CALIBRATIONS[name], options.first_steps))
         for name in options.calibrations
         for t in options.thresholds
     ]
-    fewer = [Way(f"off, {n} steps", n) for n in (steps * 3 // 4, steps // 2, steps // 4)]
-    return [Way(f"off, {steps} steps", steps), *cached, *fewer]
+    fewer = [Variant(f"off, {n} steps", n) for n in (steps * 3 // 4, steps // 2, steps // 4)]
+    return [Variant(f"off, {steps} steps", steps), *cached, *fewer]
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument(
-        "--text", type=float, default=1.0, help="text guidance; above 1 with audio 3 predictions a step"
+        "--text", type=float, default=1.0, help="text guidance; above 1: 3 predictions per step, with audio guidance"
     )
     parser.add_argument("--audio", type=float, default=2.0, help="audio guidance")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5])
@@ -128,25 +128,25 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     torch.set_num_threads(1)
-    _, encode = load_vae_and_ears(REPO / "small_models")
+    _, encode = load_vae_and_speech_encoder(REPO / "small_models")
     condition = Condition("", options.chunks, steps=options.steps, text=options.text, audio=options.audio)
-    made: dict[str, list[Made]] = {}
-    plain: list[Made] = []
+    results: dict[str, list[Result]] = {}
+    plain: list[Result] = []
     for seed in range(UNSEEN, UNSEEN + options.seeds):
         scene = make_scene(condition, seed, encode)
         if seed == UNSEEN:
-            make(Way("warming up", 4), condition, scene, seed)
-        for way in ways(options):
-            made.setdefault(way.name, []).append(make(way, condition, scene, seed))
-        plain.append(made[ways(options)[0].name][-1])
+            make_result(Variant("warm-up", 4), condition, scene, seed)
+        for variant in variants(options):
+            results.setdefault(variant.name, []).append(make_result(variant, condition, scene, seed))
+        plain.append(results[variants(options)[0].name][-1])
     print(f"{options.steps} steps, {condition.branches} predictions a step, {options.seeds} videos, 96 x 96")
-    print("| threshold, calibration | steps left out | time of denoising | PSNR to uncached | sync |")
+    print("| threshold, calibration | steps skipped | time of denoising | PSNR to uncached | sync |")
     print("|---|---|---|---|---|")
-    for name, videos in made.items():
+    for name, videos in results.items():
         pairs = list(zip(videos, plain, strict=True))
-        same = videos is made[ways(options)[0].name]
+        same = videos is results[variants(options)[0].name]
         print(
-            f"| {name} | {fmean(v.left_out for v in videos):.0%} "
+            f"| {name} | {fmean(v.skipped for v in videos):.0%} "
             f"| {median(v.seconds / p.seconds for v, p in pairs):.2f} "
             f"| {'' if same else f'{fmean(psnr(v.frames, p.frames) for v, p in pairs):.1f} dB'} "
             f"| {fmean(v.sync for v in videos):.3f} |",

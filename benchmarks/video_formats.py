@@ -1,10 +1,11 @@
-"""What each video format costs beside a real chunk: writing an 81-frame chunk, against making it with the small models.
+"""Compare the time to write an 81-frame chunk in each video format with the time to generate it with the small models.
 
     .venv/bin/python benchmarks/video_formats.py [--width 832 --height 480 --steps 8]
 
-Written are the 72 new frames of such a chunk: samples/portrait.mp4, enlarged, so that it is motion and not noise.
-A chunk is counted from its parts, on one thread: one prediction of the DiT at the chunk's full size, times steps and
-branches (no guidance by text: two), and the VAE, whose work is in proportion to the frames, from --vae-frames of them.
+Writes the 72 new frames of such a chunk: samples/portrait.mp4, enlarged, which is realistic motion instead of noise.
+The time of a chunk is computed from its parts, on one thread: one prediction of the DiT at the chunk's full size, times
+steps and branches (two, without text guidance), and the VAE, whose time is proportional to the frames, from
+--vae-frames of them.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ from infinitetalk_core.video.source import VideoFile  # noqa: E402
 from training.captions import caption_tokens  # noqa: E402
 from training.small_models import VAE, load_model  # noqa: E402
 
-BRANCHES = 2  # with speech and without
+BRANCHES = 2  # with and without speech
 FORMATS = [VideoFormat(codec, bits) for codec in Codec for bits in ((8,) if codec is Codec.LOSSLESS else (8, 10))]
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes, once."""
+    """Return the time of one call."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def new_frames(width: int, height: int) -> Tensor:
-    """(72, height, width, 3) of the sample."""
+    """Return 72 frames of the sample, (72, height, width, 3)."""
     source = VideoFile(str(REPO / "samples" / "portrait.mp4"))
     count = CHUNK_FRAMES - CONTEXT_FRAMES
     return torch.stack([fit_to(source.frame(i % source.length), height, width) for i in range(count)])
@@ -50,20 +51,20 @@ def new_frames(width: int, height: int) -> Tensor:
 
 @torch.inference_mode()
 def prediction_seconds(width: int, height: int) -> float:
-    """One velocity of one branch of a whole chunk."""
+    """Return the time of one velocity prediction of one branch for a whole chunk."""
     model = load_model(REPO / "small_models")
     frames, size = (CHUNK_FRAMES - 1) // 4 + 1, (height // VAE_STRIDE, width // VAE_STRIDE)
     adapter = model.adapter
     layers_and_channels = (4, adapter.config.audio_width // 4)
-    heard = adapter.speech_tokens(torch.randn(1, CHUNK_FRAMES, 5, *layers_and_channels), None)
+    speech = adapter.speech_tokens(torch.randn(1, CHUNK_FRAMES, 5, *layers_and_channels), None)
     x, reference = (torch.randn(1, LATENT_CHANNELS, frames, *size) for _ in range(2))
     mask, text = reference_mask(frames, *size), caption_tokens("")[None]
-    return seconds(lambda: model.predict(x, torch.tensor([0.5]), text, [heard], reference, mask))
+    return seconds(lambda: model.predict(x, torch.tensor([0.5]), text, [speech], reference, mask))
 
 
 @torch.inference_mode()
 def vae_seconds(frames: Tensor) -> float:
-    """Of a chunk: its reference (a still, encoded as a film of 81 frames), its context encoded, all decoded."""
+    """Return the VAE's time for a chunk: encode its reference (a still of 81 frames) and its context, decode all."""
     vae = load_vae(REPO / "small_models" / VAE)
     encoding = seconds(lambda: vae.encode(frames[None])) / len(frames)
     latents = torch.randn(1, LATENT_CHANNELS, (len(frames) - 1) // 4 + 1, *(s // VAE_STRIDE for s in frames.shape[1:3]))
@@ -82,7 +83,7 @@ def main() -> None:
     frames = new_frames(options.width, options.height)
     rows = []
     for video_format in FORMATS:
-        encode_segment(frames[:4], video_format)  # the encoder's library is loaded
+        encode_segment(frames[:4], video_format)  # loads the encoder's library
         made: list[bytes] = []
         taken = seconds(lambda video_format=video_format, made=made: made.append(encode_segment(frames, video_format)))
         rows.append((video_format, taken, len(made[0])))
@@ -92,7 +93,7 @@ def main() -> None:
     one = prediction_seconds(options.width, options.height)
     chunk = vae + one * BRANCHES * options.steps
     print(f"a prediction: {one:.1f} s; a chunk of {options.steps} steps with two branches: {chunk:.0f} s\n")
-    print("| format | an 81-frame chunk (72 new) | size | beside its making |\n|---|---|---|---|")
+    print("| format | an 81-frame chunk (72 new) | size | share of the time to make it |\n|---|---|---|---|")
     for video_format, taken, size in rows:
         bits = "10 bit" if video_format.codec is Codec.LOSSLESS or video_format.bits == 10 else "8 bit"
         print(f"| {video_format.codec.value}, {bits} | {taken:.1f} s | {size / 1e6:.2f} MB | {taken / chunk:.2%} |")

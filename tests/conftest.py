@@ -20,9 +20,9 @@ def pytest_configure() -> None:
 
     In ComfyUI's own process tools/run_comfyui.py does the same.
     """
-    from tools.run_comfyui import cure_torchvision
+    from tools.run_comfyui import make_torchvision_importable
 
-    cure_torchvision()
+    make_torchvision_importable()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""ComfyClient for programs without an event loop: it works in a thread, and keeps the websocket's messages."""
+"""Run ComfyClient in a thread, for programs without an event loop, and keep the websocket's messages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class ClientThread(threading.Thread):
-    """Runs an event loop for `client`. binary: all binary messages; lost: why the websocket ended, None while it works.
+    """A thread with an event loop for `client`. binary: all binary messages; lost: why the websocket ended, or None.
 
-    Between start_and_wait and stop, `call` works from any other thread.
+    `call` works from any other thread between start_and_wait and stop.
     """
 
     def __init__(self, client: ComfyClient) -> None:
@@ -33,7 +33,7 @@ class ClientThread(threading.Thread):
         self._listening: asyncio.Task[None] | None = None
 
     def start_and_wait(self) -> None:
-        """Start the thread and return when `call` works."""
+        """Start the thread and return when `call` is usable."""
         self.start()
         self._ready.wait()
 
@@ -50,15 +50,15 @@ class ClientThread(threading.Thread):
                 await asyncio.gather(self._listening, return_exceptions=True)
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
-        """Return what a method of the client returns. Raises concurrent.futures.TimeoutError after `timeout` s."""
+        """Run a coroutine of the client and return its result. Raises concurrent.futures.TimeoutError."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout)
         finally:
-            future.cancel()  # does nothing if it is done
+            future.cancel()  # no effect if it is done
 
     async def listen(self) -> None:
-        """Connect the websocket, and keep its messages from now on. Raises ServerLostError. To be used in `call`."""
+        """Connect the websocket and keep its messages from now on. Raises ServerLostError. Must run inside `call`."""
         connected: asyncio.Future[None] = self._loop.create_future()
         self._listening = self._loop.create_task(self._read(connected))
         await connected
@@ -69,7 +69,7 @@ class ClientThread(threading.Thread):
                 if not connected.done():
                     connected.set_result(None)
                 self._keep(message)
-        except Exception as error:  # whatever it is: nobody awaits this task, so those who wait for messages must know
+        except Exception as error:  # any error: nobody awaits this task, so waiting callers are notified
             if not connected.done():
                 connected.set_exception(error)
             with self._changed:
@@ -85,7 +85,10 @@ class ClientThread(threading.Thread):
                 self._changed.notify_all()
 
     def wait_for(self, prompt_id: str, seen: int, timeout: float) -> list[Message]:
-        """Return the prompt's messages so far; waits up to `timeout` s for more than `seen`, unless none can come."""
+        """Return the prompt's messages so far.
+
+        Waits up to `timeout` s for more than `seen` messages, or until the connection ends.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self.lost or len(self._messages.get(prompt_id, ())) > seen, timeout)
             return list(self._messages.get(prompt_id, ()))

@@ -1,10 +1,10 @@
-"""A ComfyUI server in a process of its own, and synchronous calls of its API.
+"""Start a ComfyUI server in a separate process, and call its API synchronously.
 
     with ComfyServer(python, comfyui, base, pack=repository) as server:
         result = server.run(api_workflow)
 
-The server listens on 127.0.0.1 only, and it is gone when the `with` block ends, by an exception too. A signal of
-which Python makes no exception, such as SIGTERM without a handler, leaves it running.
+The server listens on 127.0.0.1 only, and is stopped when the `with` block ends, also by an exception. A signal that
+Python does not turn into an exception, such as SIGTERM without a handler, leaves it running.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from comfy_client import ComfyClient, Message, PromptOutcome, RefusedError, Serv
 LAUNCHER = Path(__file__).resolve().parent / "run_comfyui.py"
 PACK_FOLDER = "infinitetalk"
 FOLDERS = ("models", "custom_nodes", "input", "output", "temp", "user")
-# What a copy of the pack leaves out, where links are not allowed.
+# Excluded from the copy of the pack that is made if links are not allowed.
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".demo", ".*_cache", "__pycache__", ".hypothesis")
 Workflow = dict[str, Any]
 T = TypeVar("T")
 
 
 class ServerError(RuntimeError):
-    """The server did not start or went away; the message holds the end of its log."""
+    """The server did not start or ended unexpectedly; the message contains the end of its log."""
 
 
 @dataclass(frozen=True)
 class Result(PromptOutcome):
-    """How a prompt ended, and all websocket messages about it, in order."""
+    """The outcome of a prompt, and all websocket messages about it, in order."""
 
     prompt_id: str = ""
     messages: tuple[Message, ...] = ()
@@ -64,7 +64,7 @@ class ComfyServer:
         extra: tuple[str, ...] = (),
         start_timeout: float = 180.0,
     ) -> None:
-        """`pack` is linked into custom_nodes; `extra` are further arguments of ComfyUI's main.py."""
+        """Prepare a server. `pack` is linked into custom_nodes; `extra` are further arguments of ComfyUI's main.py."""
         self.python, self.comfyui, self.base, self.pack = python, comfyui.resolve(), base.resolve(), pack
         self.cpu, self.extra, self.start_timeout = cpu, extra, start_timeout
         self.log_path = self.base / "comfyui.log"
@@ -79,25 +79,25 @@ class ComfyServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # -- the process
+    # -- process
 
     @property
     def url(self) -> str:
-        """Where the server is, without a slash at the end."""
+        """Return the server's address, without a slash at the end."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs."""
+        """Return the process id; None if it does not run."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start and wait until requests are answered; raises ServerError with the log's end."""
+        """Start the server and wait until it answers requests. Raises ServerError with the end of the log."""
         for folder in FOLDERS:
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         if self.pack:
             link_pack(self.pack, self.base / "custom_nodes" / PACK_FOLDER)
-        self.port = self.port or free_port()  # the same after a restart, as of a real server
+        self.port = self.port or free_port()  # the same port after a restart, as for a real server
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command(),
@@ -124,7 +124,7 @@ class ComfyServer:
         if self.cpu:
             command.append("--cpu")
         if "--database-url" in (self.comfyui / "comfy" / "cli_args.py").read_text(encoding="utf-8"):
-            # Two servers of one checkout would fight for its database file.
+            # Otherwise two servers of one checkout would share a locked database file.
             command += ["--database-url", "sqlite:///:memory:"]
         return [*command, *self.extra]
 
@@ -140,7 +140,7 @@ class ComfyServer:
         raise ServerError(f"ComfyUI did not answer within {self.start_timeout:.0f} s:\n{self.log_tail()}")
 
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Return whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def _check_alive(self) -> None:
@@ -149,7 +149,7 @@ class ComfyServer:
             raise ServerError(f"ComfyUI is not running (exit code {code}):\n{self.log_tail()}")
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End the server; after `timeout` seconds it is killed. Safe to call twice."""
+        """End the server; kill it after `timeout` seconds. Safe to call twice."""
         if self._thread:
             self._thread.stop()
             self._thread = None
@@ -164,13 +164,13 @@ class ComfyServer:
             process.wait(timeout)
 
     def log(self) -> str:
-        """Everything the server printed so far."""
+        """Return the server's output so far."""
         return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
 
     def log_tail(self, lines: int = 40) -> str:
         return "\n".join(self.log().splitlines()[-lines:])
 
-    # -- the API
+    # -- API
 
     @property
     def _client(self) -> ComfyClient:
@@ -182,7 +182,7 @@ class ComfyServer:
         return self._thread
 
     def _call(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
-        """Carry out a call of the client; raises ServerError where it finds no server, and RefusedError."""
+        """Run a coroutine of the client. Raises ServerError if the server is unreachable, and RefusedError."""
         try:
             return self._running_thread().call(work, timeout)
         except ServerLostError as error:
@@ -211,7 +211,7 @@ class ComfyServer:
     ) -> Result:
         """Wait for a queued prompt's end; `on_message` gets all messages about it, earlier ones too.
 
-        Raises ServerError when the server goes away; after `timeout` s interrupts and raises TimeoutError.
+        Raises ServerError when the server ends; after `timeout` s interrupts the prompt and raises TimeoutError.
         """
         thread = self._running_thread()
         end, seen = time.monotonic() + timeout, 0
@@ -232,11 +232,11 @@ class ComfyServer:
                 raise TimeoutError(f"the prompt took more than {timeout:.0f} s:\n{self.log_tail()}")
 
     def previews(self) -> list[bytes]:
-        """Return the binary messages (preview pictures, lines of progress) so far, as they came."""
+        """Return the binary messages (preview pictures, progress lines) so far, in order."""
         return list(self._thread.binary) if self._thread else []
 
     def interrupt(self) -> None:
-        """Stop the prompt that runs."""
+        """Stop the current prompt."""
         self._call(self._client.interrupt())
 
     def free(self) -> None:
@@ -256,16 +256,16 @@ class ComfyServer:
         return self._call(self._client.get(path))
 
     def upload(self, file: Path, name: str | None = None) -> str:
-        """Copy a file into the server's input folder over HTTP; return its name in workflows."""
+        """Upload a file into the server's input folder over HTTP; return its name in workflows."""
         return self._call(self._client.upload(file, name or file.name))
 
     def path_of(self, file: dict[str, str]) -> Path:
-        """Return where a reported file ({"filename", "subfolder", "type"}) lies on disk."""
+        """Return the path of a reported file ({"filename", "subfolder", "type"}) on disk."""
         return self.base / file.get("type", "output") / file.get("subfolder", "") / file["filename"]
 
 
 def _signal_all(process: subprocess.Popen[bytes], number: int) -> None:
-    """Signal the server and what it started: it is the leader of a process group of its own."""
+    """Send a signal to the server's process group: the server and its child processes."""
     if os.name != "posix":
         process.terminate()
         return
@@ -274,14 +274,14 @@ def _signal_all(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now."""
+    """Return an unused port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def link_pack(pack: Path, path: Path) -> None:
-    """Put the pack into a custom_nodes folder: a link, or a copy where links are not allowed."""
+    """Put the pack into a custom_nodes folder: as a link, or as a copy if links are not allowed."""
     if path.is_symlink():
         path.unlink()
     elif path.exists():
@@ -293,7 +293,7 @@ def link_pack(pack: Path, path: Path) -> None:
 
 
 def cuda_available(python: Path) -> bool:
-    """Whether the environment's PyTorch sees a CUDA device."""
+    """Return whether the environment's PyTorch sees a CUDA device."""
     program = "import torch; print(torch.cuda.is_available())"
     answer = subprocess.run([str(python), "-c", program], capture_output=True, text=True, timeout=120)
     return answer.stdout.strip().endswith("True")

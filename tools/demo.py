@@ -1,11 +1,11 @@
-"""Make a talking video on this machine, in a real ComfyUI, without downloading any model.
+"""Make a talking video on this machine with a real ComfyUI, without downloading any model.
 
-    python3 tools/demo.py           make the video and say where it is
+    python3 tools/demo.py           make the video and print its path
     python3 tools/demo.py --ui      then keep ComfyUI running, to be opened in a browser
 
-Sets up its own environment and a ComfyUI first (tools/host.py). The models are the small ones of this repository
-(small_models/): they know drawn characters, 96 x 96 pixels, and make them speak. Every stage is that of the real
-models, so with those in ComfyUI's folders the same workflows dub real people.
+First creates an environment and a ComfyUI (tools/host.py). Uses the small models of this repository (small_models/),
+which animate drawn characters at 96 x 96 pixels. Every stage is the same as with the real models: with those in
+ComfyUI's folders, the same workflows dub real people.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any
 import host
 
 WORKFLOWS = host.REPO / "workflows" / "api"
-LARGER = 5  # times: 96 pixels become 480
-INSIDE = "--inside"  # given to the second start, in the environment's Python
+LARGER = 5  # scale factor: 96 pixels become 480
+INSIDE = "--inside"  # argument of the second start, in the environment's Python
 
 
 def arguments() -> argparse.Namespace:
@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ui", action="store_true", help="keep ComfyUI running and print its address")
     parser.add_argument("--workflow", default="talking_portrait", help=f"one of {', '.join(names)}")
     parser.add_argument("--cpu", action="store_true", help="do not use the graphics card")
-    parser.add_argument("--timeout", type=float, default=1800.0, help="give up after so many seconds")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="time limit in seconds")
     parser.add_argument(INSIDE, metavar="COMFYUI", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -43,16 +43,16 @@ def main() -> int:
     if options.inside:
         return run_demo(options)
     ready = host.prepare()
-    # The rest needs what was installed there: go on in the environment's Python.
+    # The rest needs packages of the environment, so it runs in the environment's Python.
     command = [str(ready.python), __file__, INSIDE, str(ready.comfyui), *sys.argv[1:]]
-    if os.name == "posix":  # in this very process, which so ends the server on any signal
+    if os.name == "posix":  # exec keeps this process, so that signals reach it and it stops the server
         sys.stdout.flush()
         os.execv(command[0], command)
     return subprocess.run(command, check=False).returncode
 
 
 def run_demo(options: argparse.Namespace) -> int:
-    """Start the server, run the workflow, report; with --ui wait for Ctrl+C."""
+    """Start the server, run the workflow and report; with --ui wait for Ctrl+C."""
     from comfy_server import ComfyServer, RefusedError, ServerError, cuda_available
 
     from small_models import place_samples, place_trained_models, with_small_models
@@ -78,7 +78,7 @@ def run_demo(options: argparse.Namespace) -> int:
 
 
 def make_video(server: Any, workflow: dict[str, Any], options: argparse.Namespace) -> Path | None:
-    """Run the workflow with a line for each step; where the video is, None after an error."""
+    """Run the workflow and print each step; return the path of the video, None after an error."""
     print(f"[demo] running the workflow {options.workflow} on the sample picture and voice", flush=True)
     started = time.monotonic()
     result = server.run(workflow, options.timeout, Progress(workflow).show)
@@ -96,14 +96,14 @@ def make_video(server: Any, workflow: dict[str, Any], options: argparse.Namespac
 
 
 class Progress:
-    """Prints what the server says while it works, one line for each new step."""
+    """Prints the server's progress, one line for each new step."""
 
     def __init__(self, workflow: dict[str, Any]) -> None:
         self.workflow = workflow
         self.last = ""
 
     def show(self, message: Any) -> None:
-        """For ComfyServer's on_message."""
+        """Handle a message; for ComfyServer's on_message."""
         node = self.workflow.get(str(message.data.get("node")), {}).get("class_type", "")
         line = ""
         if message.type == "executing" and node:
@@ -116,7 +116,7 @@ class Progress:
 
 
 def describe(video: Path) -> str:
-    """Length, picture size and sound of a video, in words."""
+    """Return a text with duration, picture size and audio of a video."""
     import av
 
     with av.open(str(video)) as file:
@@ -129,7 +129,7 @@ def describe(video: Path) -> str:
 
 
 def enlarged(video: Path) -> Path:
-    """A copy beside the video, pictures LARGER times as large, the sound as it is: players blur small ones."""
+    """Write a copy beside the video, enlarged LARGER times, with the same audio, because players blur small videos."""
     import av
 
     copy = video.with_stem(f"{video.stem.rstrip('_')}_large")
@@ -165,7 +165,7 @@ def keep_open(server: Any) -> None:
 
 
 def settings_in_words() -> dict[str, str]:
-    """What the small models need, by node."""
+    """Return the settings that the small models need, by node, as text."""
     from small_models import TRAINED
 
     return {

@@ -1,9 +1,9 @@
-"""Write docs/files.md: every layout of every file with how well it loads, and what is said of every other file.
+"""Write docs/files.md: the errors of every readable layout of every file, and the error messages for all other files.
 
     python tools/file_table.py           write it
-    python tools/file_table.py --check   fail if the committed one is not what this makes
+    python tools/file_table.py --check   fail if the committed page is not up to date
 
-All numbers are measured when this runs, on the small models, with the engine alone: nothing is written down by hand.
+All numbers are measured by this program, on the small models, with the engine alone.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from make_tiny_models import Sizes, state_dict
-from run_comfyui import cure_torchvision
+from run_comfyui import make_torchvision_importable
 from safetensors.torch import save_file
 from weight_layouts import Weights, write_gguf, write_plain, write_scaled_new, write_scaled_old
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPO))
-cure_torchvision()
+make_torchvision_importable()
 
 from near_misses import NEAR_MISSES  # noqa: E402
 
@@ -44,7 +44,7 @@ PAGE = REPO / "docs" / "files.md"
 INFINITETALK = "model_patches/tiny_infinitetalk_single.safetensors"
 UNI3C = "controlnet/tiny_uni3c.safetensors"
 WAV2VEC = "audio_encoders/tiny_wav2vec2.safetensors"
-SIZES = Sizes(audio_hidden=256, audio_width=256)  # rows of 256, which the K types of GGUF need
+SIZES = Sizes(audio_hidden=256, audio_width=256)  # rows of 256, as required by the K types of GGUF
 HEADS = 2
 NUMBER = re.compile(r"\d\.\de[-+]\d\d")
 
@@ -71,23 +71,23 @@ UNREADABLE: dict[str, Write] = {
     ),
     "GGUF, TQ2_0 (and all others)": lambda p, w: write_gguf(p, w, "TQ2_0"),
     "a pickle (.pt, .pth, .ckpt)": lambda p, w: torch.save({k: torch.from_numpy(v) for k, v in w.items()}, p),
-    "a download cut short": lambda p, w: _cut(p, w),
-    "a web page instead of the file": lambda p, w: _text(p, b"<!DOCTYPE html><html>Sign in</html>"),
-    "a Git LFS pointer": lambda p, w: _text(p, b"version https://git-lfs.github.com/spec/v1\n"),
+    "a download cut short": lambda p, w: _write_truncated(p, w),
+    "a web page instead of the file": lambda p, w: _write_text(p, b"<!DOCTYPE html><html>Sign in</html>"),
+    "a Git LFS pointer": lambda p, w: _write_text(p, b"version https://git-lfs.github.com/spec/v1\n"),
 }
 
 
-def _cut(path: Path, weights: Weights) -> None:
+def _write_truncated(path: Path, weights: Weights) -> None:
     write_plain(path, weights, torch.float16)
     path.write_bytes(path.read_bytes()[:-1000])
 
 
-def _text(path: Path, label: bytes) -> None:
+def _write_text(path: Path, label: bytes) -> None:
     path.write_bytes(label)
 
 
 def weights_of(file: str, sizes: Sizes | None = None) -> Weights:
-    """A small model's weights in float32, off the float16 numbers that they have: else float16 would lose nothing."""
+    """Return a small model's weights in float32, slightly changed, so that they are not exact in float16."""
     random = np.random.default_rng(0)
     return {
         k: (v * (1 + 1e-3 * random.standard_normal(v.shape))).astype(np.float32)
@@ -95,17 +95,18 @@ def weights_of(file: str, sizes: Sizes | None = None) -> Weights:
     }
 
 
-def numbers(file: WeightsFile) -> dict[str, torch.Tensor]:
-    """All weights of a file in float32."""
+def float_weights(file: WeightsFile) -> dict[str, torch.Tensor]:
+    """Return all weights of a file in float32."""
     return as_numbers(file.read().tensors, torch.float32)
 
 
 def relative(got: torch.Tensor, want: torch.Tensor) -> float:
+    """Return the norm of the difference divided by the norm of `want`."""
     return float((got - want).norm() / want.norm())
 
 
-def heard() -> Callable[[WeightsFile], torch.Tensor]:
-    """What the speech adds to one prediction of the small Wan, as a function of the InfiniteTalk weights."""
+def speech_effect() -> Callable[[WeightsFile], torch.Tensor]:
+    """Return a function of the InfiniteTalk weights: the effect of the speech on one prediction of the small Wan."""
     wan = {k: v.float() for k, v in _tensors(state_dict("diffusion_models/tiny_wan2.1_i2v.safetensors")).items()}
     backbone = WanBackbone(WanConfig.from_shapes({k: v.shape for k, v in wan.items()}, HEADS)).eval()
     backbone.load_state_dict(wan)
@@ -117,20 +118,20 @@ def heard() -> Callable[[WeightsFile], torch.Tensor]:
     def predict(file: WeightsFile) -> torch.Tensor:
         config = AdapterConfig.from_shapes(file.shapes, HEADS)
         adapter = AudioAdapter(config).eval()
-        adapter.load_state_dict(numbers(file))
+        adapter.load_state_dict(float_weights(file))
         windows = torch.randn(1, 13, config.window, 1, config.audio_width, generator=torch.Generator().manual_seed(1))
         speech, t = [adapter.speech_tokens(windows)], torch.tensor([600.0])
-        loud, deaf = (backbone(x, t, text, picture, adapter, speech, audio_scale=s) for s in (1.0, 0.0))
-        return loud - deaf
+        with_speech, without = (backbone(x, t, text, picture, adapter, speech, audio_scale=s) for s in (1.0, 0.0))
+        return with_speech - without
 
     return predict
 
 
-def residuals(file: WeightsFile) -> torch.Tensor:
-    """What Uni3C adds to Wan's blocks."""
+def uni3c_effect(file: WeightsFile) -> torch.Tensor:
+    """Return the residuals that Uni3C adds to Wan's blocks."""
     draw = torch.Generator().manual_seed(0)
     network = Uni3C(Uni3CConfig.from_shapes(file.shapes)).eval()
-    network.load_state_dict(numbers(file))
+    network.load_state_dict(float_weights(file))
     shapes = ((1, 20, 3, 4, 6), (1, 16, 3, 4, 6), (1, 256), (1, 1, 9, 32, 48), (1, 6, 9, 32, 48))
     return torch.cat(network(*(torch.randn(s, generator=draw) for s in shapes)), dim=1)
 
@@ -139,14 +140,14 @@ def _tensors(weights: Weights) -> dict[str, torch.Tensor]:
     return {k: torch.from_numpy(v) for k, v in weights.items()}
 
 
-def loads(
+def layout_rows(
     folder: Path,
     weights: Weights,
     layouts: dict[str, Write],
     open_file: Callable[[Path], WeightsFile],
     effect: Callable[[WeightsFile], torch.Tensor],
 ) -> Iterator[str]:
-    """A row a layout: errors of the weights and of their effect."""
+    """Yield a table row per layout: errors of the weights and of their effect."""
     exact = folder / "exact"
     write_plain(exact, weights, torch.float32)
     want = effect(open_file(exact))
@@ -154,13 +155,13 @@ def loads(
     for name, write in layouts.items():
         write(folder / "weights", weights)
         file = open_file(folder / "weights")
-        read = numbers(file)
+        read = float_weights(file)
         error = relative(torch.cat([read[k].flatten() for k in weights]), flat)
         yield f"| {name} | loads | {error:.1e} | {relative(effect(file), want):.1e} |"
 
 
 def encoder_rows(folder: Path) -> Iterator[str]:
-    """The audio encoder in the layouts people have, by the error of its features."""
+    """Yield a table row per layout of the audio encoder, with the error of its features."""
     weights = _tensors(weights_of(WAV2VEC))
     voice = Sound(torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)) * 0.1, 16000)
 
@@ -178,13 +179,13 @@ def encoder_rows(folder: Path) -> Iterator[str]:
     for name, dtype in (("int8", torch.int8), ("fp8", torch.float8_e4m3fn)):
         path = folder / "wav2vec2.safetensors"
         save_file({k: v.to(dtype) for k, v in weights.items()}, path)
-        yield f"| safetensors, {name} | {said(load_speech_encoder, path, folder)} | |"
+        yield f"| safetensors, {name} | {refusal_message(load_speech_encoder, path, folder)} | |"
     write_gguf(folder / "wav2vec2.gguf", {k: v.numpy() for k, v in weights.items()}, "Q8_0")
-    yield f"| GGUF | {said(load_speech_encoder, folder / 'wav2vec2.gguf', folder)} | |"
+    yield f"| GGUF | {refusal_message(load_speech_encoder, folder / 'wav2vec2.gguf', folder)} | |"
 
 
-def said(load: Callable[[Path], object], path: Path, folder: Path) -> str:
-    """The sentence with which a file is refused."""
+def refusal_message(load: Callable[[Path], object], path: Path, folder: Path) -> str:
+    """Return the message of the InputError when the file is loaded."""
     try:
         load(path)
     except InputError as refused:
@@ -192,24 +193,24 @@ def said(load: Callable[[Path], object], path: Path, folder: Path) -> str:
     raise AssertionError(f"{path} was not refused")
 
 
-def refusals(folder: Path) -> Iterator[str]:
-    """A row for each near miss: what the InfiniteTalk Model Loader says."""
+def refusal_rows(folder: Path) -> Iterator[str]:
+    """Yield a table row per near miss: the error message of the InfiniteTalk Model Loader."""
     path = folder / "file.safetensors"
     for what, (_, shapes) in NEAR_MISSES.items():
         save_file({k: torch.zeros(s, dtype=torch.uint8) for k, s in shapes.items()}, path)
-        yield f"| {what} | {said(open_infinitetalk, path, folder).replace(WANT_INFINITETALK.advice, '…')} |"
+        yield f"| {what} | {refusal_message(open_infinitetalk, path, folder).replace(WANT_INFINITETALK.advice, '…')} |"
 
 
-def unreadable(folder: Path, weights: Weights) -> Iterator[str]:
-    """A row for each layout that is not read."""
+def unreadable_rows(folder: Path, weights: Weights) -> Iterator[str]:
+    """Yield a table row per unreadable layout, with the error message."""
     path = folder / "infinitetalk.safetensors"
     for name, write in UNREADABLE.items():
         write(path, weights)
-        yield f"| {name} | {said(open_infinitetalk, path, folder).replace(READABLE_LAYOUTS, '…')} |"
+        yield f"| {name} | {refusal_message(open_infinitetalk, path, folder).replace(READABLE_LAYOUTS, '…')} |"
 
 
-def page(folder: Path) -> str:
-    """The whole page."""
+def page_text(folder: Path) -> str:
+    """Return the whole page."""
     talk, uni3c = weights_of(INFINITETALK, SIZES), weights_of(UNI3C)
     layouts = SAFETENSORS | GGUF
     table = "| layout | | error of the weights | error of what they add |\n|---|---|---|---|"
@@ -217,15 +218,15 @@ def page(folder: Path) -> str:
     sections = (
         HEAD,
         "## InfiniteTalk weights, single and multi\n\n" + table,
-        *loads(folder, talk, layouts, open_infinitetalk, heard()),
+        *layout_rows(folder, talk, layouts, open_infinitetalk, speech_effect()),
         f"\nNot read, where … is *{READABLE_LAYOUTS}*:\n\n| file | what is said |\n|---|---|",
-        *unreadable(folder, talk),
+        *unreadable_rows(folder, talk),
         "\n## Uni3C\n\n" + table,
-        *loads(folder, uni3c, some, open_uni3c, residuals),
+        *layout_rows(folder, uni3c, some, open_uni3c, uni3c_effect),
         "\n## Audio encoder (wav2vec 2.0)\n\n| layout | | error of the features |\n|---|---|---|",
         *encoder_rows(folder),
         f"{BASE} … is always\n*{WANT_INFINITETALK.advice}*.\n\n| file | what is said |\n|---|---|",
-        *refusals(folder),
+        *refusal_rows(folder),
     )
     return "\n".join(sections) + "\n"
 
@@ -256,15 +257,15 @@ What the InfiniteTalk Model Loader says; the other loaders say the same with wha
 
 
 @torch.inference_mode()
-def make() -> str:
-    """The page, measured now."""
+def make_page() -> str:
+    """Measure everything and return the page."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        return page(Path(folder))
+        return page_text(Path(folder))
 
 
 def is_same(committed: str, made: str) -> bool:
-    """The same words, and numbers that differ by no more than another processor's rounding."""
+    """Return whether words are equal and numbers differ by no more than the rounding of another processor."""
     pairs = zip(NUMBER.findall(committed), NUMBER.findall(made), strict=False)
     close = all(abs(float(a) - float(b)) <= 0.1 * float(b) for a, b in pairs)
     return close and NUMBER.sub("x", committed) == NUMBER.sub("x", made)
@@ -272,8 +273,8 @@ def is_same(committed: str, made: str) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write docs/files.md.")
-    parser.add_argument("--check", action="store_true", help="fail if the committed page is another one")
-    made = make()
+    parser.add_argument("--check", action="store_true", help="fail if the committed page differs")
+    made = make_page()
     if not parser.parse_args().check:
         PAGE.write_text(made, encoding="utf-8")
         print(f"wrote {PAGE.relative_to(REPO)}")

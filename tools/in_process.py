@@ -1,6 +1,6 @@
-"""ComfyUI inside this Python process, for tests and benchmarks that look at more than its API shows.
+"""Run ComfyUI inside this Python process, for tests and benchmarks that need more than its API.
 
-Call `enter_comfyui` before anything imports `comfy`. The repository must not be on sys.path: both it and ComfyUI
+Call `enter_comfyui` before anything imports `comfy`. The repository must not be on sys.path, since both it and ComfyUI
 have a top-level `nodes`.
 """
 
@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from run_comfyui import cure_torchvision
+from run_comfyui import make_torchvision_importable
 
 REPO = Path(__file__).resolve().parent.parent
 PACK_MODULE = "infinitetalk_pack"
 
 
 def comfyui_folder() -> Path:
-    """$COMFYUI_DIR, or the host that tools/host.py prepared; it may not exist."""
+    """Return $COMFYUI_DIR, or the host that tools/host.py prepares; it may not exist."""
     return Path(os.environ.get("COMFYUI_DIR") or REPO / ".demo" / "comfyui").expanduser().resolve()
 
 
@@ -29,7 +29,7 @@ def enter_comfyui(comfyui: Path, cpu: bool = True) -> None:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() not in (REPO, tools)]
     sys.path.insert(0, str(comfyui))
     sys.path.append(str(tools))
-    cure_torchvision()
+    make_torchvision_importable()
     # As main.py does: ComfyUI's nodes.py puts comfy/ on the path, whose utils.py would hide this package.
     importlib.import_module("utils.extra_config")
     # The device is chosen when comfy.model_management is imported.
@@ -37,7 +37,7 @@ def enter_comfyui(comfyui: Path, cpu: bool = True) -> None:
 
 
 def load_pack() -> ModuleType:
-    """The pack, imported as ComfyUI imports a folder of custom nodes."""
+    """Import the pack like ComfyUI imports a folder of custom nodes."""
     spec = importlib.util.spec_from_file_location(
         PACK_MODULE, REPO / "__init__.py", submodule_search_locations=[str(REPO)]
     )
@@ -45,7 +45,7 @@ def load_pack() -> ModuleType:
         raise ImportError(f"there is no pack in {REPO}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[PACK_MODULE] = module
-    # training/ and evaluation/ import the engine by this name, and the repository is not on sys.path.
+    # training/ and evaluation/ import the engine by this name, since the repository is not on sys.path.
     sys.modules["infinitetalk_core"] = importlib.import_module(f"{PACK_MODULE}.infinitetalk_core")
     spec.loader.exec_module(module)
     return module

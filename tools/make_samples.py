@@ -1,10 +1,10 @@
-"""Make the sample media in samples/: drawn people, a short video, depth and mask, two voices; and what is said when.
+"""Make the sample media in samples/: drawn people, a short video, depth, mask, two voices, and the true mouth openings.
 
     python tools/make_samples.py [FOLDER]
 
-Needs the packages of `training` in pyproject.toml. The results are in the repository; this says how they were made.
-Characters, voices and sentences are ones that the small models were not trained on. How far the mouth must be open in
-each frame of the voices goes to tests/data/mouth_openings.json, which the tests of lip-sync compare with.
+Needs the packages of `training` in pyproject.toml. The results are committed; this program documents how they were
+made. The small models were not trained on these characters, voices and sentences. The true mouth opening in each frame
+of the voices is written to tests/data/mouth_openings.json, for the tests of lip sync.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from training.voices import Utterance, Voice, join, on_whole_frames, say, silenc
 TRUTH = REPO / "tests" / "data" / "mouth_openings.json"
 FPS = 25
 PICTURE, VIDEO = 480, 384  # pixels, square
-HALF = 416  # pixels: how wide each of the two people's halves is
+HALF = 416  # pixels: width of each half of the picture of two people
 VIDEO_FRAMES = 75
 WOMAN, MAN = 1_000_043, 1_000_036  # seeds of characters
 VOICES = {
@@ -53,25 +53,25 @@ VOICES = {
         "Nice to meet you. Shall we make a film together?",
     ),
 }
-# What she says in the silent video: other words in another rhythm, which dubbing has to overcome.
+# Her speech in the silent video: other words in another rhythm than the voices that dub it.
 ORIGINAL = Voice("en-gb-scotland+f5", rate=165), "Lemons and melons ripen slowly, even under a window."
 PAUSE_BEFORE, PAUSE_AFTER = 0.1, 0.2  # seconds
 
-# Depth as a depth node shows it: brighter is nearer, 0 … 255.
+# Depth in the convention of depth nodes: brighter is nearer, 0 … 255.
 WALL, BODY, HEAD, NOSE = 70, 165, 190, 60
-MARGIN = 0.04  # of the picture: how far the mask reaches beyond the head, which will move in another way
+MARGIN = 0.04  # share of the picture: margin of the mask around the head, which moves differently in the dubbed video
 
 Frames = NDArray[np.uint8]
 Mask = NDArray[np.float32]
 
 
 def utterance(voice: Voice, text: str) -> Utterance:
-    """Somebody says something, after a breath."""
+    """Return the spoken text with a pause before and after it."""
     return on_whole_frames(join([silence(PAUSE_BEFORE), say(text, voice), silence(PAUSE_AFTER)]))
 
 
 def write_voices(folder: Path) -> dict[str, list[float]]:
-    """The recordings, mono, 16 bit; how far the mouth is open in each of their frames."""
+    """Write the recordings, mono, 16 bit; return the mouth opening in each of their frames."""
     openings = {}
     for name, (voice, text) in VOICES.items():
         spoken = utterance(voice, text)
@@ -85,57 +85,59 @@ def write_voices(folder: Path) -> dict[str, list[float]]:
     return openings
 
 
-def calm(seed: int) -> Performance:
-    """One frame of somebody who looks into the camera, mouth and eyes at rest."""
+def resting_performance(seed: int) -> Performance:
+    """Return one frame of a performance that looks into the camera, mouth and eyes at rest."""
     still = silent_performance(1, seed)
     level = {name: getattr(still, name) * 0 for name in ("blink", "gaze_x", "gaze_y", "hand", "pitch")}
     return replace(still, **level, yaw=still.yaw * 0.5)
 
 
 def source_performance() -> Performance:
-    """What the woman does in the video."""
+    """Return the woman's performance in the video."""
     words = articulate(utterance(*ORIGINAL))
     tracks = (getattr(words, name)[:VIDEO_FRAMES] for name in ("opening", "width", "energy"))
     made = perform(Articulation(*tracks), WOMAN)
     return replace(made, hand=made.hand * 0)
 
 
-def slow_push() -> CameraMove:
-    """The video's camera: a little nearer and to the side, and softly back."""
-    way = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(VIDEO_FRAMES) / VIDEO_FRAMES)).astype(np.float32)
-    return CameraMove(pan_x=0.03 * way, pan_y=0.01 * way, zoom=1 + 0.1 * way, roll=0 * way)
+def source_camera() -> CameraMove:
+    """Return the video's camera: it moves a little nearer and to the side, and smoothly back."""
+    progress = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(VIDEO_FRAMES) / VIDEO_FRAMES)).astype(np.float32)
+    return CameraMove(pan_x=0.03 * progress, pan_y=0.01 * progress, zoom=1 + 0.1 * progress, roll=0 * progress)
 
 
 def write_video(path: Path) -> None:
-    """H.264 without sound."""
+    """Write the video as H.264 without sound."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=FPS)
         stream.width = stream.height = VIDEO
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "20", "preset": "veryslow"}
-        for frame in render(make_character(WOMAN), source_performance(), slow_push(), VIDEO):
+        for frame in render(make_character(WOMAN), source_performance(), source_camera(), VIDEO):
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode(None))
 
 
-def unlike(first: Character, second: Character, performance: Performance, camera: CameraMove, size: int) -> Mask:
-    """Where two characters that differ in one thing look different, (F, size, size), 0 … 1: the shape of that thing."""
+def difference_mask(
+    first: Character, second: Character, performance: Performance, camera: CameraMove, size: int
+) -> Mask:
+    """Return the difference of two characters' pictures, (F, size, size), 0 … 1: the shape of the part that differs."""
     pictures = [render(character, performance, camera, size).astype(np.float32) for character in (first, second)]
     return np.clip(np.abs(pictures[0] - pictures[1]).max(axis=-1) / 160, 0, 1)
 
 
-def shapes(seed: int, performance: Performance, camera: CameraMove, size: int) -> tuple[Mask, Mask]:
-    """The whole person, and the clothes: (F, size, size), 0 … 1."""
+def person_masks(seed: int, performance: Performance, camera: CameraMove, size: int) -> tuple[Mask, Mask]:
+    """Return the masks of the whole person and of the clothes: (F, size, size), 0 … 1."""
     bare = replace(make_character(seed), props=())
     dark, bright = (20, 20, 20), (250, 250, 250)
     wall = [replace(bare, wall=(color, color)) for color in (dark, bright)]
     cloth = [replace(bare, shirt=color, under=color) for color in (dark, bright)]
-    return 1 - unlike(*wall, performance, camera, size), unlike(*cloth, performance, camera, size)
+    return 1 - difference_mask(*wall, performance, camera, size), difference_mask(*cloth, performance, camera, size)
 
 
-def depth(seed: int, performance: Performance, size: int) -> Image.Image:
-    """How near everything is: the head before the shoulders, both far before the wall."""
-    (person,), (clothes,) = shapes(seed, performance, still_camera(1), size)
+def depth_picture(seed: int, performance: Performance, size: int) -> Image.Image:
+    """Return the depth picture: the head in front of the shoulders, both far in front of the wall."""
+    (person,), (clothes,) = person_masks(seed, performance, still_camera(1), size)
     y, x = np.mgrid[0:size, 0:size] / size
     middle_x, middle_y = 0.5 + float(performance.shift_x[0]), 0.5 + float(performance.shift_y[0])
     round_head = np.clip(1 - ((x - middle_x) / 0.3) ** 2 - ((y - middle_y) / 0.4) ** 2, 0, 1) ** 0.5
@@ -145,38 +147,42 @@ def depth(seed: int, performance: Performance, size: int) -> Image.Image:
 
 
 def face_mask(seed: int, performance: Performance, camera: CameraMove, size: int) -> Image.Image:
-    """White wherever the head is at any time of the video, with a soft edge."""
-    person, clothes = shapes(seed, performance, camera, size)
+    """Return a mask, white where the head is at any time of the video, with a soft edge."""
+    person, clothes = person_masks(seed, performance, camera, size)
     head = ((person - clothes) > 0.5).any(axis=0).astype(np.uint8)
     reach = round(MARGIN * size)
-    # Opening first: thin rims where clothes meet the wall are no head.
-    head = cv2.dilate(cv2.morphologyEx(head, cv2.MORPH_OPEN, _ball(reach // 2)), _ball(reach))
+    # Morphological opening first, to remove thin rims between clothes and wall.
+    head = cv2.dilate(cv2.morphologyEx(head, cv2.MORPH_OPEN, _round_kernel(reach // 2)), _round_kernel(reach))
     return Image.fromarray((cv2.GaussianBlur(head.astype(np.float32), (0, 0), reach / 3) * 255).astype(np.uint8))
 
 
-def _ball(reach: int) -> NDArray[np.uint8]:
+def _round_kernel(reach: int) -> NDArray[np.uint8]:
+    """Return a round kernel of radius `reach` for cv2's morphology."""
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)), np.uint8)
 
 
 def two_people() -> Image.Image:
-    """The woman and the man before one wall."""
+    """Draw the woman and the man in front of one wall."""
     woman, man = make_character(WOMAN), make_character(MAN)
-    # Things between the two would be cut in half where the pictures meet.
+    # Objects between the two people would be cut where the pictures meet.
     left, right = ([p for p in woman.props if p.x < 0.5], [p for p in man.props if p.x > 0.5])
     woman = replace(woman, props=tuple(left))
     man = replace(man, props=tuple(right), wall=woman.wall, light=woman.light)
     cut = (PICTURE - HALF) // 2
-    halves = [render(who, calm(who.seed), still_camera(1), PICTURE)[0, :, cut : cut + HALF] for who in (woman, man)]
+    halves = [
+        render(who, resting_performance(who.seed), still_camera(1), PICTURE)[0, :, cut : cut + HALF]
+        for who in (woman, man)
+    ]
     return Image.fromarray(np.concatenate(halves, axis=1))
 
 
 def write_pictures(folder: Path) -> None:
-    """The portrait with its depth, the mask of the video's head, and the two people."""
-    portrait = render(make_character(WOMAN), calm(WOMAN), still_camera(1), PICTURE)[0]
+    """Write the portrait with its depth, the mask of the video's head, and the two people."""
+    portrait = render(make_character(WOMAN), resting_performance(WOMAN), still_camera(1), PICTURE)[0]
     pictures = {
         "portrait": Image.fromarray(portrait),
-        "portrait_depth": depth(WOMAN, calm(WOMAN), PICTURE),
-        "face_mask": face_mask(WOMAN, source_performance(), slow_push(), VIDEO),
+        "portrait_depth": depth_picture(WOMAN, resting_performance(WOMAN), PICTURE),
+        "face_mask": face_mask(WOMAN, source_performance(), source_camera(), VIDEO),
         "two_people": two_people(),
     }
     for name, picture in pictures.items():

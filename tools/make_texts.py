@@ -1,10 +1,10 @@
-"""Bring the texts about the nodes in line with the nodes' schemas.
+"""Update the texts about the nodes from the nodes' schemas.
 
     python tools/make_texts.py
 
-Writes locales/en/nodeDefs.json, and in the help pages (js/docs) the tables of inputs and outputs; the rest of a
-page is written by hand. Names, ranges and the English texts come from tests/host/object_info.json
-(tools/object_info.py), the Chinese texts from locales/zh/nodeDefs.json.
+Writes locales/en/nodeDefs.json, and in the help pages (js/docs) the tables of inputs and outputs; the rest of a page is
+written by hand. Names, ranges and the English texts come from tests/host/object_info.json (tools/object_info.py), the
+Chinese texts from locales/zh/nodeDefs.json.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import object_info
 
 REPO = Path(__file__).resolve().parents[1]
 DOCS, LOCALES = REPO / "js" / "docs", REPO / "locales"
-# How a language calls the sections and the columns of a page.
+# The headings of a page's sections and columns, by language.
 TRANSLATIONS: dict[str, dict[str, Any]] = {
     "en": {
         "inputs": "Inputs",
@@ -47,7 +47,7 @@ Info = dict[str, Any]
 
 
 def english(info: Info) -> Info:
-    """locales/en/nodeDefs.json: what the schemas say."""
+    """Return locales/en/nodeDefs.json from the schemas."""
     return {name: _texts(node) for name, node in _pack_nodes(info).items()}
 
 
@@ -71,7 +71,7 @@ def _pack_nodes(info: Info) -> Info:
 
 
 def page(text: str, language: str, node: Info, texts: Info) -> str:
-    """A help page with its two tables made anew."""
+    """Return a help page with updated tables."""
     words = TRANSLATIONS[language]
     tables = {
         "inputs": _table(words["input_columns"], _input_rows(node, texts, language)),
@@ -130,7 +130,7 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def pages(info: Info) -> dict[Path, str]:
-    """All help pages as they should be."""
+    """Return all help pages with updated tables."""
     made = {}
     for language, pattern in (("en", "{}.md"), ("zh", "{}/zh.md")):
         texts = json.loads((LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
@@ -141,7 +141,7 @@ def pages(info: Info) -> dict[Path, str]:
 
 
 def as_json(content: Info) -> str:
-    """As it is kept in a file."""
+    """Return the text of a JSON file."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 

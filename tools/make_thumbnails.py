@@ -1,4 +1,4 @@
-"""Draw the thumbnails of the workflows: the sample picture, what happens to it, and the voice's waveform.
+"""Draw the thumbnails of the workflows: the sample picture, the workflow's effect on it, and the voice's waveform.
 
 python tools/make_thumbnails.py
 """
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 REPO = Path(__file__).resolve().parents[1]
 SAMPLES, WORKFLOWS = REPO / "samples", REPO / "workflows"
-# Workflow: the picture, and the voices one after the other.
+# Workflow: the picture and the voices in order.
 THUMBNAILS: dict[str, tuple[str, tuple[str, ...]]] = {
     "talking_portrait": ("portrait.png", ("voice.wav",)),
     "two_speakers": ("two_people.png", ("voice.wav", "voice_2.wav")),
@@ -24,35 +24,35 @@ THUMBNAILS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dub_face_only": ("portrait.mp4", ("voice.wav",)),
     "camera_path_portrait": ("portrait.png", ("voice.wav",)),
 }
-SIDE, WAVE = 512, 128  # pixels: the square thumbnail, the height of the waveform at its foot
-BARS, SMOOTH = 64, 3  # bars of the waveform; drawn this many times too large, then scaled down
+SIDE, WAVE = 512, 128  # pixels: the square thumbnail, the height of the waveform at its bottom
+BARS, SMOOTH = 64, 3  # bars of the waveform; supersampling factor
 INK = (22, 24, 33)
-COLORS = ((92, 214, 192), (255, 158, 94))  # one a voice
+COLORS = ((92, 214, 192), (255, 158, 94))  # one per voice
 JPEG_QUALITY = 85
 
 
-def nearer(picture: Image.Image, share: float) -> Image.Image:
-    """As a camera sees it that has come nearer for `share` of the film."""
+def zoom_in(picture: Image.Image, share: float) -> Image.Image:
+    """Zoom in, most at `share` 1."""
     edge = round(0.16 * share * picture.width)
     return picture.crop((edge, edge // 2, picture.width - edge, picture.height - 3 * edge // 2))
 
 
-def out_of_noise(picture: Image.Image, share: float) -> Image.Image:
-    """Noise at the start of the film, the picture at its end."""
+def blend_from_noise(picture: Image.Image, share: float) -> Image.Image:
+    """Blend from noise to the picture while `share` goes from 0 to 1."""
     shape = (picture.height // 12, picture.width // 12, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     coarse = Image.fromarray(noise).resize(picture.size, Image.Resampling.NEAREST)
     return Image.blend(coarse, picture, min(0.35 + 0.65 * share, 1.0))
 
 
-def only_the_face(picture: Image.Image, share: float) -> Image.Image:
-    """Color where the video may change."""
+def gray_outside_face(picture: Image.Image, share: float) -> Image.Image:
+    """Make everything gray except the area of the face mask."""
     mask = Image.open(SAMPLES / "face_mask.png")
     return Image.composite(picture, ImageOps.grayscale(picture).point(lambda v: v * 0.6).convert("RGB"), mask)
 
 
-def half_depth(picture: Image.Image, share: float) -> Image.Image:
-    """The right half is the depth."""
+def show_half_depth(picture: Image.Image, share: float) -> Image.Image:
+    """Replace the right half by the depth."""
     depth = Image.open(SAMPLES / "portrait_depth.png").convert("RGB")
     mask = Image.new("L", picture.size)
     middle = picture.width // 2
@@ -60,45 +60,45 @@ def half_depth(picture: Image.Image, share: float) -> Image.Image:
     return Image.composite(depth, picture, mask)
 
 
-# What a workflow does to the picture; `share` is the time in the film from 0 to 1.
+# Workflow: effect (picture, time in the video from 0 to 1) → picture.
 EFFECTS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
-    "dub_keep_camera_uni3c": nearer,
-    "dub_keep_camera_sdedit": out_of_noise,
-    "dub_face_only": only_the_face,
-    "camera_path_portrait": half_depth,
+    "dub_keep_camera_uni3c": zoom_in,
+    "dub_keep_camera_sdedit": blend_from_noise,
+    "dub_face_only": gray_outside_face,
+    "camera_path_portrait": show_half_depth,
 }
 
 
-def draw(name: str) -> Image.Image:
-    """The thumbnail of a workflow."""
+def draw_thumbnail(name: str) -> Image.Image:
+    """Draw the thumbnail of a workflow."""
     picture, voices = THUMBNAILS[name]
     effect = EFFECTS.get(name, lambda picture, share: picture)
     canvas = Image.new("RGB", (SIDE, SIDE), INK)
     if picture.endswith(".mp4"):
-        _film(canvas, SAMPLES / picture, effect)
+        _draw_film_strip(canvas, SAMPLES / picture, effect)
     else:
         shown = effect(Image.open(SAMPLES / picture).convert("RGB"), 0.0)
-        canvas.paste(_cover(shown, SIDE, SIDE - WAVE), (0, 0))
+        canvas.paste(_scale_and_crop(shown, SIDE, SIDE - WAVE), (0, 0))
     canvas.paste(_waveform([_samples(SAMPLES / voice) for voice in voices]), (0, SIDE - WAVE))
     return canvas
 
 
-def _film(canvas: Image.Image, video: Path, effect: Callable[[Image.Image, float], Image.Image]) -> None:
-    """Three moments of the video, side by side, on a strip with holes."""
+def _draw_film_strip(canvas: Image.Image, video: Path, effect: Callable[[Image.Image, float], Image.Image]) -> None:
+    """Draw three frames of the video side by side on a film strip."""
     hole, gap, edge = 14, 8, 34
     width, height = (SIDE - 4 * gap) // 3, SIDE - WAVE - 2 * edge
     with av.open(str(video)) as file:
         shown = [frame.to_image() for frame in file.decode(video=0)]
     for i, frame in enumerate(shown[len(shown) // 6 :: len(shown) // 3][:3]):
-        canvas.paste(_cover(effect(frame, i / 2), width, height), (gap + i * (width + gap), edge))
+        canvas.paste(_scale_and_crop(effect(frame, i / 2), width, height), (gap + i * (width + gap), edge))
     pen = ImageDraw.Draw(canvas)
     for x in range(gap, SIDE, 2 * hole):
         for y in (edge - hole - 6, SIDE - WAVE - edge + 6):
             pen.rounded_rectangle((x, y, x + hole, y + hole), 4, fill=(58, 62, 80))
 
 
-def _cover(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Scaled and cut to fill width x height; faces are in the upper middle, so the top stays."""
+def _scale_and_crop(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale and crop a picture to width x height; the crop keeps the upper part, where faces are."""
     scale = max(width / picture.width, height / picture.height)
     large = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
     left, top = (large.width - width) // 2, (large.height - height) // 3
@@ -106,7 +106,7 @@ def _cover(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _waveform(voices: list[np.ndarray]) -> Image.Image:
-    """Loudness as rounded bars; each voice in its color."""
+    """Draw the loudness as rounded bars, each voice in its own color."""
     width, height = SIDE * SMOOTH, WAVE * SMOOTH
     strip = Image.new("RGB", (width, height), INK)
     pen = ImageDraw.Draw(strip)
@@ -133,7 +133,7 @@ def _samples(voice: Path) -> np.ndarray:
 def main() -> None:
     for name in THUMBNAILS:
         path = WORKFLOWS / f"{name}.jpg"
-        draw(name).save(path, quality=JPEG_QUALITY, optimize=True)
+        draw_thumbnail(name).save(path, quality=JPEG_QUALITY, optimize=True)
         print(f"{path.relative_to(REPO)}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -2,13 +2,12 @@
 
     python tools/make_tiny_models.py MODELS_DIR
 
-Every file has the key names, the relations between shapes and the dtype (float16) of what people download
-for InfiniteTalk, only narrower and shallower, so ComfyUI's own loaders and this pack's loaders take them as
-they take the big ones. The pictures they make are noise: they are there to run every part of the pipeline in
-seconds, on any machine.
+Every file has the key names, the relations between shapes and the dtype (float16) of the published InfiniteTalk files,
+with fewer layers and channels, so that ComfyUI's loaders and this pack's loaders accept it like the real one. The
+pictures are noise: the models serve to run every part of the pipeline in seconds, on any machine.
 
-The bytes are the same on every machine: each tensor's numbers come from a generator seeded by the file's seed
-and the tensor's name, using only integer draws and exact scaling (no transcendental functions).
+The bytes are the same on every machine: each tensor's numbers come from a generator seeded by the file's seed and the
+tensor's name, using only integer draws and exact scaling (no transcendental functions).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ StateDict = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Widths and depths of the small models. What ComfyUI's loaders fix is real."""
+    """Widths and depths of the small models. Sizes that ComfyUI's loaders require are those of the real models."""
 
     wan_dim: int = 256  # a multiple of 128, Wan's head size
     wan_layers: int = 3
@@ -47,7 +46,7 @@ class Sizes:
     audio_tokens: int = 32
     audio_width: int = 64
     lora_rank: int = 4
-    control_dim: int = 96  # 16 heads (no file says how many) of 6, the least that three axes of positions can share
+    control_dim: int = 96  # 16 heads (not stored in the file) of 6, the minimum for three axes of positions
     control_layers: int = 2
     control_ffn: int = 192
     control_view: int = 16
@@ -55,14 +54,14 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Weight:
-    """How to fill one tensor: uniform with a standard deviation, around a center."""
+    """The distribution of one tensor: uniform with a standard deviation, around a center."""
 
     shape: Shape
     std: float = 0.0
     center: float = 0.0
 
     def values(self, name: str) -> np.ndarray:
-        """float16 numbers, a function of the name alone."""
+        """Return float16 numbers, a function of the name only."""
         if self.std == 0.0:
             return np.full(self.shape, self.center, dtype=np.float16)
         digest = hashlib.sha256(f"{SEED}:{name}".encode()).digest()
@@ -75,7 +74,7 @@ Weights = Iterator[tuple[str, Weight]]
 
 
 def _layer(name: str, out: int, inner: Shape, gain: float = 1.0, bias: bool = True) -> Weights:
-    """A linear or convolution layer whose output has about `gain` times the input's spread."""
+    """Return a linear or convolution layer whose output has about `gain` times the input's standard deviation."""
     yield f"{name}.weight", Weight((out, *inner), gain / math.sqrt(math.prod(inner)))
     if bias:
         yield f"{name}.bias", Weight((out,), 0.02)
@@ -88,7 +87,7 @@ def _norm(name: str, width: int, bias: bool = True) -> Weights:
 
 
 def wan_weights(s: Sizes) -> Weights:
-    """Wan 2.1 I2V: 36 input channels (noise 16, mask 4, image 16), patches of 1x2x2."""
+    """Return Wan 2.1 I2V: 36 input channels (noise 16, mask 4, image 16), patches of 1x2x2."""
     dim = s.wan_dim
     yield from _layer("patch_embedding", dim, (2 * s.latent_channels + 4, 1, 2, 2))
     yield from _layer("text_embedding.0", dim, (s.text_width,))
@@ -122,7 +121,7 @@ def _wan_block(block: str, s: Sizes) -> Weights:
 
 
 def vae_weights(s: Sizes) -> Weights:
-    """The Wan 2.1 VAE: 8x smaller in space, 4x in time, causal; widths 1, 2, 4, 4 times `vae_dim`."""
+    """Return the Wan 2.1 VAE: 8x smaller in space, 4x in time, causal; widths 1, 2, 4, 4 times `vae_dim`."""
     dim, z = s.vae_dim, s.latent_channels
     widths = [dim, dim, 2 * dim, 4 * dim, 4 * dim]
     yield from _layer("encoder.conv1", widths[0], (3, 3, 3, 3))
@@ -152,7 +151,7 @@ def _vae_decoder(dim: int, z: int) -> Weights:
     yield from _vae_middle("decoder.middle", widths[0])
     at = 0
     for level in range(4):
-        # Each upsampling layer halves the width, so the next level begins with half of the previous level's.
+        # Each upsampling layer halves the width, so the next level's input has half of the previous level's width.
         inner = widths[level] if level == 0 else widths[level] // 2
         for block in range(3):
             yield from _vae_block(
@@ -166,7 +165,7 @@ def _vae_decoder(dim: int, z: int) -> Weights:
                 yield from _layer(f"decoder.upsamples.{at}.time_conv", 2 * width, (width, 3, 1, 1))
             at += 1
     yield "decoder.head.0.gamma", Weight((dim, 1, 1, 1), 0.0, 1.0)
-    # SiLU of unit-spread values has a spread near 0.6: this gain keeps pictures inside [-1, 1], around gray.
+    # SiLU of unit-variance values has a standard deviation near 0.6: this gain keeps pictures in [-1, 1], around gray.
     yield from _layer("decoder.head.2", 3, (dim, 3, 3, 3), gain=0.6)
 
 
@@ -188,7 +187,7 @@ def _vae_block(name: str, inner: int, outer: int) -> Weights:
 
 
 def infinitetalk_weights(s: Sizes) -> Weights:
-    """InfiniteTalk's part: audio projection (windows of 5 and 8 frames), audio cross-attention per block."""
+    """Return InfiniteTalk: audio projection (windows of 5 and 8 frames), audio cross-attention per block."""
     frame = s.speech_layers * s.speech_channels
     yield from _layer("audio_proj.proj1", s.audio_hidden, (5 * frame,))
     yield from _layer("audio_proj.proj1_vf", s.audio_hidden, (8 * frame,))
@@ -204,7 +203,7 @@ def infinitetalk_weights(s: Sizes) -> Weights:
 
 
 def wav2vec2_weights(s: Sizes) -> Weights:
-    """wav2vec 2.0 "base" (group norm in the first convolution), named as in a pre-training checkpoint."""
+    """Return wav2vec 2.0 "base" (group norm in the first convolution), named as in a pre-training checkpoint."""
     root, width, conv = "wav2vec2", s.speech_channels, s.speech_conv
     yield f"{root}.masked_spec_embed", Weight((width,), 0.5)
     for i, kernel in enumerate((10, 3, 3, 3, 3, 2, 2)):
@@ -230,7 +229,7 @@ def wav2vec2_weights(s: Sizes) -> Weights:
 
 
 def lora_weights(s: Sizes) -> Weights:
-    """A LoRA as the step-distill ones come: down, up and alpha of linear layers, plus `diff` and `diff_b`."""
+    """Return a LoRA like the step-distillation ones: down, up and alpha of linear layers, plus `diff` and `diff_b`."""
     for i in range(s.wan_layers):
         for part, inner in (("self_attn.q", s.wan_dim), ("cross_attn.v", s.wan_dim), ("ffn.2", s.wan_ffn)):
             name = f"diffusion_model.blocks.{i}.{part}"
@@ -242,7 +241,7 @@ def lora_weights(s: Sizes) -> Weights:
 
 
 def uni3c_weights(s: Sizes) -> Weights:
-    """The Uni3C ControlNet: 36 input channels (noise 16, mask 4, guidance video 16), render mask 1 and camera 6."""
+    """Return the Uni3C ControlNet: 36 input channels (noise 16, mask 4, guide video 16), render mask 1 and camera 6."""
     yield from _layer("controlnet_patch_embedding", s.wan_dim, (2 * s.latent_channels + 4, 1, 2, 2))
     yield from _layer("controlnet_mask_embedding.mask_proj.0", s.control_view, (1 + 6, 4, 8, 8))
     yield from _norm("controlnet_mask_embedding.mask_proj.1", s.control_view)
@@ -277,12 +276,12 @@ FILES = {
 
 
 def state_dict(file: str, sizes: Sizes | None = None) -> StateDict:
-    """The tensors of one of FILES, by key."""
+    """Return the tensors of one of FILES, by key."""
     return {key: weight.values(f"{file}:{key}") for key, weight in FILES[file](sizes or Sizes())}
 
 
 def write_tiny_models(models: Path, sizes: Sizes | None = None) -> list[Path]:
-    """Write FILES into ComfyUI's models folder; existing ones are replaced. Returns the paths."""
+    """Write FILES into ComfyUI's models folder, replacing existing ones; return the paths."""
     written = []
     for file in FILES:
         path = models / file

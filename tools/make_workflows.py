@@ -1,10 +1,10 @@
-"""Write the workflows that come with the pack, from tools/workflow_designs.py.
+"""Write the pack's workflow files from tools/workflow_designs.py.
 
     python tools/make_workflows.py
 
-Makes workflows/<name>.json (as ComfyUI's frontend saves a graph) and workflows/api/<name>.json (for POST /prompt)
-from one description, so that they are the same graph; of the headless one the latter only. Widget orders and
-defaults come from tests/host/object_info.json (tools/object_info.py).
+Makes workflows/<name>.json (the format of ComfyUI's frontend) and workflows/api/<name>.json (for POST /prompt) from one
+description, so that they are the same graph; only the latter for headless workflows. Widget orders and defaults come
+from tests/host/object_info.json (tools/object_info.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workflow_designs import DESIGNS, HEADLESS
 from workflow_parts import FILES, NOTE, Design, Group, Node
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
-# The versions of the host that the files were checked with, as the frontend notes them.
+# The host versions that the files were checked with, in the frontend's format.
 COMFYUI, FRONTEND = "0.3.75", "1.32.9"
 PACK_ID = "infinitetalk"
 WIDGET_KINDS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -35,7 +35,7 @@ Info = dict[str, Any]
 
 
 def api_workflow(design: Design, info: Info) -> dict[str, Any]:
-    """The graph in API format."""
+    """Return the graph in API format."""
     return {str(node.id): _api_node(node, info[node.type]) for node in design.nodes}
 
 
@@ -50,7 +50,7 @@ def _api_node(node: Node, info: Info) -> dict[str, Any]:
 
 
 def ui_workflow(design: Design, info: Info) -> dict[str, Any]:
-    """The graph as the frontend saves it."""
+    """Return the graph in the frontend's format."""
     ends = [
         (origin, output, node.id, name)
         for node in design.nodes
@@ -125,7 +125,7 @@ def _ui_node(node: Node, order: int, info: Info, links: dict[int, tuple[int, int
 
 
 def _properties(node: Node) -> dict[str, Any]:
-    """What the frontend notes on a node; `models` is where missing files can be downloaded."""
+    """Return the properties that the frontend stores in a node; `models` are download addresses of missing files."""
     files = [value for value in node.widgets.values() if value in FILES]
     found = [{"name": name, "url": f"{FILES[name][1]}/{name}", "directory": FILES[name][0]} for name in files]
     core = not node.type.startswith(object_info.PACK_PREFIX)
@@ -168,7 +168,7 @@ def _group(number: int, group: Group) -> dict[str, Any]:
 
 
 def _inputs(info: Info) -> list[tuple[str, list[Any], bool]]:
-    """(name, [type, options], optional) in the order of the node's inputs and widgets."""
+    """Return (name, [type, options], optional) in the order of the node's inputs and widgets."""
     groups = ((info["input"].get(group, {}), group == "optional") for group in ("required", "optional"))
     return [(name, spec, optional) for inputs, optional in groups for name, spec in inputs.items()]
 
@@ -183,7 +183,7 @@ def _uploads(info: Info) -> list[tuple[str, str, str, Any]]:
 
 
 def _value(node: Node, name: str, spec: list[Any]) -> Any:
-    """The widget's value: the design's, else the node's default."""
+    """Return the widget's value: the design's, else the node's default."""
     options = spec[1]
     if name in node.widgets:
         value = node.widgets[name]
@@ -196,7 +196,7 @@ def _value(node: Node, name: str, spec: list[Any]) -> Any:
 
 
 def files(design: Design, info: Info) -> dict[Path, str]:
-    """The files of a workflow and what they hold."""
+    """Return the paths and contents of a workflow's files."""
     made = {FOLDER / "api" / f"{design.name}.json": api_workflow(design, info)}
     if design is not HEADLESS:
         made[FOLDER / f"{design.name}.json"] = ui_workflow(design, info)

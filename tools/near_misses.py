@@ -1,4 +1,4 @@
-"""Tensor names and shapes of files that people mistake for each other, as the published ones have them."""
+"""Tensor names and shapes of published files that are easily mistaken for each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ VISION = ("img_emb.proj.0.bias", "blocks.0.cross_attn.k_img.weight")
 
 
 def wan(channels: int, *more: str, dim: int = 5120) -> Shapes:
-    """A whole Wan model: what all of them have, and `more`."""
+    """Return a whole Wan model: the tensors common to all of them, and `more`."""
     return {
         "head.modulation": (1, 2, dim),
         "patch_embedding.weight": (dim, channels, 1, 2, 2),
@@ -20,11 +20,11 @@ def wan(channels: int, *more: str, dim: int = 5120) -> Shapes:
 
 
 def parts(*names: str) -> Shapes:
-    """Tensors of which only the names count."""
+    """Return tensors whose shapes do not matter."""
     return dict.fromkeys(names, (2, 2))
 
 
-# What it is in the user's words → (the kind, the tensors).
+# description → (the kind, the tensors)
 NEAR_MISSES: dict[str, tuple[CheckpointKind, Shapes]] = {
     "Wan 2.1 I2V 14B": (CheckpointKind.WAN_I2V, wan(36, *VISION)),
     "Wan 2.1 Fun InP 1.3B": (CheckpointKind.WAN_I2V_SMALL, wan(36, *VISION, dim=1536)),

@@ -1,10 +1,10 @@
-"""What ComfyUI says about the nodes that our workflows use, kept in a file.
+"""Store ComfyUI's description of the nodes that our workflows use in a file.
 
-    python tools/object_info.py http://127.0.0.1:8188      write tests/host/object_info.json anew
+    python tools/object_info.py http://127.0.0.1:8188      update tests/host/object_info.json
 
-Ask a running ComfyUI 0.3.75 with the pack, for instance the one of `python3 tools/demo.py --ui`. The file tells
-tools/make_workflows.py which widgets a node has, and tests/host/test_schema.py that no node id, input or
-output of the pack changed by accident.
+Needs a running ComfyUI 0.3.75 with the pack, for instance that of `python3 tools/demo.py --ui`. The file gives
+tools/make_workflows.py the widgets of the nodes, and tests/host/test_schema.py compares it with the pack to detect
+accidental changes of node ids, inputs and outputs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KEPT = (
     "output_name",
     "output_node",
 )
-# Of these, the choices are the files on the machine that was asked.
+# Inputs whose choices are files on the server's machine.
 FILE_CHOICES = {
     "CLIPLoader": "clip_name",
     "CLIPVisionLoader": "clip_name",
@@ -55,12 +55,12 @@ FILE_CHOICES = {
     "InfiniteTalkModelLoader": "infinitetalk",
     "InfiniteTalkUni3CLoader": "uni3c",
 }
-# A newer ComfyUI says these as well, or in another way; they do not change what a workflow means.
+# Keys that newer versions of ComfyUI add or change; they do not affect a workflow.
 HOST_SPECIFIC_OPTIONS = ("multiselect",)
 
 
 def normalized(info: dict[str, Any]) -> dict[str, Any]:
-    """The pack's nodes and those core nodes that our workflows use, without what differs between machines."""
+    """Return the pack's nodes and the core nodes of our workflows, without machine-dependent values."""
     names = sorted(name for name in info if name.startswith(PACK_PREFIX) or name in CORE_NODES)
     return {name: _node(name, info[name]) for name in names}
 
@@ -77,7 +77,7 @@ def _node(name: str, node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _input(spec: list[Any], is_file: bool) -> list[Any]:
-    """[type, options]; the two spellings of a choice (old: the list itself as the type) become one."""
+    """Return [type, options]. An old-style choice, whose type is the list itself, is converted to the new style."""
     kind, options = spec[0], dict(spec[1]) if len(spec) > 1 else {}
     if isinstance(kind, list):
         kind, options["options"] = "COMBO", kind
@@ -87,7 +87,7 @@ def _input(spec: list[Any], is_file: bool) -> list[Any]:
 
 
 def stored() -> dict[str, Any]:
-    """What the file says."""
+    """Return the content of the file."""
     info: dict[str, Any] = json.loads(STORED.read_text(encoding="utf-8"))
     return info
 

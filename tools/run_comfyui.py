@@ -1,10 +1,10 @@
-"""Start ComfyUI's main.py, with a cure for a CPU-only PyTorch beside a torchvision built for CUDA.
+"""Start ComfyUI's main.py, with a workaround for a CPU-only PyTorch beside a torchvision built for CUDA.
 
     python tools/run_comfyui.py COMFYUI_DIR [ComfyUI's arguments]
 
-ComfyUI imports torchvision at start. A torchvision whose compiled half does not fit the installed PyTorch
-cannot be imported ("operator torchvision::nms does not exist"), although ComfyUI never calls that half.
-Declaring the two operators it looks for is enough. Nothing is touched where torchvision is whole.
+ComfyUI imports torchvision at start. A torchvision whose compiled part does not match the installed PyTorch cannot be
+imported ("operator torchvision::nms does not exist"), although ComfyUI never calls that part. Declaring the two missing
+operators is enough. Nothing changes if torchvision can be imported.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import runpy
 import sys
 from pathlib import Path
 
-# The operators that torchvision's Python half registers shape functions for while it is imported.
+# The operators that torchvision's Python part registers shape functions for while it is imported.
 TORCHVISION_OPERATORS = {
     "torchvision::nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "torchvision::qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 
 
-def cure_torchvision() -> bool:
-    """Make `import torchvision` work; True when a cure was needed. Call it before torchvision is imported."""
+def make_torchvision_importable() -> bool:
+    """Make `import torchvision` work; return whether the workaround was needed. Must be called before the import."""
     import torch
 
     if torch.version.cuda or "torchvision" in sys.modules:
@@ -33,7 +33,7 @@ def cure_torchvision() -> bool:
     for library in Path(spec.origin).parent.glob("_C.*"):
         try:
             torch.ops.load_library(str(library))
-            return False  # the compiled half loads: the package will register its operators itself
+            return False  # the compiled part loads and registers its operators
         except OSError:
             continue
     for name, schema in TORCHVISION_OPERATORS.items():
@@ -45,8 +45,8 @@ def main() -> None:
     if len(sys.argv) < 2 or not (Path(sys.argv[1]) / "main.py").is_file():
         sys.exit("usage: run_comfyui.py COMFYUI_DIR [ComfyUI's arguments]; COMFYUI_DIR must hold main.py")
     comfyui = Path(sys.argv[1]).resolve()
-    cure_torchvision()
-    # What `python main.py` would see: its folder first on the path, its name first among the arguments.
+    make_torchvision_importable()
+    # As for `python main.py`: its folder first on the path, its name first among the arguments.
     sys.path[0] = str(comfyui)
     sys.argv = [str(comfyui / "main.py"), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")

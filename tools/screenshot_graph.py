@@ -1,4 +1,4 @@
-"""Photograph a workflow in ComfyUI's own window, for the README.
+"""Take a screenshot of a workflow in ComfyUI's frontend, for the README.
 
     python tools/screenshot_graph.py COMFYUI_DIR
 
@@ -25,28 +25,28 @@ from small_models import place_samples
 REPO = Path(__file__).resolve().parents[1]
 WORKFLOW = REPO / "workflows" / "talking_portrait.json"
 PICTURE = REPO / "docs" / "graph.png"
-MARGIN = 24  # of the graph's own units around it
+MARGIN = 24  # in the graph's units
 WINDOW = (2000, 860)
-SHARPNESS = 1.25  # pixels of the picture for one of the window
-# Everything but the canvas and what lies on it.
+SHARPNESS = 1.25  # pixels of the picture per pixel of the window
+# CSS selectors of everything except the canvas and its overlays.
 HIDE = """
 .comfyui-body-top, .comfyui-body-left, .comfyui-body-bottom, .side-tool-bar-container, .graph-canvas-panel,
 .p-toast, .actionbar, .comfy-menu-hamburger, .litegraph-minimap, .p-dialog-mask { visibility: hidden !important }
 """
 
 
-def take(page: Any, url: str) -> bytes:
-    """The graph alone, as PNG."""
+def capture_graph(page: Any, url: str) -> bytes:
+    """Return a screenshot of the graph alone, as PNG."""
     page.goto(url)
     page.wait_for_selector("body[data-infinitetalk=ready]", timeout=60_000)
     page.wait_for_timeout(1500)
     saved = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     page.evaluate("async saved => { await app.loadGraphData(saved) }", saved)
     page.wait_for_timeout(1500)
-    page.keyboard.press("Escape")  # the list of missing models
+    page.keyboard.press("Escape")  # closes the list of missing models
     page.evaluate("async () => { await app.extensionManager.command.execute('Workspace.ToggleFocusMode') }")
     page.add_style_tag(content=HIDE)
-    left, top, right, bottom = frame(saved)
+    left, top, right, bottom = graph_bounds(saved)
     scale = min(WINDOW[0] / (right - left), WINDOW[1] / (bottom - top))
     page.evaluate(
         """([x, y, scale]) => { app.canvas.show_info = false; app.canvas.ds.scale = scale;
@@ -58,8 +58,8 @@ def take(page: Any, url: str) -> bytes:
     return bytes(page.screenshot(clip=clip))
 
 
-def frame(saved: dict[str, Any]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of all nodes and groups, with a margin."""
+def graph_bounds(saved: dict[str, Any]) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of all nodes and groups, with a margin."""
     boxes = [group["bounding"] for group in saved["groups"]]
     boxes += [[n["pos"][0], n["pos"][1] - 30, n["size"][0], n["size"][1] + 30] for n in saved["nodes"]]
     left, top = (min(box[i] for box in boxes) - MARGIN for i in (0, 1))
@@ -85,7 +85,7 @@ def main() -> None:
             size = {"width": WINDOW[0], "height": WINDOW[1]}
             page = browser.new_page(viewport=size, device_scale_factor=SHARPNESS)
             PICTURE.parent.mkdir(exist_ok=True)
-            PICTURE.write_bytes(take(page, server.url))
+            PICTURE.write_bytes(capture_graph(page, server.url))
             browser.close()
     picture = Image.open(PICTURE).convert("RGB")
     picture.save(PICTURE, optimize=True)

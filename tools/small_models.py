@@ -1,7 +1,7 @@
-"""Workflows on small models: put their file names and settings in, take out what no small model exists for.
+"""Adapt workflows to small models: set their file names and settings, and remove nodes without a small model.
 
-There are two sets. The trained one (small_models/, made by training) makes drawn characters speak;
-the random one (make_tiny_models.py) only has the formats, for tests that look at everything but the picture.
+There are two sets. The trained one (small_models/, made by training) animates drawn characters; the random one
+(make_tiny_models.py) has only the formats, for tests that do not depend on the picture.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ TRAINED_MODELS = Path(__file__).resolve().parent.parent / "small_models"
 WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
 MEDIA_SUFFIXES = (".png", ".jpg", ".wav", ".flac", ".mp4")
 PICKER, GUIDANCE, SAMPLER = "InfiniteTalkReferencePicker", "InfiniteTalkGuidance", "InfiniteTalkChunkSampler"
-# ComfyUI's loaders of these accept the real sizes only, so there are no small ones: gigabytes or nothing.
+# ComfyUI's loaders of these accept the real sizes only, so there are no small versions.
 WITHOUT_SMALL_FILE = ("CLIPLoader", "CLIPVisionLoader")
 LORA_LOADER = "LoraLoaderModelOnly"
 
 
 @dataclass(frozen=True)
 class SmallModels:
-    """Files that stand for the real ones, and the settings they work with, by node type."""
+    """File names that replace the real ones, and the settings that the models need, by node type."""
 
     prefix: str  # of the file names
-    has_lora: bool  # if not, loaders of LoRAs are taken out
+    has_lora: bool  # if False, LoRA loaders are removed
     settings: Settings
 
     @property
     def files(self) -> dict[str, str | dict[str, str]]:
-        """By node type: the input that names a file and its value, or the name alone for the pack's own loaders."""
+        """Return by node type the input that names a file and its value, or the value alone for the pack's loaders."""
         name = f"{self.prefix}_{{}}.safetensors".format
         return {
             "UNETLoader": {"unet_name": name("wan2.1_i2v"), "weight_dtype": "default"},
@@ -51,7 +51,7 @@ class SmallModels:
 TRAINED = SmallModels(
     prefix="small",
     has_lora=False,
-    # What they were trained for; see small_models/README.md.
+    # The settings that they were trained for; see small_models/README.md.
     settings={
         PICKER: {"size": "custom", "width": 96, "height": 96},
         GUIDANCE: {"preset": "custom", "steps": 8, "text_scale": 1.0, "audio_scale": 2.0, "shift": 3.0, "apg": False},
@@ -70,10 +70,11 @@ RANDOM = SmallModels(
 
 
 def with_small_models(workflow: Workflow, models: SmallModels = TRAINED) -> Workflow:
-    """A copy of an API workflow that runs on small models.
+    """Return a copy of an API workflow that runs on small models.
 
-    File names and settings are replaced; loaders without a small file go, and with them every node that cannot work
-    without what they gave. An input that was linked to a removed node goes too: the pack's nodes take it as optional.
+    File names and settings are replaced; loaders without a small file are removed, together with every node that
+    requires their output. Links from other nodes to a removed node are removed too: the pack's nodes have optional
+    inputs.
     """
     small = copy.deepcopy(workflow)
     for node in small.values():
@@ -94,14 +95,14 @@ def with_small_models(workflow: Workflow, models: SmallModels = TRAINED) -> Work
 
 def _rename(node: dict[str, Any], files: str | dict[str, str]) -> None:
     if isinstance(files, str):
-        # The one input that names a weight file.
+        # The input that names a weight file.
         names = [k for k, v in node["inputs"].items() if isinstance(v, str) and Path(v).suffix in WEIGHT_SUFFIXES]
         files = dict.fromkeys(names, files)
     node["inputs"].update(files)
 
 
 def _bypass_loras(workflow: Workflow) -> None:
-    """What came from a LoRA loader comes from the model before it."""
+    """Connect the inputs of a LoRA loader's users to the model before it."""
     for loader in [i for i, node in workflow.items() if node["class_type"] == LORA_LOADER]:
         before = workflow.pop(loader)["inputs"]["model"]
         for node in workflow.values():
@@ -109,14 +110,14 @@ def _bypass_loras(workflow: Workflow) -> None:
 
 
 def _make_room_for_two(workflow: Workflow) -> None:
-    """A square would show the gap between the two."""
+    """Change the size from square to wide, since a square crop would show the gap between two people."""
     for node in workflow.values():
         if node["class_type"] == PICKER:
             node["inputs"]["width"] = 2 * node["inputs"]["height"]
 
 
 def _cannot_do_without(node: dict[str, Any], gone: set[str]) -> bool:
-    """ComfyUI's own nodes need all that is linked to them; the pack's nodes have optional inputs."""
+    """Return whether the node requires an input from `gone`: ComfyUI's nodes do, the pack's nodes do not."""
     if node["class_type"].startswith("InfiniteTalk"):
         return False
     return any(_links_to(value, gone) for value in node["inputs"].values())
@@ -127,7 +128,7 @@ def _links_to(value: object, nodes: set[str]) -> bool:
 
 
 def place_trained_models(folder: Path, trained: Path = TRAINED_MODELS) -> list[Path]:
-    """Copy the trained small models into ComfyUI's models folder; where they are."""
+    """Copy the trained small models into ComfyUI's models folder; return their paths."""
     placed = []
     for file in sorted(trained.glob("*/*.safetensors")):
         placed.append(folder / file.relative_to(trained))
@@ -137,7 +138,7 @@ def place_trained_models(folder: Path, trained: Path = TRAINED_MODELS) -> list[P
 
 
 def place_samples(samples: Path, folder: Path) -> list[str]:
-    """Copy the sample media into ComfyUI's input folder; their names."""
+    """Copy the sample media into ComfyUI's input folder; return their names."""
     folder.mkdir(parents=True, exist_ok=True)
     media = [path for path in sorted(samples.iterdir()) if path.suffix in MEDIA_SUFFIXES]
     for path in media:

@@ -1,10 +1,10 @@
-"""Run all checks and tests on a bare machine.
+"""Run all checks and tests on a machine without any preparation.
 
     python3 tools/test.py
 
-Sets up its own environment and a ComfyUI (tools/host.py), then runs ruff, mypy, the tests of the core, and
-the tests inside and against ComfyUI: two suites beside each other. What a suite says is printed when it ends, and can
-be read before in .test-output/. Ends with one line of sums; the exit status is 0 only if all passed.
+Creates an environment and a ComfyUI (tools/host.py), then runs ruff, mypy, the tests of the core, and the tests inside
+and against ComfyUI, two suites in parallel. The output of a suite is printed when it ends, and can be read before in
+.test-output/. Prints one line of totals at the end; the exit status is 0 only if all tests passed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pathlib import Path
 import host
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# One thread a process: the numbers are small, and threads of several processes would fight for few cores.
+# One thread per process: the tensors are small, and several processes share few cores.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 CHECKS = {
     "ruff check": ("ruff", "check", "."),
     "ruff format": ("ruff", "format", "--check", "."),
     "mypy": ("mypy",),
 }
-# pytest's arguments; begun in this order, so the longest first.
+# pytest's arguments; started in this order, the longest first.
 IN_COMFYUI = ("-c", "tests/host/pytest.ini", "tests/host", "--servers")
 SUITES = {
     "tests against ComfyUI servers": (*IN_COMFYUI, "only"),
@@ -43,7 +43,7 @@ LOGS = host.REPO / ".test-output"
 
 @dataclass(frozen=True)
 class Count:
-    """How many tests passed, failed (or could not run), were skipped."""
+    """Numbers of passed, failed (or erroneous) and skipped tests."""
 
     passed: int = 0
     failed: int = 0
@@ -96,12 +96,12 @@ def check_types_of_nodes(python: str) -> int:
 
 
 def log_of(suite: str) -> Path:
-    """Where a suite's output goes."""
+    """Return the path of a suite's output."""
     return LOGS / (re.sub(r"\W+", "_", suite) + ".log")
 
 
 def pytest(name: str, python: str, selection: tuple[str, ...], extra: dict[str, str]) -> tuple[Count, int]:
-    """Run pytest in a process of its own, its output into a log; what its report file counts, and its exit status."""
+    """Run pytest in a separate process, logging its output; return its report's counts and its exit status."""
     LOGS.mkdir(exist_ok=True)
     environment = {**os.environ, **ENVIRONMENT, **extra}
     with tempfile.TemporaryDirectory() as scratch, log_of(name).open("wb") as log:
@@ -114,7 +114,7 @@ def pytest(name: str, python: str, selection: tuple[str, ...], extra: dict[str, 
 
 
 def read_report(report: Path) -> Count:
-    """The sums in a JUnit report."""
+    """Return the counts of a JUnit report."""
     suites = list(ElementTree.parse(report).iter("testsuite"))
     tests, failed, errors, skipped = (
         sum(int(suite.get(key, "0")) for suite in suites) for key in ("tests", "failures", "errors", "skipped")
@@ -123,7 +123,7 @@ def read_report(report: Path) -> Count:
 
 
 def find_chromium() -> str | None:
-    """The browser for the browser tests, installed if need be; None makes them skip and say so."""
+    """Return the browser for the browser tests, installed if necessary; None makes these tests skip."""
     found = _chromium_on_path()
     if found is None and os.name == "posix" and os.geteuid() == 0 and shutil.which("apt-get"):
         try:

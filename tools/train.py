@@ -1,11 +1,11 @@
-"""Train the small models from nothing, or one of them.
+"""Train all small models from scratch, or one of them.
 
-    python3 tools/train.py all                 speech, vae, samples, model, uni3c, one after the other
+    python3 tools/train.py all                 speech, vae, samples, model, uni3c in order
     python3 tools/train.py model  --steps 800  one stage, with another number of steps
 
-Needs the packages of the tests (python3 tools/host.py --tests) and about 2 GB of disk in --folder. Every stage
-keeps checkpoints there: an interrupted command goes on where it was. The recipe is in the stages' configuration
-classes (training/), the method in docs/training.md.
+Needs the packages of the tests (python3 tools/host.py --tests) and about 2 GB of disk in --folder. Every stage saves
+checkpoints there, so an interrupted command can be resumed. The settings are in the stages' configuration classes
+(training/), the method is described in docs/training.md.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import torch
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
-from run_comfyui import cure_torchvision  # noqa: E402
+from run_comfyui import make_torchvision_importable  # noqa: E402
 
-cure_torchvision()  # transformers imports torchvision, which need not fit
+make_torchvision_importable()  # transformers imports torchvision, whose build may not match PyTorch's
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder  # noqa: E402
 from infinitetalk_core.model.vae import fast, load_vae  # noqa: E402
@@ -47,7 +47,7 @@ UNI3C_SAMPLES = DatasetConfig(samples=400, first_seed=200_000, still_share=0.0, 
 
 @dataclass(frozen=True)
 class Run:
-    """Where things are and how long to train."""
+    """Folders and the number of steps."""
 
     folder: Path  # checkpoints, samples, logs
     models: Path  # the finished files
@@ -57,23 +57,23 @@ class Run:
 
 
 def speech(run: Run) -> None:
-    """The speech encoder."""
+    """Train the speech encoder."""
     train_speech_encoder(SpeechPretraining(), run.folder / "speech").replace(_place(run, small_models.SPEECH))
 
 
 def vae(run: Run) -> None:
-    """The VAE."""
+    """Train the VAE."""
     train_vae(VaeTraining(), run.folder / "vae").replace(_place(run, small_models.VAE))
 
 
 def samples(run: Run) -> Samples:
-    """What the speaking model learns from; needs the speech encoder and the VAE."""
+    """Make the samples of the speaking model; needs the speech encoder and the VAE."""
     config = DatasetConfig() if run.samples is None else DatasetConfig(samples=run.samples)
     return _samples(run, config, run.folder / "samples")
 
 
 def model(run: Run) -> None:
-    """The speaking model: Wan backbone and InfiniteTalk weights."""
+    """Train the speaking model: Wan backbone and InfiniteTalk weights."""
     config = TrainingConfig() if run.steps is None else TrainingConfig(steps=run.steps)
     network = small_models.new_model(small_models.SmallSizes())
     network.backbone.to(run.device), network.adapter.to(run.device)
@@ -81,7 +81,7 @@ def model(run: Run) -> None:
 
 
 def uni3c(run: Run) -> None:
-    """Uni3C, on top of the finished speaking model."""
+    """Train Uni3C; needs the finished speaking model."""
     config = UNI3C_TRAINING if run.steps is None else replace(UNI3C_TRAINING, steps=run.steps)
     recipe = UNI3C_SAMPLES if run.samples is None else replace(UNI3C_SAMPLES, samples=run.samples)
     learned = _samples(run, recipe, run.folder / "uni3c_samples")
@@ -112,7 +112,7 @@ def _place(run: Run, name: str) -> Path:
 
 
 def say(line: str) -> None:
-    """One line of progress, at once."""
+    """Print one line of progress without buffering."""
     print(f"[train] {time.strftime('%H:%M:%S')} {line}", flush=True)
 
 

@@ -1,7 +1,7 @@
-"""Write weights in every layout that people have on disk, with code of its own, for tests and for docs/files.md.
+"""Write weights in every published layout with independent code, for tests and for docs/files.md.
 
-The GGUF types come from the gguf package's quantizer where it has one. It has none for the K types; those are packed
-here after ggml's description of the blocks, and the tests hold them equal to what the package's dequantizer reads.
+The GGUF types are quantized by the gguf package where it can. It cannot quantize the K types; those are packed here
+after ggml's description of the blocks, and the tests compare them with the package's dequantizer.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ FP8_MAX = 448.0
 
 
 def is_linear(name: str, value: np.ndarray) -> bool:
-    """What quantizers quantize: weights of two dimensions."""
+    """Return whether quantizers quantize the tensor: a weight of two dimensions."""
     return name.endswith(".weight") and value.ndim == 2
 
 
 def write_plain(path: Path, weights: Weights, dtype: torch.dtype, prefix: str = "") -> None:
-    """Every tensor in one type."""
+    """Write every tensor in one type."""
     save_file({prefix + k: torch.from_numpy(v).to(dtype) for k, v in weights.items()}, path)
 
 
 def scaled_fp8(weight: np.ndarray, rows: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weight as fp8 and what to multiply it by, () or (rows, 1)."""
+    """Return the weight as fp8 and its scale factor, () or (rows, 1)."""
     tensor = torch.from_numpy(weight).float()
     most = tensor.abs().amax(dim=1, keepdim=True) if rows else tensor.abs().amax()
     scale = most / FP8_MAX
@@ -38,7 +38,7 @@ def scaled_fp8(weight: np.ndarray, rows: bool = False) -> tuple[torch.Tensor, to
 
 
 def write_scaled_old(path: Path, weights: Weights, prefix: str = "", linear: Callable = is_linear) -> None:
-    """fp8 scaled as Kijai's and ComfyUI's first files: `X.scale_weight` and a marker for the whole file."""
+    """Write scaled fp8 like Kijai's and ComfyUI's first files: `X.scale_weight` and a marker for the whole file."""
     tensors = {f"{prefix}scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
     for name, value in weights.items():
         if not linear(name, value):
@@ -60,7 +60,7 @@ def write_scaled_new(
     linear: Callable = is_linear,
     format_name: str = "float8_e4m3fn",
 ) -> None:
-    """fp8 scaled as ComfyUI writes it now: `X.weight_scale`, and the format in `X.comfy_quant` or in the header."""
+    """Write scaled fp8 like ComfyUI now: `X.weight_scale`, and the format in `X.comfy_quant` or in the header."""
     tensors, layers, note = {}, {}, {"format": format_name}
     for name, value in weights.items():
         if not linear(name, value):
@@ -76,10 +76,10 @@ def write_scaled_new(
 
 
 def write_gguf(path: Path, weights: Weights, kind: str, architecture: str = "wan") -> None:
-    """A GGUF file whose weights of two dimensions are in the type `kind`, all others float32.
+    """Write a GGUF file with weights of two dimensions in the type `kind`, all others float32.
 
-    Rows that no block of the type fits are float16, as in people's files. More than four dimensions, which GGUF does
-    not have, are stored flat with the shape in the metadata.
+    Rows whose length is no multiple of the type's block are float16, as in published files. Tensors of more than four
+    dimensions, which GGUF does not support, are stored flat with the shape in the metadata.
     """
     writer = gguf.GGUFWriter(path, architecture)
     for name, value in weights.items():
@@ -99,7 +99,7 @@ def write_gguf(path: Path, weights: Weights, kind: str, architecture: str = "wan
 
 
 def quantize(value: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
-    """The array in a GGUF type."""
+    """Return the array in a GGUF type."""
     pack = K_TYPES.get(kind.name)
     if pack is None:
         return gguf.quants.quantize(value, kind)
@@ -111,7 +111,7 @@ def _half_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _levels(blocks: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Values 0 … top in eighths, the six-bit scales and minima, and what these two are counted in."""
+    """Return values 0 … top in eighths, the six-bit scales and minima, and the units of these two."""
     eighths = blocks.reshape(-1, 8, 32)
     least = np.minimum(eighths.min(axis=2), 0)
     steps = (eighths.max(axis=2) - least) / top
@@ -132,7 +132,7 @@ def _twelve_bytes(scales: np.ndarray, minima: np.ndarray) -> np.ndarray:
 
 
 def _pairs(values: np.ndarray) -> np.ndarray:
-    """Nibbles (n, 8, 32) → bytes (n, 128): the first of two eighths low, the second high."""
+    """Pack nibbles (n, 8, 32) into bytes (n, 128): the first of two eighths low, the second high."""
     return ((values[:, 0::2] & 15) | ((values[:, 1::2] & 15) << 4)).reshape(len(values), 128)
 
 
@@ -168,7 +168,7 @@ def _pack_q6_k(blocks: np.ndarray) -> np.ndarray:
 
 
 K_TYPES = {"Q4_K": _pack_q4_k, "Q5_K": _pack_q5_k, "Q6_K": _pack_q6_k}
-# Root mean square error of normally distributed weights, relative to them. fp: half a unit in the last place, evenly
+# Relative root mean square error of normally distributed weights. fp: half a unit in the last place, evenly
 # distributed; blocks: a step over the square root of 12, the step being the usual span of a block over its levels.
 KNOWN_ERROR = {
     "fp32": 1e-7,

@@ -1,6 +1,6 @@
-"""The workflows that come with the pack: their nodes, links, texts and places on the canvas. Data only.
+"""Define the pack's workflows: their nodes, links, texts and places on the canvas. Data only.
 
-tools/make_workflows.py turns them into files.
+tools/make_workflows.py writes them to files.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ DESIGNS = (
     ),
 )
 
-# For programs only (client/dub_folder.py): a source and a voice by path, and all else as in video_dubbing.
+# For programs only (client/dub_folder.py): a source and a voice by path, otherwise as video_dubbing.
 HEADLESS = Design(
     "dub_by_path",
     (

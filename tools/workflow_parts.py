@@ -1,6 +1,6 @@
-"""What the workflows that come with the pack are made of: nodes, groups, notes, and the columns that most share.
+"""Build the parts of the pack's workflows: nodes, groups, notes, and the columns that most workflows share.
 
-tools/workflow_designs.py puts them together.
+tools/workflow_designs.py combines them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Link = tuple[int, int]  # (node id, output number)
 
 @dataclass(frozen=True)
 class Node:
-    """A node: widget values and links by input name; widgets that are not named keep their defaults."""
+    """A node: widget values and links by input name; other widgets keep their defaults."""
 
     id: int
     type: str
@@ -51,7 +51,7 @@ class Design:
 
 HF = "https://huggingface.co"
 WAN = f"{HF}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
-# The folder of ComfyUI's models that a file goes to, and where it can be had.
+# For each file its folder in ComfyUI's models and its download address.
 FILES = {
     "wan2.1_i2v_480p_14B_fp8_scaled.safetensors": ("diffusion_models", f"{WAN}/diffusion_models"),
     "wan2.1_infiniteTalk_single_fp16.safetensors": ("model_patches", f"{WAN}/model_patches"),
@@ -75,7 +75,7 @@ NEGATIVE = (
     "subtitles, watermark, extra fingers"
 )
 
-# Numbers that are the same in all: 1 to 9 models and text, 10 to 19 speech, 20 to 29 picture, 30 on the rest.
+# Node ids that all workflows share: 1 to 9 models and text, 10 to 19 speech, 20 to 29 picture, from 30 the rest.
 MODEL, LORA, PATCH, VAE, CLIP_VISION, CLIP, POSITIVE, NEGATIVE_TEXT = range(1, 9)
 ENCODER, SPEECH, VOICE, VOICE_2 = 10, 11, 12, 13
 SOURCE, PICKER, MASK, DEPTH, PATH = 20, 21, 22, 23, 24
@@ -84,7 +84,7 @@ NOTE = 40
 
 
 def models(weights: str) -> tuple[Node, ...]:
-    """The column of loaders; `weights` is the file of InfiniteTalk weights."""
+    """Return the column of loaders; `weights` is the file of InfiniteTalk weights."""
     x, width = 40, 400
     return (
         Node(MODEL, "UNETLoader", x, 80, width, 82, {"unet_name": "wan2.1_i2v_480p_14B_fp8_scaled.safetensors"}),
@@ -115,12 +115,12 @@ def models(weights: str) -> tuple[Node, ...]:
 
 
 def voice(node: int, file: str, y: int, title: str = "") -> Node:
-    """A Load Audio node."""
+    """Return a Load Audio node."""
     return Node(node, "LoadAudio", 500, y, 340, 136, {"audio": file}, title=title)
 
 
 def one_voice() -> tuple[Node, ...]:
-    """The speech of one person."""
+    """Return the speech nodes of one person."""
     return (
         voice(VOICE, "voice.wav", 80),
         Node(ENCODER, "InfiniteTalkAudioEncoderLoader", 880, 80, 340, 58, ENCODER_FILE),
@@ -131,14 +131,14 @@ def one_voice() -> tuple[Node, ...]:
 ENCODER_FILE = {"audio_encoder": "wav2vec2-chinese-base_fp16.safetensors"}
 IMAGE_LINK: dict[str, Link] = {"image": (SOURCE, 0)}
 VIDEO_LINK: dict[str, Link] = {"video": (SOURCE, 0)}
-# With the speech the Reference Picker shows the picks of all its chunks.
+# Given the speech, the Reference Picker shows the references of all its chunks.
 DUB_LINKS: dict[str, Link] = {**VIDEO_LINK, "speech": (SPEECH, 0)}
 
 
 def picture(
     loader: str, file: dict[str, str], link: dict[str, Link], y: int, heights: tuple[int, int], **widgets: Any
 ) -> tuple[Node, ...]:
-    """The source and which frames of it are used; `heights` are theirs, `y` is the top of both."""
+    """Return the nodes of the source and the Reference Picker; `heights` are theirs, `y` is the top of both."""
     return (
         Node(SOURCE, loader, 500, y, 340, heights[0], file),
         Node(PICKER, "InfiniteTalkReferencePicker", 880, y, 340, heights[1], widgets, link),
@@ -146,7 +146,7 @@ def picture(
 
 
 def sampling(prompt: str, **more: Link) -> tuple[Node, ...]:
-    """Text, guidance and the sampler, which takes `more` inputs besides the usual ones."""
+    """Return the nodes of text, guidance and sampler; `more` are additional inputs of the sampler."""
     x, text = 1280, {"clip": (CLIP, 0)}
     inputs: dict[str, Link] = {
         "model": (PATCH, 0),
@@ -179,7 +179,7 @@ def sampling(prompt: str, **more: Link) -> tuple[Node, ...]:
 
 
 def camera(x: int, y: int, width: int, **guide: Link) -> tuple[Node, ...]:
-    """Uni3C, which follows the source's camera, or the one that `guide` gives. It lets go before the lips are made."""
+    """Return Uni3C, which follows the source's camera or that of `guide`, and ends before the lips are formed."""
     return (
         Node(UNI3C_LOADER, "InfiniteTalkUni3CLoader", x, y, width, 58, {"uni3c": UNI3C}),
         Node(
@@ -196,7 +196,7 @@ def camera(x: int, y: int, width: int, **guide: Link) -> tuple[Node, ...]:
 
 
 def groups(speech_height: int, picture_height: int, *more: Group) -> tuple[Group, ...]:
-    """The frames; the picture's begins under the speech's; `more` are those of a single workflow."""
+    """Return the groups; the picture's begins below the speech's; `more` are those of a single workflow."""
     top = speech_height + 20
     return (
         Group("Models", 20, 0, 440, 844, BLUE),
@@ -224,12 +224,12 @@ The i button of a selected node opens its help."""
 
 
 def file_list(unneeded: tuple[str, ...]) -> str:
-    """The files that a workflow needs, all but `unneeded`, in Markdown."""
+    """Return the files that a workflow needs, all except `unneeded`, in Markdown."""
     return "\n".join(
         f"* `{folder}/` [{name}]({url}/{name})" for name, (folder, url) in FILES.items() if name not in unneeded
     )
 
 
 def note(text: str, *unneeded: str) -> str:
-    """The note of a workflow that does without the files `unneeded`."""
+    """Return the note of a workflow that does not need the files `unneeded`."""
     return f"{text}\n{MODEL_NOTE.format(files=file_list(unneeded))}"

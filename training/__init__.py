@@ -1,1 +1,1 @@
-"""Training of every model by the method of the paper, and the drawn speakers that the small models learn from."""
+"""Train every model by the method of the paper, and draw the speakers that the small models are trained on."""

@@ -1,8 +1,8 @@
-"""What a mouth does while somebody speaks, frame by frame at 25 fps.
+"""Compute the mouth movements of a speaker, one value per frame at 25 fps.
 
-`articulate` knows which sounds are spoken and when, and gives each its shape of the mouth; `articulate_sound` has
-only the recording and reads the opening from its loudness. Both describe frame f at the moment
-f / 25 s + 12.5 ms: the middle of the 25 ms that the speech encoder hears for the frame (audio/wav2vec.py).
+`articulate` uses the known phonemes and their times, and assigns a mouth shape to each; `articulate_sound` has only the
+recording and estimates the opening from its loudness. Both describe frame f at the time f / 25 s + 12.5 ms, the middle
+of the 25 ms that the speech encoder uses for the frame (audio/wav2vec.py).
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ FRAME_MOMENT = 0.0125  # seconds after the frame's start
 STEPS_PER_SECOND = 200
 STEPS_PER_FRAME = STEPS_PER_SECOND // FRAMES_PER_SECOND
 STEP_SAMPLES = SAMPLE_RATE_HZ // STEPS_PER_SECOND
-LIPS_SECONDS = 0.028  # spread (sigma) of the movement from one sound to the next, about 65 ms from end to end
-CLOSURE_SECONDS = 0.012  # lips that close do so faster
+LIPS_SECONDS = 0.028  # standard deviation of the blend between two phonemes: about 65 ms in all
+CLOSURE_SECONDS = 0.012  # the same for closing lips, which are faster
 WINDOW_SAMPLES = 640  # for loudness: 40 ms, one frame
 ENERGY_RANGE_DB = 40.0
 VOWEL_BAND_HZ = (500.0, 3000.0)
 VOWEL_RANGE_DB = 30.0
-FAINT_DB = -90.0  # of full scale: what lies below is silence however quiet the clip
+FAINT_DB = -90.0  # of full scale: anything below it counts as silence, in a quiet clip too
 
 Curve = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Articulation:
-    """Movements of a mouth, one value a frame: all (F,) float32."""
+    """The mouth movements of a speaker, one value per frame; all fields (F,) float32."""
 
     opening: Curve  # 0 closed … 1 wide open
     width: Curve  # −1 rounded (oo) … 0 at rest … 1 spread (ee)
@@ -48,16 +48,16 @@ class Articulation:
 
 @dataclass(frozen=True)
 class Viseme:
-    """The mouth's shape for a kind of sound. weight: how much it insists on it beside its neighbors."""
+    """The mouth shape of a group of phonemes. weight: its influence on the blend with neighboring shapes."""
 
-    letters: str  # of the International Phonetic Alphabet
+    letters: str  # IPA symbols
     opening: float
     width: float
     weight: float = 1.0
 
 
-# By general phonetics: jaw and lips of each group, vowels from open to close, then consonants. The order is the
-# numbering of classes that the speech encoder learns.
+# Jaw and lips of each group, from general phonetics: vowels from open to close, then consonants. The order defines
+# the class indices that the speech encoder is trained on.
 VISEMES = (
     Viseme(PAUSE, 0.0, 0.0, 1.2),
     Viseme("aɑæ", 1.0, 0.15),
@@ -85,11 +85,11 @@ LIPS_CLOSED = next(index for index, viseme in enumerate(VISEMES) if "p" in visem
 
 
 def articulate(utterance: Utterance) -> Articulation:
-    """The mouth of somebody who says `utterance` (as `voices` gives it), one value for each of its frames.
+    """Return the mouth movements for `utterance` (from `voices`), one value per frame.
 
-    Each sound pulls opening and width to those of its viseme; neighbors blend over about 65 ms; p, b and m
-    close the lips whatever is beside them. All of it is scaled by how loud the voice is where vowels are loud: a
-    quiet sound opens less, and silence closes.
+    Each phoneme moves opening and width towards those of its viseme; neighbors blend over about 65 ms; p, b and m close
+    the lips regardless of their neighbors. Opening and width are scaled by the loudness in the band of the vowels: a
+    quiet sound opens the mouth less, and silence closes it.
     """
     frames = utterance.sound.frames
     spoken = spoken_visemes(utterance, frames * STEPS_PER_FRAME)
@@ -105,10 +105,10 @@ def articulate(utterance: Utterance) -> Articulation:
 
 
 def articulate_sound(sound: Sound) -> Articulation:
-    """The mouth of an unknown voice: opening by the loudness between 500 and 3000 Hz, width 0.
+    """Estimate the mouth movements from a recording: opening from the loudness between 500 and 3000 Hz, width 0.
 
-    Vowels are loud in this band and the louder the more open; hissing, humming and silence are quiet in it.
-    On sentences of espeak-ng its opening correlates 0.90 with that of `articulate` (mean of 30 clips, worst 0.84).
+    Vowels are loud in this band, and louder the more open they are; fricatives, nasals and silence are quiet in it. On
+    sentences of espeak-ng the opening correlates 0.90 with that of `articulate` (mean of 30 clips, worst 0.84).
     """
     frames = sound.frames
     opening = _blur(_vowel_level(sound, frames), LIPS_SECONDS)
@@ -117,15 +117,15 @@ def articulate_sound(sound: Sound) -> Articulation:
 
 
 def viseme_classes(utterance: Utterance) -> NDArray[np.int64]:
-    """The number in VISEMES of what is spoken at each frame's moment, (F,)."""
+    """Return the index in VISEMES of the phoneme at each frame's time, (F,)."""
     steps = spoken_visemes(utterance, utterance.sound.frames * STEPS_PER_FRAME)
     return steps[_moments(len(steps))]
 
 
 def spoken_visemes(utterance: Utterance, steps: int) -> NDArray[np.int64]:
-    """The number in VISEMES of what is spoken, `steps` values at STEPS_PER_SECOND.
+    """Return the index in VISEMES of the current phoneme, `steps` values at STEPS_PER_SECOND.
 
-    A symbol of several letters (a diphthong, ch) passes through their visemes in equal parts.
+    A symbol of several letters (a diphthong, ch) is divided into equal parts, one for the viseme of each letter.
     """
     numbers = {letter: index for index, viseme in enumerate(VISEMES) for letter in viseme.letters}
     found = np.full(steps, SILENT, dtype=np.int64)
@@ -139,39 +139,43 @@ def spoken_visemes(utterance: Utterance, steps: int) -> NDArray[np.int64]:
 
 
 def _moments(steps: int) -> NDArray[np.int64]:
-    """Indices of the steps nearest below the frames' moments."""
+    """Return the indices of the steps directly before the frames' times."""
     return np.arange(int(FRAME_MOMENT * STEPS_PER_SECOND), steps, STEPS_PER_FRAME)
 
 
 def _frame_by_frame(curve: NDArray[np.floating]) -> Curve:
-    """A curve at STEPS_PER_SECOND → (F,) float32; frames' moments lie between two steps, whose mean is taken."""
+    """Resample a curve at STEPS_PER_SECOND to frames, (F,) float32: the mean of the two steps at each frame's time."""
     moments = _moments(len(curve))
     return ((curve[moments] + curve[moments + 1]) / 2).astype(np.float32)
 
 
 def _blur(curve: NDArray[np.generic], seconds: float) -> NDArray[np.float64]:
+    """Smooth a curve at STEPS_PER_SECOND with a Gaussian whose standard deviation is `seconds`."""
     return gaussian_filter1d(curve.astype(np.float64), seconds * STEPS_PER_SECOND, mode="nearest")
 
 
 def _energy(sound: Sound, frames: int) -> NDArray[np.float64]:
-    """Loudness of a clip against its own loudest parts, 0 (40 dB below, or silent) … 1, at STEPS_PER_SECOND."""
+    """Return the loudness relative to the clip's loudest parts, 0 (40 dB below, or silent) … 1, at STEPS_PER_SECOND."""
     level = _loudness(sound, frames, 60.0, 7000.0)
     return _blur(_below_top(level, ENERGY_RANGE_DB), LIPS_SECONDS / 2)
 
 
 def _vowel_level(sound: Sound, frames: int) -> NDArray[np.float64]:
-    """Loudness where vowels are loud, 0 (30 dB below the clip's loudest parts, or silent) … 1."""
+    """Return the loudness in the band of the vowels, 0 (30 dB below the clip's loudest parts, or silent) … 1."""
     return _below_top(_loudness(sound, frames, *VOWEL_BAND_HZ), VOWEL_RANGE_DB)
 
 
 def _below_top(level: NDArray[np.float64], range_db: float) -> NDArray[np.float64]:
-    """Levels in dB as 1 at the clip's loudest parts … 0 at `range_db` below; a clip of faint noise stays at 0."""
+    """Map levels in dB to 0 (`range_db` below the clip's loudest parts) … 1 (the loudest parts).
+
+    A clip that contains only faint noise stays at 0.
+    """
     top = max(float(np.percentile(level, 97)), FAINT_DB + range_db)
     return np.clip((level - top) / range_db + 1.0, 0.0, 1.0)
 
 
 def _loudness(sound: Sound, frames: int, low_hz: float, high_hz: float) -> NDArray[np.float64]:
-    """Power between two frequencies in dB (full scale is about 0, silence -120), at STEPS_PER_SECOND."""
+    """Return the power between two frequencies in dB (full scale is about 0, silence -120), at STEPS_PER_SECOND."""
     samples = resample(to_mono(sound), SAMPLE_RATE_HZ).waveform[0].numpy().astype(np.float64)
     steps = frames * STEPS_PER_FRAME
     half = WINDOW_SAMPLES // 2
@@ -179,9 +183,9 @@ def _loudness(sound: Sound, frames: int, low_hz: float, high_hz: float) -> NDArr
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::STEP_SAMPLES][:steps]
     taper = np.hanning(WINDOW_SAMPLES)
     frequencies = np.fft.rfftfreq(WINDOW_SAMPLES, 1 / SAMPLE_RATE_HZ)
-    heard = (frequencies >= low_hz) & (frequencies <= high_hz)
+    in_band = (frequencies >= low_hz) & (frequencies <= high_hz)
     power = np.empty(steps)
-    for start in range(0, steps, 4096):  # a minute would need 100 MB at once
-        spectrum = np.abs(np.fft.rfft(windows[start : start + 4096] * taper)[:, heard])
+    for start in range(0, steps, 4096):  # in blocks: a minute at once would need 100 MB
+        spectrum = np.abs(np.fft.rfft(windows[start : start + 4096] * taper)[:, in_band])
         power[start : start + 4096] = 4 * np.square(spectrum).sum(axis=1) / taper.sum() ** 2
     return 10 * np.log10(power + 1e-12)

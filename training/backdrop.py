@@ -1,4 +1,4 @@
-"""The room behind a drawn speaker: a wall in two tones with a few large, quiet things."""
+"""Draw the room behind a drawn speaker: a wall in two tones with a few large, low-contrast objects."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from .characters import Character, Color, Prop, blend, darker
 
-BACKDROP_REACH = 2.0  # pictures that the painted wall is wide, so that the camera may look aside
+BACKDROP_REACH = 2.0  # width of the painted wall in picture widths, so that the camera can pan
 _FRACTION_BITS = 4
 _SUPERSAMPLING = 2
 
 
 class _Easel:
-    """A canvas in coordinates of the picture, where 0 to 1 is what a still camera sees."""
+    """A canvas in picture coordinates: 0 to 1 is the area that a static camera shows."""
 
     def __init__(self, size: int, wall: tuple[Color, Color]) -> None:
         side = round(size * BACKDROP_REACH)
@@ -28,20 +28,24 @@ class _Easel:
         )
 
     def polygon(self, corners: list[tuple[float, float]], color: Color) -> None:
+        """Fill a polygon."""
         pixels = np.array(corners) * self.scale + self.offset - 0.5
         fixed = np.rint(pixels * (1 << _FRACTION_BITS)).astype(np.int32)
         cv2.fillPoly(self.canvas, [fixed], color, cv2.LINE_AA, _FRACTION_BITS)
 
     def box(self, x: float, y: float, half_width: float, half_height: float, color: Color) -> None:
+        """Fill a rectangle around (x, y)."""
         left, right, up, down = x - half_width, x + half_width, y - half_height, y + half_height
         self.polygon([(left, up), (right, up), (right, down), (left, down)], color)
 
     def oval(self, x: float, y: float, half_width: float, half_height: float, color: Color) -> None:
+        """Fill an ellipse around (x, y)."""
         angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
         self.polygon([(x + half_width * np.cos(a), y + half_height * np.sin(a)) for a in angle], color)
 
 
 def _paint(easel: _Easel, prop: Prop) -> None:
+    """Draw one object on the wall."""
     x, y, s = prop.x, prop.y, prop.size
     main, accent = prop.color, prop.accent
     if prop.kind == "window":
@@ -80,7 +84,7 @@ def _paint(easel: _Easel, prop: Prop) -> None:
 
 
 def paint_backdrop(character: Character, size: int) -> NDArray[np.uint8]:
-    """The wall, BACKDROP_REACH times as wide and high as the picture of `size` pixels, a little out of focus."""
+    """Draw the wall, slightly blurred, BACKDROP_REACH times as wide and high as the picture of `size` pixels."""
     easel = _Easel(size * _SUPERSAMPLING, character.wall)
     for prop in character.props:
         _paint(easel, prop)

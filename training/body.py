@@ -1,4 +1,4 @@
-"""Clothes and hands of the drawn speakers, in coordinates of the picture."""
+"""Draw the clothes and hands of the drawn speakers, in picture coordinates."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from .shapes import Layer, Points, both, mirrored, smooth
 
 
 def _worn(half: list[list[float]], character: Character, performance: Performance, steps: int = 3) -> Points:
-    """A symmetric shape on the chest (right half, x from the middle) that lifts with the shoulders: (F, N, 3)."""
+    """Return a symmetric shape on the chest that rises with the shoulders, (F, N, 3).
+
+    half: its right half, x measured from the middle.
+    """
     points = smooth(np.array(mirrored(half), np.float32), steps)
     return _breathing(points + np.array([0.5, 0.0], np.float32), performance)
 
 
 def _breathing(points: Points, performance: Performance) -> Points:
+    """Move `points` (N, 2) with the shoulders: (F, N, 3)."""
     frames = np.repeat(points[None], len(performance), axis=0)
     away = np.clip(np.abs(points[:, 0] - 0.5) / 0.3, 0, 1)
     frames[..., 1] -= performance.shoulders[:, None] * (0.5 + 0.5 * away)
@@ -23,7 +27,7 @@ def _breathing(points: Points, performance: Performance) -> Points:
 
 
 def shirt(character: Character, performance: Performance) -> list[Layer]:
-    """Shoulders, one shade and a collar."""
+    """Return the layers of the shirt: shoulders, one shade and a collar."""
     wide = character.shoulder_width
     neckline = [[0.0, 0.905], [0.07, 0.892], [0.118, 0.852]]
     slope = [[0.2, 0.868], [wide * 0.8, 0.905], [wide, 0.97], [wide * 1.08, 1.12], [wide * 1.1, 1.6], [0.0, 1.6]]
@@ -99,7 +103,7 @@ _SLEEVE = [[-0.07, 0.02], [0.0, 0.035], [0.07, 0.02], [0.1, 0.2], [0.12, 0.6], [
 
 
 def hand(character: Character, performance: Performance) -> list[Layer]:
-    """A raised hand in a lower corner, on the side of the sign of `hand`."""
+    """Return the layers of a raised hand in a lower corner, on the side given by the sign of `performance.hand`."""
     if not np.any(np.abs(performance.hand) > 0.02):
         return []
     side = np.where(performance.hand < 0, -1.0, 1.0).astype(np.float32)[:, None]

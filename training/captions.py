@@ -1,7 +1,7 @@
-"""Text for models that are trained without a text encoder: a word is a fixed random vector.
+"""Provide text embeddings for models that are trained without a text encoder: each word is a fixed random vector.
 
-umt5, the text encoder of Wan, weighs 11 GB and has no small version that ComfyUI loads. So that the text branch of
-guidance is trained all the same, captions of one word stand for it; no text is a row of zeros, as ComfyUI pads.
+umt5, the text encoder of Wan, has 11 GB and no small version that ComfyUI loads. One-word captions replace it, so that
+the text branch of guidance is trained nevertheless. An empty text is all zeros, as ComfyUI pads texts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TOKENS = 2
 
 
 def caption_tokens(words: str, width: int = 4096) -> Tensor:
-    """Text conditioning (TOKENS, width) of up to TOKENS words; zeros where there is no word."""
+    """Return the text embeddings (TOKENS, width) of up to TOKENS words; rows without a word are zeros."""
     tokens = torch.zeros(TOKENS, width)
     for i, word in enumerate(words.split()[:TOKENS]):
         seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:7], "little")

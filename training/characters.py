@@ -1,4 +1,4 @@
-"""Who is drawn: every choice about a cartoon character and its room, from one seed."""
+"""Choose the looks of a cartoon character and its room from one seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Color = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 
 MOUTH_INTERIOR: Color = (112, 0, 44)
-"""The inside of every mouth; nothing else in any scene comes near it, so that pixels can be counted."""
+"""The inside of every mouth. No other part of a scene has a similar color, so mouth pixels can be counted."""
 
 _SKINS: tuple[Color, ...] = (
     (255, 224, 198),
@@ -67,7 +67,7 @@ PROPS = ("window", "lamp", "shelf", "plant", "picture", "disc")
 
 @dataclass(frozen=True)
 class Prop:
-    """A large, quiet shape on the wall; position and size in pictures."""
+    """A large, low-contrast object on the wall; position and size in picture widths."""
 
     kind: str
     x: float
@@ -79,7 +79,7 @@ class Prop:
 
 @dataclass(frozen=True)
 class Character:
-    """Looks of one drawn person and the room behind; lengths in pictures, so they hold at any size."""
+    """The looks of one drawn person and of the room; lengths in picture widths, independent of the size in pixels."""
 
     seed: int
     skin: Color
@@ -105,7 +105,7 @@ class Character:
     earrings: Color | None
     shirt_style: str
     shirt: Color
-    under: Color  # what shows in the collar
+    under: Color  # the color visible in the collar
     shoulder_width: float
     light: int  # −1 from the left, 1 from the right
     wall: tuple[Color, Color]
@@ -113,29 +113,30 @@ class Character:
 
 
 def blend(first: Color, second: Color, share: float) -> Color:
-    """`first` with `share` (0 to 1) of `second` mixed in."""
+    """Mix `share` (0 to 1) of `second` into `first`."""
     mixed = [round(a + (b - a) * share) for a, b in zip(first, second, strict=True)]
     return mixed[0], mixed[1], mixed[2]
 
 
 def darker(color: Color, share: float) -> Color:
-    """A shade of a color, a little bluish as shadows are."""
+    """Return a shade of a color, slightly bluish like a shadow."""
     return blend(color, (36, 46, 66), share)
 
 
 def lighter(color: Color, share: float) -> Color:
-    """A tint of a color, a little warm as light is."""
+    """Return a tint of a color, slightly warm like a light."""
     return blend(color, (255, 250, 236), share)
 
 
 def _pick(rng: np.random.Generator, choices: tuple[Color, ...], spread: float = 7.0) -> Color:
-    """One of the colors, moved a little so that two characters rarely share it."""
+    """Choose one of the colors and vary it slightly, so that two characters rarely share it."""
     moved = np.array(choices[rng.integers(len(choices))]) + rng.normal(0, spread) + rng.normal(0, spread / 2, 3)
     red, green, blue = moved.clip(30, 255)
     return round(red), round(green), round(blue)
 
 
 def _room(rng: np.random.Generator) -> tuple[tuple[Color, Color], tuple[Prop, ...]]:
+    """Choose the wall's two colors and the objects on it."""
     top, bottom = _WALLS[rng.integers(len(_WALLS))]
     places = [(0.10, 0.24), (0.90, 0.24), (0.06, 0.62), (0.94, 0.62)]
     chosen = rng.permutation(len(places))[: rng.integers(2, 5)]
@@ -152,7 +153,7 @@ def _room(rng: np.random.Generator) -> tuple[tuple[Color, Color], tuple[Prop, ..
 
 
 def make_character(seed: int) -> Character:
-    """The character of a seed: always the same; below 1,000,000 for training, from there on never trained on."""
+    """Return the character of a seed, always the same. Seeds from 1,000,000 on are never used for training."""
     rng = np.random.Generator(np.random.PCG64([seed, 0x636861]))
     skin = _pick(rng, _SKINS, 4.0)
     hair = _pick(rng, _HAIRS)

@@ -1,4 +1,4 @@
-"""Loss curves of training logs as a picture."""
+"""Plot the loss curves of training logs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a training log. A line cut short by a crash, and what an earlier run of the same steps wrote
-    before it was resumed, are left out."""
+    """Return the lines of a training log.
+
+    Skips a line that a crash cut short, and lines of steps that were repeated after a resume.
+    """
     lines: dict[float, dict[str, float]] = {}
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -21,7 +23,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def draw_curves(logs: Mapping[str, Path], picture: Path) -> None:
-    """Write `picture` (PNG): one panel for each log that exists, every number of its lines over the steps."""
+    """Write `picture` (PNG): one panel for each log that exists, with every number of its lines over the steps."""
     import matplotlib
 
     matplotlib.use("Agg")

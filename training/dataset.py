@@ -1,8 +1,8 @@
-"""Training samples: drawn speakers through the VAE and the speech encoder, kept on disk.
+"""Make training samples: encode drawn speakers with the VAE and the speech encoder, and store them on disk.
 
-A sample is one chunk as the sampler would meet it (chunks/conditioning.py): what is to be made, what it looks at, and
-what it hears. The reference frame is chosen by the policies of the reference picker, so training and inference share
-one definition of M0 … M3 (section 3.3 of the paper).
+A sample is one chunk with the inputs that the sampler would give it (chunks/conditioning.py): target, context,
+references and speech. The reference frame is chosen by the policies of the reference picker, so training and inference
+share one definition of M0 … M3 (section 3.3 of the paper).
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from .captions import CALM, LIVELY
 from .drawn_video import DrawnVideo, speaking
 from .voices import speak
 
-SHARD = 40  # samples a file, a multiple of the chunks of a clip
-REFERENCE_FRAMES = 5  # of a reference video that are encoded for each; behind them it is gray
-CONTEXT_FRAMES = 13  # the longest context that is kept in a drifted version too
+SHARD = 40  # samples per file, a multiple of the chunks per clip
+REFERENCE_FRAMES = 5  # encoded frames of each reference video; the frames after them are gray
+CONTEXT_FRAMES = 13  # longest context that is stored with color drift too
 DEFAULT_POLICIES = (Policy.NEIGHBOR, Policy.DISTANT, Policy.SAME_CHUNK, Policy.CHUNK_START)
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """What the samples are made of."""
+    """The settings of a sample set."""
 
     samples: int = 2400
-    first_seed: int = 0  # characters, voices and sentences have this seed and the following ones
+    first_seed: int = 0  # first seed of the characters, voices and sentences
     chunks_per_clip: int = 2
-    seconds: float = 7.6  # of a clip: a distant reference (M2) is more than 5 s away
+    seconds: float = 7.6  # length of a clip: a distant reference (M2) is more than 5 s away
     size: int = 96  # pixels
     chunk_frames: int = 33
-    still_share: float = 0.5  # clips whose camera does not move
+    still_share: float = 0.5  # share of clips with a static camera
     policies: tuple[Policy, ...] = DEFAULT_POLICIES
-    guides: bool = False  # also the same camera with another performance: what Uni3C is trained with
+    guides: bool = False  # adds the same camera with another performance, for Uni3C
 
     def recipe(self) -> str:
-        """What a sample is made by, for the folder's manifest; of how many there are, it may have more or fewer."""
+        """Return the settings that determine a sample, for the folder's manifest; excludes the number of samples."""
         fields = {**asdict(self), "policies": [p.value for p in self.policies]}
         del fields["samples"]
         return json.dumps(fields, indent=1)
@@ -61,14 +61,14 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class Samples:
-    """Stacked samples, N of them. T latent frames of h x w, P policies, F frames."""
+    """N stacked samples. T latent frames of h x w, P policies, F frames."""
 
     target: Tensor  # (N, 16, T, h, w)
-    drifted: Tensor  # (N, 16, t, h, w): the context as it may come back, with colors that have shifted
+    drifted: Tensor  # (N, 16, t, h, w): the context with color drift
     references: Tensor  # (N, P, 16, T, h, w)
     speech: Tensor  # (N, F, window, layers, channels)
-    mouth: Tensor  # (N, T, h, w): share of a latent's pixels that the mouth can change
-    lively: Tensor  # (N,) 1 where the head moves much
+    mouth: Tensor  # (N, T, h, w): share of a latent's pixels that the mouth can change, see mouth_share
+    lively: Tensor  # (N,): 1 if the head moves much, else 0
     guide: Tensor  # (N, 16, T, h, w), or (N, 0) without guides
     policies: tuple[Policy, ...] = DEFAULT_POLICIES
 
@@ -76,7 +76,7 @@ class Samples:
         return len(self.target)
 
     def references_of(self, policy: Policy) -> Tensor:
-        """(N, 16, T, h, w), made by `policy`."""
+        """Return the references that `policy` chose, (N, 16, T, h, w)."""
         return self.references[:, self.policies.index(policy)]
 
 
@@ -87,7 +87,7 @@ def make_samples(
     encode: Callable[[Sound], Tensor],
     report: Callable[[str], None] = lambda line: None,
 ) -> Samples:
-    """The samples of `config`, made where they are not in `folder` yet. An interrupted call goes on where it was."""
+    """Return the samples of `config`; makes those that are not in `folder` yet. An interrupted call can be resumed."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / "dataset.json"
     if manifest.exists() and manifest.read_text() != config.recipe():
@@ -111,7 +111,7 @@ def make_samples(
 
 
 def _make(config: DatasetConfig, seed: int, encoder: _Encoder, encode: Callable[[Sound], Tensor]) -> dict[str, Tensor]:
-    """The samples of one clip: one character, one utterance, several chunks."""
+    """Return the samples of one clip: one character, one utterance, several chunks."""
     rng = random.Random(seed)
     utterance = speak(seed, config.seconds)
     video = speaking(articulate(utterance), seed, moving_camera=rng.random() >= config.still_share, size=config.size)
@@ -123,12 +123,12 @@ def _make(config: DatasetConfig, seed: int, encoder: _Encoder, encode: Callable[
 
 
 def _start(rng: random.Random, frames: int, length: int) -> int:
-    """Where a chunk begins; now and then with the speech."""
+    """Draw the first frame of a chunk; sometimes the start of the speech."""
     return 0 if rng.random() < 0.1 else rng.randrange(frames - length)
 
 
 def _other_performance(video: DrawnVideo, seed: int) -> DrawnVideo:
-    """The same scene and camera while somebody else's words are said."""
+    """Return the same scene and camera with a performance to another utterance."""
     words = articulate(speak(seed + 500_000, video.length / 25 + 0.1))
     other = speaking(_cut(words, video.length), seed + 500_000, moving_camera=False)
     return replace(video, performance=other.performance)
@@ -156,7 +156,7 @@ def _sample(
     latents = encoder.encode(torch.stack(whole))
     return {
         "target": latents[0],
-        "drifted": encoder.encode(drift(frames[:CONTEXT_FRAMES], rng)[None])[0],
+        "drifted": encoder.encode(add_color_drift(frames[:CONTEXT_FRAMES], rng)[None])[0],
         "references": encoder.references(looks, length),
         "speech": speech_windows([features], start, length)[0].half(),
         "mouth": mouth_share(video, start, start + length).half(),
@@ -166,9 +166,9 @@ def _sample(
 
 
 def _reference(video: DrawnVideo, chunk: Chunk, settings: ReferenceSettings) -> tuple[Tensor, Tensor | None]:
-    """The frame that `settings` chooses, and the one that closes the chunk for the first-last baseline.
+    """Return the frame that `settings` chooses, and the chunk's last frame for the first-last baseline, else None.
 
-    Previous output (the I2V baseline) stands for the chunk's own beginning: the context's last frame.
+    For the policy "previous output" (the I2V baseline) the frame is the last context frame of the chunk.
     """
     (choice,) = choose_references([chunk], settings, video.length)
     frame = min(chunk.start + 8, video.length - 1) if choice.previous else choice.frames[0]
@@ -177,17 +177,17 @@ def _reference(video: DrawnVideo, chunk: Chunk, settings: ReferenceSettings) -> 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """The VAE, and the latents of gray behind a frame, which are much the same whatever the frame was."""
+    """The VAE, and the latents of the gray frames that follow a reference, which hardly depend on the reference."""
 
     vae: WanVae
     gray: Tensor  # (16, T, h, w)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames (B, F, H, W, 3) → latents (B, 16, T, h, w)."""
+        """Encode frames (B, F, H, W, 3) to latents (B, 16, T, h, w)."""
         return encode_half(self.vae, frames)
 
     def references(self, looks: list[tuple[Tensor, Tensor | None]], length: int) -> Tensor:
-        """z₂ of each look (P, 16, T, h, w)."""
+        """Return z₂ for each (reference, last frame or None): (P, 16, T, h, w)."""
         return torch.stack([self._reference(frame, last, length) for frame, last in looks])
 
     def _reference(self, frame: Tensor, last: Tensor | None, length: int) -> Tensor:
@@ -204,12 +204,12 @@ def _encoder(vae: WanVae, config: DatasetConfig) -> _Encoder:
 
 @torch.inference_mode()
 def encode_half(vae: WanVae, frames: Tensor) -> Tensor:
-    """Frames (B, F, H, W, 3) → latents (B, 16, T, h, w), half precision on the CPU."""
+    """Encode frames (B, F, H, W, 3) to latents (B, 16, T, h, w), half precision on the CPU."""
     return vae.encode(frames.to(next(vae.parameters()).device)).half().cpu()
 
 
-def drift(frames: Tensor, rng: random.Random) -> Tensor:
-    """`frames` with colors as they may come back after many chunks: other gains, levels, a little softer."""
+def add_color_drift(frames: Tensor, rng: random.Random) -> Tensor:
+    """Return `frames` with a color drift as after many chunks: changed gains and levels, slightly blurred."""
     gain = frames.new_tensor([rng.gauss(1, 0.02) for _ in range(3)])
     level = frames.new_tensor([rng.gauss(0, 0.01) for _ in range(3)])
     moved = (frames - 0.5) * gain + 0.5 + level
@@ -220,7 +220,7 @@ def drift(frames: Tensor, rng: random.Random) -> Tensor:
 
 
 def mouth_share(video: DrawnVideo, start: int, stop: int) -> Tensor:
-    """(T, h, w): how much of each latent's pixels differs between the mouth shut and wide open."""
+    """Return for each latent the share of its pixels that differ between a closed and a wide open mouth: (T, h, w)."""
     window = video.performance.window(start, stop)
     shut, wide = (
         replace(video, performance=replace(window, opening=np.full_like(window.opening, level)),
@@ -234,14 +234,14 @@ def mouth_share(video: DrawnVideo, start: int, stop: int) -> Tensor:
 
 
 def is_lively(video: DrawnVideo) -> bool:
-    """Whether the head turns more than is usual."""
+    """Return whether the head turns more than in half of all performances."""
     performance = video.performance
     return float(np.std(performance.yaw) + np.std(performance.pitch)) > LIVELY_FROM
 
 
-LIVELY_FROM = 0.135  # radians: what half of all performances reach
+LIVELY_FROM = 0.135  # radians: half of all performances reach it
 
 
 def caption(lively: bool) -> str:
-    """The caption of a sample."""
+    """Return the caption of a sample."""
     return LIVELY if lively else CALM

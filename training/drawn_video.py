@@ -1,4 +1,4 @@
-"""A drawn speaker as a video that is rendered frame by frame when it is asked for."""
+"""Provide a drawn speaker as a video whose frames are rendered on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .render import render
 
 @dataclass(frozen=True)
 class DrawnVideo:
-    """A `FrameSource` (video/source.py) with exact ground truth: who is seen, doing what, from where."""
+    """A `FrameSource` (video/source.py) with exact ground truth: character, performance and camera."""
 
     character: Character
     performance: Performance
@@ -25,42 +25,42 @@ class DrawnVideo:
 
     @property
     def height(self) -> int:
-        """Pixels."""
+        """Return the height in pixels."""
         return self.size
 
     @property
     def width(self) -> int:
-        """Pixels."""
+        """Return the width in pixels."""
         return self.size
 
     @property
     def length(self) -> int:
-        """Frames at 25 fps."""
+        """Return the number of frames, at 25 fps."""
         return len(self.performance)
 
     def frame(self, index: int) -> Tensor:
-        """The frame (H, W, 3) at index/25 s."""
+        """Return the frame (H, W, 3) at index/25 s."""
         return self.frames(index, index + 1)[0]
 
     def frames(self, start: int, stop: int) -> Tensor:
-        """Frames start … stop−1: (F, H, W, 3) in [0, 1]."""
+        """Return frames start … stop−1: (F, H, W, 3) in [0, 1]."""
         pixels = render(
             self.character, self.performance.window(start, stop), self.camera.window(start, stop), self.size
         )
         return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: the source holds no open file."""
 
 
 def speaking(articulation: Articulation, seed: int, *, moving_camera: bool, size: int = 96) -> DrawnVideo:
-    """The character `seed` saying what `articulation` is of."""
+    """Return a video of the character `seed` speaking with the given articulation."""
     performance = perform(articulation, seed)
     camera = move_camera(seed, len(performance)) if moving_camera else still_camera(len(performance))
     return DrawnVideo(make_character(seed), performance, camera, size)
 
 
 def listening(frames: int, seed: int, *, moving_camera: bool, size: int = 96) -> DrawnVideo:
-    """The character `seed` silent, moving and blinking: a source to dub."""
+    """Return a video of the character `seed` moving and blinking with a closed mouth: a source to dub."""
     camera = move_camera(seed, frames) if moving_camera else still_camera(frames)
     return DrawnVideo(make_character(seed), silent_performance(frames, seed), camera, size)

@@ -1,4 +1,4 @@
-"""The moving parts of a drawn face: mouth, eyes, brows. Coordinates of the head, in pictures, its middle at 0."""
+"""Draw the moving parts of a face: mouth, eyes, brows. Head coordinates, in picture widths, origin at its middle."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .shapes import Layer, Points, band, ellipse
 
 MOUTH_Y = 0.158
 EYE_Y = -0.045
-MOUTH_HEIGHT = 0.146  # of the opening at its widest: 14 of 96 pixels
-_ROUNDNESS = 0.125  # how far the middle of the face is before its rim
+MOUTH_HEIGHT = 0.146  # of the largest opening: 14 of 96 pixels
+_ROUNDNESS = 0.125  # depth of the middle of the face in front of its rim
 _CLOSED = 0.035  # below this opening the lips touch
 
 
 def surface(points: Points, character: Character, lift: float = 0.0) -> Points:
-    """(..., 2) points of the face set onto its rounded surface: (..., 3)."""
+    """Place points (..., 2) of the face on its rounded surface: (..., 3)."""
     across = points[..., 0] / (character.face_width * 1.08)
     along = points[..., 1] / (character.face_height * 1.25)
     depth = _ROUNDNESS * np.sqrt(np.clip(1 - across**2 - along**2, 0.02, None)) + lift
@@ -25,12 +25,12 @@ def surface(points: Points, character: Character, lift: float = 0.0) -> Points:
 
 
 def jaw_drop(performance: Performance) -> NDArray[np.float32]:
-    """How far the chin goes down, (F,) in pictures."""
+    """Return how far the chin moves down, (F,) in picture heights."""
     return (0.030 * performance.opening).astype(np.float32)
 
 
 class _Mouth:
-    """The opening between the lips, its edges (F, N) at any angle: 0 is the left corner, pi the right one."""
+    """The opening between the lips. Its edges (F, N) are given by angle: 0 is the left corner, pi the right one."""
 
     def __init__(self, character: Character, performance: Performance) -> None:
         self.opening, width = performance.opening[:, None], performance.width[:, None]
@@ -41,21 +41,24 @@ class _Mouth:
         self.character = character
 
     def edges(self, angle: Track) -> tuple[Points, Points, Points]:
-        """x, y of the upper edge, y of the lower edge."""
+        """Return x, y of the upper edge, and y of the lower edge."""
         sine, cosine = np.sin(angle).clip(0, 1), np.cos(angle)
         arch = sine ** (0.8 + 0.15 * self.rounded)
         line = MOUTH_Y + 0.006 * self.character.smile - self.lift * cosine**2
         return -self.half * cosine, line - 0.24 * self.height * arch, line + 0.76 * self.height * arch
 
     def shape(self, x: Points, upper: Points, lower: Points) -> Points:
-        """A closed outline (F, 2N, 3) on the face between two edges."""
+        """Return the closed outline (F, 2N, 3) on the face between two edges."""
         across = np.concatenate([x, x[:, ::-1]], axis=1)
         outline = np.stack([across, np.concatenate([upper, lower[:, ::-1]], axis=1)], axis=-1)
         return surface(outline.astype(np.float32), self.character, 0.012)
 
 
 def mouth(character: Character, performance: Performance) -> list[Layer]:
-    """Lips, inside, tongue and teeth. The visible inside grows with `opening` alone and is none at 0."""
+    """Return the layers of lips, inside, tongue and teeth.
+
+    The visible inside depends on `opening` only, grows with it, and is empty at 0.
+    """
     outline = _Mouth(character, performance)
     angle = np.linspace(0, np.pi, 17, dtype=np.float32)
     sine, cosine = np.sin(angle).clip(0, 1), np.cos(angle)
@@ -77,7 +80,10 @@ def mouth(character: Character, performance: Performance) -> list[Layer]:
 
 
 def _tongue_and_teeth(outline: _Mouth, performance: Performance) -> list[Layer]:
-    """They take less than the opening gains, and fade in, so that the dark never shrinks while the mouth opens."""
+    """Return tongue and teeth.
+
+    They cover less than the opening gains, and fade in, so that the dark area never shrinks while the mouth opens.
+    """
     share = np.sqrt(outline.opening)
     middle = np.arccos(np.linspace(0.7, -0.7, 11, dtype=np.float32))
     x, top, bottom = outline.edges(middle)
@@ -97,13 +103,13 @@ def _tongue_and_teeth(outline: _Mouth, performance: Performance) -> list[Layer]:
 
 
 def _fading(first: Color, second: Color, opening: Track, start: float, stop: float) -> Points:
-    """From one color to another while the mouth opens from `start` to `stop`: (F, 3)."""
+    """Return a color that changes from `first` to `second` while the mouth opens from `start` to `stop`: (F, 3)."""
     share = np.clip((opening - start) / (stop - start), 0, 1)[:, None]
     return (np.array(first) + (np.array(second) - np.array(first)) * share).astype(np.float32)
 
 
 def _lids(character: Character, performance: Performance, x: Points, grow: float) -> tuple[Points, Points]:
-    """Upper and lower edge (F, N) of the open part of an eye at distances x (N,) or (F, N) from its middle."""
+    """Return the upper and lower edge (F, N) of the open eye at distances x (N,) or (F, N) from its middle."""
     size = character.eye_size * grow
     arc = np.sqrt(np.clip(1 - (x / size) ** 2, 0, 1))
     shut = np.clip(performance.blink + 0.18 * np.clip(performance.gaze_y, 0, 1), 0, 1)[:, None]
@@ -113,7 +119,7 @@ def _lids(character: Character, performance: Performance, x: Points, grow: float
 
 
 def eye(character: Character, performance: Performance, side: int) -> list[Layer]:
-    """One eye, `side` −1 at the left of the picture: lid, white, iris, pupil, light, lashes."""
+    """Return the layers of one eye, `side` −1 at the picture's left: lid, white, iris, pupil, highlight, lashes."""
     size = character.eye_size
     across = size * np.cos(np.linspace(np.pi, 0, 13, dtype=np.float32))
     tilt = -side * character.eye_tilt
@@ -158,7 +164,7 @@ def eye(character: Character, performance: Performance, side: int) -> list[Layer
 
 
 def brow(character: Character, performance: Performance, side: int) -> Layer:
-    """One eyebrow, a tapering ribbon that rises and arches with `brow`."""
+    """Return one eyebrow, a tapering ribbon that rises and arches with `performance.brow`."""
     along = np.linspace(-1, 1, 9, dtype=np.float32)
     raised = performance.brow[:, None]
     x = along * character.eye_size * 1.18 * side

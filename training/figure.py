@@ -1,4 +1,4 @@
-"""The still parts of a drawn speaker: head, hair, neck, clothes. Head layers have the middle of the head at 0."""
+"""Draw the static parts of a speaker: head, hair, neck, clothes. Head layers have their origin at the head's middle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .shapes import Layer, Points, both, ellipse, mirrored, smooth
 
 
 def head_outline(character: Character, performance: Performance, grow: float = 1.0) -> Points:
-    """(F, 44, 3): skull, cheeks and a jaw that follows the mouth."""
+    """Return the outline (F, 44, 3) of skull, cheeks and a jaw that follows the mouth."""
     angle = np.linspace(0, 2 * np.pi, 44, endpoint=False, dtype=np.float32)
     y = -np.cos(angle)
     low = np.clip(y, 0, None)
@@ -26,7 +26,7 @@ def head_outline(character: Character, performance: Performance, grow: float = 1
 
 
 def _shaded(outline: Points, character: Character) -> Points:
-    """The lit part of a shape: its outline pulled in on the side away from the light."""
+    """Return the lit part of a shape: its outline moved inwards on the side away from the light."""
     lit = outline.copy()
     across = np.clip(-lit[..., 0] * character.light / character.face_width, 0, None)
     lit[..., 0] += character.light * 0.045 * across**1.5
@@ -123,7 +123,7 @@ def _glasses(character: Character) -> list[Layer]:
 
 
 def head(character: Character, performance: Performance) -> list[Layer]:
-    """Everything of the head, from back to front; brows lie over a fringe so that they always speak."""
+    """Return all layers of the head, from back to front. Brows are drawn over a fringe, to be always visible."""
     outline = head_outline(character, performance)
     eyes = [both(*pair) for pair in zip(eye(character, performance, -1), eye(character, performance, 1), strict=True)]
     layers = _ears(character)
@@ -143,7 +143,7 @@ def head(character: Character, performance: Performance) -> list[Layer]:
 
 
 def neck(character: Character) -> list[Layer]:
-    """Neck and its shadow, in coordinates of the head; the shirt covers the lower end."""
+    """Return the neck and its shadow, in head coordinates; the shirt covers the lower end."""
     width = 0.078 + 0.018 * character.jaw
     half = [[0.0, 0.10], [width, 0.12], [width, 0.30], [width * 1.15, 0.38], [width * 1.7, 0.44], [0.0, 0.50]]
     shape = smooth(np.array(mirrored([[x, y, -0.02] for x, y in half]), np.float32), 3)

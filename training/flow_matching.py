@@ -1,7 +1,7 @@
-"""Conditional flow matching as in the paper: equation 1 makes the noisy latents, equation 2 is the loss.
+"""Train by conditional flow matching as in the paper: equation 1 makes the noisy latents, equation 2 is the loss.
 
-What the model is given is built by the functions that build it for sampling (chunks/conditioning.py,
-sampling/euler.py), so training cannot drift away from inference.
+The model's inputs are built by the functions that build them for sampling (chunks/conditioning.py, sampling/euler.py),
+so training and inference cannot differ.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from infinitetalk_core.sampling.sdedit import noised
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of one training step; all of a batch hold equally many context latents clean."""
+    """The samples of one training step; all have the same number of clean context latents."""
 
     target: Tensor  # (B, 16, T, h, w): the chunk, clean
-    context: Tensor  # (B, 16, t_c, h, w): what is held at its beginning, perhaps imperfect
+    context: Tensor  # (B, 16, t_c, h, w): the context at its beginning, possibly with noise and color drift
     reference: Tensor  # (B, 16, T, h, w): z₂
     audio_windows: Tensor  # (B, F, window, layers, channels), zeros where the speech is dropped
     text: Tensor  # (B, M, text width), zeros where the text is dropped
     weight: Tensor  # (B, 1, T, h, w): how much each latent counts in the loss
     guide: Tensor | None = None  # (B, 16, T, h, w): a video with the same camera, for Uni3C
-    first_last: bool = False  # z₂ also closes the chunk: the FL2V baseline
+    first_last: bool = False  # z₂ also contains the chunk's last frame: the FL2V baseline
 
     def to(self, device: torch.device) -> Batch:
-        """Float32 on `device`."""
+        """Return the batch as float32 on `device`."""
         tensors = {k: v.to(device, torch.float32) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return Batch(**tensors, first_last=self.first_last)
 
 
 def shifted_levels(uniform: Tensor, shift: float) -> Tensor:
-    """Noise levels of uniform draws (B,), moved towards noise as the sampler's schedule is."""
+    """Return the noise levels of uniform draws (B,), shifted towards noise like the sampler's schedule."""
     return shift * uniform / (1 + (shift - 1) * uniform)
 
 
-# (x (B, 16, T, h, w), sigma (B,), mask (1, 4, T, h, w), batch) → what is added after each block of the backbone
+# (x (B, 16, T, h, w), sigma (B,), mask (1, 4, T, h, w), batch) → the residuals added after each backbone block
 CameraShare = Callable[[Tensor, Tensor, Tensor, Batch], Callable[[int, Tensor], Tensor]]
 
 
 def flow_matching_loss(
     model: InfiniteTalkModel, batch: Batch, sigma: Tensor, noise: Tensor, camera: CameraShare | None = None
 ) -> Tensor:
-    """Equation 2: the weighted mean squared error of the velocity (noise − video), a 0-d tensor.
+    """Return equation 2: the weighted mean squared error of the velocity (noise − video), a 0-d tensor.
 
-    sigma (B,); noise (B, 16, T, h, w). Context latents are clean in the input and do not count.
+    sigma: (B,); noise: (B, 16, T, h, w). Context latents are clean in the input and do not count in the loss.
     """
     held = batch.context.shape[2]
     _, _, frames, height, width = batch.target.shape

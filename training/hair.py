@@ -1,4 +1,4 @@
-"""Hair of the drawn speakers, behind and before the head, in coordinates of the head."""
+"""Draw the hair of the speakers, behind and in front of the head, in head coordinates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .shapes import Layer, Points, ellipse, mirrored, smooth
 
 
 def _scaled(character: Character, corners: list[list[float]], steps: int = 4) -> Points:
-    """Corners (x, y, z) in half widths and half heights of the head, as a smooth outline in pictures."""
+    """Return a smooth outline in picture widths from corners (x, y, z) in half widths and half heights of the head."""
     scale = np.array([character.face_width, character.face_height, 1.0], np.float32)
     return smooth(np.array(corners, np.float32) * scale, steps)
 
@@ -126,7 +126,7 @@ _LINES: dict[str, list[list[float]]] = {
 
 
 def hair_back(character: Character) -> list[Layer]:
-    """What of the hair is behind head and shoulders."""
+    """Return the hair layers behind head and shoulders."""
     deep = darker(character.hair, 0.3)
     style = character.hair_style
     if style in _BACK:
@@ -174,7 +174,7 @@ def _crown(character: Character, line: str, lift: float = 0.0, lean: float = 0.0
 
 
 def hair_front(character: Character) -> list[Layer]:
-    """What of the hair lies over the head, with one large light on it."""
+    """Return the hair layers over the head, with one large highlight."""
     style = character.hair_style
     if style == "bald":
         glow = ellipse(character.light * 0.08, -0.22, 0.05, 0.024, 0.04)

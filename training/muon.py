@@ -1,8 +1,8 @@
-"""An optimizer for convolutions: momentum whose step has equal length in every direction of a weight matrix.
+"""Muon: an optimizer for matrices and convolutions whose step has equal length in every direction of a weight matrix.
 
-Small autoencoders have few channels and strong correlations between them; Adam learns their weak directions late.
-Orthogonal updates (Jordan et al., "Muon", 2024), scaled to Adam's usual step (Liu et al., arXiv
-2502.16982, equation 4), reach the same loss in fewer steps. Biases and gains are trained with Adam.
+Small autoencoders have few channels with strong correlations; Adam learns the weak directions late. Orthogonal updates
+(Jordan et al., "Muon", 2024), scaled to Adam's usual step (Liu et al., arXiv 2502.16982, equation 4), reach the same
+loss in fewer steps. Biases and gains are trained with Adam.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 MOMENTUM, ADAM_BETAS, EPSILON = 0.95, (0.9, 0.98), 1e-8
-POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # pushes all singular values towards 1 in five rounds
+POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # moves all singular values towards 1 in five iterations
 
 
 class Muon:
-    """Trains `weights` (float32 tensors that hold `.grad`); matrices by Muon, everything of one column by Adam."""
+    """Train `weights` (float32 tensors that hold `.grad`): matrices by Muon, tensors of a single column by Adam."""
 
     def __init__(self, weights: list[Tensor]) -> None:
         self.weights = weights
@@ -27,7 +27,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor], learning_rate: float) -> None:
-        """Move the weights against `gradients` (float32)."""
+        """Update the weights with `gradients` (float32)."""
         self.steps += 1
         for weight, gradient, first, second in zip(self.weights, gradients, self.first, self.second, strict=True):
             if _is_matrix(weight):
@@ -43,13 +43,13 @@ class Muon:
                 weight.add_(mean / spread, alpha=-learning_rate)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a resumed run needs."""
+        """Return the state that a resumed run needs."""
         named = {f"first.{i}": t for i, t in enumerate(self.first)}
         named |= {f"second.{i}": t for i, t in enumerate(self.second)}
         return named | {"steps": torch.tensor(self.steps)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self.steps = int(state["steps"])
         self.first = [state[f"first.{i}"] for i in range(len(self.weights))]
         self.second = [state[f"second.{i}"] for i in range(len(self.weights))]
@@ -60,7 +60,7 @@ def _is_matrix(weight: Tensor) -> bool:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix with equal singular values near 1, by Newton and Schulz's iteration in bfloat16."""
+    """Return the nearest matrix with equal singular values near 1, by Newton and Schulz's iteration in bfloat16."""
     x = matrix.bfloat16()
     x = x / (x.norm() + 1e-7)
     wide = x.shape[0] <= x.shape[1]

@@ -1,4 +1,4 @@
-"""What a drawn speaker and the camera do, frame by frame at 25 fps: the ground truth of every picture."""
+"""Generate the movements of a drawn speaker and of the camera at 25 fps: the ground truth of a video."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _Tracks = TypeVar("_Tracks", bound="_FrameTracks")
 
 @dataclass(frozen=True)
 class _FrameTracks:
-    """Tracks of equal length that are cut together."""
+    """Tracks of equal length that are indexed and cut together."""
 
     def __len__(self) -> int:
         first: Track = getattr(self, fields(self)[0].name)
         return len(first)
 
     def at(self: _Tracks, frames: ArrayLike) -> _Tracks:
-        """The frames of these numbers, in their order, repeated where a number is."""
+        """Return the frames with these indices, in the given order; an index may repeat."""
         index = np.asarray(frames, np.int64)
         return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def window(self: _Tracks, start: int, stop: int) -> _Tracks:
-        """Frames start … stop − 1; an InputError where they are not all there."""
+        """Return frames start … stop − 1. Raises InputError if some of them do not exist."""
         if not 0 <= start < stop <= len(self):
             raise InputError(f"Frames {start} to {stop - 1} are not in a performance of {len(self)} frames.")
         return self.at(np.arange(start, stop))
@@ -41,35 +41,35 @@ class _FrameTracks:
 
 @dataclass(frozen=True)
 class Performance(_FrameTracks):
-    """Movements of a drawn speaker, one value a frame: all (F,) float32."""
+    """The movements of a drawn speaker, one value per frame; all fields (F,) float32."""
 
     opening: Track  # of the mouth, 0 closed … 1 wide open
     width: Track  # of the mouth, −1 rounded … 1 spread
     yaw: Track  # radians, positive to the right of the picture
     pitch: Track  # radians, positive down
     roll: Track  # radians, positive clockwise
-    shift_x: Track  # of the head, in pictures
+    shift_x: Track  # of the head, in picture widths
     shift_y: Track
     blink: Track  # 0 eyes open … 1 shut
     gaze_x: Track  # −1 left … 1 right
     gaze_y: Track
     brow: Track  # −1 lowered … 1 raised
-    shoulders: Track  # lift, in pictures
-    hand: Track  # how far a hand is raised into the picture, negative: the left one
+    shoulders: Track  # lift, in picture widths
+    hand: Track  # how far a hand is raised into the picture; negative: the left hand
 
 
 @dataclass(frozen=True)
 class CameraMove(_FrameTracks):
-    """Where the camera looks, one value a frame: all (F,) float32."""
+    """The camera's view, one value per frame; all fields (F,) float32."""
 
-    pan_x: Track  # how far the scene moves to the right, in pictures
+    pan_x: Track  # how far the scene moves to the right, in picture widths
     pan_y: Track  # how far it moves down
     zoom: Track  # enlargement about the middle of the picture, 1 = none
-    roll: Track  # radians the scene turns clockwise about the middle
+    roll: Track  # radians that the scene turns clockwise about the middle
 
 
 def _wander(rng: np.random.Generator, frames: int, slowest: float, fastest: float) -> NDArray[np.float64]:
-    """A smooth, endless wandering of about −1 to 1: a sum of five waves, frequencies in Hz."""
+    """Return a smooth, aperiodic movement of about −1 to 1: a sum of five waves, frequencies in Hz."""
     seconds = np.arange(frames) / FRAMES_PER_SECOND
     frequency = np.exp(rng.uniform(np.log(slowest), np.log(fastest), 5))
     strength = frequency**-0.5
@@ -78,20 +78,20 @@ def _wander(rng: np.random.Generator, frames: int, slowest: float, fastest: floa
 
 
 def _smooth(track: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
-    """A Hann-weighted running mean over about `frames` frames; the ends are held."""
+    """Return a Hann-weighted running mean over about `frames` frames; the end values are repeated beyond the ends."""
     window = np.hanning(2 * frames + 1)
     padded = np.pad(track, frames, mode="edge")
     return np.convolve(padded, window / window.sum(), mode="valid")
 
 
 def _stress(energy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where the voice is louder than around: 0 to about 1, as smooth as a nod."""
+    """Return where the voice is louder than around it: 0 to about 1, as smooth as a nod."""
     rise = np.clip(_smooth(energy, 3) - _smooth(energy, 16), 0, None)
     return np.clip(_smooth(rise, 8) * 5, 0, 1)
 
 
 def _blinks(rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
-    """A blink every three seconds or so, never two within a second."""
+    """Return a blink about every three seconds, never two within a second."""
     track = np.zeros(frames + len(_BLINK))
     start = int(rng.uniform(0, 75))
     while start < frames:
@@ -101,7 +101,7 @@ def _blinks(rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
 
 
 def _gaze(rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
-    """(2, F): mostly into the camera, sometimes aside, in quick moves."""
+    """Return the gaze (2, F): mostly into the camera, sometimes aside, with quick changes."""
     track = np.zeros((2, frames))
     start = 0
     while start < frames:
@@ -112,7 +112,7 @@ def _gaze(rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
 
 
 def _raised_hand(rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
-    """Now and then, for two or three seconds, a hand: on average one in half a minute."""
+    """Return a hand that is raised for two or three seconds, on average once in half a minute."""
     track = np.zeros(frames)
     start = int(rng.exponential(700))
     while start < frames:
@@ -123,7 +123,7 @@ def _raised_hand(rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
 
 
 def perform(articulation: Articulation, seed: int) -> Performance:
-    """A speaker's whole performance (F frames): the mouth as articulated, all else natural and fixed by the seed."""
+    """Return a speaker's performance (F frames): the mouth as articulated, all other movements drawn by `seed`."""
     frames = len(articulation)
     if frames < 1:
         raise InputError("A performance needs at least one frame of articulation.")
@@ -153,19 +153,19 @@ def perform(articulation: Articulation, seed: int) -> Performance:
 
 
 def silent_performance(frames: int, seed: int) -> Performance:
-    """Somebody who listens: head, eyes and breath move, the mouth (F frames) stays shut. A source to dub."""
+    """Return a listener's performance (F frames): head, eyes and breath move, the mouth stays closed."""
     still = np.zeros(max(frames, 0), np.float32)
     return perform(Articulation(opening=still, width=still, energy=still), seed)
 
 
 def still_camera(frames: int) -> CameraMove:
-    """A camera on a tripod."""
+    """Return a static camera."""
     zero = np.zeros(frames, np.float32)
     return CameraMove(pan_x=zero, pan_y=zero, zoom=np.ones(frames, np.float32), roll=zero)
 
 
 def move_camera(seed: int, frames: int) -> CameraMove:
-    """A seeded camera: a pan, a zoom, a hand-held shake or two of them at once."""
+    """Return a camera movement drawn by `seed`: a pan, a zoom, a hand-held shake, or two of them."""
     rng = np.random.Generator(np.random.PCG64([seed, 0x63616D]))
     pan, zoom, shake = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1)][rng.integers(6)]
     pace = rng.uniform(0.05, 0.16)

@@ -1,4 +1,4 @@
-"""Pictures of a drawn speaker, with exact knowledge of everything that moves in them."""
+"""Render pictures of a drawn speaker from a performance and a camera."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["MOUTH_INTERIOR", "render"]
 Frames = NDArray[np.uint8]
 
 _HEAD = np.array([0.5, 0.462], np.float32)  # the middle of the head in the picture
-_PIVOT = np.array([0.0, 0.16, -0.05], np.float32)  # the point of the head that yaw and pitch leave alone
-_NAPE = np.array([0.0, 0.33], np.float32)  # the one that roll leaves alone
-_BACKDROP_FOLLOWS = 0.85  # of the camera's move: what is far moves less
+_PIVOT = np.array([0.0, 0.16, -0.05], np.float32)  # center of yaw and pitch
+_NAPE = np.array([0.0, 0.33], np.float32)  # center of roll
+_BACKDROP_FOLLOWS = 0.85  # share of the camera's movement: far objects move less
 _FRACTION_BITS = 5
-# cv2 rounds the corners of an anti-aliased polygon to whole rows; many samples a pixel move smoothly.
+# cv2 rounds the corners of an anti-aliased polygon to whole rows; supersampling makes movements smooth.
 _SUPERSAMPLING = 4
 
 
 def _turned(points: Points, performance: Performance) -> Points:
-    """Points of the head (N, 3) or (F, N, 3) where the pose puts them in the picture: (F, N, 2)."""
+    """Project points of the head (N, 3) or (F, N, 3) into the picture by the head's pose: (F, N, 2)."""
     x, y, z = np.moveaxis(points - _PIVOT, -1, 0)
     yaw, pitch, roll = (track[:, None] for track in (performance.yaw, performance.pitch, performance.roll))
     x, z = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)
@@ -45,7 +45,7 @@ def _turned(points: Points, performance: Performance) -> Points:
 
 
 def _framed(points: Points, camera: CameraMove) -> Points:
-    """Points of the scene (F, N, 2) where the camera sees them."""
+    """Transform points of the scene (F, N, 2) to the camera's view."""
     x, y = points[..., 0] - 0.5, points[..., 1] - 0.5
     turn, zoom = camera.roll[:, None], camera.zoom[:, None]
     seen_x = zoom * (x * np.cos(turn) - y * np.sin(turn)) + 0.5 + camera.pan_x[:, None]
@@ -56,12 +56,12 @@ def _framed(points: Points, camera: CameraMove) -> Points:
 def _pixels(
     layers: list[Layer], turned: bool, performance: Performance, camera: CameraMove, side: int
 ) -> list[list[list[NDArray[np.int32]]]]:
-    """For every layer and frame the outlines (N, 2) in fractions of a pixel, as cv2 takes them."""
+    """Return for every layer and frame the outlines (N, 2) in fixed-point pixels, as cv2 takes them."""
     frames = len(performance)
     wide = [np.broadcast_to(layer.points, (frames, *layer.points.shape[-2:])) for layer in layers]
     scene = np.concatenate(wide, axis=1)
     placed = _turned(scene, performance) if turned else scene[..., :2]
-    # cv2 counts from the middle of the first pixel.
+    # cv2's origin is the middle of the first pixel.
     pixels = np.rint((_framed(placed, camera) * side - 0.5) * (1 << _FRACTION_BITS)).astype(np.int32)
     counts = [layer.points.shape[-2] for layer in layers]
     outlines = np.split(pixels, np.cumsum(counts)[:-1], axis=1)
@@ -78,7 +78,7 @@ def _colors(layer: Layer, frames: int) -> list[tuple[float, ...]]:
 
 
 def _backdrops(character: Character, camera: CameraMove, size: int) -> Iterator[Frames]:
-    """What is behind the speaker, frame by frame, (size, 4 * size, 3); painted anew only where the camera moves."""
+    """Yield the background of each frame, (size, 4 * size, 3); it is redrawn only when the camera moves."""
     wall = paint_backdrop(character, size)
     middle = wall.shape[0] / 2 - 0.5
     before, picture = None, wall
@@ -97,7 +97,7 @@ def _backdrops(character: Character, camera: CameraMove, size: int) -> Iterator[
 
 
 def render(character: Character, performance: Performance, camera: CameraMove, size: int = 96) -> Frames:
-    """Draw the performance (F frames) seen by the camera: (F, size, size, 3) RGB, always the same bytes."""
+    """Draw the performance (F frames) seen by the camera: (F, size, size, 3) RGB. The bytes are reproducible."""
     frames = len(performance)
     if len(camera) != frames:
         raise InputError(f"The performance has {frames} frames, the camera {len(camera)}; they must be equal.")

@@ -1,7 +1,7 @@
-"""Everyday English sentences without end, for training and, made differently, for evaluation.
+"""Generate everyday English sentences for training and, from separate templates, for evaluation.
 
-A template is filled with words drawn by a seed. The lists are written so that every sound of English occurs often,
-alone and beside others. Training and evaluation share no template, and some words are heard in evaluation only.
+A template is filled with words drawn by a seed. The lists are written so that every phoneme of English occurs often,
+alone and in clusters. Training and evaluation share no template, and some words occur in evaluation only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ Words = dict[str, tuple[str, ...]]
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """The parts of a list that is written with commas."""
+    """Split a comma-separated list."""
     return tuple(part.strip() for part in text.split(","))
 
 
@@ -102,17 +102,17 @@ UNSEEN_TEMPLATES = (
 
 
 def training_sentence(seed: int) -> str:
-    """A sentence to learn from."""
+    """Return a sentence for training."""
     return _sentence(np.random.default_rng((21, seed)), TRAINING_TEMPLATES, TRAINING)
 
 
 def unseen_sentence(seed: int) -> str:
-    """A sentence for evaluation; `training_sentence` never gives it."""
+    """Return a sentence for evaluation; `training_sentence` never returns it."""
     return _sentence(np.random.default_rng((22, seed)), UNSEEN_TEMPLATES, UNSEEN)
 
 
 def _sentence(rng: np.random.Generator, templates: tuple[str, ...], words: Words) -> str:
-    """A template with every {slot} filled; a capital first letter of the slot makes one of the word."""
+    """Fill every {slot} of a random template; a slot with a capital first letter gets a capitalized word."""
     pieces = templates[rng.integers(len(templates))].split("{")
     text = pieces[0]
     for piece in pieces[1:]:

@@ -1,4 +1,4 @@
-"""Points of flat shapes: smooth outlines and the layers a drawn speaker is made of."""
+"""Flat shapes: smooth outlines and the layers of which a drawn speaker consists."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Points = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Layer:
-    """One flat shape. `points`: (N, 3) or (F, N, 3), x right, y down, z towards the camera, in pictures."""
+    """One flat shape. `points`: (N, 3) or (F, N, 3), x right, y down, z towards the camera, in picture widths."""
 
     points: Points
-    color: Color | NDArray[np.float32]  # one, or (F, 3) where it changes
+    color: Color | NDArray[np.float32]  # one color, or (F, 3) if it changes
     visible: NDArray[np.bool_] | None = None  # (F,), None = always
-    parts: int = 1  # so many outlines of equal length that do not overlap, one after the other
+    parts: int = 1  # number of outlines of equal length in `points`, which do not overlap
 
 
 def both(left: Layer, right: Layer) -> Layer:
-    """Two outlines of one color, such as the eyes, as one layer: half the work."""
+    """Join two outlines of one color, such as the eyes, into one layer, which halves the work."""
     return Layer(np.concatenate([left.points, right.points], axis=-2), left.color, left.visible, parts=2)
 
 
 def smooth(corners: Sequence[Sequence[float]] | Points, steps: int = 4) -> Points:
-    """A closed Catmull-Rom curve through corners (..., K, D): (..., K * steps, D)."""
+    """Return a closed Catmull-Rom curve through corners (..., K, D): (..., K * steps, D)."""
     here = np.asarray(corners, np.float32)
     before, after, later = (np.roll(here, shift, axis=-2) for shift in (1, -1, -2))
     curve = []
@@ -48,21 +48,21 @@ def smooth(corners: Sequence[Sequence[float]] | Points, steps: int = 4) -> Point
 
 
 def ellipse(x: float, y: float, half_width: float, half_height: float, z: float = 0.0, count: int = 20) -> Points:
-    """(count, 3) points of an ellipse facing the camera."""
+    """Return the points (count, 3) of an ellipse that faces the camera."""
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False, dtype=np.float32)
     points = np.stack([x + half_width * np.cos(angle), y + half_height * np.sin(angle), np.full_like(angle, z)], axis=1)
     return points.astype(np.float32)
 
 
 def mirrored(half: Sequence[Sequence[float]]) -> list[list[float]]:
-    """A symmetric outline (x, y, z) from its right half, listed from top to bottom; x = 0 is not repeated."""
+    """Return a symmetric outline (x, y, z) from its right half, listed from top to bottom; x = 0 is not repeated."""
     right = [list(point) for point in half]
     left = [[-x, *rest] for x, *rest in reversed(right) if abs(x) > 1e-6]
     return right + left
 
 
 def band(middle: Points, thickness: NDArray[np.float32]) -> Points:
-    """A ribbon (..., 2N, D) along a line (..., N, D) that is about level, `thickness` (N,) high."""
+    """Return a ribbon (..., 2N, D) along an almost horizontal line (..., N, D), `thickness` (N,) high."""
     lift = np.zeros(middle.shape[-2:], np.float32)
     lift[:, 1] = thickness / 2
     return np.concatenate([middle - lift, (middle + lift)[..., ::-1, :]], axis=-2)

@@ -1,4 +1,4 @@
-"""The small models: their sizes, their files in a models folder, and untrained ones to start from."""
+"""Define the small models: sizes, file names in a models folder, and untrained models to start from."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ UNI3C = "controlnet/small_uni3c.safetensors"
 
 @dataclass(frozen=True)
 class SmallSizes:
-    """Widths of the small models; head size and what ComfyUI's loaders fix are real."""
+    """The widths of the small models.
+
+    The head size, and the sizes that ComfyUI's loaders require, are those of the real models.
+    """
 
     dim: int = 256
     ffn_dim: int = 384
     layers: int = 4
-    audio_width: int = 256  # speech features of a frame: layers x channels of the speech encoder
+    audio_width: int = 256  # speech features per frame: layers x channels of the speech encoder
     hidden: int = 128
-    tokens: int = 8  # audio tokens a latent frame
+    tokens: int = 8  # audio tokens per latent frame
     token_dim: int = 64
 
 
@@ -59,7 +62,7 @@ def new_model(sizes: SmallSizes, seed: int = 0) -> InfiniteTalkModel:
     torch.nn.init.zeros_(backbone.head.head.weight)
     torch.nn.init.zeros_(backbone.head.head.bias)
     for block in backbone.blocks:
-        # Without CLIP vision ComfyUI lets the image attention see the text; it must then say nothing.
+        # Without CLIP vision ComfyUI gives the image attention the text; zero values make its output zero.
         torch.nn.init.zeros_(block.cross_attn.v_img.weight)  # type: ignore[union-attr, arg-type]
         torch.nn.init.zeros_(block.cross_attn.v_img.bias)  # type: ignore[union-attr, arg-type]
     return InfiniteTalkModel(backbone, adapter)

@@ -1,4 +1,4 @@
-"""Clips of synthetic speech to train the speech encoder on, and what rooms and microphones do to them."""
+"""Make clips of synthetic speech to train the speech encoder on, and simulate rooms and microphones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .articulation import articulate, viseme_classes
 from .voices import FRAME_SAMPLES, SPARE_SAMPLES, Utterance, on_whole_frames, speak
 
 REVERB_SAMPLES = SAMPLE_RATE_HZ // 2
-SPOKEN_LEVEL = 0.07  # root mean square of speech at the loudness that the encoder hears, about -23 dB
+SPOKEN_LEVEL = 0.07  # root mean square of speech at the encoder's input loudness, about -23 dB
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A voice as the encoder hears it, and what the mouth does."""
+    """The encoder's input, and the visemes and mouth movements as targets."""
 
     samples: Tensor  # (FRAME_SAMPLES · F + SPARE_SAMPLES,) float32 at 16 kHz, -23 LUFS
     classes: Tensor  # (F,) int64: numbers of VISEMES
@@ -39,13 +39,13 @@ class Batch:
 
 
 def make_clip(seed: int, seconds: float, *, unseen: bool = False) -> Clip:
-    """What `speak` says with this seed, as a clip. Voices to learn from are played slower or faster as well.
+    """Return the speech of `speak` for this seed as a clip. Training voices are also played slower or faster.
 
-    That moves the resonances of the throat, so that the encoder meets more bodies than espeak-ng has variants.
+    This shifts the formants, so that the encoder is trained on more vocal tracts than espeak-ng has variants.
     """
     utterance = speak(seed, seconds, unseen)
     if not unseen:
-        utterance = at_speed(utterance, float(np.random.default_rng((31, seed)).uniform(0.82, 1.22)))
+        utterance = change_speed(utterance, float(np.random.default_rng((31, seed)).uniform(0.82, 1.22)))
     mouth = articulate(utterance)
     return Clip(
         samples=prepare_voice(utterance.sound).waveform[0],
@@ -54,8 +54,8 @@ def make_clip(seed: int, seconds: float, *, unseen: bool = False) -> Clip:
     )
 
 
-def at_speed(utterance: Utterance, factor: float) -> Utterance:
-    """The utterance as a tape played `factor` times as fast: shorter, and everything in it higher."""
+def change_speed(utterance: Utterance, factor: float) -> Utterance:
+    """Return the utterance played `factor` times as fast: shorter, and all frequencies higher."""
     played = Sound(utterance.sound.waveform, round(SAMPLE_RATE_HZ * factor))
     factor = played.sample_rate_hz / SAMPLE_RATE_HZ
     phonemes = tuple(replace(phoneme, seconds=phoneme.seconds / factor) for phoneme in utterance.phonemes)
@@ -63,7 +63,7 @@ def at_speed(utterance: Utterance, factor: float) -> Utterance:
 
 
 def draw_batch(clips: list[Clip], size: int, frames: int, rng: np.random.Generator) -> Batch:
-    """`size` pieces of `frames` frames (or of the shortest clip's) from clips drawn at random, as if recorded."""
+    """Return `size` random pieces of `frames` frames (at most the shortest clip's), each as another recording."""
     drawn = [clips[index] for index in rng.integers(len(clips), size=size)]
     frames = min(frames, *(len(clip.classes) for clip in drawn))
     pieces = []
@@ -72,16 +72,16 @@ def draw_batch(clips: list[Clip], size: int, frames: int, rng: np.random.Generat
         begin, stop = start * FRAME_SAMPLES, (start + frames) * FRAME_SAMPLES + SPARE_SAMPLES
         part = slice(start, start + frames)
         pieces.append(Clip(clip.samples[begin:stop], clip.classes[part], clip.mouth[part]))
-    samples = record(torch.stack([piece.samples for piece in pieces]), rng)
+    samples = simulate_recording(torch.stack([piece.samples for piece in pieces]), rng)
     return Batch(
         samples, torch.stack([piece.classes for piece in pieces]), torch.stack([piece.mouth for piece in pieces])
     )
 
 
-def record(samples: Tensor, rng: np.random.Generator) -> Tensor:
-    """Each row of `samples` (B, n) as another microphone in another room gives it: tone, echo, noise, level."""
+def simulate_recording(samples: Tensor, rng: np.random.Generator) -> Tensor:
+    """Simulate another microphone and room for each row of `samples` (B, n): tone, echo, noise, level."""
     rows, count = samples.shape
-    length = next_fast_len(count + REVERB_SAMPLES)  # room for the echo, which would come back at the start
+    length = next_fast_len(count + REVERB_SAMPLES)  # padding, so that the echo does not wrap around
     frequencies = np.fft.rfftfreq(length, 1 / SAMPLE_RATE_HZ)
     spectrum = torch.fft.rfft(samples, n=length)
     for row in range(rows):
@@ -96,7 +96,7 @@ def record(samples: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _tone(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gain at each frequency: an uneven response, and for some a lower or upper end (a telephone has both)."""
+    """Return the gain at each frequency: an uneven response, sometimes with a lower or upper limit (telephone)."""
     octaves = np.log2(np.maximum(frequencies, 50.0) / 50.0)  # 0 … 7.3
     gain = 10 ** (np.interp(octaves, np.arange(9), rng.normal(0.0, 3.5, 9)) / 20)
     if rng.random() < 0.3:
@@ -107,7 +107,7 @@ def _tone(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _echo(length: int, rng: np.random.Generator) -> Tensor:
-    """Response of a room: the direct sound, and echoes that die away within 0.05 to 0.4 s."""
+    """Return the impulse response of a room: the direct sound, and echoes that decay within 0.05 to 0.4 s."""
     seconds = np.arange(REVERB_SAMPLES) / SAMPLE_RATE_HZ
     tail = rng.standard_normal(REVERB_SAMPLES) * 10 ** (-3 * seconds / rng.uniform(0.05, 0.4))
     tail *= 10 ** (rng.uniform(-20, -5) / 20) / np.linalg.norm(tail)
@@ -116,7 +116,7 @@ def _echo(length: int, rng: np.random.Generator) -> Tensor:
 
 
 def _noise(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Spectrum of noise between white (hiss) and brown (traffic), of about unit power a frequency."""
+    """Return a noise spectrum between white (hiss) and brown (traffic), with about unit power per frequency."""
     slope = np.maximum(frequencies, 50.0) ** -rng.uniform(0, 1)
     slope *= math.sqrt(len(frequencies) / np.square(slope).sum() / 2)
     parts = rng.standard_normal((2, len(frequencies)), dtype=np.float32)

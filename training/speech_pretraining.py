@@ -1,10 +1,10 @@
-"""Training of a small wav2vec 2.0 on synthetic speech: it learns to hear what the mouth does.
+"""Train a small wav2vec 2.0 on synthetic speech to recognize phoneme groups and mouth movements.
 
-The released encoder learned from thousands of hours to guess hidden parts of speech. A small one can be taught
-directly: every layer's hidden state must tell, by a linear map, which kind of sound is spoken at the frame and how
-far and how wide the mouth is open. InfiniteTalk reads all layers, so all are taught.
+The released encoder was trained on thousands of hours to predict masked parts of speech. A small one can be supervised
+directly: a linear map of every layer's hidden state must predict the viseme of the frame and the opening and width of
+the mouth. InfiniteTalk reads all layers, so all layers are supervised.
 
-The clip goes through the same functions as in `SpeechEncoder`, so the encoder meets in use what it was trained on.
+The clip is preprocessed by the same functions as in `SpeechEncoder`, so training and inference inputs agree.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ UNSEEN_SEED = 1_000_000
 
 @dataclass(frozen=True)
 class SpeechPretraining:
-    """Everything that decides the result."""
+    """The settings that determine the result."""
 
     seed: int = 0
-    clips: int = 600  # different utterances to learn from
+    clips: int = 600  # training utterances
     clip_seconds: float = 6.0  # at least
     unseen_clips: int = 16  # for the log: unseen voices and sentences
     steps: int = 1500
-    batch_frames: int = 1000  # a batch has few long or many short clips
+    batch_frames: int = 1000  # a batch has few long clips or many short ones
     shortest: int = 40  # frames of a clip
     longest: int = 120
     learning_rate: float = 3e-3
     warm_up: int = 60
-    mouth_weight: float = 20.0  # of opening, width and energy against the kinds of sounds
+    mouth_weight: float = 20.0  # weight of opening, width and energy relative to the visemes
     save_every: int = 100
     layers: int = 4
     channels: int = 64
@@ -61,7 +61,7 @@ class SpeechPretraining:
     bfloat16: bool = True
 
     def network(self) -> Wav2Vec2Config:
-        """Sizes of the encoder, "base" kind, for transformers."""
+        """Return the sizes of the encoder, "base" kind, for transformers."""
         return inference_config(
             hidden_size=self.channels,
             num_hidden_layers=self.layers,
@@ -78,8 +78,8 @@ class SpeechPretraining:
         )
 
 
-class Student(nn.Module):
-    """An encoder and, for each of its layers, a linear map from hidden state to kind of sound and mouth."""
+class ProbedEncoder(nn.Module):
+    """An encoder with a linear probe per layer, which maps the hidden state to viseme and mouth."""
 
     def __init__(self, config: SpeechPretraining) -> None:
         super().__init__()
@@ -87,11 +87,11 @@ class Student(nn.Module):
         outputs = len(VISEMES) + 3
         self.readers = nn.ModuleList(nn.Linear(config.channels, outputs) for _ in range(config.layers))
         for layer in self.network.encoder.layers:
-            # Left as it begins, so that every hidden state has mean 0 and variance 1.
+            # Not trained, so that every hidden state has mean 0 and variance 1.
             layer.final_layer_norm.requires_grad_(False)
 
     def hidden_states(self, samples: Tensor) -> list[Tensor]:
-        """Clips (B, n) of whole frames → hidden state after every layer, (B, F, channels) each."""
+        """Return the hidden states after every layer, (B, F, channels) each, for clips (B, n) of whole frames."""
         frames = samples.shape[1] // FRAME_SAMPLES
         found = convolve(self.network.feature_extractor, samples[:, None], None).transpose(1, 2)
         lower, upper, weight = (part.to(samples.device) for part in interpolation(0, frames, frames, found.shape[1]))
@@ -105,49 +105,49 @@ class Student(nn.Module):
         return states
 
     def read(self, samples: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """For every layer scores (B, F, classes) and mouth (B, F, 3), float32."""
+        """Return for every layer the scores (B, F, classes) and the mouth (B, F, 3), float32."""
         read = [reader(state).float() for reader, state in zip(self.readers, self.hidden_states(samples), strict=True)]
         return [(found[..., :-3], found[..., -3:]) for found in read]
 
 
 def train_speech_encoder(config: SpeechPretraining, folder: Path, report: Callable[[str], None] | None = None) -> Path:
-    """Train, or go on where a run in `folder` stopped; returns the encoder's file there (FILE_NAME).
+    """Train, or resume a run in `folder`; return the encoder's file there (FILE_NAME).
 
-    The folder also gets `speech_checkpoint.pt` and `speech_log.jsonl`, one line every 20 steps. The result
-    depends on `config` alone (and on the kind of processor). Raises InputError where espeakng_loader is missing.
+    The folder also gets `speech_checkpoint.pt` and `speech_log.jsonl`, one line every 20 steps. The result depends on
+    `config` only (and on the kind of processor). Raises InputError if espeakng_loader is missing.
     """
     report = report or (lambda _line: None)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    student = Student(config).to(config.device)
-    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    probed = ProbedEncoder(config).to(config.device)
+    trained = [parameter for parameter in probed.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     checkpoint = folder / "speech_checkpoint.pt"
-    first = _resume(checkpoint, student, optimizer, config)
+    first = _resume(checkpoint, probed, optimizer, config)
     if first < config.steps:
         clips = [make_clip(config.seed * UNSEEN_SEED + index, config.clip_seconds) for index in range(config.clips)]
         unseen = [make_clip(index, config.clip_seconds, unseen=True) for index in range(config.unseen_clips)]
         report(f"{sum(len(clip.classes) for clip in clips) / 25 / 60:.0f} minutes of speech")
     began, losses = time.monotonic(), []
     for step in range(first, config.steps):
-        losses.append(_step(student, optimizer, clips, config, step))
+        losses.append(_step(probed, optimizer, clips, config, step))
         done = step + 1
         if done % 20 == 0 or done == config.steps:
             line = {"step": done, "loss": float(np.mean(losses)), "seconds": round(time.monotonic() - began, 1)}
             losses = []
             if done % config.save_every == 0 or done == config.steps:
-                line |= evaluate(student, unseen)
-                _save_checkpoint(checkpoint, student, optimizer, config, done)
+                line |= evaluate(probed, unseen)
+                _save_checkpoint(checkpoint, probed, optimizer, config, done)
             with (folder / "speech_log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             report(json.dumps(line))
-    return write_encoder(student.network, folder / FILE_NAME)
+    return write_encoder(probed.network, folder / FILE_NAME)
 
 
 def _step(
-    student: Student, optimizer: torch.optim.Optimizer, clips: list[Clip], config: SpeechPretraining, step: int
+    probed: ProbedEncoder, optimizer: torch.optim.Optimizer, clips: list[Clip], config: SpeechPretraining, step: int
 ) -> float:
-    """One step of training; its loss. The batch depends on the seed and the number of the step alone."""
+    """Train one step and return its loss. The batch depends only on the seed and the number of the step."""
     rng = np.random.default_rng((32, config.seed, step))
     frames = int(rng.integers(config.shortest, config.longest + 1))
     batch = draw_batch(clips, max(1, config.batch_frames // frames), frames, rng)
@@ -155,17 +155,17 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
     with torch.autocast(config.device, torch.bfloat16, enabled=config.bfloat16):
-        read = student.read(batch.samples.to(config.device))
-    loss = teaching_loss(read, batch, config)
+        read = probed.read(batch.samples.to(config.device))
+    loss = probe_loss(read, batch, config)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(probed.parameters(), 1.0)
     optimizer.step()
     return float(loss.detach())
 
 
-def teaching_loss(read: list[tuple[Tensor, Tensor]], batch: Batch, config: SpeechPretraining) -> Tensor:
-    """Mean over the layers of: cross-entropy of the kinds of sounds, plus weighted squared errors of the mouth."""
+def probe_loss(read: list[tuple[Tensor, Tensor]], batch: Batch, config: SpeechPretraining) -> Tensor:
+    """Return the mean over the layers of the visemes' cross-entropy plus the weighted squared errors of the mouth."""
     classes, mouth = batch.classes.to(config.device), batch.mouth.to(config.device)
     losses = [
         cross_entropy(scores.transpose(1, 2), classes, label_smoothing=0.05)
@@ -176,12 +176,12 @@ def teaching_loss(read: list[tuple[Tensor, Tensor]], batch: Batch, config: Speec
 
 
 @torch.no_grad()
-def evaluate(student: Student, clips: list[Clip]) -> dict[str, float]:
-    """What the last layer tells of whole clips: correlations with the truth, share of frames with the right sound."""
-    device = next(student.parameters()).device
+def evaluate(probed: ProbedEncoder, clips: list[Clip]) -> dict[str, float]:
+    """Measure the last layer on whole clips: correlations with the true mouth, share of correct visemes."""
+    device = next(probed.parameters()).device
     found, truth, right = [], [], []
     for clip in clips:
-        scores, mouth = student.read(clip.samples[None].to(device))[-1]
+        scores, mouth = probed.read(clip.samples[None].to(device))[-1]
         found.append(mouth[0].cpu())
         truth.append(clip.mouth)
         right.append((scores[0].argmax(-1).cpu() == clip.classes).float())
@@ -192,14 +192,14 @@ def evaluate(student: Student, clips: list[Clip]) -> dict[str, float]:
 
 
 def write_encoder(network: Wav2Vec2Model, path: Path) -> Path:
-    """The encoder as a float16 safetensors file with the names of a pre-training checkpoint."""
+    """Write the encoder as a float16 safetensors file with the key names of a pre-training checkpoint."""
     names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
     tensors = {}
     for name, tensor in network.state_dict().items():
         for inner, outer in names.items():
             name = name.replace(inner, outer)
         tensors[f"wav2vec2.{name}"] = tensor.detach().cpu().half().contiguous()
-    # Pre-training checkpoints carry what stands in for hidden frames; nothing is hidden here.
+    # Pre-training checkpoints contain an embedding for masked frames, which is not used here.
     tensors["wav2vec2.masked_spec_embed"] = torch.zeros(network.config.hidden_size, dtype=torch.float16)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
@@ -207,21 +207,21 @@ def write_encoder(network: Wav2Vec2Model, path: Path) -> Path:
 
 
 def _save_checkpoint(
-    path: Path, student: Student, optimizer: torch.optim.Optimizer, config: SpeechPretraining, step: int
+    path: Path, probed: ProbedEncoder, optimizer: torch.optim.Optimizer, config: SpeechPretraining, step: int
 ) -> None:
-    saved = {"student": student.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    saved = {"student": probed.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
     part = path.with_suffix(".part")
     torch.save(saved | {"config": asdict(config)}, part)
     part.replace(path)
 
 
-def _resume(path: Path, student: Student, optimizer: torch.optim.Optimizer, config: SpeechPretraining) -> int:
-    """Load a checkpoint of the same config, where there is one; how many steps are done."""
+def _resume(path: Path, probed: ProbedEncoder, optimizer: torch.optim.Optimizer, config: SpeechPretraining) -> int:
+    """Load a checkpoint of the same config if there is one; return the number of steps that are done."""
     if not path.is_file():
         return 0
     saved: dict[str, Any] = torch.load(path, map_location=config.device, weights_only=True)
     if saved["config"] != asdict(config):
         return 0
-    student.load_state_dict(saved["student"])
+    probed.load_state_dict(saved["student"])
     optimizer.load_state_dict(saved["optimizer"])
     return int(saved["step"])

@@ -1,4 +1,4 @@
-"""The stages of training: the speaking model, then its camera control on top of it."""
+"""Define the stages of training: the speaking model, then its camera control."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .trainer import Trainer, TrainingConfig
 
 Report = Callable[[str], None]
 
-# Learns from videos whose camera moves, with the speaking model frozen.
+# Trained on videos with a moving camera, with the speaking model frozen.
 UNI3C_TRAINING = TrainingConfig(
     steps=800,
     policies={Policy.NEIGHBOR: 0.6, Policy.CHUNK_START: 0.4},
@@ -34,7 +34,7 @@ UNI3C_TRAINING = TrainingConfig(
 
 
 def model_trainer(config: TrainingConfig, model: InfiniteTalkModel, samples: Samples, folder: Path) -> Trainer:
-    """Training of backbone and audio adapter together; resumed where `folder` holds an unfinished run."""
+    """Return a trainer of backbone and audio adapter; it resumes an unfinished run in `folder`."""
     modules = nn.ModuleList([model.backbone, model.adapter])
     trainer = Trainer(config, modules, partial(flow_matching_loss, model), samples, folder)
     trainer.resume()
@@ -42,7 +42,7 @@ def model_trainer(config: TrainingConfig, model: InfiniteTalkModel, samples: Sam
 
 
 def averaged_model(trainer: Trainer) -> InfiniteTalkModel:
-    """The model of a `model_trainer` with averaged weights: the one to use."""
+    """Return the model of a `model_trainer` with averaged weights, which are the ones to use."""
     modules = copy.deepcopy(trainer.modules)
     modules.load_state_dict(trainer.averaged_weights())
     backbone, adapter = modules.eval().children()
@@ -52,14 +52,14 @@ def averaged_model(trainer: Trainer) -> InfiniteTalkModel:
 def train_model(
     config: TrainingConfig, model: InfiniteTalkModel, samples: Samples, folder: Path, models: Path, report: Report
 ) -> list[Path]:
-    """Train and write the two model files into the folder `models`."""
+    """Train the model and write its two files into the folder `models`."""
     trainer = model_trainer(config, model, samples, folder)
     trainer.run(report)
     return save_model(averaged_model(trainer), models)
 
 
 def new_uni3c(dim: int) -> Uni3C:
-    """An untrained Uni3C for a backbone of width `dim`, which adds nothing at first."""
+    """Return an untrained Uni3C for a backbone of width `dim`; its output is zero at first."""
     network = Uni3C(
         Uni3CConfig(
             dim=96, ffn_dim=192, blocks=1, embed_dim=dim, time_dim=dim, out_dim=dim, view_channels=7, view_dim=16
@@ -74,7 +74,7 @@ def new_uni3c(dim: int) -> Uni3C:
 def train_uni3c(
     config: TrainingConfig, model: InfiniteTalkModel, samples: Samples, folder: Path, models: Path, report: Report
 ) -> Path:
-    """Train Uni3C on samples with guides, the speaking model frozen, and write its file into `models`."""
+    """Train Uni3C on samples with guides, with the speaking model frozen, and write its file into `models`."""
     for part in (model.backbone, model.adapter):
         part.requires_grad_(False)
     network = new_uni3c(model.backbone.config.dim).to(next(model.backbone.parameters()).device)

@@ -1,4 +1,4 @@
-"""The training loop: resumable, with averaged weights and a log. For small models and for the released architecture."""
+"""A resumable training loop with averaged weights and a log, for small models and the released architecture."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from .captions import caption_tokens
 from .dataset import Samples, caption
 from .flow_matching import Batch, shifted_levels
 
-# Shares of the policies by which training chooses the reference, as in the paper's M3 with some of the others mixed
-# in, so that the one small model also serves portraits (a still picture is mostly distant) and camera following.
+# Shares of the reference policies in training: the paper's M3 mixed with some of the others, so that the one small
+# model also works for portraits (a still picture is mostly distant) and for camera control.
 MIXED = {Policy.NEIGHBOR: 0.5, Policy.DISTANT: 0.25, Policy.SAME_CHUNK: 0.1, Policy.CHUNK_START: 0.15}
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained."""
+    """The settings of a training run."""
 
     steps: int = 4000
     batch: int = 16
     learning_rate: float = 2e-3
     warmup: int = 100
     weight_decay: float = 0.01
-    average: float = 0.998  # decay of the averaged weights that are kept
+    average: float = 0.998  # decay of the averaged weights
     shift: float = 3.0  # towards high noise, as in sampling
     policies: dict[Policy, float] = field(default_factory=lambda: dict(MIXED))
     # Shares of the number of context latents t_c: the first chunk of a video has 1, later ones 3 (9 frames).
     context_latents: dict[int, float] = field(default_factory=lambda: {0: 0.05, 1: 0.3, 2: 0.1, 3: 0.45, 4: 0.1})
-    opening_share: float = 0.5  # first chunks (t_c = 1) that look at their own first frame, as portraits do
+    opening_share: float = 0.5  # first chunks (t_c = 1) whose reference is their own first frame, as for portraits
     drop_speech: float = 0.12
     drop_text: float = 0.5
-    drifted_share: float = 0.4  # contexts whose colors have drifted: what is made should return to the reference's
+    drifted_share: float = 0.4  # contexts with color drift: the target has the reference's colors
     context_noise: float = 0.1  # largest standard deviation of the noise on context latents
-    mouth_weight: float = 4.0  # of latents that the mouth can change, in the loss
+    mouth_weight: float = 4.0  # loss weight of latents that the mouth can change
     seed: int = 0
     low_precision: bool = True  # bfloat16 autocast
     log_every: int = 25
     save_every: int = 250
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to a hundredth."""
+        """Return the learning rate of a step: linear warm-up, then half a cosine down to a hundredth."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
@@ -59,7 +59,7 @@ class TrainingConfig:
 
 
 def draw_batch(config: TrainingConfig, samples: Samples, rng: torch.Generator) -> Batch:
-    """A random batch: samples, references by policy, length of the context, what is dropped."""
+    """Draw a batch: samples, references by policy, length of the context, dropped conditions."""
     rows = torch.randint(len(samples), (config.batch,), generator=rng)
     target = samples.target[rows].float()
     held = _choose(config.context_latents, rng)
@@ -82,7 +82,7 @@ def draw_batch(config: TrainingConfig, samples: Samples, rng: torch.Generator) -
 
 
 def _context(config: TrainingConfig, samples: Samples, rows: Tensor, held: int, rng: torch.Generator) -> Tensor:
-    """The held latents as they come back from the chunk before: perhaps with other colors, never quite clean."""
+    """Return the context latents with simulated errors: sometimes color drift, always a little noise."""
     clean = samples.target[rows, :, :held].float()
     drifted = samples.drifted[rows, :, :held].float()
     use = 1 - _kept(config.drifted_share, config.batch, rng).view(-1, 1, 1, 1, 1)
@@ -91,16 +91,18 @@ def _context(config: TrainingConfig, samples: Samples, rows: Tensor, held: int, 
 
 
 def _choose(shares: dict[Any, float], rng: torch.Generator) -> Any:
+    """Draw a key of `shares` with probabilities in proportion to the values."""
     index = torch.multinomial(torch.tensor(list(shares.values())), 1, generator=rng)
     return list(shares)[int(index)]
 
 
 def _happens(share: float, rng: torch.Generator) -> bool:
+    """Return True with probability `share`."""
     return torch.rand((), generator=rng).item() < share
 
 
 def _kept(dropped: float, count: int, rng: torch.Generator) -> Tensor:
-    """(count,) of 1, and 0 for the share that is dropped."""
+    """Return (count,) random factors: 0 with probability `dropped`, else 1."""
     return (torch.rand(count, generator=rng) >= dropped).float()
 
 
@@ -109,7 +111,7 @@ Loss = Callable[[Batch, Tensor, Tensor], Tensor]
 
 
 class Trainer:
-    """Trains `modules` by `loss` and keeps everything that a resumed run needs in `folder`."""
+    """Train `modules` by `loss`, with everything that a resumed run needs in `folder`."""
 
     def __init__(self, config: TrainingConfig, modules: nn.Module, loss: Loss, samples: Samples, folder: Path):
         self.config = config
@@ -124,11 +126,11 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Path:
-        """The file a run is resumed from."""
+        """Return the file that a run is resumed from."""
         return self.folder / "checkpoint.pt"
 
     def resume(self) -> None:
-        """Continue where an earlier run in `folder` stopped, if there was one."""
+        """Continue an earlier run in `folder`, if there is one."""
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             self.modules.load_state_dict(state["modules"])
@@ -138,7 +140,7 @@ class Trainer:
             self.step = state["step"]
 
     def save(self) -> None:
-        """Write the checkpoint in one go: a killed run finds the old one or the new one."""
+        """Write the checkpoint atomically: after a kill the old or the new one is complete."""
         part = self.checkpoint.with_suffix(".part")
         torch.save(
             {
@@ -152,11 +154,11 @@ class Trainer:
         part.replace(self.checkpoint)
 
     def averaged_weights(self) -> dict[str, Tensor]:
-        """The state dict to use and to publish: averages of what was trained, the rest as it was."""
+        """Return the state dict to use and to publish: averages of the trained weights, and the frozen weights."""
         return {**self.modules.state_dict(), **self.averaged}
 
     def run(self, report: Callable[[str], None] = lambda line: None, until: int | None = None) -> None:
-        """Train up to step `until` (default: all)."""
+        """Train up to step `until` (default: the last)."""
         self.folder.mkdir(parents=True, exist_ok=True)
         started, losses = time.monotonic(), []
         end = self.config.steps if until is None else min(until, self.config.steps)
@@ -174,7 +176,7 @@ class Trainer:
                 self.save()
 
     def _train_step(self) -> float:
-        # Everything random comes from the step's number: a resumed run draws what an undisturbed one would.
+        # The random generator is seeded by the step, so a resumed run draws the same as an uninterrupted one.
         rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         batch = draw_batch(self.config, self.samples, rng)
         sigma = shifted_levels(torch.rand(self.config.batch, generator=rng), self.config.shift)
@@ -202,10 +204,10 @@ class Trainer:
 
 
 def make_optimizers(modules: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for everything else that is to be trained.
+    """Return Muon for the matrices inside the blocks and AdamW for all other trainable weights.
 
-    Muon (Newton-Schulz steps on the momentum) learns faster per step; its updates are scaled to AdamW's size so that
-    one learning rate serves both.
+    Muon (Newton-Schulz steps on the momentum) learns faster per step; its updates are scaled to AdamW's size, so that
+    both use one learning rate.
     """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []

@@ -1,4 +1,4 @@
-"""Clips of drawn speakers for the autoencoder, and what of them matters."""
+"""Clips of drawn speakers to train the autoencoder on, and pixel weights for its loss."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .render import MOUTH_INTERIOR, render
 
 FASTEST_MOUTH = 6.0  # Hz
 MOUTH_WEIGHT, MOTION_WEIGHT, EDGE_WEIGHT = 6.0, 3.0, 2.0
-MOUTH_REACH = 9  # pixels around the inside of a mouth that count as mouth
+MOUTH_REACH = 9  # pixels around the inside of a mouth that also count as mouth
 
 
 @dataclass(frozen=True)
 class ClipShape:
-    """One kind of training batch: clips, frames each, side of the square cut out of the picture."""
+    """The size of a training batch: clips, frames per clip, side of the square crop."""
 
     batch: int
     frames: int
     side: int
 
 
-def any_mouth(frames: int, seed: int) -> Articulation:
-    """A mouth that moves faster than speech: waves of up to 6 Hz with pauses, so that no motion is new in use."""
+def random_mouth(frames: int, seed: int) -> Articulation:
+    """Return a mouth that moves faster than speech: waves of up to 6 Hz with pauses, so that it covers all speech."""
     rng = np.random.default_rng([seed, 0x6D6F75])
     seconds = np.arange(frames) / 25.0
     waves = rng.uniform(0.5, FASTEST_MOUTH, 5)
@@ -44,41 +44,41 @@ def any_mouth(frames: int, seed: int) -> Articulation:
 
 
 def draw_clip(seed: int, frames: int, size: int) -> NDArray[np.uint8]:
-    """The speaker of a seed for some frames (F, size, size, 3); every other one is seen by a moving camera."""
+    """Return a video (F, size, size, 3) of the speaker of a seed; the camera moves for every other seed."""
     camera = move_camera(seed, frames) if seed % 2 else still_camera(frames)
-    return render(make_character(seed), perform(any_mouth(frames, seed), seed), camera, size)
+    return render(make_character(seed), perform(random_mouth(frames, seed), seed), camera, size)
 
 
 class ClipPool:
-    """Drawn clips in memory, and random batches of pieces of them."""
+    """Drawn clips in memory, from which random batches are cropped."""
 
     def __init__(self, clips: int, frames: int, size: int, first_seed: int = 0) -> None:
         drawn = [draw_clip(first_seed + i, frames, size) for i in range(clips)]
         self.clips = torch.from_numpy(np.stack(drawn))
 
     def batch(self, shape: ClipShape, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, F, s, s) in [-1, 1] and the weight of each pixel (B, 1, F, s, s)."""
+        """Return pictures (B, 3, F, s, s) in [-1, 1] and the weight of each pixel (B, 1, F, s, s)."""
         pieces = torch.stack([self._piece(shape, rng) for _ in range(shape.batch)])
         pieces = pieces.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
         weight = importance(pieces)
-        return torch.stack([_changed(clip, rng) for clip in pieces]), weight
+        return torch.stack([_augment(clip, rng) for clip in pieces]), weight
 
     def _piece(self, shape: ClipShape, rng: np.random.Generator) -> Tensor:
         _, frames, height, width, _ = self.clips.shape
         start = rng.integers(frames - shape.frames + 1)
-        # Around the middle more often than at the edges: there is the face.
+        # Crops near the middle are more frequent, since the face is there.
         top, left = (round(float(rng.beta(1.6, 1.6)) * (side - shape.side)) for side in (height, width))
         clip = self.clips[rng.integers(len(self.clips)), start : start + shape.frames]
         clip = clip[:, top : top + shape.side, left : left + shape.side]
         return clip.flip(2) if rng.random() < 0.5 else clip
 
 
-def _changed(clip: Tensor, rng: np.random.Generator) -> Tensor:
-    """(3, F, s, s) with slightly other colors; one in ten is a frame followed by mid-gray, as references are."""
+def _augment(clip: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return a clip (3, F, s, s) with varied colors; one in ten is a frame followed by mid-gray, as references are."""
     if rng.random() < 0.1:
         clip = torch.cat((clip[:, :1], torch.zeros_like(clip[:, 1:])), dim=1)
     if rng.random() < 0.5:
-        # Colors that nobody has: so that no color axis is rarer than another.
+        # Permute the channels, so that all directions in color space are equally frequent.
         clip = clip[torch.from_numpy(rng.permutation(3))]
     if rng.random() < 0.5:
         return clip
@@ -88,7 +88,7 @@ def _changed(clip: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def importance(clips: Tensor) -> Tensor:
-    """Weight (B, 1, F, s, s) of each pixel, 1 or more: mouths most, then what moves, then edges."""
+    """Return the weight (B, 1, F, s, s) of each pixel, at least 1: mouths most, then motion, then edges."""
     color = clips.new_tensor(MOUTH_INTERIOR).view(1, 3, 1, 1, 1) / 127.5 - 1.0
     inside = ((clips - color).abs().amax(1, keepdim=True) < 0.2).float().amax(2, keepdim=True)
     near = F.max_pool3d(inside, (1, MOUTH_REACH, MOUTH_REACH), 1, (0, MOUTH_REACH // 2, MOUTH_REACH // 2))

@@ -1,10 +1,10 @@
-"""Where training of the autoencoder starts: weights that already carry a picture, from the statistics of clips.
+"""Initialize the autoencoder from the statistics of clips, so that it reproduces pictures from the first step.
 
-From random weights the RMS norm of the last layer throws brightness away, the strided layers forget where in their
-window something was, and training stays near 14 dB for long. Here every residual branch begins at zero, so that the
-shortcuts form a linear network, and that network begins as a pyramid of principal components: each strided layer
-keeps the strongest combinations of its 2x2 window or pair of frames. Channel 0 is a constant throughout: the norms
-divide by it, so the other channels keep their scale.
+From random weights, the RMS norm of the last layer removes brightness, the strided layers lose positions within their
+window, and training stays near 14 dB for long. Here every residual branch starts at zero, so that the shortcuts form a
+linear network, and this network starts as a pyramid of principal components: each strided layer keeps the strongest
+combinations of its 2x2 window or pair of frames. Channel 0 is constant everywhere: it dominates the norms, so that the
+other channels keep their scale.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from torch import Tensor, nn
 
 from infinitetalk_core.model.vae import LATENT_CHANNELS, Attention, Downsample, ResidualBlock, Upsample, WanVae
 
-CONSTANT = 2.5  # channel 0: large beside the others, so that the norms hardly depend on the picture
-PAIR_SHARE = 0.62  # of the channels after time downsampling: averages of two frames; the others are differences
+CONSTANT = 2.5  # channel 0: large compared to the others, so that the norms hardly depend on the picture
+PAIR_SHARE = 0.62  # share of time-downsampled channels that are averages of two frames; the others are differences
 
 
 @torch.no_grad()
 def start_from_clips(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
-    """Fill `vae` (float32) from clips (B, 3, F, H, W) in [-1, 1]; weight (B, 1, F, H, W) says what matters."""
+    """Initialize `vae` (float32) from clips (B, 3, F, H, W) in [-1, 1]; weight: of the pixels, (B, 1, F, H, W)."""
     for layer in vae.modules():
         if isinstance(layer, nn.Conv2d | nn.Conv3d):
             nn.init.orthogonal_(layer.weight)
             if layer.bias is not None:
                 layer.bias.zero_()
-    for layer in vae.modules():  # after all of the above: these hold convolutions
+    for layer in vae.modules():  # last, since these contain convolutions that were set above
         if isinstance(layer, ResidualBlock):
-            parts(layer.residual[-1])[0].zero_()
+            weight_and_bias(layer.residual[-1])[0].zero_()
             if not isinstance(layer.shortcut, nn.Identity):
-                _identity(parts(layer.shortcut)[0])
+                _identity(weight_and_bias(layer.shortcut)[0])
         if isinstance(layer, Attention):
             layer.proj.weight.zero_()
     _start_encoder(vae, pixels, weight)
@@ -40,7 +40,7 @@ def start_from_clips(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
 
 def _start_encoder(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
     encoder = vae.encoder
-    weights, offsets = parts(encoder.conv1)
+    weights, offsets = weight_and_bias(encoder.conv1)
     weights.zero_()
     for color in range(3):
         weights[1 + color, color, -1, 1, 1] = 1.0
@@ -53,8 +53,8 @@ def _start_encoder(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
             weight = weight if layer.time_conv is None else torch.cat((weight[:, :, :1], weight[:, :, 1::2]), 2)
         x = layer(x)
     x = encoder.head[0](encoder.middle(x))
-    basis, mean = _components(rows_of(x), weight.flatten(), LATENT_CHANNELS)
-    weights, offsets = parts(encoder.head[2])
+    basis, mean = _components(to_rows(x), weight.flatten(), LATENT_CHANNELS)
+    weights, offsets = weight_and_bias(encoder.head[2])
     weights.zero_()
     weights[:LATENT_CHANNELS, :, -1, 1, 1] = basis
     offsets[:LATENT_CHANNELS] = -basis @ mean
@@ -62,8 +62,8 @@ def _start_encoder(vae: WanVae, pixels: Tensor, weight: Tensor) -> None:
 
 
 def _start_downsample(layer: Downsample, x: Tensor, weight: Tensor) -> None:
-    """A pyramid's step: 2x2 windows to their strongest components, pairs of frames to averages and differences."""
-    weights, offsets = parts(layer.resample[1])
+    """Map 2x2 windows to their strongest components, and pairs of frames to averages and differences."""
+    weights, offsets = weight_and_bias(layer.resample[1])
     width = len(weights)
     windows = x[:, 1:].unflatten(3, (-1, 2)).unflatten(5, (-1, 2)).permute(0, 2, 3, 5, 1, 4, 6)
     basis, mean = _components(windows.reshape(-1, 4 * (width - 1)), weight.flatten(), width - 1)
@@ -85,8 +85,8 @@ def _start_downsample(layer: Downsample, x: Tensor, weight: Tensor) -> None:
 def _start_decoder(vae: WanVae, pixels: Tensor) -> None:
     decoder = vae.decoder
     _identity(vae.conv2.weight)
-    parts(vae.conv2)[1].zero_()
-    weights, offsets = parts(decoder.conv1)
+    weight_and_bias(vae.conv2)[1].zero_()
+    weights, offsets = weight_and_bias(decoder.conv1)
     weights.zero_()
     center, spread = vae.latent_statistics()
     for channel in range(LATENT_CHANNELS):
@@ -97,19 +97,19 @@ def _start_decoder(vae: WanVae, pixels: Tensor) -> None:
         if isinstance(layer, Upsample):
             _start_upsample(layer)
     x = decoder.upsamples(decoder.middle(decoder.conv1(vae.conv2(vae.raw_means(pixels)))))
-    rows = rows_of(decoder.head[0](x))
+    rows = to_rows(decoder.head[0](x))
     rows = torch.cat((rows, torch.ones_like(rows[:, :1])), dim=1)
     ridge = 1e-3 * len(rows) * torch.eye(rows.shape[1])
-    found = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ rows_of(pixels))
-    weights, offsets = parts(decoder.head[2])
+    found = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ to_rows(pixels))
+    weights, offsets = weight_and_bias(decoder.head[2])
     weights.zero_()
     weights[:, :, -1, 1, 1] = found[:-1].T
     offsets.copy_(found[-1])
 
 
 def _start_upsample(layer: Upsample) -> None:
-    """Smooth enlargement of the first half of the channels, both frames of a pair the same."""
-    weights, _ = parts(layer.resample[1])
+    """Enlarge the first half of the channels smoothly; both frames of a pair are equal."""
+    weights, _ = weight_and_bias(layer.resample[1])
     kernel = torch.tensor([0.25, 0.5, 0.25])
     _identity(weights)
     weights.copy_(weights.sum((2, 3), keepdim=True) * torch.outer(kernel, kernel))
@@ -121,28 +121,28 @@ def _start_upsample(layer: Upsample) -> None:
 
 
 def unit_variance(vae: WanVae, pixels: Tensor) -> None:
-    """Scale and shift the latents of these clips to the statistics that pipelines expect; decoding is unchanged."""
-    means = rows_of(vae.raw_means(pixels).float())
+    """Normalize the latents of these clips to the statistics that pipelines expect; decoded pictures do not change."""
+    means = to_rows(vae.raw_means(pixels).float())
     center, spread = vae.latent_statistics()
     gain = spread / means.std(0)
     shift = center - means.mean(0) * gain
-    weights, offsets = parts(vae.conv1)
+    weights, offsets = weight_and_bias(vae.conv1)
     weights[:LATENT_CHANNELS] *= gain.view(-1, 1, 1, 1, 1)
     offsets[:LATENT_CHANNELS] = offsets[:LATENT_CHANNELS] * gain + shift
-    weights, offsets = parts(vae.conv2)
+    weights, offsets = weight_and_bias(vae.conv2)
     weights /= gain.view(1, -1, 1, 1, 1)
     offsets -= weights.flatten(1) @ shift
 
 
-def parts(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """The weights and the offsets of a convolution, to be filled in place."""
+def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the weights and the biases of a convolution, to be set in place."""
     if not isinstance(layer, nn.Conv2d | nn.Conv3d) or layer.bias is None:
         raise TypeError(f"{type(layer).__name__} is not a convolution with offsets")
     return layer.weight.data, layer.bias.data
 
 
 def _identity(weight: Tensor) -> None:
-    """Each channel to the channel of its number: the newest frame, the middle of the window."""
+    """Connect each channel to the input channel of the same index, at the newest frame and the window's middle."""
     weight.zero_()
     index = torch.arange(min(weight.shape[0], weight.shape[1]))
     row, column = (n // 2 for n in weight.shape[-2:])
@@ -150,13 +150,13 @@ def _identity(weight: Tensor) -> None:
     newest[index, index, row, column] = 1.0
 
 
-def rows_of(x: Tensor) -> Tensor:
-    """(B, C, …) -> (N, C)."""
+def to_rows(x: Tensor) -> Tensor:
+    """Reshape (B, C, …) to (N, C)."""
     return x.movedim(1, -1).flatten(0, -2)
 
 
 def _components(rows: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The strongest directions (count, C) of weighted rows, zeros where there are fewer, and their mean (C,)."""
+    """Return the strongest directions (count, C) of weighted rows, padded with zeros, and the rows' mean (C,)."""
     share = (weight / weight.sum())[:, None]
     mean = (share * rows).sum(0)
     centerd = rows - mean

@@ -1,11 +1,15 @@
-"""Training of a small Wan 2.1 autoencoder on drawn speakers, stage by stage.
+"""Train a small Wan 2.1 autoencoder on drawn speakers, stage by stage.
 
-1. `start_from_clips` (vae_init.py): principal components, so that the first step already sees a blurred picture.
-2. Stages with the encoder: both halves learn together, with noise on the latents, because a diffusion model's latents
-   are never exact, and now and then from their own output, so that repeated coding does not drift.
-3. The latents are brought to unit variance and the encoder is frozen: what was encoded with it stays valid.
-4. Stages without the encoder: the decoder alone learns on, at the end to be steady. Each latent makes four frames, and
-   what it gets wrong changes where the next one begins: the picture would pulse six times a second.
+1. `start_from_clips` (vae_init.py) initializes by principal components, so that the first step already reproduces a
+blurred picture.
+
+2. Stages with the encoder train both halves, with noise on the latents, because the latents of a diffusion model are
+never exact, and sometimes on the codec's own output, so that repeated coding does not drift.
+
+3. The latents are scaled to unit variance and the encoder is frozen, so that encoded data stay valid.
+
+4. Stages without the encoder train the decoder alone, the last one against flicker: each latent makes four frames, and
+its error differs from the next latent's, so that the picture would flicker about six times a second.
 """
 
 from __future__ import annotations
@@ -31,9 +35,9 @@ from .vae_init import start_from_clips, unit_variance
 
 FILE, CHECKPOINT, LOG = "small_wan_vae.safetensors", "vae_training.safetensors", "vae_training.jsonl"
 LOG_EVERY = 100  # steps
-UNSEEN = 1_000_000  # seeds of characters from here on are never trained on
+UNSEEN = 1_000_000  # first seed of the characters that are never trained on
 
-# Short pieces around the face, long ones for time, whole pictures for the attention in the middle.
+# Small crops around the face, long clips for temporal layers, whole pictures for the attention in the middle.
 FACES, MOMENTS, PICTURES = ClipShape(4, 9, 48), ClipShape(1, 33, 48), ClipShape(1, 9, 96)
 MIXED = (FACES, FACES, FACES, MOMENTS, PICTURES)
 LONGER = (FACES, FACES, ClipShape(2, 17, 48), MOMENTS, PICTURES)
@@ -41,7 +45,7 @@ LONGER = (FACES, FACES, ClipShape(2, 17, 48), MOMENTS, PICTURES)
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps with the same rules; the learning rate falls from `rate` to `last_rate` along a cosine."""
+    """Steps with the same settings; the learning rate decays from `rate` to `last_rate` along a cosine."""
 
     name: str
     steps: int
@@ -49,15 +53,15 @@ class Stage:
     last_rate: float
     shapes: tuple[ClipShape, ...]
     encoder: bool = True  # False: only the decoder learns
-    noise: float = 0.05  # deviation of what is added to the latents, whose own is 1
-    again: float = 0.1  # share of steps that begin with the codec's own output
-    color: float = 1.0  # weight of errors of color alone, which errors of brightness would hide
-    steady: float = 0.0  # weight of flicker: what changes from frame to frame and should not, anywhere in the picture
+    noise: float = 0.05  # standard deviation of the noise on the latents, whose own is 1
+    again: float = 0.1  # share of steps whose input is the codec's own output
+    color: float = 1.0  # weight of errors of hue, which are small beside errors of brightness
+    steady: float = 0.0  # weight of flicker: the change of the error from frame to frame
 
 
 @dataclass(frozen=True)
 class VaeTraining:
-    """The recipe. The defaults made the weights in the repository."""
+    """The settings of the training. The defaults made the weights in the repository."""
 
     dim: int = 16
     seed: int = 0
@@ -67,8 +71,8 @@ class VaeTraining:
     warmup: int = 50
     average: float = 0.99  # of the weights, per step
     latent_weight: float = 0.02  # keeps each latent channel near mean 0 and variance 1
-    slope_weight: float = 0.5  # differences of neighboring pixels and frames, beside the pixels themselves
-    square_weight: float = 1.0  # squared beside absolute errors
+    slope_weight: float = 0.5  # weight of differences of neighboring pixels and frames, relative to the pixels
+    square_weight: float = 1.0  # weight of squared errors relative to absolute ones
     checkpoint_every: int = 200
     compile: bool = True  # torch.compile for the norms: a quarter faster, needs a C++ compiler
     stages: tuple[Stage, ...] = (
@@ -79,7 +83,7 @@ class VaeTraining:
 
 
 def train_vae(config: VaeTraining, folder: Path, report: Callable[[str], None] = lambda line: None) -> Path:
-    """Train from scratch, or on from the checkpoint in `folder`; gives the path of the float16 weights there."""
+    """Train from scratch, or resume the checkpoint in `folder`; return the path of the float16 weights there."""
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(config, folder, report)
     for stage, step, progress in _schedule(config.stages, run.step):
@@ -91,7 +95,7 @@ def train_vae(config: VaeTraining, folder: Path, report: Callable[[str], None] =
 
 
 def _schedule(stages: tuple[Stage, ...], done: int) -> Iterator[tuple[Stage, int, float]]:
-    """Stage, number of the step in all, and progress in the stage 0 … 1, after `done` steps."""
+    """Yield the stage, the overall step and the progress in the stage, 0 … 1, starting after `done` steps."""
     step = 0
     for stage in stages:
         for inside in range(stage.steps):
@@ -125,17 +129,17 @@ class _Run:
 
     @cached_property
     def pool(self) -> ClipPool:
-        """What is trained on, drawn when it is first needed."""
+        """Return the training clips, drawn at first use."""
         return ClipPool(self.config.clips, self.config.clip_frames, self.config.size)
 
     @cached_property
     def unseen(self) -> Tensor:
-        """Clips of characters that are never trained on: (B, F, H, W, 3) in [0, 1]."""
+        """Return clips of characters that are never trained on: (B, F, H, W, 3) in [0, 1]."""
         clips = [draw_clip(UNSEEN + i, 9, self.config.size) for i in range(6)]
         return torch.from_numpy(np.stack(clips)).float() / 255
 
     def train(self, stage: Stage, step: int, progress: float) -> None:
-        """One step."""
+        """Train one step."""
         begun = time.perf_counter()
         if not stage.encoder and not self.encoder_frozen:
             self._freeze_encoder()
@@ -170,21 +174,21 @@ class _Run:
             for m, w in zip(self.optimizer.weights, self.working.parameters(), strict=True)
         ]
         self.optimizer.step(gradients, rate)
-        # The average forgets its beginning: early in training it follows closely.
+        # A faster average in the first steps, so that the initial weights do not dominate the average.
         share = max(1 - self.config.average, 10 / (self.step + 10))
         for average, weight in zip(self.averaged.parameters(), self.optimizer.weights, strict=True):
             average.lerp_(weight, share)
         self._publish()
 
     def _publish(self) -> None:
-        """Give the weights to the module that computes."""
+        """Copy the master weights into the module that computes."""
         with torch.no_grad():
             for fresh, weight in zip(self.working.parameters(), self.optimizer.weights, strict=True):
                 fresh.copy_(weight)
                 fresh.grad = None
 
     def _freeze_encoder(self) -> None:
-        """From here on the averaged weights are the weights, and what encodes does not change any more."""
+        """Continue with the averaged weights and stop training the encoder."""
         unit_variance(self.averaged, _first_clips(self.pool, self.config, self.config.size)[0])
         self.averaged.load_state_dict({k: v.half().float() for k, v in self.averaged.state_dict().items()})
         self.master.load_state_dict(self.averaged.state_dict())
@@ -207,7 +211,7 @@ class _Run:
         self.report(line)
 
     def save(self) -> None:
-        """The weights for use, and the checkpoint."""
+        """Write the averaged weights and the checkpoint."""
         save_vae(self.averaged, self.folder / FILE)
         state = {f"optimizer.{k}": v for k, v in self.optimizer.state().items()}
         state |= {f"master.{k}": v for k, v in self.master.state_dict().items()}
@@ -233,14 +237,14 @@ class _Run:
 
 
 def _first_clips(pool: ClipPool, config: VaeTraining, side: int) -> tuple[Tensor, Tensor]:
-    """Clips for statistics: (B, 3, F, H, W) in [-1, 1] and their weights."""
+    """Return clips for statistics: (B, 3, F, H, W) in [-1, 1] and their weights."""
     rng = np.random.default_rng(config.seed)
     return pool.batch(ClipShape(12, min(9, config.clip_frames), side), rng)
 
 
 def _compile_norms(vae: WanVae) -> None:
-    """One compiled function for all norms; the number of rows may change, the number of channels seldom does."""
-    torch._dynamo.config.recompile_limit = 32  # widths, with and without gradients of each argument
+    """Compile one function for all norms; the number of rows is dynamic, the number of channels is not."""
+    torch._dynamo.config.recompile_limit = 32  # one per width, with and without gradients of each argument
     compiled = torch.compile(norm_silu, dynamic=False)
 
     def formula(rows: Tensor, gamma: Tensor) -> Tensor:
@@ -253,7 +257,7 @@ def _compile_norms(vae: WanVae) -> None:
 
 
 def picture_loss(made: Tensor, wanted: Tensor, weight: Tensor, config: VaeTraining, stage: Stage) -> Tensor:
-    """Absolute and squared errors of pixels, and absolute errors of their slopes; clips (B, 3, F, H, W) in [-1, 1]."""
+    """Return the loss of clips (B, 3, F, H, W) in [-1, 1]: errors of pixels, gradients and hue, and flicker."""
     error = made - wanted
     share = weight / weight.mean()
     pixels = (share * (error.abs() + config.square_weight * error.square())).mean()
@@ -264,19 +268,19 @@ def picture_loss(made: Tensor, wanted: Tensor, weight: Tensor, config: VaeTraini
 
 
 def latent_loss(latents: Tensor) -> Tensor:
-    """How far the channels (B, 16, T, h, w) are from mean 0 and variance 1."""
+    """Return the deviation of the channels of latents (B, 16, T, h, w) from mean 0 and variance 1."""
     variance, mean = torch.var_mean(latents, dim=(0, 2, 3, 4))
     return mean.square().mean() + (variance + 1e-6).log().square().mean()
 
 
 def psnr(made: Tensor, wanted: Tensor, reach: float = 1.0) -> float:
-    """Decibels; `reach` is white minus black."""
+    """Return the PSNR in dB; `reach` is white minus black."""
     return -10 * math.log10(float((made - wanted).square().mean()) / reach**2)
 
 
 @torch.no_grad()
 def unseen_psnr(vae: WanVae, frames: Tensor) -> float:
-    """PSNR of frames (B, F, H, W, 3) in [0, 1] after encoding and decoding in bfloat16."""
+    """Return the PSNR of frames (B, F, H, W, 3) in [0, 1] after encoding and decoding in bfloat16."""
     copy = WanVae(vae.dim)
     copy.load_state_dict(vae.state_dict())
     copy = fast(copy)

@@ -1,9 +1,9 @@
-"""Synthetic speech with exact times: sentences spoken by espeak-ng, and when each of their sounds begins.
+"""Make synthetic speech with exact phoneme times from sentences spoken by espeak-ng.
 
-The library comes with the PyPI package `espeakng_loader`, which only training needs. It keeps its state in
-global variables that nothing resets (the phase of the voice, its flutter, random numbers), so a sentence would
-sound a little different after every other sentence. Here each utterance is spoken by a freshly loaded copy
-that is unloaded afterwards: the same text and voice give the same samples every time, in any order.
+The library comes with the PyPI package `espeakng_loader`, which only training needs. It keeps state in global variables
+that cannot be reset (the voice's phase, its flutter, random numbers), so a sentence would sound different after every
+other sentence. Here each utterance is spoken by a freshly loaded copy that is unloaded afterwards: the same text and
+voice give the same samples every time, in any order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .sentences import split_words, training_sentence, unseen_sentence
 
 PAUSE = ""  # the symbol of silence, as espeak-ng gives it
 FRAME_SAMPLES = SAMPLE_RATE_HZ // FRAMES_PER_SECOND
-# A millisecond over whole frames. With it Sound.frames, frames_of and the encoder's 50 features a second agree:
+# A millisecond beyond whole frames. With it Sound.frames, frames_of and the encoder's 50 features per second agree:
 # frame f is feature 2 f, exactly. Without it, 29 · 640 samples would be 28 frames (see audio/wav2vec.py).
 SPARE_SAMPLES = 16
 
@@ -46,10 +46,10 @@ UNSEEN_VARIANTS = split_words(
 
 @dataclass(frozen=True)
 class Voice:
-    """Somebody who speaks.
+    """A voice of espeak-ng.
 
-    name: accent and variant of espeak-ng, like "en-us+f3".
-    rate: words a minute, 80 … 450. pitch: 0 low … 99 high. pitch_range: 0 monotone … 99 lively.
+    name: accent and variant, like "en-us+f3". rate: words per minute, 80 … 450. pitch: 0 low … 99 high. pitch_range: 0
+    monotone … 99 lively.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class TimedPhoneme:
-    """A sound of speech (IPA, "" for silence) and when it begins; it lasts until the next one."""
+    """A phoneme (IPA, "" for silence) and its start; it lasts until the next one."""
 
     seconds: float
     symbol: str
@@ -68,33 +68,33 @@ class TimedPhoneme:
 
 @dataclass(frozen=True)
 class Utterance:
-    """Speech, 16 kHz mono, a whole number of frames long (and a millisecond), with its phonemes in order."""
+    """Speech, 16 kHz mono, a whole number of frames (and a millisecond) long, with its phonemes in order."""
 
     sound: Sound
     phonemes: tuple[TimedPhoneme, ...]
 
 
 def training_voice(seed: int) -> Voice:
-    """One of the voices to learn from: accent, variant, rate and pitch drawn by `seed`."""
+    """Draw a voice for training: accent, variant, rate and pitch."""
     return _draw_voice(np.random.default_rng((11, seed)), TRAINING_ACCENTS, TRAINING_VARIANTS)
 
 
 def unseen_voice(seed: int) -> Voice:
-    """A voice for evaluation: no accent and no variant of it is among those of `training_voice`."""
+    """Draw a voice for evaluation; `training_voice` never uses its accent or its variant."""
     return _draw_voice(np.random.default_rng((12, seed)), UNSEEN_ACCENTS, UNSEEN_VARIANTS)
 
 
 def say(text: str, voice: Voice) -> Utterance:
-    """`text` spoken by `voice`. The same arguments give the same samples.
+    """Return `text` spoken by `voice`. The same arguments give the same samples.
 
-    Raises InputError where the library is missing, the voice is unknown or the text has nothing to pronounce.
+    Raises InputError if the library is missing, the voice is unknown or the text has nothing to pronounce.
     """
     with open_synthesizer() as synthesizer:
         return on_whole_frames(synthesizer.say(text, voice))
 
 
 def say_long(seed: int, seconds: float, voice: Voice, *, unseen: bool = False) -> Utterance:
-    """Sentences drawn by `seed`, at least `seconds` in all, with pauses of 0.2 to 0.6 s before and after each."""
+    """Return random sentences of at least `seconds` in all, with pauses of 0.2 to 0.6 s before and after each."""
     rng = np.random.default_rng((13, seed, int(unseen)))
     sentence = unseen_sentence if unseen else training_sentence
     parts = [silence(float(rng.uniform(0.2, 0.6)))]
@@ -108,19 +108,19 @@ def say_long(seed: int, seconds: float, voice: Voice, *, unseen: bool = False) -
 
 
 def speak(seed: int, seconds_at_least: float, unseen: bool = False) -> Utterance:
-    """Somebody says something for a while: voice and sentences drawn by `seed`, for training or evaluation."""
+    """Return at least `seconds_at_least` of speech, with voice and sentences drawn by `seed`."""
     voice = unseen_voice(seed) if unseen else training_voice(seed)
     return say_long(seed, seconds_at_least, voice, unseen=unseen)
 
 
 def silence(seconds: float) -> Utterance:
-    """Nothing is said."""
+    """Return an utterance of silence."""
     samples = round(seconds * SAMPLE_RATE_HZ)
     return Utterance(Sound(torch.zeros(1, samples), SAMPLE_RATE_HZ), (TimedPhoneme(0.0, PAUSE),))
 
 
 def join(parts: Sequence[Utterance]) -> Utterance:
-    """One after the other."""
+    """Concatenate utterances."""
     phonemes: list[TimedPhoneme] = []
     begin = 0
     for part in parts:
@@ -131,7 +131,7 @@ def join(parts: Sequence[Utterance]) -> Utterance:
 
 
 def on_whole_frames(utterance: Utterance) -> Utterance:
-    """The utterance with silence after it, up to whole frames and SPARE_SAMPLES."""
+    """Pad the utterance with silence to whole frames and SPARE_SAMPLES."""
     samples = utterance.sound.samples
     wanted = -(-(samples - SPARE_SAMPLES) // FRAME_SAMPLES) * FRAME_SAMPLES + SPARE_SAMPLES
     waveform = pad(utterance.sound.waveform, (0, wanted - samples))
@@ -145,7 +145,7 @@ def _draw_voice(rng: np.random.Generator, accents: Sequence[str], variants: Sequ
 
 
 class _Event(ctypes.Structure):
-    """What espeak-ng tells about a moment of the sound (speak_lib.h, espeak_EVENT)."""
+    """An event of espeak-ng during synthesis (speak_lib.h, espeak_EVENT)."""
 
     _fields_ = [
         ("kind", ctypes.c_int),
@@ -165,7 +165,7 @@ _RETRIEVE = 1  # give the samples to the callback, play nothing
 _OPTIONS = 0x0001 | 0x0002 | 0x8000  # phoneme events; in IPA; report errors instead of ending the process
 _BUFFER_MILLISECONDS = 500
 _UTF8 = 1
-_RATE, _PITCH, _RANGE = 1, 3, 4  # numbers of parameters
+_RATE, _PITCH, _RANGE = 1, 3, 4  # parameter numbers of the library
 _RANDOM_SEED = 1
 
 
@@ -183,12 +183,12 @@ class Synthesizer:
         self._rate = library.espeak_Initialize(_RETRIEVE, _BUFFER_MILLISECONDS, data.encode(), _OPTIONS)
         if self._rate <= 0:
             raise InputError(f"espeak-ng cannot start with its data in {data}; install espeakng_loader again")
-        self._callback = _Callback(self._receive)  # kept: the library holds only its address
+        self._callback = _Callback(self._receive)  # a reference must be kept, since the library holds only its address
         library.espeak_SetSynthCallback(self._callback)
         library.espeak_ng_SetRandSeed(ctypes.c_long(_RANDOM_SEED))
 
     def say(self, text: str, voice: Voice) -> Utterance:
-        """`text` as spoken, without added silence, with the times of its phonemes. See `say` for errors."""
+        """Return `text` as spoken, without added silence, with the times of its phonemes. See `say` for errors."""
         library = self._library
         if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise InputError(f"espeak-ng has no voice {voice.name!r}; take one like 'en-us+f3'")
@@ -206,6 +206,7 @@ class Synthesizer:
         return Utterance(resample(Sound(samples[None], self._rate), SAMPLE_RATE_HZ), tuple(phonemes))
 
     def _receive(self, wave: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
+        """Store the samples and phoneme events of one callback."""
         if wave and count > 0:
             self._samples.append(np.ctypeslib.as_array(wave, (count,)).copy())
         index = 0
@@ -218,7 +219,7 @@ class Synthesizer:
 
 @contextmanager
 def open_synthesizer() -> Iterator[Synthesizer]:
-    """A fresh copy of espeak-ng, unloaded at the end, so that nothing of one utterance is heard in the next."""
+    """Load a fresh copy of espeak-ng and unload it at the end, so that no state carries over between utterances."""
     try:
         import espeakng_loader
     except ImportError as error:

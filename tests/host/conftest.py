@@ -25,7 +25,7 @@ COMFYUI = comfyui_folder()
 HAVE_HOST = (COMFYUI / "main.py").is_file()
 # Three chunks of 29 frames with 5 of context, or one of 81; in whole blocks of AAC, which is read back in blocks.
 SHORT_FRAMES = 72
-SERVERS = {"server", "new_server", "servers", "unlucky_server", "bench", "sampling_server"}  # fixtures
+SERVERS = {"server", "new_server", "servers", "faulty_server", "bench", "sampling_server"}  # fixtures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -181,7 +181,7 @@ def new_server(models_dir: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
 
 @pytest.fixture(scope="session")
 def servers(comfyui: Path, models_dir: Path, samples: Path) -> Iterator[Any]:
-    """Starts servers that can be made unlucky (fault_bench.py)."""
+    """Starts servers with injectable faults (fault_bench.py)."""
     from fault_bench import Servers
 
     with Servers(comfyui, models_dir, samples) as found:
@@ -189,9 +189,9 @@ def servers(comfyui: Path, models_dir: Path, samples: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def unlucky_server(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One of them, shared by the tests that kill it and start it again."""
-    return servers.start(tmp_path_factory.mktemp("unlucky"))
+def faulty_server(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A server with injectable faults, shared by the tests that kill and restart it."""
+    return servers.start(tmp_path_factory.mktemp("faulty"))
 
 
 TINY_HEADS = 2

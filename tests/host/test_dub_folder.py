@@ -14,7 +14,7 @@ from typing import Any
 import av
 import pytest
 from fault_bench import CHUNKS, FRAMES, Bench, shorten
-from fault_table import survived
+from fault_table import record_fault_result
 
 REPO = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -22,8 +22,8 @@ jsonschema = pytest.importorskip("jsonschema")
 
 
 @pytest.fixture
-def bench(unlucky_server, small) -> Bench:
-    found = Bench(unlucky_server.base, unlucky_server, small("dub_by_path"))
+def bench(faulty_server, small) -> Bench:
+    found = Bench(faulty_server.base, faulty_server, small("dub_by_path"))
     found.clear()
     return found
 
@@ -84,7 +84,9 @@ def test_a_folder_is_dubbed_although_server_and_client_are_killed(bench, jobs):
     assert [execution["state"] for execution in first["executions"]] == ["unfinished", "finished"]
     assert first["executions"][1]["from_chunk"] in (3, 4), "no finished chunk was made again"
     assert [execution["state"] for execution in second["executions"]] == ["finished"]
-    survived("kill -9 of server and client", "a folder of jobs (client/dub_folder.py)", "all videos are made")
+    record_fault_result(
+        "kill -9 of server and client", "a folder of jobs (client/dub_folder.py)", "all videos are made"
+    )
     check_report(first)
 
 

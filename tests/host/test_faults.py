@@ -18,7 +18,7 @@ from typing import Any
 import av
 import pytest
 from fault_bench import CHUNKS, FRAMES, PHASES, Bench
-from fault_table import survived
+from fault_table import record_fault_result
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
@@ -27,8 +27,8 @@ KILLS = int(os.environ.get("INFINITETALK_KILLS", "3"))  # 20 for a release
 
 
 @pytest.fixture(scope="module")
-def bench(unlucky_server, small) -> Bench:
-    return Bench(unlucky_server.base, unlucky_server, small("video_dubbing"))
+def bench(faulty_server, small) -> Bench:
+    return Bench(faulty_server.base, faulty_server, small("video_dubbing"))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,9 @@ def test_killed_again_and_again(bench, undisturbed):
     killed = [execution for execution in manifest["executions"] if execution["state"] == "unfinished"]
     assert all("ended" not in execution for execution in killed)
     assert manifest["executions"][-1]["state"] == "finished" and manifest["executions"][-1]["from_chunk"] == made + 1
-    survived("kill -9 of the server", f"{KILLS} times over one run, at random moments", "the same video to the bit")
+    record_fault_result(
+        "kill -9 of the server", f"{KILLS} times during one run, at random times", "bit-identical video"
+    )
 
 
 def test_interrupted_at_every_phase(bench, undisturbed):
@@ -97,7 +99,7 @@ def test_interrupted_at_every_phase(bench, undisturbed):
     bench.faults()
     assert bench.video().read_bytes() == undisturbed
     assert bench.videos() == ["InfiniteTalk_00001_.mp4"]
-    survived("interrupt", f"in each phase of one run: {', '.join(PHASES)}", "the same video to the bit")
+    record_fault_result("interrupt", f"in each phase of one run: {', '.join(PHASES)}", "bit-identical video")
 
 
 def test_out_of_memory_inside_a_chunk(bench, undisturbed):
@@ -108,7 +110,7 @@ def test_out_of_memory_inside_a_chunk(bench, undisturbed):
     bench.faults()
     path = bench.video()
     assert path.read_bytes() == undisturbed and report_of(path)["continued_at_chunk"] == 3
-    survived("out of memory", "inside the third chunk", "the same video to the bit, from that chunk on")
+    record_fault_result("out of memory", "inside the third chunk", "bit-identical video, resumed at that chunk")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_a_full_disk(bench, undisturbed, what, where):
     bench.faults()
     assert bench.video().read_bytes() == undisturbed
     assert bench.videos() == ["InfiniteTalk_00001_.mp4"]
-    survived("disk full", f"while writing {where}", "a sentence; then the same video to the bit")
+    record_fault_result("disk full", f"while writing {where}", "an error message; then a bit-identical video")
 
 
 @pytest.mark.parametrize("what", ["infinitetalk_runs", "video"])
@@ -137,7 +139,7 @@ def test_a_read_only_output_folder(bench, undisturbed, what):
     assert "Read-only file system): check that disk and folder, then run again" in str(result.error)
     bench.faults()
     assert bench.video().read_bytes() == undisturbed
-    survived("read-only output folder", "from the start", "a sentence; then the same video to the bit")
+    record_fault_result("read-only output folder", "from the start", "an error message; then a bit-identical video")
 
 
 @contextlib.contextmanager
@@ -174,8 +176,10 @@ def test_a_real_disk_that_fills_up_and_turns_read_only(bench, undisturbed):
         assert path.read_bytes() == undisturbed
         assert report_of(path)["continued_at_chunk"] == (made + 1 if made else None)
         assert bench.videos() == ["InfiniteTalk_00001_.mp4"]
-    survived("disk full", "a real one, in mid-run", "a sentence; then the same video to the bit")
-    survived("read-only output folder", "a real disk, in mid-run", "a sentence; then the same video to the bit")
+    record_fault_result("disk full", "a real full disk, during a run", "an error message; then a bit-identical video")
+    record_fault_result(
+        "read-only output folder", "a real disk, during a run", "an error message; then a bit-identical video"
+    )
 
 
 def test_a_source_that_is_changed_or_deleted_while_it_is_read(bench, undisturbed):
@@ -189,13 +193,19 @@ def test_a_source_that_is_changed_or_deleted_while_it_is_read(bench, undisturbed
         assert result.status == "error"
         assert "the source file was changed while the video was being made" in str(result.error)
         source.write_bytes(content)
-        survived("source changed in mid-run", "after the first chunk", "a sentence; the changed file is a new run")
+        record_fault_result(
+            "source changed during a run",
+            "after the first chunk",
+            "an error message; the changed file starts a new run",
+        )
         prompt = bench.queue()
         bench.when(lambda: len(bench.records()) >= 2, source.unlink)
         result = bench.server.follow(prompt, timeout=300)
         assert result.status == "success", result.error
         assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
-        survived("source deleted in mid-run", "after the second chunk", "the run goes on: the file stays open")
+        record_fault_result(
+            "source deleted during a run", "after the second chunk", "the run continues, since the file is open"
+        )
     finally:
         source.write_bytes(content)
 
@@ -237,7 +247,7 @@ def test_a_weights_file_that_is_harmed_while_a_chunk_is_made(bench, undisturbed,
         result = bench.server.follow(prompt, timeout=300)
         assert bench.server.alive() and result.status == "success", result.error or bench.server.log_tail()
         assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
-    survived(f"weights file {how} in mid-run", "while the second chunk is made", "the same video to the bit")
+    record_fault_result(f"weights file {how} during a run", "while the second chunk is made", "bit-identical video")
 
 
 def test_a_clock_that_goes_backwards(bench, undisturbed):
@@ -245,7 +255,7 @@ def test_a_clock_that_goes_backwards(bench, undisturbed):
     assert bench.run().status == "error"
     bench.faults(clock=3600)
     assert bench.video().read_bytes() == undisturbed
-    survived("clock going backwards", "by a minute, then an hour, at every look", "the same video to the bit")
+    record_fault_result("clock going backwards", "by a minute, then an hour, at every call", "bit-identical video")
 
 
 def test_two_clients_with_the_same_job(bench, undisturbed):
@@ -254,7 +264,9 @@ def test_two_clients_with_the_same_job(bench, undisturbed):
     assert [r.status for r in results] == ["success", "success"]
     assert bench.videos() == ["InfiniteTalk_00001_.mp4"]
     assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
-    survived("two clients, the same job", "queued one after the other", "made once; both get the video")
+    record_fault_result(
+        "two clients, the same job", "queued one after the other", "made once; both clients get the video"
+    )
 
 
 def test_two_servers_in_one_output_folder(bench, undisturbed, servers, tmp_path):
@@ -267,7 +279,9 @@ def test_two_servers_in_one_output_folder(bench, undisturbed, servers, tmp_path)
     assert f"this very video is being made by another ComfyUI (process {bench.server.pid}" in str(result.error)
     assert bench.server.follow(mine, timeout=300).status == "success"
     assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
-    survived("two servers, the same job", "in one output folder", "the second is told who makes it")
+    record_fault_result(
+        "two servers, the same job", "in one output folder", "the second reports that the other one makes it"
+    )
     bench.clear()
     bench.faults(slow=1.0)
     mine = bench.queue()
@@ -279,7 +293,7 @@ def test_two_servers_in_one_output_folder(bench, undisturbed, servers, tmp_path)
     assert (bench.output / "video" / "InfiniteTalk_00001_.mp4").read_bytes() == undisturbed
     assert frames_of(bench.output / "video" / "InfiniteTalk_00002_.mp4") == FRAMES
     other.stop()
-    survived("two servers, two jobs of one name", "in one output folder", "two videos, each under a name of its own")
+    record_fault_result("two servers, two jobs of one name", "in one output folder", "two videos with different names")
 
 
 def test_a_segment_cut_by_hand(bench, undisturbed):
@@ -288,7 +302,9 @@ def test_a_segment_cut_by_hand(bench, undisturbed):
     segment.write_bytes(segment.read_bytes()[:-100])
     path = bench.video()
     assert path.read_bytes() == undisturbed and report_of(path)["continued_at_chunk"] == 2
-    survived("segment truncated by hand", "the second of three", "it alone is made again; the same video to the bit")
+    record_fault_result(
+        "segment truncated by hand", "the second of three", "only it is made again; bit-identical video"
+    )
 
 
 def test_a_long_voice_is_not_heard_again_unless_what_is_kept_of_it_is_damaged(bench, undisturbed):
@@ -305,7 +321,9 @@ def test_a_long_voice_is_not_heard_again_unless_what_is_kept_of_it_is_damaged(be
     assert bench.video().read_bytes() == undisturbed
     assert f"{kept.name} is damaged; the voice is encoded again" in bench.server.log_tail(400)
     assert not list((bench.runs / "voices").iterdir()), "the video is finished"
-    survived("features of a voice damaged by hand", "found on Run", "it is encoded again; the same video to the bit")
+    record_fault_result(
+        "features of a voice damaged by hand", "found on Run", "it is encoded again; bit-identical video"
+    )
 
 
 def test_a_manifest_of_a_newer_version(bench, undisturbed):
@@ -317,7 +335,11 @@ def test_a_manifest_of_a_newer_version(bench, undisturbed):
     assert len(bench.records()) == 2, "nothing is touched"
     path = bench.video(start_over=True)
     assert frames_of(path) == FRAMES
-    survived("manifest of a newer version", "found on Run", "a sentence, nothing touched; start_over makes it anew")
+    record_fault_result(
+        "manifest of a newer version",
+        "found on Run",
+        "an error message, no file is changed; start_over begins a new run",
+    )
 
 
 def test_other_settings_are_another_run(bench, undisturbed):

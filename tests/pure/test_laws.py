@@ -36,9 +36,9 @@ def test_every_module_of_the_engine_imports_without_comfyui():
         for path in (ROOT / "infinitetalk_core").rglob("*.py")
         if path.name != "__init__.py"
     ]
-    cure = "import sys; sys.path.append('tools'); from run_comfyui import cure_torchvision; cure_torchvision()"
+    setup = "import sys; sys.path.append('tools'); import run_comfyui; run_comfyui.make_torchvision_importable()"
     block = "\n".join(f"sys.modules[{name!r}] = None" for name in sorted(HOST_MODULES))
-    code = f"{cure}\n{block}\n" + "\n".join(f"import {module}" for module in modules)
+    code = f"{setup}\n{block}\n" + "\n".join(f"import {module}" for module in modules)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -151,8 +151,8 @@ LONG = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {root!r} + "/tools"]
-from run_comfyui import cure_torchvision
-cure_torchvision()
+from run_comfyui import make_torchvision_importable
+make_torchvision_importable()
 import torch
 torch.set_num_threads(1)
 from infinitetalk_core import disk_buffer

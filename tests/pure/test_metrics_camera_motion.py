@@ -45,11 +45,11 @@ def test_no_frames_are_refused():
 
 def test_cameras_of_drawn_scenes_are_found_behind_a_moving_speaker():
     pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
-    from tests.support.drawn_speakers import UNSEEN, draw, made_up_voice, true_camera
+    from tests.support.drawn_speakers import UNSEEN, draw, random_voice, true_camera
 
     found, as_if_still = [], []
     for number in range(10):
-        voice = made_up_voice(100, number)
+        voice = random_voice(100, number)
         move, truth = true_camera(UNSEEN + number, 100)
         camera = measure_camera(draw(UNSEEN + number, voice, number, move))
         still = track([0.0] * 100, [1.0] * 100)
@@ -64,9 +64,9 @@ def test_cameras_of_drawn_scenes_are_found_behind_a_moving_speaker():
 
 def test_a_camera_that_does_not_follow_shows_in_the_error():
     pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
-    from tests.support.drawn_speakers import UNSEEN, draw, made_up_voice, true_camera
+    from tests.support.drawn_speakers import UNSEEN, draw, random_voice, true_camera
 
-    voice = made_up_voice(100, 1)
+    voice = random_voice(100, 1)
     move, truth = true_camera(UNSEEN + 1, 100)
     follows, still = (camera_error(measure_camera(draw(UNSEEN + 1, voice, 5, m)), truth) for m in (move, None))
     assert still.shift > 5 * follows.shift

@@ -78,13 +78,13 @@ def test_references_must_fit_the_plan():
 def test_a_drawn_speaker_who_copies_is_told_from_one_who_speaks():
     pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
     from evaluation.sync import mouth_opening
-    from tests.support.drawn_speakers import UNSEEN, draw, made_up_voice
+    from tests.support.drawn_speakers import UNSEEN, draw, random_voice
 
     frames = 145
     plan = plan_chunks(frames, 33, 9)
     at = [chunk.start + chunk.context + chunk.keep // 2 for chunk in plan]
-    source = draw(UNSEEN, made_up_voice(frames, 1), 1)
-    dubbed = draw(UNSEEN, made_up_voice(frames, 2), 2)
+    source = draw(UNSEEN, random_voice(frames, 1), 1)
+    dubbed = draw(UNSEEN, random_voice(frames, 2), 2)
     free, rigid = (
         copying(video, source, plan, at, (mouth_opening(video), mouth_opening(source))) for video in (dubbed, source)
     )

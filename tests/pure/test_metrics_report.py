@@ -20,10 +20,10 @@ AT = [chunk.start + chunk.context for chunk in PLAN]
 def speakers():
     """A source, the same speaker with another voice, and that voice's opening."""
     pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
-    from tests.support.drawn_speakers import UNSEEN, draw, made_up_voice
+    from tests.support.drawn_speakers import UNSEEN, draw, random_voice
 
-    voice = made_up_voice(FRAMES, 2)
-    return draw(UNSEEN + 3, made_up_voice(FRAMES, 1), 1), draw(UNSEEN + 3, voice, 2), voice.opening
+    voice = random_voice(FRAMES, 2)
+    return draw(UNSEEN + 3, random_voice(FRAMES, 1), 1), draw(UNSEEN + 3, voice, 2), voice.opening
 
 
 def test_a_perfect_dub_has_perfect_numbers(speakers):

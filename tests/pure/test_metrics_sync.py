@@ -72,12 +72,12 @@ def test_no_frames_no_opening_and_no_picture_no_frames():
 
 def test_the_mouth_of_unseen_speakers_is_read_from_pixels():
     pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
-    from tests.support.drawn_speakers import UNSEEN, draw, made_up_voice, true_camera
+    from tests.support.drawn_speakers import UNSEEN, draw, random_voice, true_camera
     from training.characters import MOUTH_INTERIOR
 
     assert MOUTH_COLOR == MOUTH_INTERIOR
     for number in range(16):
-        voice = made_up_voice(75, number)
+        voice = random_voice(75, number)
         camera = true_camera(number, 75)[0] if number % 2 else None
         frames = draw(UNSEEN + number, voice, number, camera)
         clean = sync(mouth_opening(frames), voice.opening)

@@ -18,26 +18,26 @@ from benchmarks import paper_run, paper_variants
 from benchmarks.paper_conditions import QUICK, SHIFT, STRATEGIES, Condition, Scale, experiments
 from benchmarks.paper_report import BEGIN, END, put_between, write_report
 from benchmarks.paper_rows import Row, append_row, paired, read_rows, spread, values_of
-from benchmarks.paper_takes import (
-    beyond,
-    border,
+from benchmarks.paper_variants import FineTuning, variant_config
+from benchmarks.paper_videos import (
     make_row,
     make_scene,
     mouth_numbers,
+    partial_correlation,
     psnr,
     seam_among_latents,
+    side_areas,
 )
-from benchmarks.paper_variants import Workshop, variant_config
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.reference import Policy
 from infinitetalk_core.model.vae import WanVae, save_vae
 from training import small_models
 from training.small_models import SmallSizes, new_model, save_model
-from training.speech_pretraining import SpeechPretraining, Student, write_encoder
+from training.speech_pretraining import ProbedEncoder, SpeechPretraining, write_encoder
 from training.trainer import TrainingConfig
 
 SEED = 1_000_000
-EARS = SpeechPretraining(layers=2, channels=16, ffn=32, convolution=8)
+SPEECH_ENCODER = SpeechPretraining(layers=2, channels=16, ffn=32, convolution=8)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,7 +52,7 @@ def models(tmp_path_factory):
     save_model(new_model(sizes), folder)
     (folder / small_models.VAE).parent.mkdir()
     save_vae(WanVae(4), folder / small_models.VAE)
-    write_encoder(Student(EARS).network, folder / small_models.SPEECH)
+    write_encoder(ProbedEncoder(SPEECH_ENCODER).network, folder / small_models.SPEECH)
     return folder
 
 
@@ -138,11 +138,11 @@ def test_a_perfect_dub_is_in_sync_and_copies_nothing():
     """Measured on true pixels: a person drawn saying the dubbed words."""
     condition = Condition("x", chunks=6)
     scene = make_scene(condition, SEED, lambda sound: torch.zeros(sound.frames, 2, 16))
-    assert len(scene.truth) == len(scene.own_mouth) == condition.frames
+    assert len(scene.truth) == len(scene.source_opening) == condition.frames
     other = make_scene(Condition("x", chunks=6), SEED, lambda sound: torch.zeros(sound.frames, 2, 16))
     torch.testing.assert_close(scene.source, other.source, rtol=0, atol=0)
     # The source itself is a perfect dub of its own words.
-    own = mouth_numbers(scene.source, replace(scene, truth=scene.own_mouth))
+    own = mouth_numbers(scene.source, replace(scene, truth=scene.source_opening))
     assert own["sync"] > 0.95 and own["lag"] == 0
     assert abs(own["shuffled"]) < 0.3
     undubbed = mouth_numbers(scene.source, scene)
@@ -154,7 +154,7 @@ def test_a_perfect_dub_is_in_sync_and_copies_nothing():
 def own_words(scene) -> float:
     """What a mouth that follows the voice with some noise has of the source's mouth beyond chance."""
     noise = np.random.default_rng(0).normal(0, 0.05, len(scene.truth))
-    return beyond(scene.truth + noise, scene.own_mouth, scene.truth)
+    return partial_correlation(scene.truth + noise, scene.source_opening, scene.truth)
 
 
 def test_psnr_is_that_of_a_known_error():
@@ -162,7 +162,7 @@ def test_psnr_is_that_of_a_known_error():
 
 
 def test_the_border_is_beside_the_person():
-    mask = border(torch.zeros(1, 96, 96, 3))
+    mask = side_areas(torch.zeros(1, 96, 96, 3))
     assert mask[:50, :15].all() and mask[:50, -15:].all()
     assert not mask[:, 20:76].any() and not mask[60:].any()
 
@@ -172,13 +172,13 @@ def test_rows_are_made_once_and_shown(models, tmp_path, capsys):
     experiment = next(e for e in experiments() if e.name == "camera")
     kept = tuple(replace(c, chunks=2, steps=1) for c in experiment.conditions if c.name in ("none", "SDEdit 0.6"))
     small = replace(experiment, conditions=kept, seeds=2)
-    workshop = Workshop(models, tmp_path / "work", QUICK)
+    tuning = FineTuning(models, tmp_path / "work", QUICK)
     tasks = paper_run.open_tasks([small], tmp_path, "tiny")
     assert len(tasks) == 4
-    paper_run.run_tasks(tasks[:3], workshop, "tiny", tmp_path, threads=1)
+    paper_run.run_tasks(tasks[:3], tuning, "tiny", tmp_path, threads=1)
     left = paper_run.open_tasks([small], tmp_path, "tiny")
     assert [(t.condition.name, t.seed) for t in left] == [("SDEdit 0.6", SEED + 1)]
-    paper_run.run_tasks(left, workshop, "tiny", tmp_path, threads=1)
+    paper_run.run_tasks(left, tuning, "tiny", tmp_path, threads=1)
     rows = read_rows(tmp_path, "camera")
     assert len(rows) == 4
     for made in rows:
@@ -193,14 +193,14 @@ def test_rows_are_made_once_and_shown(models, tmp_path, capsys):
 def test_each_strategy_gets_its_own_model(models, tmp_path, monkeypatch):
     """Fine-tuning: two steps on two samples."""
     monkeypatch.setattr(paper_variants, "PARTS", 1)
-    workshop = Workshop(models, tmp_path, Scale(samples=2, steps=2, batch=1))
+    tuning = FineTuning(models, tmp_path, Scale(samples=2, steps=2, batch=1))
     for name in ("M3", "FL2V"):
-        paper_variants.train_variant(workshop, name)
-        assert workshop.is_done(name)
-    before, after = (small_models.load_model(f).backbone.head.head.weight for f in (models, workshop.variant("M3")))
+        paper_variants.train_variant(tuning, name)
+        assert tuning.is_done(name)
+    before, after = (small_models.load_model(f).backbone.head.head.weight for f in (models, tuning.variant("M3")))
     assert not torch.equal(before, after)
-    assert workshop.variant("") == models
-    assert not list(workshop.variant("M3").glob("*.pt"))
+    assert tuning.variant("") == models
+    assert not list(tuning.variant("M3").glob("*.pt"))
 
 
 def test_the_baseline_looks_at_what_was_made(models):

@@ -14,10 +14,10 @@ from infinitetalk_core.audio.encoder_files import load_speech_encoder
 from infinitetalk_core.audio.sound import Sound
 from training import speech_pretraining
 from training.articulation import VISEMES
-from training.speech_clips import at_speed, draw_batch, make_clip, record
+from training.speech_clips import change_speed, draw_batch, make_clip, simulate_recording
 from training.speech_pretraining import (
+    ProbedEncoder,
     SpeechPretraining,
-    Student,
     train_speech_encoder,
     write_encoder,
 )
@@ -33,11 +33,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_the_written_encoder_gives_the_features_that_were_trained(tmp_path):
     torch.manual_seed(0)
-    student = Student(replace(BRIEF, bfloat16=False))
+    probed = ProbedEncoder(replace(BRIEF, bfloat16=False))
     sound = speak(3, 2.0).sound
-    encoder = load_speech_encoder(write_encoder(student.network, tmp_path / "encoder.safetensors"))
+    encoder = load_speech_encoder(write_encoder(probed.network, tmp_path / "encoder.safetensors"))
     with torch.no_grad():
-        trained = torch.stack(student.hidden_states(sound.waveform), dim=2)[0]
+        trained = torch.stack(probed.hidden_states(sound.waveform), dim=2)[0]
     used = encoder.encode(sound, leveled=True)
     assert used.shape == trained.shape == (sound.frames, 4, 64)
     assert float((used - trained).norm() / trained.norm()) < 5e-3  # float16 in the file
@@ -67,16 +67,16 @@ def test_a_stopped_run_goes_on_to_the_same_encoder(tmp_path, monkeypatch):
 
 def test_training_lowers_the_loss():
     torch.manual_seed(0)
-    student = Student(BRIEF)
-    optimizer = torch.optim.AdamW([part for part in student.parameters() if part.requires_grad], lr=2e-3)
+    probed = ProbedEncoder(BRIEF)
+    optimizer = torch.optim.AdamW([part for part in probed.parameters() if part.requires_grad], lr=2e-3)
     clips = [make_clip(seed, 1.5) for seed in range(2)]
     config = replace(BRIEF, steps=1000, warm_up=5)
-    losses = [speech_pretraining._step(student, optimizer, clips, config, step) for step in range(25)]
+    losses = [speech_pretraining._step(probed, optimizer, clips, config, step) for step in range(25)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3])
 
 
 def test_a_piece_of_a_clip_keeps_sound_and_truth_together(monkeypatch):
-    monkeypatch.setattr("training.speech_clips.record", lambda samples, _rng: samples)
+    monkeypatch.setattr("training.speech_clips.simulate_recording", lambda samples, _rng: samples)
     clip = make_clip(2, 2.0)
     batch = draw_batch([clip], 3, 30, np.random.default_rng(0))
     assert batch.samples.shape == (3, 30 * 640 + 16)
@@ -92,19 +92,19 @@ def test_a_piece_of_a_clip_keeps_sound_and_truth_together(monkeypatch):
 
 def test_a_faster_tape_has_its_sounds_earlier_and_higher():
     said = speak(6, 2.0)
-    fast = at_speed(said, 1.25)
+    fast = change_speed(said, 1.25)
     assert abs(fast.sound.seconds - said.sound.seconds / 1.25) <= 0.041
     assert fast.phonemes[9].seconds == pytest.approx(said.phonemes[9].seconds / 1.25)
     time = torch.arange(16000) / 16000
     tone = replace(said, sound=Sound(torch.sin(2 * torch.pi * 400 * time)[None], 16000))
-    heard = at_speed(tone, 1.25).sound.waveform[0, :12000]
+    heard = change_speed(tone, 1.25).sound.waveform[0, :12000]
     assert int(torch.fft.rfft(heard).abs().argmax()) * 16000 / 12000 == pytest.approx(500, abs=2)
 
 
 def test_recordings_differ_and_stay_recognizable():
     clip = make_clip(2, 2.0)
     rows = clip.samples[None].repeat(8, 1)
-    heard = record(rows, np.random.default_rng(1))
+    heard = simulate_recording(rows, np.random.default_rng(1))
     assert heard.shape == rows.shape and torch.isfinite(heard).all()
     for one in heard:
         assert float((one - clip.samples).abs().max()) > 0.01

@@ -10,23 +10,23 @@ import pytest
 
 from infinitetalk_core.runs.lock import RunLock
 from infinitetalk_core.runs.unfinished_runs import describe_unfinished_runs, remove, unfinished_runs
-from tests.support.runs import Notes, Workspace
+from tests.support.runs import RunFolder, SessionLog
 
 DAY = 86400
 
 
 @pytest.fixture
-def workspace(tmp_path) -> Workspace:
-    return Workspace(tmp_path)
+def workspace(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path)
 
 
-def _interrupt(workspace: Workspace) -> None:
+def _interrupt(workspace: RunFolder) -> None:
     def stop(chunk: int) -> None:
         if chunk == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        workspace.dub(notes=Notes(on_chunk=stop))
+        workspace.dub(notes=SessionLog(on_chunk=stop))
 
 
 def _age(folder: Path, days: float) -> None:
@@ -58,7 +58,7 @@ def test_an_old_one_is_removed_and_the_job_begins_anew(workspace):
     assert remove(found, 30)
     assert not workspace.folder.exists()
     videos = workspace.videos()
-    notes = Notes()
+    notes = SessionLog()
     workspace.dub(notes=notes)
     assert notes.made[0] == 1 and len(notes.made) == len(workspace.job.plan)
     assert set(videos) <= set(workspace.videos()), "no video is removed"
@@ -70,7 +70,7 @@ def test_a_younger_one_stays_and_goes_on(workspace):
         _age(workspace.folder, days)
         (found,) = unfinished_runs(workspace.folder.parent)
         assert not remove(found, 30), f"{days} days old"
-    notes = Notes()
+    notes = SessionLog()
     workspace.dub(notes=notes)
     assert notes.joined == [1]
 
@@ -89,7 +89,9 @@ def test_one_that_was_continued_or_finished_since_it_was_listed_stays(workspace)
     _interrupt(workspace)
     _age(workspace.folder, 100)
     (found,) = unfinished_runs(workspace.folder.parent)
-    _interrupt_later = Notes(on_chunk=lambda chunk: (_ for _ in ()).throw(KeyboardInterrupt) if chunk == 3 else None)
+    _interrupt_later = SessionLog(
+        on_chunk=lambda chunk: (_ for _ in ()).throw(KeyboardInterrupt) if chunk == 3 else None
+    )
     with pytest.raises(KeyboardInterrupt):
         workspace.dub(notes=_interrupt_later)
     assert not remove(found, 30)

@@ -1,4 +1,4 @@
-"""A custom node file that counts what is alive in a real ComfyUI. Tests put it into custom_nodes; see test_cache.py."""
+"""A custom node file that counts the live objects in a real ComfyUI, for test_cache.py."""
 
 import gc
 import json

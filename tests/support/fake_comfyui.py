@@ -1,4 +1,4 @@
-"""A server that answers like ComfyUI and makes no videos, for tests of the client. It can be told to misbehave."""
+"""A server with ComfyUI's API that makes no videos, for tests of the client. Errors and delays can be configured."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from aiohttp import WSMsgType, web
 
 SAMPLER = "InfiniteTalkChunkSampler"
 CHUNKS = 3
-# (workflow, how many prompts came before) → success, error, InputError, interrupted, crash, crash at once, or wait
+# (workflow, number of earlier prompts) → success, error, InputError, interrupted, crash, crash at once, or wait
 Behavior = Callable[[dict[str, Any], int], str]
 SLOWLY = 0.5  # seconds
 
 
 class FakeComfyUI:
-    """Serves on 127.0.0.1 from a thread of its own; a context manager. What it was asked is in its attributes."""
+    """Serves on 127.0.0.1 from a separate thread; a context manager. Its attributes record the requests."""
 
     def __init__(self, behave: Behavior = lambda workflow, count: "success") -> None:
         self.behave = behave
         self.uploads: dict[str, bytes] = {}
-        self.prompts: list[dict[str, Any]] = []  # every workflow that was queued
+        self.prompts: list[dict[str, Any]] = []  # every queued workflow
         self.most_at_once = 0
         self.cancelled: list[str] = []
         self.refuse = ""
-        self.answers: Callable[[int], str] = lambda number: "at once"  # to the n-th prompt: at once, never, or slowly
-        self.lost_files = False  # what was made is gone
+        self.answers: Callable[[int], str] = lambda number: "at once"  # to the n-th: at once, never, slowly
+        self.lost_files = False  # if True, the made files are missing
         self.broken_reports = False
         self.url = ""
         self._pending: list[tuple[str, dict[str, Any]]] = []
@@ -50,7 +50,7 @@ class FakeComfyUI:
         self._loop.call_soon_threadsafe(self._main.cancel)
         self._thread.join(10)
 
-    # -- the thread
+    # -- thread
 
     def _run(self) -> None:
         self._main = self._loop.create_task(self._serve())
@@ -88,7 +88,7 @@ class FakeComfyUI:
                 if not self._pending:
                     await asyncio.sleep(0.01)
                 elif await self._work(*self._pending.pop(0)):
-                    await site.stop()  # a crash: what was known is forgotten, and nobody answers for a while
+                    await site.stop()  # a crash: the state is lost, and requests fail for a while
                     for socket in list(self._sockets):
                         await socket.close()
                     self._pending, self._running, self._history = [], None, {}
@@ -99,7 +99,7 @@ class FakeComfyUI:
             await runner.cleanup()
 
     async def _work(self, prompt: str, workflow: dict[str, Any]) -> bool:
-        """Pretend to make a video; whether the server crashed over it."""
+        """Simulate the making of a video; return whether the server crashed."""
         how, self._running = self.behave(workflow, len(self.prompts) - len(self._pending) - 1), prompt
         await self._tell("execution_start", prompt)
         node = next(i for i, n in workflow.items() if n["class_type"] == SAMPLER)
@@ -124,7 +124,7 @@ class FakeComfyUI:
         return False
 
     def _entry(self, sampler: dict[str, Any], how: str) -> dict[str, Any]:
-        """What /history says of it."""
+        """Return the prompt's entry for /history."""
         if how == "success":
             folder, _, name = sampler["inputs"]["filename_prefix"].rpartition("/")
             files = [{"filename": f"{name}_00001_.mp4", "subfolder": folder, "type": "output"}]
@@ -137,7 +137,7 @@ class FakeComfyUI:
         for socket in list(self._sockets):
             await socket.send_json({"type": kind, "data": {"prompt_id": prompt, "node": None}})
 
-    # -- the API
+    # -- API
 
     async def _stats(self, request: web.Request) -> web.Response:
         return web.json_response({})
@@ -159,7 +159,7 @@ class FakeComfyUI:
             error = {"type": "custom_validation_failed", "message": "bad", "details": self.refuse}
             details = {"class_type": "InfiniteTalkLoadVoice", "errors": [error]}
             return web.json_response({"error": {"message": "invalid"}, "node_errors": {"12": details}}, status=400)
-        if str(uuid.UUID(content["prompt_id"])) != content["prompt_id"]:  # as ComfyUI 0.33 wants it
+        if str(uuid.UUID(content["prompt_id"])) != content["prompt_id"]:  # required by ComfyUI 0.33
             return web.json_response({"error": {"message": "prompt_id must be a valid UUID"}}, status=400)
         self.prompts.append(content["prompt"])
         self._pending.append((content["prompt_id"], content["prompt"]))

@@ -1,4 +1,4 @@
-"""A server that can be made unlucky, killed and started again in the same folder, and a small job for it."""
+"""A server with injectable faults, which can be killed and restarted in the same folder, and a small job for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANGES = {
     "InfiniteTalkGuidance": {"preset": "custom", "steps": 2, "text_scale": 1.0, "audio_scale": 1.0, "shift": 7.0},
     SAMPLER: {"chunk_frames": 13, "context_frames": 5, "filename_prefix": "video/InfiniteTalk"},
 }
-# Moments at which fault_pack.py can wait, in the order of a job.
+# Phases at which fault_pack.py can wait, in the order of a job.
 PHASES = (
     "loading the VAE",
     "encoding the voice",
@@ -39,7 +39,7 @@ FRAMES, CHUNKS = 43, 5  # 13 + 8 + 8 + 8 + 6
 
 
 def shorten(voice: Path, frames: int = FRAMES) -> None:
-    """Cut a WAV file to so many frames of video: what many runs say need not be long."""
+    """Cut a WAV file to a number of video frames, which makes the tests faster."""
     with wave.open(str(voice)) as file:
         layout, sound = file.getparams(), file.readframes(frames * file.getframerate() // 25)
     with wave.open(str(voice), "wb") as file:
@@ -48,7 +48,7 @@ def shorten(voice: Path, frames: int = FRAMES) -> None:
 
 
 class Servers:
-    """Starts servers with the fault pack; all are gone at the end of the `with` block."""
+    """Starts servers with the fault pack; all are stopped at the end of the `with` block."""
 
     def __init__(self, comfyui: Path, models: Path, samples: Path) -> None:
         self.comfyui, self.models, self.samples = comfyui, models, samples
@@ -62,7 +62,7 @@ class Servers:
             server.stop()
 
     def start(self, base: Path, *extra: str) -> Any:
-        """A server in this folder. It forgets what nodes gave, so that pressing Run again runs again."""
+        """Start a server in this folder, without a cache of node outputs, so that a repeated prompt runs again."""
         from comfy_server import ComfyServer
 
         from small_models import place_samples
@@ -97,7 +97,7 @@ class Bench:
         return self.output / "infinitetalk_runs"
 
     def restart(self) -> None:
-        """After a kill, in the same folder and at the same address."""
+        """Start the server again in the same folder and at the same address."""
         self.server.stop()
         self.server.start()
 
@@ -106,27 +106,27 @@ class Bench:
             os.killpg(self.server.pid, signal.SIGKILL)
 
     def faults(self, **wanted: Any) -> None:
-        """What shall go wrong from now on; see fault_pack.py."""
+        """Set the faults from now on; see fault_pack.py."""
         self.reached.unlink(missing_ok=True)
         scratch = self.base / "faults.new"
-        scratch.write_text(json.dumps({"execution": uuid.uuid4().hex, **wanted}))
+        scratch.write_text(json.dumps({"session": uuid.uuid4().hex, **wanted}))
         scratch.replace(self.base / "faults.json")
 
     @property
     def reached(self) -> Path:
-        """Is there when the moment has come that faults(pause=…) waits for."""
+        """Return the file that exists once the phase of faults(pause=…) is reached."""
         return self.base / "paused"
 
     def clear(self) -> None:
-        """As if nothing had ever been made."""
-        if not self.server.alive():  # what failed before must not fail what comes now
+        """Delete all outputs and faults."""
+        if not self.server.alive():  # an earlier test may have left it dead
             self.restart()
         shutil.rmtree(self.output)
         self.output.mkdir()
         self.faults()
 
     def queue(self, server: Any = None, **inputs: Any) -> str:
-        """On this server, or on another one."""
+        """Queue the job on this server, or on another one."""
         workflow = json.loads(json.dumps(self.workflow))
         for node in workflow.values():
             if node["class_type"] == SAMPLER:
@@ -143,7 +143,7 @@ class Bench:
         return self.server.path_of(file)
 
     def stop_after(self, chunks: int) -> None:
-        """Make so many chunks and no more."""
+        """Make `chunks` chunks, then fail."""
         self.faults(memory=chunks + 1)
         assert self.run().status == "error"
         self.faults()
@@ -159,7 +159,7 @@ class Bench:
         return folder
 
     def when(self, happened: Callable[[], Any], act: Callable[[], None] = lambda: None, timeout: float = 120) -> None:
-        """Wait until something happened, and do something at once."""
+        """Wait until `happened` returns true, then call `act` immediately."""
         end = time.monotonic() + timeout
         while not happened():
             assert time.monotonic() < end, f"it never happened:\n{self.server.log_tail()}"

@@ -1,13 +1,14 @@
-"""A custom node file that makes a real ComfyUI unlucky. Tests put it into custom_nodes; see tests/host/test_faults.py.
+"""A custom node file that injects faults into a real ComfyUI, for tests/host/test_faults.py.
 
-What shall go wrong stands in faults.json beside the folders `models` and `output`:
+faults.json, beside the folders `models` and `output`, sets the faults:
 
-    slow: seconds that each chunk takes longer          memory: the chunk of this execution from which on it is short
-    full: part of a file name that cannot be written    readonly: part of a folder name that cannot be made
-    clock: seconds by which the clock goes back at every look
-    long: every voice counts as a long one, whose features are kept
-    pause: a moment of PHASES; at the first such one of the execution the server waits for an interrupt (for 20 s at
-        most) and then goes on; meanwhile there is a file `paused`
+    session: identifies this set of faults; chunks and pauses are counted from its start
+    slow: additional seconds per chunk          memory: the first chunk of the session that raises out of memory
+    full: part of a file name that cannot be written    readonly: part of a folder name that cannot be created
+    clock: seconds by which the clock goes back at every call
+    long: features of every voice are stored, as for long voices
+    pause: a phase of PHASES; at its first occurrence in the session the server waits for an interrupt (for at most
+        20 s) and then continues; a file `paused` marks that it was reached
 """
 
 import errno
@@ -26,8 +27,7 @@ import torch
 BASE = Path(__file__).resolve().parents[1]
 FAULTS = BASE / "faults.json"
 NODE_CLASS_MAPPINGS = {}
-# Moments of a job, in the order in which they come: (module, owner in it, function). A job loads its
-# VAE before it comes to anything of the pack.
+# Phases of a job in their order: (module, class in it or "", function). The VAE is loaded before the pack runs.
 PHASES = {
     "loading the VAE": ("comfy.sd", "VAE", "__init__"),
     "encoding the voice": ("nodes.host.media.audio", "HostAudioEncoder", "encode"),
@@ -60,10 +60,10 @@ def faults():
 
 def sample(self, *args, **kwargs):
     now = faults()
-    state["chunks"] = state["chunks"] + 1 if now.get("execution") == state.get("execution") else 1
-    state["execution"] = now.get("execution")
+    state["chunks"] = state["chunks"] + 1 if now.get("session") == state.get("session") else 1
+    state["session"] = now.get("session")
     time.sleep(now.get("slow", 0))
-    # Also when it is tried again, which counts as another one here.
+    # A retry of the same chunk is counted as another one.
     if now.get("memory") and state["chunks"] >= now["memory"]:
         raise torch.OutOfMemoryError("made up by a test")
     return plain["sample"](self, *args, **kwargs)
@@ -91,15 +91,15 @@ def backwards():
 
 
 def pausing(phase, inner):
-    """`inner`, which can be told to wait for an interrupt before it begins."""
+    """Wrap `inner` so that it can wait for an interrupt before it begins."""
 
     @wraps(inner)
     def outer(*args, **kwargs):
         now = faults()
         if phase == "encoding the voice":
             sys.modules[inner.__module__].KEPT_FROM_SECONDS = 0 if now.get("long") else 60
-        if now.get("pause") == phase and state.get("paused") != now["execution"]:
-            state["paused"] = now["execution"]
+        if now.get("pause") == phase and state.get("paused") != now["session"]:
+            state["paused"] = now["session"]
             (BASE / "paused").touch()
             end = time.monotonic() + 20
             while not comfy.model_management.processing_interrupted() and time.monotonic() < end:
@@ -110,7 +110,7 @@ def pausing(phase, inner):
 
 
 def watch():
-    """Make every phase a moment at which the server can wait; once, when all packs are loaded."""
+    """Wrap the functions of all phases, once; all packs must be loaded."""
     if state.get("watching"):
         return
     state["watching"] = True

@@ -1,4 +1,4 @@
-"""docs/faults.md, written by the tests that ran the faults."""
+"""Write docs/faults.md from the tests that inject the faults."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 HEAD = """# What can go wrong
 
-Written by the tests that make it happen (`tests/host/test_faults.py` and `test_dub_folder.py` with a real ComfyUI
-server, `tests/pure/test_runs.py` in the engine), each line when its test passed. To write it anew, with 20 kills in
-place of 3: `INFINITETALK_FAULT_TABLE=1 INFINITETALK_KILLS=20 python3 tools/test.py`.
+Written by the tests that inject the faults (`tests/host/test_faults.py` and `test_dub_folder.py` with a real ComfyUI
+server, `tests/pure/test_runs.py` in the engine). A test adds its row when it passes. To rewrite the table, with 20
+kills instead of 3: `INFINITETALK_FAULT_TABLE=1 INFINITETALK_KILLS=20 python3 tools/test.py`.
 
-| Accident | When | What Run does afterwards |
+| Fault | When | Result after Run |
 | --- | --- | --- |
 """
 
 
-def survived(accident: str, when: str, outcome: str) -> None:
-    """Note that this was tried just now and ended well; only where INFINITETALK_FAULT_TABLE is set."""
+def record_fault_result(fault: str, when: str, outcome: str) -> None:
+    """Add a row for a passed fault test; only if INFINITETALK_FAULT_TABLE is set."""
     if not os.environ.get("INFINITETALK_FAULT_TABLE"):
         return
-    import fcntl  # these accidents are made on Linux only
+    import fcntl  # the fault tests run on Linux only
 
     with TABLE.open("a+", encoding="utf-8") as table:
-        fcntl.flock(table, fcntl.LOCK_EX)  # two suites run beside each other
+        fcntl.flock(table, fcntl.LOCK_EX)  # two suites run in parallel
         table.seek(0)
         rows = {line for line in table.read().splitlines() if line.startswith("| ") and line not in HEAD}
-        rows = {row for row in rows if not row.startswith(f"| {accident} | {when.split(',')[0]}")}
-        rows.add(f"| {accident} | {when} | {outcome} |")
+        rows = {row for row in rows if not row.startswith(f"| {fault} | {when.split(',')[0]}")}
+        rows.add(f"| {fault} | {when} | {outcome} |")
         table.truncate(0)
         table.write(HEAD + "".join(f"{row}\n" for row in sorted(rows)))

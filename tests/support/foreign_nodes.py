@@ -1,6 +1,6 @@
-"""A custom node file with what other packs do. Tests put it into custom_nodes; see test_same_job.py.
+"""A custom node file with nodes like those of other packs. Tests put it into custom_nodes; see test_same_job.py.
 
-A file `pretend.json` beside it, {"comfyui": "9.9"}, makes this ComfyUI say another version.
+A file `pretend.json` beside it, {"comfyui": "9.9"}, changes the version that this ComfyUI reports.
 """
 
 import json
@@ -19,7 +19,7 @@ if (HERE / "pretend.json").exists():
 
 
 class Anything(str):
-    """A type that fits every other."""
+    """A type that matches every other type."""
 
     def __ne__(self, other):
         return False
@@ -29,7 +29,7 @@ ANY = Anything("*")
 
 
 class ForeignPrompts:
-    """Several texts as a list."""
+    """Returns several texts as a list."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -45,7 +45,7 @@ class ForeignPrompts:
 
 
 class ForeignConditioning:
-    """A conditioning of a text; `random`: another one each time, without saying so."""
+    """Returns a conditioning of a text. `random`: a different one at each run, without IS_CHANGED."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -61,7 +61,7 @@ class ForeignConditioning:
 
 
 class ForeignCaption(ForeignConditioning):
-    """The same, and it says that it is another one each time."""
+    """Like ForeignConditioning, with an IS_CHANGED that changes at each run."""
 
     @classmethod
     def IS_CHANGED(cls, text, random):
@@ -69,7 +69,7 @@ class ForeignCaption(ForeignConditioning):
 
 
 class ForeignModel:
-    """A MODEL that nobody can know: it may be another one each time."""
+    """Returns a MODEL that cannot be fingerprinted: it may differ at each run."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -88,7 +88,7 @@ class ForeignModel:
 
 
 class ForeignStrengths:
-    """A MODEL in several strengths of a LoRA, as a list."""
+    """Returns a list of MODELs with several strengths of a LoRA."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -107,7 +107,7 @@ class ForeignStrengths:
 
 
 class ForeignReplace:
-    """Hands `value` on, after one file of the input folder was put in the place of another."""
+    """Passes `value` on after replacing one file of the input folder by another."""
 
     @classmethod
     def INPUT_TYPES(cls):

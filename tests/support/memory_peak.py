@@ -1,5 +1,7 @@
-"""The most memory that tensors made by a piece of code take at once, on any device, also on `meta`, where nothing is
-computed: so the released sizes can be measured on a small machine."""
+"""Measure the peak memory of tensors that a piece of code creates, on any device.
+
+On the device `meta` nothing is computed, so the released sizes can be measured on a small machine.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class MemoryPeak(TorchDispatchMode):
-    """`with MemoryPeak() as found: …`, then found.peak in bytes. Counts every storage that an operation makes, from
-    then until it is freed; not what an operation takes and frees inside itself."""
+    """A context manager; `peak` is in bytes.
+
+    Counts every storage that an operation returns, until it is freed; excludes the internal memory of operations.
+    """
 
     def __init__(self) -> None:
         super().__init__()

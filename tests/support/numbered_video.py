@@ -1,4 +1,4 @@
-"""Videos whose every frame carries its own number in its pixels."""
+"""Videos whose frames contain their own number in their pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH, HEIGHT = BITS * BLOCK, 24
 
 
 def numbered(number: int) -> np.ndarray:
-    """(24, 96, 3) uint8: `number` in 12 blocks of black and white, on the upper two thirds only."""
+    """Return a picture (24, 96, 3) uint8 with `number` in 12 black and white blocks, in the upper two thirds only."""
     bits = [(number >> i) & 1 for i in range(BITS)]
     picture = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     picture[:16] = np.repeat(np.array(bits, np.uint8) * 255, BLOCK)[None, :, None]
@@ -25,7 +25,7 @@ def numbered(number: int) -> np.ndarray:
 
 
 def number_in(picture: torch.Tensor) -> int:
-    """The number that a frame (24, 96, 3) shows."""
+    """Return the number in a frame (24, 96, 3)."""
     row = picture[8, BLOCK // 2 :: BLOCK, 0] > 0.5
     return sum(1 << i for i in range(BITS) if row[i])
 
@@ -40,7 +40,7 @@ def make_video(
     tick: Fraction = Fraction(1, 90000),
     height: int = HEIGHT,
 ) -> None:
-    """A video whose frame n starts at starts[n] seconds and shows n."""
+    """Write a video whose frame n starts at starts[n] seconds and shows n."""
     with av.open(str(file), "w") as container:
         rate = (len(starts) - 1) / (starts[-1] - starts[0]) if len(starts) > 1 else Fraction(25)
         stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1001), options=options or {})
@@ -56,15 +56,15 @@ def make_video(
 
 
 def steady(count: int, rate: Fraction | int, first: Fraction | int = 0) -> list[Fraction]:
-    """When each of `count` frames starts, in seconds."""
+    """Return the start times, in seconds, of `count` frames at a constant rate."""
     return [first + Fraction(n) / rate for n in range(count)]
 
 
 def shown(starts: Sequence[Fraction], index: int) -> int:
-    """The contract, word for word: the last frame that starts at or before index / 25 s after the first one."""
+    """Return the expected frame: the last one that starts at or before index / 25 s after the first one."""
     return max(n for n, start in enumerate(starts) if n == 0 or start - starts[0] <= Fraction(index, 25))
 
 
 def numbers_of(video: VideoFile) -> list[int]:
-    """What is shown at each 25th of a second."""
+    """Return the number shown at each 25th of a second."""
     return [number_in(video.frame(i)) for i in range(video.length)]

@@ -1,4 +1,4 @@
-"""A run of small pictures, carried out as the host does it, on a disk that can fail."""
+"""Execute a run of small pictures like the host does, on a disk that can fail."""
 
 from __future__ import annotations
 
@@ -31,58 +31,60 @@ TOTAL = 25  # frames: 13 + 8 + 4 new ones in three chunks
 KEY = "0123456789abcdef"
 
 
-class DreamingModels(PlainModels):
-    """Every chunk is made from its noise, its reference and the chunk before it, so that a mistake in any shows."""
+class InputSensitiveModels(PlainModels):
+    """Make each chunk depend on its noise, reference and context, so that an error in any of them is visible."""
 
     def denoise(self, conditioning: ChunkConditioning, after_step: Callable[[int, Tensor], None]) -> Tensor:
-        """A mixture of everything."""
+        """Return a mixture of all inputs."""
         self.seen.append(conditioning)
-        dream = 0.4 + 0.2 * conditioning.noise + 0.3 * conditioning.context.mean() + 0.1 * conditioning.reference
-        after_step(0, dream)
-        return pin(dream, conditioning.context)
+        latents = 0.4 + 0.2 * conditioning.noise + 0.3 * conditioning.context.mean() + 0.1 * conditioning.reference
+        after_step(0, latents)
+        return pin(latents, conditioning.context)
 
 
-class UnluckyDisk(Disk):
-    """Counts everything that is done to it; at number `fails_at` something happens, `how` to choose. lasting: and from
-    then on each time that something is written."""
+class FailingDisk(Disk):
+    """Count all operations, and call `how` at operation number `fails_at`.
+
+    lasting: also call it at each later writing operation.
+    """
 
     def __init__(
         self, fails_at: int | None = None, how: Callable[[], None] | None = None, lasting: bool = False
     ) -> None:
         self.count, self.fails_at, self.how, self.lasting = 0, fails_at, how or no_space, lasting
 
-    def _tick(self, writes: bool = True) -> None:
+    def _count_operation(self, writes: bool = True) -> None:
         self.count += 1
         happened = self.fails_at is not None and self.count > self.fails_at
         if self.count == self.fails_at or (happened and self.lasting and writes):
             self.how()
 
     def make_folder(self, path: Path) -> None:
-        self._tick()
+        self._count_operation()
         super().make_folder(path)
 
     def remove(self, path: Path) -> None:
-        self._tick(writes=False)
+        self._count_operation(writes=False)
         super().remove(path)
 
     def _open(self, path, mode="wb"):
-        self._tick()
+        self._count_operation()
         return super()._open(path, mode)
 
     def _put(self, file, data):
-        self._tick()
+        self._count_operation()
         super()._put(file, data[: len(data) // 2])
-        self._tick()
+        self._count_operation()
         super()._put(file, data[len(data) // 2 :])
 
     def _sync(self, file):
-        self._tick()
+        self._count_operation()
         super()._sync(file)
 
     def _move(self, scratch, path):
-        self._tick()
+        self._count_operation()
         super()._move(scratch, path)
-        self._tick()
+        self._count_operation()
 
 
 def no_space() -> None:
@@ -90,12 +92,12 @@ def no_space() -> None:
 
 
 def power_cut() -> None:
-    """Nothing is tidied up, no file is closed."""
+    """End the process without any cleanup."""
     os._exit(137)
 
 
 @dataclass
-class Notes:
+class SessionLog:
     """Listener that records the calls of an execution."""
 
     found_done: int | None = None
@@ -129,15 +131,15 @@ def portrait() -> PictureBatch:
 
 
 def small_job(total: int = TOTAL, **options: Any) -> Job:
-    """Colors held, as by default."""
+    """Return a job with color hold, as by default."""
     job = make_job(options.pop("source", None) or portrait(), total, color=ColorHold(0.7, over=1), **options)
     sound = Sound(torch.sin(torch.arange(total * 640) * 0.05)[None] * 0.3, 16000)
     return replace(job, speech=replace(job.speech, sound=sound), output=Output(VideoFormat(crf=20)))
 
 
 @dataclass
-class Workspace:
-    """A folder with runs and videos, and `dub` as a person presses Run."""
+class RunFolder:
+    """A folder with runs and videos; `dub` executes a run."""
 
     root: Path
     job: Job = field(default_factory=small_job)
@@ -145,14 +147,14 @@ class Workspace:
     key: str = KEY
     key_contents: dict[str, Any] = field(default_factory=lambda: {"job": {"seed": 0}, "versions": {"torch": "1"}})
     keep: bool = False
-    models: PlainModels = field(default_factory=DreamingModels)
+    models: PlainModels = field(default_factory=InputSensitiveModels)
 
     @property
     def folder(self) -> Path:
         return self.root / "runs" / self.key
 
     def new_path(self) -> Path:
-        """As the host finds one."""
+        """Return an unused path like the host does."""
         path, number = self.root / self.name, 2
         while path.exists() or path.with_suffix(".json").exists():
             path, number = (self.root / self.name).with_stem(f"{Path(self.name).stem}_{number}"), number + 1
@@ -161,7 +163,7 @@ class Workspace:
     def dub(
         self,
         disk: Disk | None = None,
-        notes: Notes | None = None,
+        notes: SessionLog | None = None,
         redo: str = "",
         after_redo: AfterRedo = AfterRedo.CONTINUE,
         start_over: bool = False,
@@ -180,7 +182,7 @@ class Workspace:
         )
         options = RunOptions(start_over, self.keep or bool(redo))
         return execute_run(
-            self.folder, wanted, lambda store: Run(job, self.models, store), notes or Notes(), options, disk
+            self.folder, wanted, lambda store: Run(job, self.models, store), notes or SessionLog(), options, disk
         )
 
     def videos(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Small speech encoders with random weights, and the names under which files hold such weights."""
+"""Small speech encoders with random weights, and the names of their weights in files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HUGGING_FACE_STYLES = ("weight_norm", "parametrized", "plain")
 
 
 def tiny_settings(*, layers: int = 2, hidden: int = 32, conv: int = 8, by_layer: bool = False) -> Wav2Vec2Config:
-    """wav2vec 2.0's strides and kernels, few channels; `by_layer`: the kind with LayerNorm (large)."""
+    """Return settings with wav2vec 2.0's strides and kernels and few channels; `by_layer`: with LayerNorm."""
     return inference_config(
         hidden_size=hidden,
         num_hidden_layers=layers,
@@ -42,12 +42,12 @@ def tiny_wav2vec(
     limits: Limits | None = None,
     seed: int = 0,
 ) -> SpeechEncoder:
-    """A SpeechEncoder with random weights that gives (F, layers, hidden)."""
+    """Return a SpeechEncoder with random weights that gives (F, layers, hidden)."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         network = Wav2Vec2Model(tiny_settings(layers=layers, hidden=hidden, conv=conv, by_layer=by_layer))
-        torch.manual_seed(seed)  # only now: the library's own first weights differ from version to version
+        torch.manual_seed(seed)  # after construction, since the library's initialization differs between versions
         for name, value in network.named_parameters():
-            if "norm" in name:  # ones and zeros would hide a norm that is left out
+            if "norm" in name:  # random, since the effect of a missing norm would be small with ones and zeros
                 value.copy_(("weight" in name) + 0.2 * torch.randn_like(value))
             elif "parametrizations" not in name:
                 value.copy_(_random_as(value))
@@ -57,12 +57,15 @@ def tiny_wav2vec(
 
 
 def _random_as(value: Tensor) -> Tensor:
-    """As large as PyTorch's layers begin; the library's 0.02 would leave small layers idle, and its biases are 0."""
+    """Return random numbers at the scale of PyTorch's default initialization.
+
+    The library's standard deviation of 0.02 would make small layers ineffective, and its biases are 0.
+    """
     return torch.randn_like(value) * ((3 * value[0].numel()) ** -0.5 if value.dim() > 1 else 0.1)
 
 
 def file_tensors(encoder: SpeechEncoder, *, style: str = "weight_norm", prefix: str = "") -> dict[str, Tensor]:
-    """The encoder's weights under the names that files use; `style` is that of the positional convolution."""
+    """Return the encoder's weights under the names in files; `style` is that of the positional convolution."""
     tensors = {n: value.clone() for n, value in encoder.network.state_dict().items() if "parametrizations" not in n}
     weight = encoder.network.encoder.pos_conv_embed.conv.weight.detach()
     if style == "plain":

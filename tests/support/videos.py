@@ -1,4 +1,4 @@
-"""Videos that are written to be looked at: a flash and a click at every full second, and what of them is in a file."""
+"""Write test videos with a flash and a click at every full second, and find these in a file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def gray(frames: int, value: float = 0.1) -> torch.Tensor:
 
 
 def flashing(frames: int) -> torch.Tensor:
-    """White for one frame at every full second, after the first."""
+    """Return a video that is white for one frame at every full second after the first."""
     video = gray(frames)
     video[25::25] = 1
     return video
 
 
 def clicking(seconds: float, rate: int = 48000, channels: int = 1) -> Sound:
-    """Two milliseconds loud at every full second, after the first."""
+    """Return a sound that is loud for two milliseconds at every full second after the first."""
     waveform = torch.zeros(channels, int(seconds * rate))
     for second in range(1, int(seconds) + 1):
         waveform[:, second * rate : second * rate + rate // 500] = 0.8
@@ -58,7 +58,7 @@ def pictures_of(path: Path) -> list[tuple[float, np.ndarray]]:
 
 
 def sound_of(path: Path) -> tuple[float, np.ndarray, int]:
-    """When it starts, its samples (channels, n), its rate."""
+    """Return the start time, the samples (channels, n) and the sample rate."""
     with av.open(str(path)) as file:
         frames = list(file.decode(audio=0))
     return (

@@ -1,4 +1,4 @@
-"""One row of the table: a run of the engine on drawn people whose truth is known, and its numbers."""
+"""Make one row of the table: run the engine on drawn people with known ground truth, and measure the video."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ from training.voices import Utterance, join, on_whole_frames, silence, speak
 
 from .paper_conditions import CHUNK_FRAMES, CODEC, SHIFT, Condition
 
-OWN_WORDS = 500_000  # added to a seed: what the person in the source says
+SOURCE_SPEECH_OFFSET = 500_000  # seed offset of the speech in the source
 SHUFFLES = 5
-END = 4  # chunks whose mean is the drift at the end of a video
-_BORDER = (0.18, 0.55)  # left and right of it, and above it, there is background whatever the person does
+LAST_CHUNKS = 4  # the drift at the end of a video is the mean over its last 4 chunks
+_SIDE_AREAS = (0.18, 0.55)  # shares of width and height that always show background
 WEIGHTS = (small_models.DIFFUSION, small_models.INFINITETALK, small_models.VAE, small_models.SPEECH)
 
 Numbers = dict[str, float | None]
@@ -61,33 +61,33 @@ Curve = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Scene:
-    """What is dubbed, and the truth about it; F frames."""
+    """The inputs of a run and their ground truth; F frames."""
 
-    source: Tensor  # (F, H, W, 3), of a portrait (1, H, W, 3)
-    own_mouth: Curve  # (F,) what the person in the source says
+    source: Tensor  # (F, H, W, 3); (1, H, W, 3) for a portrait
+    source_opening: Curve  # (F,): the mouth opening in the source
     speech: Speech
-    truth: Curve  # (F,) how far the voice opens the mouth: from the sounds that are spoken, where they are known
-    heard: Curve  # (F,) the same guessed from loudness, for any voice
+    truth: Curve  # (F,): the mouth opening for the voice, from its phonemes if they are known
+    loudness_truth: Curve  # (F,): the same estimated from loudness, for any voice
 
 
 @dataclass(frozen=True)
-class Take:
-    """A video that was made."""
+class Video:
+    """A generated video."""
 
     frames: Tensor  # (F, H, W, 3)
     chunks: list[ChunkMetrics]
-    reference_frames: list[int | None]  # the source frame behind each chunk
+    reference_frames: list[int | None]  # the reference of each chunk, None: no source frame
 
 
 @lru_cache(maxsize=1)
-def load_vae_and_ears(models: Path) -> tuple[WanVae, Encode]:
-    """The VAE and the speech encoder, once a process."""
+def load_vae_and_speech_encoder(models: Path) -> tuple[WanVae, Encode]:
+    """Load the VAE and the speech encoder, once per process."""
     encoder = load_speech_encoder(models / small_models.SPEECH)
     return fast(load_vae(models / small_models.VAE)), partial(encoder.encode, leveled=True)
 
 
 def fingerprint(models: Path) -> str:
-    """Tells models apart: rows of one belong together."""
+    """Return a fingerprint of the models; only rows with the same one are compared."""
     digest = hashlib.sha256()
     files = [models / name for name in (*WEIGHTS, small_models.UNI3C)]
     for file in files:
@@ -97,7 +97,7 @@ def fingerprint(models: Path) -> str:
 
 
 def utterance_of(voice: str, seed: int, seconds: float) -> Utterance:
-    """Something unseen that is said by `voice` (see Condition) for at least `seconds`. Phonemes only of espeak-ng."""
+    """Return unseen speech by `voice` (see Condition) of at least `seconds`. Only espeak-ng gives phonemes."""
     if not voice:
         return speak(seed, seconds, unseen=True)
     if voice.startswith("flite "):
@@ -106,13 +106,13 @@ def utterance_of(voice: str, seed: int, seconds: float) -> Utterance:
 
 
 def _flite(voice: str, seed: int, seconds: float) -> Utterance:
-    """The other synthesizer, a program on the PATH."""
+    """Return speech of flite, which must be on the PATH."""
     program = shutil.which("flite")
     if program is None:
         raise FileNotFoundError("flite is not installed")
     parts = [silence(0.3)]
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "said.wav"
+        file = Path(folder) / "speech.wav"
         number = 0
         while sum(part.sound.seconds for part in parts) < seconds:
             text = unseen_sentence(seed * 1000 + number)
@@ -123,7 +123,7 @@ def _flite(voice: str, seed: int, seconds: float) -> Utterance:
 
 
 def _recording(file: str) -> Sound:
-    """A sound file, mono, 16 kHz."""
+    """Read a sound file as mono, 16 kHz."""
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
     with av.open(file) as container:
         pieces = [p.to_ndarray() for frame in container.decode(audio=0) for p in resampler.resample(frame)]
@@ -132,37 +132,38 @@ def _recording(file: str) -> Sound:
 
 
 def make_scene(condition: Condition, seed: int, encode: Encode) -> Scene:
-    """The character `seed` saying its own words, and what it is to say instead."""
+    """Make the source, in which the character `seed` speaks other words, and the speech to dub it with."""
     frames = condition.frames
-    said = utterance_of(condition.voice, seed, frames / FRAMES_PER_SECOND + 0.1)
-    if said.sound.frames < frames:
-        raise ValueError(f"the voice {condition.voice!r} lasts {said.sound.frames} frames, {frames} are needed")
-    heard = articulate_sound(said.sound).opening[:frames]
-    truth = articulate(said).opening[:frames] if said.phonemes and not condition.voice else heard
+    utterance = utterance_of(condition.voice, seed, frames / FRAMES_PER_SECOND + 0.1)
+    if utterance.sound.frames < frames:
+        raise ValueError(f"the voice {condition.voice!r} lasts {utterance.sound.frames} frames, {frames} are needed")
+    estimate = articulate_sound(utterance.sound).opening[:frames]
+    truth = articulate(utterance).opening[:frames] if utterance.phonemes and not condition.voice else estimate
     source, mouth = _source(condition, seed)
-    return Scene(source, mouth, encode_speech(encode, said.sound), truth, heard)
+    return Scene(source, mouth, encode_speech(encode, utterance.sound), truth, estimate)
 
 
 def _source(condition: Condition, seed: int) -> tuple[Tensor, Curve]:
+    """Return the source (F, H, W, 3) and its mouth opening (F,)."""
     frames = condition.frames
     if condition.portrait:
         return listening(1, seed, moving_camera=False).frames(0, 1), np.zeros(frames, np.float32)
-    words = articulate(utterance_of("", seed + OWN_WORDS, frames / FRAMES_PER_SECOND + 0.1))
-    cut = Articulation(words.opening[:frames], words.width[:frames], words.energy[:frames])
+    speech = articulate(utterance_of("", seed + SOURCE_SPEECH_OFFSET, frames / FRAMES_PER_SECOND + 0.1))
+    cut = Articulation(speech.opening[:frames], speech.width[:frames], speech.energy[:frames])
     video: DrawnVideo = speaking(cut, seed, moving_camera=condition.moving_camera)
     return video.frames(0, frames), cut.opening
 
 
 def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
-    """The run, as the nodes put it together."""
+    """Return the job as the nodes build it."""
     settings = ReferenceSettings(condition.policy, seed=seed)
     source = PictureBatch(scene.source)
-    # The voice goes on after the last whole chunk.
-    heard = scene.speech.sound
-    samples = condition.frames * heard.sample_rate_hz // FRAMES_PER_SECOND
+    # The voice is longer than the whole chunks.
+    sound = scene.speech.sound
+    samples = condition.frames * sound.sample_rate_hz // FRAMES_PER_SECOND
     camera = CameraControl(Component(None, "Uni3C"), FilmedGuide(source)) if condition.uni3c else None
     return Job(
-        speech=replace(scene.speech, sound=Sound(heard.waveform[:, :samples], heard.sample_rate_hz)),
+        speech=replace(scene.speech, sound=Sound(sound.waveform[:, :samples], sound.sample_rate_hz)),
         reference=Reference(source, source.height, source.width, settings),
         sampling=Sampling(
             seed=seed,
@@ -177,8 +178,8 @@ def make_job(condition: Condition, scene: Scene, seed: int) -> Job:
 
 
 def make_backend(condition: Condition, job: Job, models: Path, variant: Path) -> TorchBackend:
-    """`models` with backbone and adapter from `variant`, which is the same folder for the shipped model."""
-    vae, _ = load_vae_and_ears(models)
+    """Return `models` with backbone and adapter from `variant`, which is the same folder for the shipped model."""
+    vae, _ = load_vae_and_speech_encoder(models)
     camera = job.sampling.camera
     if camera is not None:
         camera = replace(camera, controlnet=Component(small_models.load_uni3c(models), "Uni3C"))
@@ -203,36 +204,36 @@ def text_of_words(words: str) -> Tensor:
     return caption_tokens(words)[None]
 
 
-def film(job: Job, models: TorchBackend) -> Take:
-    """Run it."""
+def make_video(job: Job, models: TorchBackend) -> Video:
+    """Run the job and collect its frames, chunk metrics and reference frames."""
     frames: list[Tensor] = []
     chunks: list[ChunkMetrics] = []
     reference_frames: list[int | None] = []
     for finished in dub(job, models):
         chunks.append(measure(job, finished, frames[-1][-1] if frames else None))
         frames.append(finished.frames)
-        # Of a first and a last frame the last: it lies in what the chunk writes.
+        # If there are two references, the last one, whose time lies in the chunk's new frames.
         reference_frames.append(finished.reference_frames[-1] if finished.reference_frames else None)
-    return Take(torch.cat(frames), chunks, reference_frames)
+    return Video(torch.cat(frames), chunks, reference_frames)
 
 
 def make_row(condition: Condition, seed: int, models: Path, variant: Path) -> tuple[Numbers, dict[str, list[float]]]:
-    """The numbers of one run, and curves chunk by chunk."""
-    vae, encode = load_vae_and_ears(models)
+    """Return the numbers of one run, and curves chunk by chunk."""
+    vae, encode = load_vae_and_speech_encoder(models)
     if condition.voice == CODEC:
         return codec_numbers(condition, seed, vae), {}
     scene = make_scene(condition, seed, encode)
     job = make_job(condition, scene, seed)
-    take = film(job, make_backend(condition, job, models, variant))
-    numbers = {**mouth_numbers(take.frames, scene), **chunk_numbers(take, condition)}
+    video = make_video(job, make_backend(condition, job, models, variant))
+    numbers = {**mouth_numbers(video.frames, scene), **chunk_numbers(video, condition)}
     if condition.portrait:
         return numbers, {}
-    more, curves = source_numbers(condition, take, scene)
+    more, curves = source_numbers(condition, video, scene)
     return {**numbers, **more}, curves
 
 
 def mouth_numbers(frames: Tensor, scene: Scene) -> Numbers:
-    """How the mouth follows the voice, another voice, and what is said in the source."""
+    """Measure how well the mouth follows the voice, other voices, and the speech of the source."""
     opening = mouth_opening(frames)
     found = sync(opening, scene.truth)
     others = [correlation(opening, shuffled(scene.truth, seed)) for seed in range(SHUFFLES)]
@@ -241,38 +242,39 @@ def mouth_numbers(frames: Tensor, scene: Scene) -> Numbers:
         "lag": float(found.lag),
         "best": found.best,
         "shuffled": fmean(others),
-        "sync_sound": correlation(opening, scene.heard),
-        "mouth_copied": beyond(opening, scene.own_mouth, scene.truth),
+        "sync_sound": correlation(opening, scene.loudness_truth),
+        "mouth_copied": partial_correlation(opening, scene.source_opening, scene.truth),
     }
 
 
-def beyond(opening: Curve, source: Curve, voice: Curve) -> float:
-    """The correlation of a mouth with the source's own that the voice does not explain (a partial correlation).
+def partial_correlation(opening: Curve, source: Curve, voice: Curve) -> float:
+    """Return the partial correlation of a mouth with the source's mouth, given the voice.
 
-    Two voices pause at the same time now and then: even a perfect dub correlates a little with the source's mouth.
+    Two voices sometimes pause at the same time, so even a perfect dub correlates a little with the source's mouth.
     """
-    own, heard, chance = correlation(opening, source), correlation(opening, voice), correlation(source, voice)
-    return (own - heard * chance) / math.sqrt(max((1 - heard**2) * (1 - chance**2), 1e-3))
+    with_source, with_voice = correlation(opening, source), correlation(opening, voice)
+    both = correlation(source, voice)
+    return (with_source - with_voice * both) / math.sqrt(max((1 - with_voice**2) * (1 - both**2), 1e-3))
 
 
-def chunk_numbers(take: Take, condition: Condition) -> Numbers:
-    """Seams and sharpness; how much moves from frame to frame (0 … 255)."""
-    steps = (take.frames[1:] - take.frames[:-1]).abs().mean((1, 2, 3))
-    seams = [chunk.seam for chunk in take.chunks if chunk.seam is not None]
+def chunk_numbers(video: Video, condition: Condition) -> Numbers:
+    """Measure seams, sharpness, and the mean difference between neighboring frames (0 … 255)."""
+    steps = (video.frames[1:] - video.frames[:-1]).abs().mean((1, 2, 3))
+    seams = [chunk.seam for chunk in video.chunks if chunk.seam is not None]
     return {
         "seam": fmean(seams) if seams else None,
         "seam_worst": max(seams) if seams else None,
         "seam_latent": seam_among_latents(steps, condition.plan) if seams else None,
-        "sharpness": fmean(chunk.sharpness for chunk in take.chunks),
+        "sharpness": fmean(chunk.sharpness for chunk in video.chunks),
         "motion": 255 * steps.mean().item(),
     }
 
 
 def seam_among_latents(steps: Tensor, plan: Sequence[Chunk]) -> float:
-    """The mean step at a join, in mean steps from one latent frame to the next within the chunks.
+    """Return the mean step at a seam divided by the mean step from one latent frame to the next within the chunks.
 
     steps: (F − 1,) mean differences of neighboring frames. The VAE makes 4 frames of a latent frame, and the step
-    between two such groups is larger than those inside them. A join always lies between two groups.
+    between two such groups is larger than those inside them. A seam always lies between two groups.
     """
     joins = [chunk.start + chunk.context for chunk in plan[1:]]
     inside = [
@@ -281,18 +283,18 @@ def seam_among_latents(steps: Tensor, plan: Sequence[Chunk]) -> float:
     return fmean(steps[i - 1].item() for i in joins) / fmean(steps[i - 1].item() for i in inside)
 
 
-def source_numbers(condition: Condition, take: Take, scene: Scene) -> tuple[Numbers, dict[str, list[float]]]:
-    """Everything that compares with the source at the same time."""
-    background = border(scene.source) if condition.moving_camera else still_pixels(scene.source)
-    curve = drift_curve(take.frames, scene.source, condition.plan, background)
+def source_numbers(condition: Condition, video: Video, scene: Scene) -> tuple[Numbers, dict[str, list[float]]]:
+    """Measure drift, camera error and copying by comparison with the source frames of the same time."""
+    background = side_areas(scene.source) if condition.moving_camera else still_pixels(scene.source)
+    curve = drift_curve(video.frames, scene.source, condition.plan, background)
     numbers = drift_numbers(curve)
     numbers["background_difference"] = curve.mean("background_difference")
     if condition.moving_camera:
-        error = camera_error(measure_camera(take.frames), measure_camera(scene.source))
+        error = camera_error(measure_camera(video.frames), measure_camera(scene.source))
         numbers |= {"camera_shift": error.shift, "camera_scale": error.scale}
-    if condition.policy is not Policy.PREVIOUS_OUTPUT:  # which looks at no frame of the source
-        mouths = (scene.truth, scene.own_mouth)
-        copied = copying(take.frames, scene.source, condition.plan, take.reference_frames, mouths)
+    if condition.policy is not Policy.PREVIOUS_OUTPUT:  # its references are not source frames
+        mouths = (scene.truth, scene.source_opening)
+        copied = copying(video.frames, scene.source, condition.plan, video.reference_frames, mouths)
         numbers |= {"pose_own_time": copied.own_time, "pose_copied": copied.copied}
     names = ("color", "identity", "background")
     curves = {name: [getattr(chunk, name) for chunk in curve.chunks] for name in names}
@@ -300,10 +302,10 @@ def source_numbers(condition: Condition, take: Take, scene: Scene) -> tuple[Numb
 
 
 def drift_numbers(curve: DriftCurve) -> Numbers:
-    """Of color, identity and background: mean, end (of the last chunks), and change from chunk to chunk."""
+    """Return for color, identity and background: mean, mean of the last chunks, and change per chunk."""
     numbers: Numbers = {}
     for name in ("color", "identity", "background"):
-        last = DriftCurve(curve.chunks[-END:])
+        last = DriftCurve(curve.chunks[-LAST_CHUNKS:])
         numbers |= {
             f"{name}_mean": curve.mean(name),
             f"{name}_end": last.mean(name),
@@ -312,10 +314,10 @@ def drift_numbers(curve: DriftCurve) -> Numbers:
     return numbers
 
 
-def border(source: Tensor) -> Tensor:
-    """(H, W): the strips left and right of a person, where a moving camera shows background."""
+def side_areas(source: Tensor) -> Tensor:
+    """Return the mask (H, W) of the areas left and right of a person, where a moving camera shows background."""
     height, width = source.shape[1:3]
-    aside, down = round(_BORDER[0] * width), round(_BORDER[1] * height)
+    aside, down = round(_SIDE_AREAS[0] * width), round(_SIDE_AREAS[1] * height)
     mask = torch.zeros(height, width, dtype=torch.bool)
     mask[:down, :aside] = True
     mask[:down, -aside:] = True
@@ -323,12 +325,12 @@ def border(source: Tensor) -> Tensor:
 
 
 def codec_numbers(condition: Condition, seed: int, vae: WanVae) -> Numbers:
-    """A talking person through the VAE and back, chunk by chunk; every other one with a moving camera."""
-    words = articulate(utterance_of("", seed, condition.frames / FRAMES_PER_SECOND + 0.1))
-    video = speaking(words, seed, moving_camera=bool(seed % 2))
+    """Encode and decode a speaking person by the VAE, chunk by chunk; the camera moves for every other seed."""
+    speech = articulate(utterance_of("", seed, condition.frames / FRAMES_PER_SECOND + 0.1))
+    video = speaking(speech, seed, moving_camera=bool(seed % 2))
     frames = torch.cat([video.frames(c.start, c.start + c.length) for c in condition.plan])
     again = torch.cat([vae.decode(vae.encode(part[None]))[0] for part in frames.split(condition.plan[0].length)])
-    opening = np.concatenate([words.opening[c.start : c.start + c.length] for c in condition.plan])
+    opening = np.concatenate([speech.opening[c.start : c.start + c.length] for c in condition.plan])
     return {
         "psnr": psnr(again, frames),
         "sync": correlation(mouth_opening(again), opening),
@@ -337,5 +339,5 @@ def codec_numbers(condition: Condition, seed: int, vae: WanVae) -> Numbers:
 
 
 def psnr(made: Tensor, wanted: Tensor) -> float:
-    """Of frames in [0, 1], in dB."""
+    """Return the PSNR of frames in [0, 1], in dB."""
     return -10 * math.log10(max((made - wanted).square().mean().item(), 1e-10))

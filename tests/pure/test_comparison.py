@@ -10,7 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from side_by_side import SIZES, Sizes, in_turn
+from comparison import SIZES, Sizes, in_turn
 
 
 def test_the_real_sizes_have_the_tokens_of_the_real_videos():

@@ -1,14 +1,14 @@
-"""A custom node file that notes, after each chunk, where its time went and what memory and files the server holds.
+"""A custom node file that records after each chunk the time of its parts, and the server's memory and open files.
 
-benchmarks/long_run.py puts it into custom_nodes. It writes a line of JSON a chunk to stopwatch.jsonl, beside the
+benchmarks/long_run.py puts it into custom_nodes. It appends a line of JSON per chunk to chunk_timings.jsonl, beside the
 folders `models` and `output`:
 
     sampling_since: when the first chunk of this server was first sampled, by the system's monotonic clock; join, load,
-        vae: seconds that the sampler spent until then on chunks from before, on loading models, on encoding pictures
+        vae: seconds that the sampler spent before that on joining earlier chunks, loading models, encoding pictures
     chunk: from 1    wall: seconds since the chunk before
-    metrics, encode, keep, join, show, trim: seconds of them spent on the chunk's metrics, on H.264, on the run's
-        folder, on the video file, on progress, on giving memory back
-    rss, peak: bytes    files: open handles    gpu: bytes held by PyTorch, null without a GPU
+    metrics, encode, keep, join, show, trim: seconds spent on the chunk's metrics, on H.264, on the run's folder, on
+        the video file, on progress, on returning memory to the system
+    rss, peak: bytes    files: open handles    gpu: bytes allocated by PyTorch, null without a GPU
 """
 
 import json
@@ -22,10 +22,10 @@ import comfy.samplers
 import comfy.utils
 import torch
 
-NOTES = Path(__file__).resolve().parents[1] / "stopwatch.jsonl"
+TIMINGS = Path(__file__).resolve().parents[1] / "chunk_timings.jsonl"
 NODE_CLASS_MAPPINGS = {}
-# (module of the pack, owner in it, name, what it counts as)
-WATCHED = (
+# (module of the pack, class in it or "", function, name of the time)
+WRAPPED = (
     ("comfy.sd", "VAE", "encode", "vae"),
     ("comfy.model_management", "", "load_models_gpu", "load"),
     ("infinitetalk_core.runs.runner", "", "measure", "metrics"),
@@ -33,34 +33,34 @@ WATCHED = (
     ("infinitetalk_core.runs.store", "RunStore", "commit", "keep"),
     ("infinitetalk_core.video.writer", "VideoWriter", "append", "join"),
     ("nodes.host.sampling.progress", "JobProgress", "chunk_made", "show"),
-    ("infinitetalk_core.runs.runner", "", "trim_heap", "trim"),  # the last thing of a chunk
+    ("infinitetalk_core.runs.runner", "", "trim_heap", "trim"),  # the last call of a chunk
 )
-seconds: dict[str, float] = {}  # without what watched functions called others for
-inside: list[float] = []  # of each watched function that runs, the seconds spent in others
+seconds: dict[str, float] = {}  # by name, excluding nested wrapped calls
+inside: list[float] = []  # for each wrapped call in progress: the seconds spent in nested ones
 state = {"ready": False, "since": 0.0, "chunk": 0}
 plain = {"sample": comfy.samplers.CFGGuider.sample, "bar": comfy.utils.ProgressBar.__init__}
 
 
-def memory(name):
-    """A size from /proc/self/status, in bytes."""
+def process_memory(name):
+    """Return a size from /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":")), 0)
 
 
 def write(line):
-    with NOTES.open("a") as file:
+    with TIMINGS.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def note(chunk):
-    """One line: the chunk that is finished."""
+def write_chunk(chunk):
+    """Write the line of a finished chunk."""
     now = time.monotonic()
     line = {
         "chunk": chunk,
         "wall": now - state["since"],
         **seconds,
-        "rss": memory("VmRSS"),
-        "peak": memory("VmHWM"),
+        "rss": process_memory("VmRSS"),
+        "peak": process_memory("VmHWM"),
         "files": len(os.listdir("/proc/self/fd")),
         "gpu": torch.cuda.memory_allocated() if torch.cuda.is_available() else None,
     }
@@ -70,6 +70,8 @@ def note(chunk):
 
 
 def timed(inner, name):
+    """Wrap `inner` so that its time, without nested wrapped calls, is added to `seconds[name]`."""
+
     @wraps(inner)
     def outer(*args, **kwargs):
         began = time.monotonic()
@@ -84,29 +86,30 @@ def timed(inner, name):
             if name == "show":
                 state["chunk"] = args[1].chunk.index + 1
             if name == "trim":
-                note(state["chunk"])
+                write_chunk(state["chunk"])
 
     return outer
 
 
-def watch():
-    """Put the watches in place, once: any time after all packs are loaded."""
+def wrap_functions():
+    """Wrap the functions of WRAPPED, once; all packs must be loaded."""
     if state["ready"]:
         return
-    for module, owner, name, counts_as in WATCHED:
+    for module, owner, name, counts_as in WRAPPED:
         (found,) = (m for n, m in list(sys.modules.items()) if n == module or n.endswith("." + module))
         target = getattr(found, owner) if owner else found
         setattr(target, name, timed(getattr(target, name), counts_as))
     state["ready"] = True
 
 
-def bar(self, *args, **kwargs):
-    """The sampler's bar is made before it joins what is there."""
-    watch()
+def progress_bar(self, *args, **kwargs):
+    """Wrap ProgressBar.__init__, which the sampler calls before it joins earlier chunks."""
+    wrap_functions()
     plain["bar"](self, *args, **kwargs)
 
 
 def sample(self, *args, **kwargs):
+    """Wrap CFGGuider.sample, which writes the line of the first sampling."""
     if not state["since"]:
         state["since"] = time.monotonic()
         write({"sampling_since": state["since"], **seconds})
@@ -115,4 +118,4 @@ def sample(self, *args, **kwargs):
 
 
 comfy.samplers.CFGGuider.sample = sample
-comfy.utils.ProgressBar.__init__ = bar
+comfy.utils.ProgressBar.__init__ = progress_bar

@@ -1,4 +1,4 @@
-"""What block.py and step.py share: sizes, random weights, timing in turn, and the device's measured matrix rate."""
+"""Shared parts of block.py, step.py and step_invariants.py: sizes, random weights, alternating timing, matrix rate."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-TEXT, PICTURE = 512, 257  # tokens of the text and of CLIP
-SPEECH, SPEECH_WIDTH = 32, 768  # tokens of a latent frame and speaker, and their width
-AUDIO_WIDTH = 12 * 768  # of a frame's speech features
+TEXT, PICTURE = 512, 257  # tokens of the text and of CLIP vision
+SPEECH, SPEECH_WIDTH = 32, 768  # tokens per latent frame and speaker, and their width
+AUDIO_WIDTH = 12 * 768  # width of a frame's speech features
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a Wan model and of what it works on. grid: tokens in time, height and width."""
+    """The sizes of a Wan model and of its input. grid: tokens in time, height and width."""
 
     dim: int
     heads: int
@@ -25,12 +25,12 @@ class Sizes:
 
     @property
     def tokens(self) -> int:
-        """Of the video."""
+        """Return the number of video tokens."""
         frames, height, width = self.grid
         return frames * height * width
 
     def block_operations(self) -> int:
-        """Multiplications and additions in the matrix products of one block with one speaker."""
+        """Return the multiplications and additions in the matrix products of one block with one speaker."""
         length, c, context = self.tokens, self.dim, TEXT + PICTURE
         speech = self.grid[0] * SPEECH
         in_video = 8 * length * c * c + 4 * length * length * c
@@ -47,9 +47,9 @@ SIZES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What both commands take."""
+    """Add the arguments that all the commands take."""
     parser.add_argument("--size", default="small", choices=list(SIZES), help="480p, 720p: those of the 14B model")
-    parser.add_argument("--dim", type=int, help="in place of the size's width")
+    parser.add_argument("--dim", type=int, help="width, instead of that of --size")
     parser.add_argument("--heads", type=int)
     parser.add_argument("--ffn", type=int)
     parser.add_argument("--grid", type=int, nargs=3, help="latent frames, and height and width in tokens")
@@ -59,21 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def sizes_of(options: argparse.Namespace) -> Sizes:
-    """The sizes that were asked for."""
+    """Return the chosen sizes."""
     named = SIZES[options.size]
     grid = tuple(options.grid) if options.grid else named.grid
     return Sizes(options.dim or named.dim, options.heads or named.heads, options.ffn or named.ffn, grid)
 
 
 def dtype_of(options: argparse.Namespace) -> Any:
-    """The torch type that was asked for."""
+    """Return the chosen torch type."""
     import torch
 
     return getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "bfloat16"))
 
 
 def fill(module: Any) -> None:
-    """Random weights: norms near one, everything else small."""
+    """Set random weights: norms near one, all others small."""
     import torch
 
     for name, p in module.named_parameters():
@@ -81,8 +81,11 @@ def fill(module: Any) -> None:
 
 
 def seconds(run: Callable[[], Any], device: str) -> float:
-    """How long a call takes: on a GPU with all that it has started there, on the CPU in processor time of this process,
-    whatever else the machine does (one thread: OMP_NUM_THREADS=1)."""
+    """Return the time of a call.
+
+    GPU: wall time including all work that it starts on the GPU. CPU: processor time of this process, which other
+    processes influence little (for one thread set OMP_NUM_THREADS=1).
+    """
     if device == "cpu":
         began = time.process_time()
         run()
@@ -98,8 +101,10 @@ def seconds(run: Callable[[], Any], device: str) -> float:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two functions timed in turn: median seconds of each, the median of second / first of each round, and the least
-    that the second took."""
+    """The times of two functions that run alternately.
+
+    Median seconds of each, the median over the rounds of second / first, and the least time of the second.
+    """
 
     first: float
     second: float
@@ -108,7 +113,7 @@ class Pair:
 
 
 def in_turn(first: Callable[[], Any], second: Callable[[], Any], device: str, rounds: int) -> Pair:
-    """Time both, after a call of each that warms up; every other round in the other order."""
+    """Time both functions alternately, after a warm-up call of each; every other round runs them in reverse order."""
     first(), second()
     pairs = []
     for i in range(rounds):
@@ -121,7 +126,7 @@ def in_turn(first: Callable[[], Any], second: Callable[[], Any], device: str, ro
 
 
 def matrix_rate(device: str, dtype: Any) -> float:
-    """Operations a second of a large matrix product on this device: the best of some."""
+    """Return the operations per second of a large matrix product on this device: the best of several runs."""
     import torch
 
     n = 8192 if device == "cuda" else 1024

@@ -1,10 +1,11 @@
-"""Work that is the same in every step of a chunk: what share of a prediction it is, and what keeping it would take.
+"""Measure the work that is equal in every step of a chunk: its share of a prediction, and the memory to cache it.
 
-    COMFYUI_DIR=… .venv/bin/python benchmarks/unchanging_work.py [--layers 3 --rounds 20]
-    COMFYUI_DIR=… .venv/bin/python benchmarks/unchanging_work.py --size 480p --layers 40 --device cuda
+    COMFYUI_DIR=… .venv/bin/python benchmarks/step_invariants.py [--layers 3 --rounds 20]
+    COMFYUI_DIR=… .venv/bin/python benchmarks/step_invariants.py --size 480p --layers 40 --device cuda
 
-Random weights; every piece is timed in turn with the whole prediction. The share is the most that computing the piece
-once a chunk could save; the bytes are what would be held on the device meanwhile, for each text or voice.
+Uses random weights and times every piece alternately with the whole prediction. The share is the upper limit of the
+time that computing the piece once per chunk could save; the bytes are the device memory of the cached results, for each
+text or voice.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from comparison import AUDIO_WIDTH, PICTURE, SPEECH, TEXT, Sizes, add_arguments, dtype_of, in_turn, sizes_of
 from in_process import comfyui_folder, enter_comfyui, load_pack
-from side_by_side import AUDIO_WIDTH, PICTURE, SPEECH, TEXT, Sizes, add_arguments, dtype_of, in_turn, sizes_of
 from step import build, callables
 
 
 def pieces(b, sizes: Sizes, dtype) -> dict:
-    """name → (function without arguments, numbers that would be kept)."""
+    """Return name → (function without arguments, count of numbers to cache)."""
     import torch
 
     model, adapter = b.model, b.adapter
