@@ -33,6 +33,7 @@ from infinitetalk_core.chunks.metrics import ChunkMetrics, measure
 from infinitetalk_core.chunks.plan import Chunk
 from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.fingerprint import Component
+from infinitetalk_core.model.precision import fast_dtype
 from infinitetalk_core.model.vae import WanVae, fast, load_vae
 from infinitetalk_core.rate import FRAMES_PER_SECOND
 from infinitetalk_core.sampling.settings import SamplingSettings
@@ -195,7 +196,7 @@ def make_backend(condition: Condition, job: Job, models: Path, variant: Path) ->
         sampling,
         prompt=condition.words,
         encode_text=text_of_words,
-        autocast=torch.bfloat16,
+        autocast=None if fast_dtype() is torch.float32 else fast_dtype(),
     )
 
 

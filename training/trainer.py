@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from infinitetalk_core.chunks.reference import Policy
+from infinitetalk_core.model.precision import fast_dtype
 
 from .captions import caption_tokens
 from .dataset import Samples, caption
@@ -46,7 +47,7 @@ class TrainingConfig:
     context_noise: float = 0.1  # largest standard deviation of the noise on context latents
     mouth_weight: float = 4.0  # loss weight of latents that the mouth can change
     seed: int = 0
-    low_precision: bool = True  # bfloat16 autocast
+    low_precision: bool = True  # autocast to `fast_dtype`
     log_every: int = 25
     save_every: int = 250
 
@@ -194,7 +195,10 @@ class Trainer:
         return loss.item()
 
     def _precision(self) -> Any:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.config.low_precision else nullcontext()
+        dtype = fast_dtype(self.device)
+        if not self.config.low_precision or dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype)
 
     @torch.no_grad()
     def _average(self) -> None:

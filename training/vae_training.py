@@ -105,7 +105,7 @@ def _schedule(stages: tuple[Stage, ...], done: int) -> Iterator[tuple[Stage, int
 
 
 class _Run:
-    """Float32 master weights, their average, the optimizer, and the bfloat16 module that computes."""
+    """Float32 master weights, their average, the optimizer, and the module that computes, in `fast_dtype`."""
 
     def __init__(self, config: VaeTraining, folder: Path, report: Callable[[str], None]) -> None:
         self.config, self.folder, self.report = config, folder, report
@@ -146,7 +146,7 @@ class _Run:
         rng = np.random.default_rng([self.config.seed, step])
         shape = stage.shapes[rng.integers(len(stage.shapes))]
         pixels, weight = self.pool.batch(shape, rng)
-        given = pixels.bfloat16().contiguous(memory_format=torch.channels_last_3d)
+        given = pixels.to(self.working.dtype).contiguous(memory_format=torch.channels_last_3d)
         if rng.random() < stage.again:
             with torch.no_grad():
                 given = self.working.pixels(self._noisy(self.working.means(given), stage, step))
@@ -280,7 +280,7 @@ def psnr(made: Tensor, wanted: Tensor, reach: float = 1.0) -> float:
 
 @torch.no_grad()
 def unseen_psnr(vae: WanVae, frames: Tensor) -> float:
-    """Return the PSNR of frames (B, F, H, W, 3) in [0, 1] after encoding and decoding in bfloat16."""
+    """Return the PSNR of frames (B, F, H, W, 3) in [0, 1] after encoding and decoding in `fast_dtype`."""
     copy = WanVae(vae.dim)
     copy.load_state_dict(vae.state_dict())
     copy = fast(copy)

@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .precision import fast_dtype
+
 LATENT_CHANNELS = 16
 # Mean and deviation of the released model's latents: pipelines subtract and divide by them around every Wan 2.1 VAE.
 LATENT_MEAN = (
@@ -258,9 +260,12 @@ def _channels(values: Tensor) -> Tensor:
     return values.view(1, -1, 1, 1, 1)
 
 
-def fast(vae: WanVae, dtype: torch.dtype = torch.bfloat16) -> WanVae:
-    """The same module in `dtype` with channels last in memory: several times faster on a CPU."""
-    vae.to(dtype)
+def fast(vae: WanVae, dtype: torch.dtype | None = None) -> WanVae:
+    """Convert `vae` to `dtype` (None: `fast_dtype`) with channels last in memory, and return it.
+
+    Several times faster on a CPU.
+    """
+    vae.to(dtype or fast_dtype(vae.conv1.weight.device))
     for layer in vae.modules():
         if isinstance(layer, nn.Conv3d):
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last_3d)
