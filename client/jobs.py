@@ -33,7 +33,7 @@ class JobError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One video to make. settings: "NodeClass.input" → value, on top of the workflow's."""
+    """One video to make. settings: "NodeClass.input" -> value, on top of the workflow's."""
 
     name: str
     source: Path

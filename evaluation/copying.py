@@ -7,11 +7,11 @@ the wrong time, and one trained with the first or last frame of the chunk (M1) c
 d is the mean absolute difference between a frame and the reference over the pixels that move in the source, after
 subtracting the mean color of each, so that a color drift does not count as a pose. Per chunk:
 
-own time: 1 − d(t) / median of d over the chunk's frames, where t is the chunk's frame nearest to the reference's own
+own time: 1 - d(t) / median of d over the chunk's frames, where t is the chunk's frame nearest to the reference's own
 time. 1: the frame at that time equals the reference; 0: it is as similar to it as the chunk's other frames; below 0:
 less similar.
 
-anywhere: 1 − (least d) / median d: whether the reference is copied at any time.
+anywhere: 1 - (least d) / median d: whether the reference is copied at any time.
 
 chance: `anywhere` for other frames of the source, which were not the chunk's reference. Only the part of `anywhere`
 above it is copied from the reference.
@@ -116,11 +116,11 @@ def _apart(poses: Tensor, picture: Tensor, moving: Tensor) -> list[float]:
 
 
 def _trace(apart: Sequence[float], index: int) -> float:
-    """Return 1 − d / median d for the frame `index`; 0 if all differences are 0."""
+    """Return 1 - d / median d for the frame `index`; 0 if all differences are 0."""
     usual = median(apart)
     return 1 - apart[index] / usual if usual > 1e-6 else 0.0
 
 
 def _nearest(apart: Sequence[float]) -> float:
-    """Return 1 − d / median d for the frame with the least d."""
+    """Return 1 - d / median d for the frame with the least d."""
     return _trace(apart, min(range(len(apart)), key=apart.__getitem__))

@@ -24,7 +24,7 @@ from infinitetalk_core.errors import InputError
 from infinitetalk_core.rate import FRAMES_PER_SECOND
 
 MOUTH_COLOR = (112, 0, 44)  # red, green, blue, 0 … 255: the inside of every drawn mouth
-# Pixels are compared by red − green, blue − green and lightness (the columns; the rows are red, green, blue). Hue
+# Pixels are compared by red - green, blue - green and lightness (the columns; the rows are red, green, blue). Hue
 # distinguishes a mouth from dark hair, and a blur that mixes it with skin changes hue least. The weights were fitted to
 # 60 drawn speakers.
 _COMPARED = ((1.0, 0.0, 0.667), (-1.0, -1.0, 0.667), (0.0, 1.0, 0.667))
@@ -37,7 +37,7 @@ _SAME = 1e-3  # correlations within this of the best count as equal to it
 class Sync:
     """Lip sync of a video."""
 
-    correlation: float  # −1 … 1, without a shift
+    correlation: float  # -1 … 1, without a shift
     lag: int  # frames; positive: the mouth is late
     best: float  # the correlation at that lag
 

@@ -31,7 +31,7 @@ class EncodedVoice:
     key: str
 
 
-# A voice from `prepare_voice` → its features, with their key if they are to be cached
+# A voice from `prepare_voice` -> its features, with their key if they are to be cached
 Encode = Callable[[Sound], SpeechFeatures | EncodedVoice]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 from .checkpoints.loaders import open_infinitetalk, open_uni3c, open_wan
 from .checkpoints.weights_file import WeightsFile, as_numbers
@@ -44,7 +44,7 @@ TEXT_TOKENS = 512
 
 
 class VideoVae(Protocol):
-    """A Wan 2.1 VAE: frames (B, F, H, W, 3) in [0, 1] ↔ latents (B, 16, T, h, w) of mean 0 and deviation 1."""
+    """A Wan 2.1 VAE: frames (B, F, H, W, 3) in [0, 1] <-> latents (B, 16, T, h, w) of mean 0 and deviation 1."""
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames; F = 4 T - 3."""
@@ -57,8 +57,8 @@ class VideoVae(Protocol):
 class TorchBackend:
     """The models of a job (`Models` in chunks/dub.py) on the engine's own backbone.
 
-    sampling: the job's. encode_text: prompt → text embeddings (1, M <= 512, text_dim), from umT5 in the released model;
-    None: the embeddings are zeros. clip_vision: pixels (1, 3, 224, 224), normalized by `clip_pixels`, → CLIP tokens
+    sampling: the job's. encode_text: prompt -> text embeddings (1, M <= 512, text_dim), of umT5 in the released model;
+    None: the embeddings are zeros. clip_vision: pixels (1, 3, 224, 224), normalized by `clip_pixels`, -> CLIP tokens
     (1, 257, 1280); None: no CLIP tokens. autocast: the dtype in which models compute, if not that of their weights.
     """
 
@@ -156,7 +156,7 @@ class TorchBackend:
         )
 
     def _autocast(self) -> Any:
-        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
+        return nullcontext() if self.autocast is None else autocast(self.device.type, self.autocast)
 
 
 def add_uni3c(

@@ -39,7 +39,7 @@ class Articulation:
     """The mouth movements of a speaker, one value per frame; all fields (F,) float32."""
 
     opening: Curve  # 0 closed … 1 wide open
-    width: Curve  # −1 rounded (oo) … 0 at rest … 1 spread (ee)
+    width: Curve  # -1 rounded (oo) … 0 at rest … 1 spread (ee)
     energy: Curve  # loudness of the voice, 0 silent … 1 loudest
 
     def __len__(self) -> int:

@@ -107,7 +107,7 @@ class Character:
     shirt: Color
     under: Color  # the color visible in the collar
     shoulder_width: float
-    light: int  # −1 from the left, 1 from the right
+    light: int  # -1 from the left, 1 from the right
     wall: tuple[Color, Color]
     props: tuple[Prop, ...]
 

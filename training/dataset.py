@@ -187,7 +187,7 @@ class _Encoder:
         return encode_half(self.vae, frames)
 
     def references(self, looks: list[tuple[Tensor, Tensor | None]], length: int) -> Tensor:
-        """Return z₂ for each (reference, last frame or None): (P, 16, T, h, w)."""
+        """Return z2 for each (reference, last frame or None): (P, 16, T, h, w)."""
         return torch.stack([self._reference(frame, last, length) for frame, last in looks])
 
     def _reference(self, frame: Tensor, last: Tensor | None, length: int) -> Tensor:

@@ -43,7 +43,7 @@ class DrawnVideo:
         return self.frames(index, index + 1)[0]
 
     def frames(self, start: int, stop: int) -> Tensor:
-        """Return frames start … stop−1: (F, H, W, 3) in [0, 1]."""
+        """Return frames start … stop-1: (F, H, W, 3) in [0, 1]."""
         pixels = render(
             self.character, self.performance.window(start, stop), self.camera.window(start, stop), self.size
         )

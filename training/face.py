@@ -119,7 +119,7 @@ def _lids(character: Character, performance: Performance, x: Points, grow: float
 
 
 def eye(character: Character, performance: Performance, side: int) -> list[Layer]:
-    """Return the layers of one eye, `side` −1 at the picture's left: lid, white, iris, pupil, highlight, lashes."""
+    """Return the layers of one eye, `side` -1 at the picture's left: lid, white, iris, pupil, highlight, lashes."""
     size = character.eye_size
     across = size * np.cos(np.linspace(np.pi, 0, 13, dtype=np.float32))
     tilt = -side * character.eye_tilt

@@ -25,12 +25,12 @@ class Batch:
 
     target: Tensor  # (B, 16, T, h, w): the chunk, clean
     context: Tensor  # (B, 16, t_c, h, w): the context at its beginning, possibly with noise and color drift
-    reference: Tensor  # (B, 16, T, h, w): z₂
+    reference: Tensor  # (B, 16, T, h, w): z2
     audio_windows: Tensor  # (B, F, window, layers, channels), zeros where the speech is dropped
     text: Tensor  # (B, M, text width), zeros where the text is dropped
     weight: Tensor  # (B, 1, T, h, w): how much each latent counts in the loss
     guide: Tensor | None = None  # (B, 16, T, h, w): a video with the same camera, for Uni3C
-    first_last: bool = False  # z₂ also contains the chunk's last frame: the FL2V baseline
+    first_last: bool = False  # z2 also contains the chunk's last frame: the FL2V baseline
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch as float32 on `device`."""
@@ -43,14 +43,14 @@ def shifted_levels(uniform: Tensor, shift: float) -> Tensor:
     return shift * uniform / (1 + (shift - 1) * uniform)
 
 
-# (x (B, 16, T, h, w), sigma (B,), mask (1, 4, T, h, w), batch) → the residuals added after each backbone block
+# (x (B, 16, T, h, w), sigma (B,), mask (1, 4, T, h, w), batch) -> the residuals added after each backbone block
 CameraShare = Callable[[Tensor, Tensor, Tensor, Batch], Callable[[int, Tensor], Tensor]]
 
 
 def flow_matching_loss(
     model: InfiniteTalkModel, batch: Batch, sigma: Tensor, noise: Tensor, camera: CameraShare | None = None
 ) -> Tensor:
-    """Return equation 2: the weighted mean squared error of the velocity (noise − video), a 0-d tensor.
+    """Return equation 2: the weighted mean squared error of the velocity (noise - video), a 0-d tensor.
 
     sigma: (B,); noise: (B, 16, T, h, w). Context latents are clean in the input and do not count in the loss.
     """

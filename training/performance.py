@@ -33,7 +33,7 @@ class _FrameTracks:
         return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def window(self: _Tracks, start: int, stop: int) -> _Tracks:
-        """Return frames start … stop − 1. Raises InputError if some of them do not exist."""
+        """Return frames start … stop - 1. Raises InputError if some of them do not exist."""
         if not 0 <= start < stop <= len(self):
             raise InputError(f"Frames {start} to {stop - 1} are not in a performance of {len(self)} frames.")
         return self.at(np.arange(start, stop))
@@ -44,16 +44,16 @@ class Performance(_FrameTracks):
     """The movements of a drawn speaker, one value per frame; all fields (F,) float32."""
 
     opening: Track  # of the mouth, 0 closed … 1 wide open
-    width: Track  # of the mouth, −1 rounded … 1 spread
+    width: Track  # of the mouth, -1 rounded … 1 spread
     yaw: Track  # radians, positive to the right of the picture
     pitch: Track  # radians, positive down
     roll: Track  # radians, positive clockwise
     shift_x: Track  # of the head, in picture widths
     shift_y: Track
     blink: Track  # 0 eyes open … 1 shut
-    gaze_x: Track  # −1 left … 1 right
+    gaze_x: Track  # -1 left … 1 right
     gaze_y: Track
-    brow: Track  # −1 lowered … 1 raised
+    brow: Track  # -1 lowered … 1 raised
     shoulders: Track  # lift, in picture widths
     hand: Track  # how far a hand is raised into the picture; negative: the left hand
 
@@ -69,7 +69,7 @@ class CameraMove(_FrameTracks):
 
 
 def _wander(rng: np.random.Generator, frames: int, slowest: float, fastest: float) -> NDArray[np.float64]:
-    """Return a smooth, aperiodic movement of about −1 to 1: a sum of five waves, frequencies in Hz."""
+    """Return a smooth, aperiodic movement of about -1 to 1: a sum of five waves, frequencies in Hz."""
     seconds = np.arange(frames) / FRAMES_PER_SECOND
     frequency = np.exp(rng.uniform(np.log(slowest), np.log(fastest), 5))
     strength = frequency**-0.5

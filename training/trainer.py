@@ -107,7 +107,7 @@ def _kept(dropped: float, count: int, rng: torch.Generator) -> Tensor:
     return (torch.rand(count, generator=rng) >= dropped).float()
 
 
-# (batch, noise levels (B,), noise like the target) → the loss, a 0-d tensor
+# (batch, noise levels (B,), noise like the target) -> the loss, a 0-d tensor
 Loss = Callable[[Batch, Tensor, Tensor], Tensor]
 
 

@@ -13,7 +13,7 @@ SAMPLE_RATE_HZ = 16000
 
 
 def prepare_voice(sound: Sound, scratch: Path | None = None) -> Sound:
-    """Convert `sound` to 16 kHz mono at −23 LUFS (silence stays unchanged).
+    """Convert `sound` to 16 kHz mono at -23 LUFS (silence stays unchanged).
 
     Source: audio_prepare_single of the reference.
     scratch: a folder for voices of more than 256 MB (over an hour); the result is bit-exact the same as in memory.

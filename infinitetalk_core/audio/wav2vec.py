@@ -1,7 +1,7 @@
 """Speech to features with wav2vec 2.0, as InfiniteTalk was trained on them, for clips of any length.
 
 The reference (src/audio_analysis/wav2vec2.py, and get_embedding in generate_infinitetalk.py): 16 kHz mono at
--23 LUFS → convolutions, 50 features a second → linear interpolation to 25 a second → projection →
+-23 LUFS -> convolutions, 50 features a second -> linear interpolation to 25 a second -> projection ->
 transformer, whose hidden states after every layer are the result. The layers are those of `transformers`; this
 module runs them on clips of any length. Everything before the transformer runs in segments, with the same result
 as on the whole clip, and the transformer runs in windows if the clip is long. Only the waveform and the result

@@ -13,7 +13,7 @@ WINDOW = 5
 
 
 def mirror(index: int, length: int) -> int:
-    """Reflect an index beyond the end into 0 … length−1: … n−2, n−1, n−1, n−2 …; indices before the start become 0.
+    """Reflect an index beyond the end into 0 … length-1: … n-2, n-1, n-1, n-2 …; indices before the start become 0.
 
     The reference extends a speech that ends inside a chunk by its own last frames in reverse order
     (wan/multitalk.py), so that the mouth does not freeze on one sound in the rest of the chunk.
@@ -25,7 +25,7 @@ def mirror(index: int, length: int) -> int:
 
 
 def window_indices(start: int, length: int, available: int, window: int = WINDOW) -> list[list[int]]:
-    """Return feature indices (length, window) for frames start … start+length−1 of a speech of `available` frames."""
+    """Return feature indices (length, window) for frames start … start+length-1 of a speech of `available` frames."""
     half = window // 2
     return [[mirror(i + offset, available) for offset in range(-half, half + 1)] for i in range(start, start + length)]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 
 FAR_BEYOND_MEDIANS = 8.0  # depth beyond this many medians is compressed
-EDGE_LEFT = 0.35  # a pixel is an edge where exp(−10 · slope of the disparity) is below this
+EDGE_LEFT = 0.35  # a pixel is an edge where exp(-10 · slope of the disparity) is below this
 EDGE_SHARPNESS = 10.0
 EDGE_SIDE = 480  # pixels, shorter side of the original's pictures; the same edge is steeper per pixel in a smaller one
 

@@ -16,7 +16,7 @@ from .path import Cameras
 FIRST_CAMERA_DISTANCE = 2.0  # from the mean position of all cameras, after scaling
 _OUTLIER = 10.0  # times the 97 % quantile of the distances to the median camera
 _STANDS_STILL = 1e-5  # distance below which the camera counts as static
-# The original's rays go through x − 0.5 and y + 0.5. Only y is a pixel center, but the weights were trained with both.
+# The original's rays go through x - 0.5 and y + 0.5. Only y is a pixel center, but the weights were trained with both.
 _RAY_AT = (-0.5, 0.5)
 
 
@@ -55,7 +55,7 @@ def camera_rays(world_to_camera: Tensor, intrinsics: Tensor, height: int, width:
 
 
 def camera_embedding(cameras: Cameras, window: slice, picture: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Return the camera embedding (F, 6, H, W) float32 of frames start … stop−1 of the path.
+    """Return the camera embedding (F, 6, H, W) float32 of frames start … stop-1 of the path.
 
     The window is normalized as a clip of its own. picture: (height, width) for which the cameras' intrinsics hold;
     size: (height, width) of the video, both in pixels. All frames use the intrinsics of the picture, also when the path

@@ -47,7 +47,7 @@ class Cameras:
         return len(self.world_to_camera)
 
     def window(self, frames: slice) -> Cameras:
-        """Return the cameras of frames start … stop−1; past the end of the path the last camera is repeated.
+        """Return the cameras of frames start … stop-1; past the end of the path the last camera is repeated.
 
         Raises InputError for a window that is empty, has no end, has a step or begins before 0.
         """
@@ -70,9 +70,9 @@ class Move:
     """A path given by its end, in the original's parameters; the camera moves there linearly."""
 
     d_r: float = 1.0  # distance to the center as a multiple of the first one; 0.25 to 2.5
-    d_theta: float = 0.0  # degrees up (< 0) or down (> 0); −90 to 30
-    d_phi: float = 0.0  # degrees around to the right (< 0) or to the left (> 0); −360 to 360
-    x_offset: float = 0.0  # right (> 0), in radii; −0.5 to 0.5
+    d_theta: float = 0.0  # degrees up (< 0) or down (> 0); -90 to 30
+    d_phi: float = 0.0  # degrees around to the right (< 0) or to the left (> 0); -360 to 360
+    x_offset: float = 0.0  # right (> 0), in radii; -0.5 to 0.5
     y_offset: float = 0.0  # down (> 0), in radii
     z_offset: float = 0.0  # forward (> 0), in radii
     focal_length: float = 1.0  # as a multiple of the first focal length; 0.25 to 2.5

@@ -19,7 +19,7 @@ from ..errors import InputError
 from .depth import draw_in, edges
 from .path import Cameras
 
-EMPTY = 0.5  # gray in holes: the original's background 0 in [−1, 1]
+EMPTY = 0.5  # gray in holes: the original's background 0 in [-1, 1]
 FRAMES_AT_ONCE = 4  # on a GPU; rendering takes about 50 MB per frame at 832 x 480
 WIDEST_CELL = 4.0  # pixels; a surface that is stretched more gets holes
 CRACK = 0.004  # of the shorter side: holes up to twice this width are filled, as by the original's discs
@@ -86,7 +86,7 @@ class PathRenderer:
         self._points = _unproject(depth, cameras.intrinsics[0])
 
     def render(self, window: slice) -> Warped:
-        """Render frames start … stop−1 of the path, on the CPU; past its end the last camera is repeated.
+        """Render frames start … stop-1 of the path, on the CPU; past its end the last camera is repeated.
 
         A frame whose camera is that of the picture is the picture itself.
         """

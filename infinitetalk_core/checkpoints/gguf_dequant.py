@@ -26,7 +26,7 @@ class BlockLayout:
         return (*shape[:-1], shape[-1] // self.values * self.bytes)
 
     def dequantize(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
-        """Dequantize stored (…, row bytes) uint8 → (…, row values) in `dtype`."""
+        """Dequantize stored (…, row bytes) uint8 -> (…, row values) in `dtype`."""
         rows = stored.shape[:-1]
         return self.restore(stored.reshape(-1, self.bytes)).to(dtype).reshape(*rows, -1)
 
@@ -80,7 +80,7 @@ def _six_bit_scales(packed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scaled_eighths(blocks: Tensor, values: Tensor) -> Tensor:
-    """Scale values (n, 8, 32) of Q4_K or Q5_K and subtract the minima, both from the head of a block → (n, 256)."""
+    """Scale values (n, 8, 32) of Q4_K or Q5_K and subtract the minima, both from the head of a block -> (n, 256)."""
     scales, minima = _six_bit_scales(blocks[:, 4:16])
     scale = (_half(blocks, 0) * scales).unsqueeze(-1)
     minimum = (_half(blocks, 2) * minima).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Conditioning of a chunk: z₁, z₂ and m of the paper, CLIP tokens and audio windows."""
+"""Conditioning of a chunk: z1, z2 and m of the paper, CLIP tokens and audio windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MASK_CHANNELS = 4
 VAE_STRIDE = 8
 MID_GRAY = 0.5
 
-# (seed, shape) → noise of that shape
+# (seed, shape) -> noise of that shape
 Noise = Callable[[int, tuple[int, ...]], Tensor]
 
 
@@ -28,14 +28,14 @@ class ChunkConditioning:
     chunk: Chunk
     seed: int  # for the noise, and for random numbers of the sampler
     noise: Tensor  # (1, 16, T, h, w)
-    context: Tensor  # (1, 16, t_c, h, w): clean latents that stay fixed (the beginning of z₁)
-    reference: Tensor  # (1, 16, T, h, w): z₂, the reference frame followed by mid-gray
-    mask: Tensor  # (1, 4, T, h, w): m, 1 where z₂ is a picture
+    context: Tensor  # (1, 16, t_c, h, w): clean latents that stay fixed (the beginning of z1)
+    reference: Tensor  # (1, 16, T, h, w): z2, the reference frame followed by mid-gray
+    mask: Tensor  # (1, 4, T, h, w): m, 1 where z2 is a picture
     clip: Any  # CLIP tokens of the reference frame, or None
     audio_windows: Tensor  # (S, F, window, layers, channels)
     masks: Tensor | None  # (S+1, tokens of a frame), or None with one voice
     source: Tensor | None = None  # (1, 16, T, h, w): the source at the chunk's time, for SDEdit and pinned regions
-    strength: float = 1.0  # SDEdit's t₀, the noise level where denoising starts; 1: from pure noise
+    strength: float = 1.0  # SDEdit's t0, the noise level where denoising starts; 1: from pure noise
     denoise_mask: Tensor | None = (
         None  # (1, 1, T, h, w): 1 where the video may differ from the source; None: everywhere
     )
@@ -43,9 +43,9 @@ class ChunkConditioning:
 
 
 def reference_video(reference: Tensor, length: int, last: Tensor | None = None) -> Tensor:
-    """Return the frames (length, H, W, 3) that are encoded to z₂: `reference` (H, W, 3), then mid-gray.
+    """Return the frames (length, H, W, 3) that are encoded to z2: `reference` (H, W, 3), then mid-gray.
 
-    last: final frame (H, W, 3), for the first-last baseline. Source: the paper's equation for z₂.
+    last: final frame (H, W, 3), for the first-last baseline. Source: the paper's equation for z2.
     """
     frames = torch.full_like(reference, MID_GRAY).repeat(length, 1, 1, 1)
     frames[0] = reference

@@ -54,7 +54,7 @@ class Models(Protocol):
 class ContextFrames:
     """Motion context for the next chunk (paper 3.3; `motion_frame` in the reference)."""
 
-    frames: Tensor  # (M, H, W, 3): the last M = 4(t_c − 1) + 1 frames, as written to the video
+    frames: Tensor  # (M, H, W, 3): the last M = 4(t_c - 1) + 1 frames, as written to the video
     index: int  # output frame number of the first of them
 
 
@@ -102,7 +102,7 @@ def dub(
     """Generate the chunks of the job's plan one after the other.
 
     after_step: called with (chunk, finished step, denoised estimate (1, 16, T, h, w)); context: motion context of the
-    first chunk; plan: chunks to make instead, each continuing from the one before it; noise: (seed, shape) → noise.
+    first chunk; plan: chunks to make instead, each continuing from the one before it; noise: (seed, shape) -> noise.
     """
     encoded: EncodedReference | None = None
     anchor: Tensor | None = None

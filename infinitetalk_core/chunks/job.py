@@ -91,7 +91,7 @@ class Sampling:
     context_frames: int = CONTEXT_FRAMES  # last frames of a chunk that the next one starts from
     color: ColorHold = field(default_factory=ColorHold)
     seam_fade: int = SEAM_FADE  # new frames over which the VAE's change of the context fades in; 0: off
-    sdedit: tuple[float, ...] = ()  # SDEdit's t₀ by chunk index, the last value repeats; empty: off
+    sdedit: tuple[float, ...] = ()  # SDEdit's t0 by chunk index, the last value repeats; empty: off
     pinned: Pinned | None = None
     camera: CameraControl | None = None
 
@@ -111,7 +111,7 @@ class Sampling:
         return self.settings.guidance
 
     def strength(self, chunk: Chunk) -> float:
-        """Return SDEdit's t₀ of `chunk`; 1 if SDEdit is off."""
+        """Return SDEdit's t0 of `chunk`; 1 if SDEdit is off."""
         return self.sdedit[min(chunk.index, len(self.sdedit) - 1)] if self.sdedit else 1.0
 
 

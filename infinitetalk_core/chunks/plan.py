@@ -15,13 +15,13 @@ SEEDS = 2**64
 
 @dataclass(frozen=True)
 class Chunk:
-    """One chunk of the video: frames start … start+length−1 of output and speech at 25 fps."""
+    """One chunk of the video: frames start … start+length-1 of output and speech at 25 fps."""
 
     index: int
     start: int
     length: int  # 4n + 1
     context: int  # frames at its start that repeat the end of the previous chunk; 0 where a shot begins
-    keep: int  # new frames written to the video: fewer than length − context only where a shot ends
+    keep: int  # new frames written to the video: fewer than length - context only where a shot ends
 
     @property
     def latent_frames(self) -> int:

@@ -87,7 +87,7 @@ class PlannedChunk:
 
 
 def source_frame(frame: int, length: int, after_end: AfterEnd) -> int:
-    """Return the source frame (0 … length−1, at 25 fps) that corresponds to output frame `frame`."""
+    """Return the source frame (0 … length-1, at 25 fps) that corresponds to output frame `frame`."""
     if after_end is AfterEnd.LOOP:
         return frame % length
     if after_end is AfterEnd.PING_PONG:
@@ -96,7 +96,7 @@ def source_frame(frame: int, length: int, after_end: AfterEnd) -> int:
 
 
 def shown_frames(chunk: Chunk, length: int, after_end: AfterEnd) -> list[int]:
-    """Return the source frames (0 … length−1) that correspond to the chunk's frames."""
+    """Return the source frames (0 … length-1) that correspond to the chunk's frames."""
     return [source_frame(frame, length, after_end) for frame in range(chunk.start, chunk.start + chunk.length)]
 
 

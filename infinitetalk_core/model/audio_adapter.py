@@ -106,7 +106,7 @@ class AudioProjection(nn.Module):
         self.norm = operations.LayerNorm(c.token_dim, **factory)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Project windows (S, F, window, layers, channels) with F = 4(T−1)+1 → (S, T, tokens, token_dim)."""
+        """Project windows (S, F, window, layers, channels) with F = 4(T-1)+1 -> (S, T, tokens, token_dim)."""
         first, late = split_windows(windows)
         first = torch.relu(self.proj1(first.flatten(2)))
         late = torch.relu(self.proj1_vf(late.flatten(2)))
@@ -116,7 +116,7 @@ class AudioProjection(nn.Module):
 
 
 def split_windows(windows: Tensor) -> tuple[Tensor, Tensor]:
-    """Split windows (S, F, W, …) by latent frame: the first (S, 1, W, …) and the later ones (S, T−1, W+3, …)."""
+    """Split windows (S, F, W, …) by latent frame: the first (S, 1, W, …) and the later ones (S, T-1, W+3, …)."""
     middle = windows.shape[2] // 2
     groups = rearrange(windows[:, 1:], "s (t n) w ... -> s t n w ...", n=FRAMES_PER_LATENT)
     late = torch.cat(
@@ -141,7 +141,7 @@ class AudioCrossAttention(nn.Module):
         self.proj = operations.Linear(config.dim, config.dim, **factory)
 
     def forward(self, x: Tensor, audio: Tensor, attention: Attention, positions: Tensor | None = None) -> Tensor:
-        """Attend from x (B, T·N, C) to audio (B, T, M, token_dim) → (B, T·N, C).
+        """Attend from x (B, T·N, C) to audio (B, T, M, token_dim) -> (B, T·N, C).
 
         positions: (B, T·N), the L-RoPE position of each video token for two speakers; None for no rotation.
         """

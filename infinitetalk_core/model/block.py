@@ -34,7 +34,7 @@ class WanBlock(Protocol):
 class BlockCalls:
     """The calls that differ between ComfyUI's Wan blocks and ours.
 
-    self_attention(y (B, L, C), keep) → (out (B, L, C), q, k): with `keep`, q and k are (B, L, H, D) after the rotary
+    self_attention(y (B, L, C), keep) -> (out (B, L, C), q, k): with `keep`, q and k are (B, L, H, D) after the rotary
     embedding, else None. cross_attention(y (B, L, C)) attends to the image and text tokens. attention: the function
     that the audio cross-attention calls. after_cross_attention: applied to the block's state (B, L, C) after the
     cross-attention.
@@ -88,7 +88,7 @@ def audio_cross_attention(
     speech: Sequence[SpeechTokens],
     attention: Attention,
 ) -> Tensor:
-    """Compute the audio cross-attention of y (B, L, C), each batch item with its own audio tokens → (B, L, C).
+    """Compute the audio cross-attention of y (B, L, C), each batch item with its own audio tokens -> (B, L, C).
 
     q, k: (B, L, H, D), the self-attention's rotated queries and keys, which items with speaker masks need; else None.
     """

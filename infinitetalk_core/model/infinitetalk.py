@@ -37,7 +37,7 @@ class InfiniteTalkModel:
     ) -> Tensor:
         """Predict the velocity (B, 16, T, h, w) of x (B, 16, T, h, w) at noise levels sigma (B,).
 
-        text (B, M, text_dim); speech: B items; reference (1, 16, T, h, w): z₂; mask (1, 4, T, h, w): m; clip (B, 257,
+        text (B, M, text_dim); speech: B items; reference (1, 16, T, h, w): z2; mask (1, 4, T, h, w): m; clip (B, 257,
         clip_dim) or None; after_block: see `WanBackbone.forward`; block_runner: see `Running`.
         """
         z = model_input(x, mask, reference.expand(len(x), -1, -1, -1, -1))

@@ -122,7 +122,7 @@ def _import_kernel(module: str) -> Callable[..., Any]:
 # One custom operator for all kernels, so torch.compile does not break the graph at them.
 @torch.library.custom_op("infinitetalk::attention", mutates_args=())
 def attend(q: Tensor, k: Tensor, v: Tensor, module: str, function: str) -> Tensor:
-    """Call `module`.`function` for q (B, L, H, D) and k, v (B, M, H, D) → (B, L, H, D)."""
+    """Call `module`.`function` for q (B, L, H, D) and k, v (B, M, H, D) -> (B, L, H, D)."""
     run = _import_kernel(module)
     out = run(q, k, v, tensor_layout="NHD", is_causal=False) if module == SAGE.module else run(q, k, v)
     # Some versions also return the log-sum-exp.

@@ -9,13 +9,13 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-Rotate = Callable[[Tensor], Tensor]  # (B, L, H, D) → the same shape, rotated by each token's position
+Rotate = Callable[[Tensor], Tensor]  # (B, L, H, D) -> the same shape, rotated by each token's position
 
 BASE = 10000.0
 
 
 def rotate_pairs(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate the pairs (x₀, x₁), (x₂, x₃) … of the last axis by `angles` (…, D/2), in radians. Computed in float32."""
+    """Rotate the pairs (x0, x1), (x2, x3) … of the last axis by `angles` (…, D/2), in radians. Computed in float32."""
     return turn_pairs(x, angles.cos(), angles.sin())
 
 
@@ -34,8 +34,8 @@ def line_angles(positions: Tensor, dim: int) -> Tensor:
 def video_rotation(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> Rotate:
     """Return the rotation of the tokens of a (T, H, W) grid, flattened in this order.
 
-    A head's d channels are split into d−4⌊d/6⌋ for time and 2⌊d/6⌋ each for height and width. Source: Wan 2.1,
-    wan/modules/model.py.
+    A head's d channels are split into d - 4 (d // 6) for time and 2 (d // 6) each for height and width. Source: Wan
+    2.1, wan/modules/model.py.
     """
     third = 2 * (head_dim // 6)
     dims = (head_dim - 2 * third, third, third)

@@ -26,7 +26,7 @@ def reference_attention_map(q: Tensor, k: Tensor, masks: Tensor) -> Tensor:
     inside each person's area and the background's, N tokens in a frame.
 
     Computed as one attention whose values are the masks, so the L x N weights are never stored. The reference averages
-    two halves of ⌊H/2⌋ heads, so the last head is left out if their number is odd.
+    two halves of H // 2 heads, so the last head is left out if their number is odd.
     """
     heads = q.shape[2] // 2 * 2
     areas, tokens = masks.shape

@@ -87,7 +87,7 @@ class ModulatedNorm(nn.Module):
         self.norm = operations.LayerNorm(config.dim, eps=1e-5, **factory)
 
     def forward(self, x: Tensor, temb: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalize x (B, L, C) with temb (B, time) → (normalized x (B, L, C), gate (B, 1, C))."""
+        """Normalize x (B, L, C) with temb (B, time) -> (normalized x (B, L, C), gate (B, 1, C))."""
         shift, scale, gate = self.linear(F.silu(temb)).unsqueeze(1).chunk(3, dim=-1)
         return torch.addcmul(shift, self.norm(x), 1 + scale), gate
 
@@ -104,7 +104,7 @@ class SelfAttention(nn.Module):
         self.norm_q, self.norm_k = (operations.RMSNorm(dim, eps=1e-6, **factory) for _ in range(2))
 
     def forward(self, x: Tensor, rotate: Rotate, attention: Attention) -> Tensor:
-        """Attend within x (B, L, C) → (B, L, C)."""
+        """Attend within x (B, L, C) -> (B, L, C)."""
         q, k = (
             rotate(rearrange(norm(project(x)), "b l (h d) -> b l h d", h=self.heads)).flatten(2)
             for norm, project in ((self.norm_q, self.to_q), (self.norm_k, self.to_k))
@@ -126,7 +126,7 @@ class ControlBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, temb: Tensor, rotate: Rotate, attention: Attention) -> Tensor:
-        """Run the block on x (B, L, C) with temb (B, time) → (B, L, C)."""
+        """Run the block on x (B, L, C) with temb (B, time) -> (B, L, C)."""
         y, gate = self.norm1(x, temb)
         x = torch.addcmul(x, self.self_attn(y, rotate, attention), gate)
         y, gate = self.norm2(x, temb)
@@ -147,7 +147,7 @@ class ViewEmbedding(nn.Module):
         self.mask_zero_proj = operations.Conv3d(c.view_dim, c.embed_dim, PATCH, stride=PATCH, **factory)
 
     def forward(self, parts: Sequence[Tensor], device: torch.device) -> Tensor:
-        """Embed parts (B, c, F, H, W) with Σc = view_channels and F = 4(T−1)+1 → (B, tokens, embed).
+        """Embed parts (B, c, F, H, W) whose channels add up to view_channels and F = 4(T-1)+1 -> (B, tokens, embed).
 
         The convolution's windows do not overlap, so pixels are moved to the device one latent frame at a time: seven
         channels of a long clip at pixel resolution are the largest tensor here. The group norm uses all frames.
@@ -204,7 +204,7 @@ class Uni3C(nn.Module):
         """Embed a chunk's render mask and camera embedding to tokens (B, tokens, embed), constant over the steps.
 
         mask (B, 1, F, H, W): 1 in the holes of the guidance video, 0 elsewhere. camera (B, 6, F, H, W): the direction
-        of each pixel's ray and its moment, the cross product camera position x direction. F = 4(T−1)+1 frames of
+        of each pixel's ray and its moment, the cross product camera position x direction. F = 4(T-1)+1 frames of
         H = 8h, W = 8w pixels, on any device. The reference always adds these tokens, also for a mask of zeros (the
         biases make them non-zero); other ComfyUI nodes leave them out. Raises InputError for missing inputs and wrong
         sizes.

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import Conv2d, Conv3d  # plain ones: ComfyUI never runs this module
 from torch.nn import functional as F
 
 from .precision import fast_dtype
@@ -36,7 +37,7 @@ LATENT_STD = (
 )
 
 
-class CausalConv3d(nn.Conv3d):
+class CausalConv3d(Conv3d):
     """A convolution that sees no later frame: zeros around the picture and before the clip."""
 
     def __init__(self, inner: int, outer: int, kernel: tuple[int, int, int]) -> None:
@@ -107,8 +108,8 @@ class Attention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = RmsNorm((width, 1, 1))
-        self.to_qkv = nn.Conv2d(width, 3 * width, 1)
-        self.proj = nn.Conv2d(width, width, 1)
+        self.to_qkv = Conv2d(width, 3 * width, 1)
+        self.proj = Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         images = _images(x)
@@ -124,8 +125,8 @@ class Downsample(nn.Module):
 
     def __init__(self, width: int, time: bool) -> None:
         super().__init__()
-        self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(width, width, 3, stride=2))
-        self.time_conv = nn.Conv3d(width, width, (3, 1, 1), stride=(2, 1, 1)) if time else None
+        self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), Conv2d(width, width, 3, stride=2))
+        self.time_conv = Conv3d(width, width, (3, 1, 1), stride=(2, 1, 1)) if time else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = _clips(self.resample(_images(x)), len(x))
@@ -140,7 +141,7 @@ class Upsample(nn.Module):
     def __init__(self, width: int, time: bool) -> None:
         super().__init__()
         self.resample = nn.Sequential(
-            nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(width, width // 2, 3, padding=1)
+            nn.Upsample(scale_factor=2.0, mode="nearest-exact"), Conv2d(width, width // 2, 3, padding=1)
         )
         self.time_conv = CausalConv3d(width, 2 * width, (3, 1, 1)) if time else None
 
@@ -242,7 +243,7 @@ class WanVae(nn.Module):
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames (B, F, H, W, 3) in [0, 1], F = 4 T - 3, sides multiples of 8 → latents (B, 16, T, H/8, W/8)."""
+        """Frames (B, F, H, W, 3) in [0, 1], F = 4 T - 3, sides multiples of 8 -> latents (B, 16, T, H/8, W/8)."""
         return self.means((frames.movedim(-1, 1) * 2.0 - 1.0).to(self.dtype)).float()
 
     @torch.no_grad()
@@ -267,9 +268,9 @@ def fast(vae: WanVae, dtype: torch.dtype | None = None) -> WanVae:
     """
     vae.to(dtype or fast_dtype(vae.conv1.weight.device))
     for layer in vae.modules():
-        if isinstance(layer, nn.Conv3d):
+        if isinstance(layer, Conv3d):
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last_3d)
-        elif isinstance(layer, nn.Conv2d):
+        elif isinstance(layer, Conv2d):
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     return vae
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import Conv3d, LayerNorm, Linear  # plain ones: ComfyUI never runs this module
 from torch.utils.checkpoint import checkpoint
 
 from .attention import sdpa
@@ -24,8 +25,8 @@ from .block import BlockCalls, audio_conditioned_block
 from .rope import Rotate, video_rotation
 
 PATCH = (1, 2, 2)
-Blocks = Callable[[Tensor], Tensor]  # tokens (B, L, C) → tokens after all blocks
-# (time modulation (B, 6, C), tokens, blocks) → the result of `blocks(tokens)`, computed or taken from a cache
+Blocks = Callable[[Tensor], Tensor]  # tokens (B, L, C) -> tokens after all blocks
+# (time modulation (B, 6, C), tokens, blocks) -> the result of `blocks(tokens)`, computed or taken from a cache
 BlockRunner = Callable[[Tensor, Tensor, Blocks], Tensor]
 
 
@@ -69,11 +70,11 @@ class SelfAttention(nn.Module):
     def __init__(self, config: WanConfig):
         super().__init__()
         self.heads = config.heads
-        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
+        self.q, self.k, self.v, self.o = (Linear(config.dim, config.dim) for _ in range(4))
         self.norm_q, self.norm_k = (nn.RMSNorm(config.dim, eps=config.eps) for _ in range(2))
 
     def forward(self, x: Tensor, rotate: Rotate) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend within x (B, L, C) → (out (B, L, C), rotated q and k (B, L, H, D))."""
+        """Attend within x (B, L, C) -> (out (B, L, C), rotated q and k (B, L, H, D))."""
         q, k = (
             rotate(rearrange(n(f(x)), "b l (h d) -> b l h d", h=self.heads))
             for n, f in ((self.norm_q, self.q), (self.norm_k, self.k))
@@ -86,11 +87,11 @@ class CrossAttention(SelfAttention):
 
     def __init__(self, config: WanConfig):
         super().__init__(config)
-        self.k_img, self.v_img = (nn.Linear(config.dim, config.dim) for _ in range(2))
+        self.k_img, self.v_img = (Linear(config.dim, config.dim) for _ in range(2))
         self.norm_k_img = nn.RMSNorm(config.dim, eps=config.eps)
 
     def attend(self, x: Tensor, text: Tensor, picture: Tensor | None) -> Tensor:
-        """Attend from x (B, L, C) to text (B, M, C) and picture (B, 257, C) or None → (B, L, C)."""
+        """Attend from x (B, L, C) to text (B, M, C) and picture (B, 257, C) or None -> (B, L, C)."""
         q = self.norm_q(self.q(x))
         out = sdpa(q, self.norm_k(self.k(text)), self.v(text), self.heads)
         if picture is not None:
@@ -104,13 +105,11 @@ class Block(nn.Module):
     def __init__(self, config: WanConfig):
         super().__init__()
         dim = config.dim
-        self.norm1, self.norm2 = (nn.LayerNorm(dim, config.eps, elementwise_affine=False) for _ in range(2))
-        self.norm3 = nn.LayerNorm(dim, config.eps)
+        self.norm1, self.norm2 = (LayerNorm(dim, config.eps, elementwise_affine=False) for _ in range(2))
+        self.norm3 = LayerNorm(dim, config.eps)
         self.self_attn = SelfAttention(config)
         self.cross_attn = CrossAttention(config)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
-        )
+        self.ffn = nn.Sequential(Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), Linear(config.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
 
@@ -119,12 +118,12 @@ class Head(nn.Module):
 
     def __init__(self, config: WanConfig):
         super().__init__()
-        self.norm = nn.LayerNorm(config.dim, config.eps, elementwise_affine=False)
-        self.head = nn.Linear(config.dim, config.out_channels * 4)
+        self.norm = LayerNorm(config.dim, config.eps, elementwise_affine=False)
+        self.head = Linear(config.dim, config.out_channels * 4)
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Project x (B, L, C) with the time embedding e (B, C) → (B, L, 4·out)."""
+        """Project x (B, L, C) with the time embedding e (B, C) -> (B, L, 4·out)."""
         shift, scale = (self.modulation + e.unsqueeze(1)).chunk(2, dim=1)
         return self.head(torch.addcmul(shift, self.norm(x), 1 + scale))
 
@@ -135,20 +134,20 @@ class PictureEmbedding(nn.Module):
     def __init__(self, config: WanConfig):
         super().__init__()
         self.proj = nn.Sequential(
-            nn.LayerNorm(config.clip_dim),
-            nn.Linear(config.clip_dim, config.clip_dim),
+            LayerNorm(config.clip_dim),
+            Linear(config.clip_dim, config.clip_dim),
             nn.GELU(),
-            nn.Linear(config.clip_dim, config.dim),
-            nn.LayerNorm(config.dim),
+            Linear(config.clip_dim, config.dim),
+            LayerNorm(config.dim),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project x (B, 257, clip_dim) → (B, 257, C)."""
+        """Project x (B, 257, clip_dim) -> (B, 257, C)."""
         return self.proj(x)
 
 
 def model_input(z1: Tensor, mask: Tensor, z2: Tensor) -> Tensor:
-    """Concatenate z₁, m and z₂ on the channel axis: (B, 36, T, h, w). m and z₂ are expanded to the batch of z₁."""
+    """Concatenate z1, m and z2 on the channel axis: (B, 36, T, h, w). m and z2 are expanded to the batch of z1."""
     batch = len(z1)
     return torch.cat([z1, *(t.to(z1).expand(batch, -1, -1, -1, -1) for t in (mask, z2))], dim=1)
 
@@ -188,12 +187,10 @@ class WanBackbone(nn.Module):
         super().__init__()
         self.config = config
         dim = config.dim
-        self.patch_embedding = nn.Conv3d(config.in_channels, dim, PATCH, stride=PATCH)
-        self.text_embedding = nn.Sequential(
-            nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
-        )
-        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, dim * 6))
+        self.patch_embedding = Conv3d(config.in_channels, dim, PATCH, stride=PATCH)
+        self.text_embedding = nn.Sequential(Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), Linear(dim, dim))
+        self.time_embedding = nn.Sequential(Linear(config.freq_dim, dim), nn.SiLU(), Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), Linear(dim, dim * 6))
         self.img_emb = PictureEmbedding(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = Head(config)
@@ -212,9 +209,9 @@ class WanBackbone(nn.Module):
     ) -> Tensor:
         """Predict the velocity.
 
-        x (B, 36, T, h, w); timesteps (B,) on 0…1000; text (B, M ≤ text_len, text_dim); picture (B, 257, clip_dim)
+        x (B, 36, T, h, w); timesteps (B,) on 0…1000; text (B, M <= text_len, text_dim); picture (B, 257, clip_dim)
         or None; speech: the audio condition of each of the B items; audio_scale: factor of the audio cross-attention;
-        after_block: (i, output of block i (B, L, C)) → the tokens for the next block; running: how the blocks are run.
+        after_block: (i, output of block i (B, L, C)) -> the tokens for the next block; running: how the blocks are run.
         Returns (B, 16, T, h, w).
         """
         x = self.patch_embedding(x)

@@ -31,8 +31,8 @@ class OutputSpec:
     key_contents: everything that changes the video, as JSON, from which the run's key is computed; filename_prefix: the
     name chosen by the user; root: folder to which file names in the manifest are relative; new_path: returns a free
     path made from that name; metadata: tags of the file; sound: the video's sound; report: (metrics of the chunks,
-    whether the video is complete, index of the first chunk made now) → the text of the JSON file beside the video, with
-    the run's folder as `run`.
+    whether the video is complete, index of the first chunk made now) -> the text of the JSON file beside the video,
+    with the run's folder as `run`.
     """
 
     key_contents: Mapping[str, Any]

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-# (x (1, 16, T, h, w), sigma as a 0-d tensor) → velocity d = dx/dsigma = noise − video, of the same shape
+# (x (1, 16, T, h, w), sigma as a 0-d tensor) -> velocity d = dx/dsigma = noise - video, of the same shape
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -28,7 +28,7 @@ def euler(
 
     context: (1, 16, t_c, h, w), the clean context latents, put into x before each prediction and at the end. The
     reference also re-noises them at every step, which has no effect since they are overwritten before each call.
-    after_step: called with the step's index and its denoised estimate, x − sigma · d, of x's shape.
+    after_step: called with the step's index and its denoised estimate, x - sigma · d, of x's shape.
     """
     x = pin(x, context)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):

@@ -79,7 +79,7 @@ class Guidance:
         return (Branch.COND, Branch.DROP_TEXT, Branch.UNCOND)
 
 
-# Velocities by branch, each (..., C, T, H, W) → the guided velocity.
+# Velocities by branch, each (..., C, T, H, W) -> the guided velocity.
 Combine = Callable[[Mapping[Branch, Tensor]], Tensor]
 
 
@@ -124,7 +124,7 @@ def _with_apg(guidance: Guidance, apg: Apg) -> Combine:
 
 
 def _projected(apg: Apg) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return APG's function (difference, cond) → projected difference. The closure holds the momentum buffer."""
+    """Return APG's function (difference, cond) -> projected difference. The closure holds the momentum buffer."""
     average: Tensor | None = None
 
     def project(difference: Tensor, cond: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ TIMESTEPS = 1000
 def shifted_sigmas(steps: int, shift: float) -> Tensor:
     """Return the noise levels (steps + 1,) from 1 down to 0, float32.
 
-    They are linspace(1000, 1, steps) followed by 0, then shift·t / (1 + (shift−1)·t): the last timestep of the
+    They are linspace(1000, 1, steps) followed by 0, then shift·t / (1 + (shift-1)·t): the last timestep of the
     reference is 1 and not 0 (wan/multitalk.py, `timestep_transform`). Timesteps are sigmas times 1000.
     """
     spaced = torch.linspace(TIMESTEPS, 1, steps, dtype=torch.float64).float()

@@ -13,7 +13,7 @@ from ..errors import InputError
 
 
 def noised(source: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
-    """Return sigma · noise + (1 − sigma) · source, all of one shape: the source at noise level sigma."""
+    """Return sigma · noise + (1 - sigma) · source, all of one shape: the source at noise level sigma."""
     return sigma * noise + (1 - sigma) * source
 
 

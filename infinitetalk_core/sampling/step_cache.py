@@ -27,7 +27,7 @@ CALIBRATIONS: dict[str, tuple[float, ...]] = {
 }
 
 MOST_BRANCHES = 3  # guidance by text and by audio
-Blocks = Callable[[Tensor], Tensor]  # tokens (B, L, C) → tokens after all blocks
+Blocks = Callable[[Tensor], Tensor]  # tokens (B, L, C) -> tokens after all blocks
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class StepCache:
     def block_runner(
         self, branches: Sequence[int], control: Hashable = None
     ) -> Callable[[Tensor, Tensor, Blocks], Tensor]:
-        """Return a function (modulation (B, 6, C), x (B, L, C), blocks) → blocks(x), computed or from the cache.
+        """Return a function (modulation (B, 6, C), x (B, L, C), blocks) -> blocks(x), computed or from the cache.
 
         For a backbone that predicts all branches of a step in one call.
         """

@@ -11,7 +11,7 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-# swscale's flags; PyAV takes their sum as a number. Without the last two, yuv → rgb comes out one level too dark.
+# swscale's flags; PyAV takes their sum as a number. Without the last two, yuv -> rgb comes out one level too dark.
 _BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
 _TO_RGB = _BILINEAR | _FULL_CHROMA | _ACCURATE_ROUNDING
 _BT2020 = 9  # swscale's number; PyAV 14 has no name for it

@@ -13,7 +13,7 @@ from .source import FrameSource
 
 @dataclass(frozen=True)
 class Cut:
-    """A FrameSource of frames first … first+length−1 (at 25 fps) of another source."""
+    """A FrameSource of frames first … first+length-1 (at 25 fps) of another source."""
 
     source: FrameSource
     first: int

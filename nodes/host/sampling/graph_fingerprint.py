@@ -131,7 +131,7 @@ class Graph:
         Iterative, since long chains of nodes would exceed the recursion limit.
         """
         stack = [start]
-        visited: dict[tuple[str, TextUse], dict[str, TextUse]] = {}  # → what the texts of the node's inputs may name
+        visited: dict[tuple[str, TextUse], dict[str, TextUse]] = {}  # -> what the texts of the node's inputs may name
         while stack:
             entry = stack[-1]
             if entry in visited or entry in walk.known:

@@ -28,7 +28,7 @@ from ..model.wan_wrappers import KEY, SpeechCall
 class ChunkInputs:
     """What is the same in every step of a chunk, on the device.
 
-    context: clean context latents in the model's scale. combine: velocities by branch → the guided velocity.
+    context: clean context latents in the model's scale. combine: velocities by branch -> the guided velocity.
     new_uni3c_step: creates Uni3C's state for a step; None without camera control. cache: None without step caching.
     """
 
