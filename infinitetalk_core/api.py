@@ -19,7 +19,7 @@ from .model.vae import WanVae
 from .sampling.guidance import Apg, Guidance
 from .sampling.settings import PRESETS, SamplingSettings
 from .sampling.step_cache import StepCaching
-from .speaker_masks import Area
+from .speakers import Area
 from .speech import Speech, Timing, encode_speakers, encode_speech
 from .standalone import TorchBackend, VideoVae, load_model, load_uni3c, load_vae, write_video
 from .video.format import VideoFormat

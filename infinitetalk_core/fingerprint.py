@@ -26,8 +26,8 @@ import torch
 import xxhash
 from torch import Tensor
 
-from .cache import FileStamp
 from .errors import RunError
+from .model_cache import FileStamp
 
 HASH_BLOCK_BYTES = 1 << 24  # of a file or tensor hashed at once
 # Files from this size on are fingerprinted by samples and by their content and inode times.

@@ -16,7 +16,7 @@ from .audio.voice import SAMPLE_RATE_HZ, prepare_voice
 from .disk_buffer import DiskTensor
 from .errors import InputError
 from .fingerprint import describe_fields, excluded, key_of, tensor_fingerprint
-from .speaker_masks import Area
+from .speakers import MOST_SPEAKERS, Area
 
 # Speech features (F, layers, channels) at 25 fps; long ones are read from a file, some frames at a time
 SpeechFeatures = Tensor | DiskTensor
@@ -92,7 +92,7 @@ def encode_speakers(
     as those of speech, so zero features would mean another sound. scratch: a folder for long results that do not stay
     in memory. Raises InputError unless there are two people and at least one sound.
     """
-    if len(sounds) != 2:
+    if len(sounds) != MOST_SPEAKERS:
         raise InputError(f"there must be two speakers, got {len(sounds)}; for one use Speech Encode")
     given = [sound for sound in sounds if sound is not None]
     if not given:

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..infinitetalk_core.speaker_masks import areas_of
+from ..infinitetalk_core.speakers import areas_of
 from ..infinitetalk_core.speech import Timing, encode_speakers
 from .host.media.audio import HostAudioEncoder, sound_of
 from .host.model.model_files import temp_folder

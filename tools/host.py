@@ -36,7 +36,7 @@ TORCH_NAMES = ("torch", "torchvision", "torchaudio")
 # ComfyUI 0.3.75 imports requests without requiring it.
 HOST_EXTRAS = ("requests",)
 # Requirements of the training code (`training` in pyproject.toml); the demo does not need them.
-TRAINING = ("opencv-python-headless>=4.9", "matplotlib>=3.8", "espeakng_loader>=0.2")
+TRAINING = ("opencv-python-headless>=4.12", "matplotlib>=3.8", "espeakng_loader>=0.2")
 TEST_TOOLS = ("pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.13", "playwright>=1.50", "jsonschema>=4", *TRAINING)
 RECIPE = "2"  # increment it when the steps below change, so that old environments are recreated
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from infinitetalk_core.chunks.conditioning import reference_mask
-from infinitetalk_core.model.audio_adapter import SpeechTokens
+from infinitetalk_core.model.audio_cross_attention import SpeechTokens
 from infinitetalk_core.model.infinitetalk import InfiniteTalkModel
 from infinitetalk_core.sampling.euler import pin
 from infinitetalk_core.sampling.sdedit import noised

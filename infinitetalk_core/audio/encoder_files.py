@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn.utils.parametrize import remove_parametrizations
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from ..cache import FileStamp
 from ..checkpoints.header import read_header, refuse_failed_download, without_prefix
 from ..checkpoints.kinds import WANT_WAV2VEC, check_kind
 from ..checkpoints.tensor_data import read_tensors, refuse_if_changed, weights_fingerprint
 from ..errors import InputError
 from ..fingerprint import key_of, tensor_fingerprint
+from ..model_cache import FileStamp
 from .wav2vec import SpeechEncoder
 
 ADVICE = WANT_WAV2VEC.advice

@@ -10,8 +10,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..cache import FileStamp
 from ..errors import InputError
+from ..model_cache import FileStamp
 from .gguf_file import read_gguf
 from .tensor_entry import DTYPES, TensorEntry
 

@@ -14,9 +14,9 @@ import torch
 import xxhash
 from torch import Tensor
 
-from ..cache import FileStamp
 from ..errors import InputError, RunError
 from ..fingerprint import key_of
+from ..model_cache import FileStamp
 from .header import Header
 from .tensor_entry import DTYPES
 

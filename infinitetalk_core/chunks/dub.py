@@ -23,6 +23,7 @@ from .conditioning import (
     reference_mask,
     reference_video,
 )
+from .context import ContextFrames
 from .job import Job
 from .pinned import latent_mask, paste
 from .plan import Chunk
@@ -48,14 +49,6 @@ class Models(Protocol):
 
     def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
         """Return the chunk's denoised latents (1, 16, T, h, w), context included."""
-
-
-@dataclass(frozen=True)
-class ContextFrames:
-    """Motion context for the next chunk (paper 3.3; `motion_frame` in the reference)."""
-
-    frames: Tensor  # (M, H, W, 3): the last M = 4(t_c - 1) + 1 frames, as written to the video
-    index: int  # output frame number of the first of them
 
 
 @dataclass(frozen=True)
@@ -151,8 +144,7 @@ def _make_chunk(
             frames = fade_seam(frames, chunk, context.frames[-1], sampling.seam_fade, sampling.context_frames)
     if source is not None and source.mask is not None:
         frames = paste(frames, source.frames, source.mask)
-    index = chunk.start + chunk.length - sampling.context_frames
-    return frames[chunk.new].clone(), ContextFrames(frames[-sampling.context_frames :].clone(), index)
+    return frames[chunk.new].clone(), ContextFrames.at_end(frames, chunk, sampling.context_frames)
 
 
 def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterStep) -> Tensor:

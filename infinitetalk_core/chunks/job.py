@@ -19,7 +19,7 @@ from ..fingerprint import Component, describe, excluded
 from ..sampling.guidance import Guidance
 from ..sampling.settings import SamplingSettings
 from ..sampling.step_cache import StepCaching
-from ..speaker_masks import speaker_masks, token_masks
+from ..speakers import speaker_masks, token_masks
 from ..speech import Speech
 from ..video.cuts import find_cuts
 from ..video.format import VideoFormat

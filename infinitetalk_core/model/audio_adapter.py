@@ -16,8 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .attention import Attention
-from .speakers import apply_rotary_emb, audio_positions
+from .audio_cross_attention import AudioBlock, SpeechTokens
 
 # Video frames per latent frame, except for the first latent frame, which encodes one. The audio windows (five entries
 # each) of its frames a b c d are reduced to the entries a[0:3], b[2], c[2], d[2:5].
@@ -80,18 +79,6 @@ class AdapterConfig:
             )
 
 
-@dataclass(frozen=True)
-class SpeechTokens:
-    """The audio condition of one model prediction.
-
-    tokens: (T, S·tokens, token_dim), the speakers' audio tokens one after the other. masks: (S+1, N), the area of each
-    speaker and of the background over the N video tokens of one frame; None to apply the same audio tokens everywhere.
-    """
-
-    tokens: Tensor
-    masks: Tensor | None = None
-
-
 class AudioProjection(nn.Module):
     """Project audio windows to audio tokens, `tokens` per speaker and latent frame (the reference's AudioProjModel)."""
 
@@ -130,41 +117,6 @@ def split_windows(windows: Tensor) -> tuple[Tensor, Tensor]:
     return windows[:, :1], late
 
 
-class AudioCrossAttention(nn.Module):
-    """Cross-attention of the video tokens of a latent frame to the audio tokens of the same latent frame."""
-
-    def __init__(self, config: AdapterConfig, operations: Any, **factory: Any):
-        super().__init__()
-        self.heads = config.heads
-        self.q_linear = operations.Linear(config.dim, config.dim, **factory)
-        self.kv_linear = operations.Linear(config.token_dim, 2 * config.dim, **factory)
-        self.proj = operations.Linear(config.dim, config.dim, **factory)
-
-    def forward(self, x: Tensor, audio: Tensor, attention: Attention, positions: Tensor | None = None) -> Tensor:
-        """Attend from x (B, T·N, C) to audio (B, T, M, token_dim) -> (B, T·N, C).
-
-        positions: (B, T·N), the L-RoPE position of each video token for two speakers; None for no rotation.
-        """
-        batch, frames, tokens = audio.shape[:3]
-        q = self.q_linear(x)
-        k, v = self.kv_linear(audio).chunk(2, dim=-1)
-        if positions is not None:
-            q = apply_rotary_emb(q.unflatten(-1, (self.heads, -1)), positions).flatten(-2)
-            k = apply_rotary_emb(k.unflatten(-1, (self.heads, -1)), audio_positions(tokens, k.device)).flatten(-2)
-        q = q.reshape(batch * frames, -1, q.shape[-1])
-        k, v = (t.reshape(batch * frames, tokens, -1) for t in (k, v))
-        return self.proj(attention(q, k, v, self.heads).view_as(x))
-
-
-class AudioBlock(nn.Module):
-    """The audio layers of one Wan block: the norm before the audio cross-attention, and the attention."""
-
-    def __init__(self, config: AdapterConfig, operations: Any, **factory: Any):
-        super().__init__()
-        self.norm_x = operations.LayerNorm(config.dim, eps=1e-6, **factory)
-        self.audio_cross_attn = AudioCrossAttention(config, operations, **factory)
-
-
 class AudioAdapter(nn.Module):
     """All modules of a file of InfiniteTalk weights: the audio projection and the audio layers of every block.
 
@@ -176,7 +128,8 @@ class AudioAdapter(nn.Module):
         super().__init__()
         self.config = config
         self.audio_proj = AudioProjection(config, operations, **factory)
-        self.blocks = nn.ModuleList(AudioBlock(config, operations, **factory) for _ in range(config.blocks))
+        sizes = (config.dim, config.heads, config.token_dim)
+        self.blocks = nn.ModuleList(AudioBlock(*sizes, operations, **factory) for _ in range(config.blocks))
 
     def speech_tokens(self, windows: Tensor, masks: Tensor | None = None) -> SpeechTokens:
         """Project the windows (S, F, window, layers, channels) of S speakers to tokens (T, S·tokens, token_dim).

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..sampling.schedule import TIMESTEPS
-from .audio_adapter import AudioAdapter, SpeechTokens
+from .audio_adapter import AudioAdapter
+from .audio_cross_attention import SpeechTokens
 from .wan import BlockRunner, Running, WanBackbone, model_input, run_blocks
 
 

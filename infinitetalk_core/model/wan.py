@@ -20,8 +20,8 @@ from torch.nn import Conv3d, LayerNorm, Linear  # plain ones: ComfyUI never runs
 from torch.utils.checkpoint import checkpoint
 
 from .attention import sdpa
-from .audio_adapter import AudioAdapter, AudioBlock, SpeechTokens
-from .block import BlockCalls, audio_conditioned_block
+from .audio_adapter import AudioAdapter
+from .audio_cross_attention import AudioBlock, BlockCalls, SpeechTokens, audio_conditioned_block
 from .rope import Rotate, video_rotation
 
 PATCH = (1, 2, 2)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -20,6 +19,7 @@ from ..errors import RunError
 from ..malloc_trim import trim_heap
 from ..video.segment import encode_segment
 from ..video.writer import VideoWriter
+from .resume import missing_tasks
 from .store import RunStore
 from .tasks import ChunkTask, plan_tasks
 
@@ -64,7 +64,7 @@ class Run:
             task = self.tasks[len(metrics)]
             segment = self.store.segment(task)
             if segment is None:
-                self._make_chunks(missing(self.store, self.tasks, len(metrics)), writer, listener, metrics)
+                self._make_chunks(missing_tasks(self.store, self.tasks, len(metrics)), writer, listener, metrics)
                 continue
             writer.append(segment)
             metrics.append(self.store.record(task))
@@ -107,25 +107,3 @@ class Run:
         """Return whether the next chunk continues from this one."""
         after = self.tasks[task.chunk.index + 1 :]
         return bool(after) and after[0].chunk.context > 0
-
-
-def missing(store: RunStore, tasks: Sequence[ChunkTask], position: int) -> list[ChunkTask]:
-    """Return the consecutive tasks to make so that the video can continue at `position`.
-
-    Starts at the nearest earlier chunk that begins a shot or whose predecessor has stored context frames, and ends
-    before the next finished chunk.
-    """
-    chain = [tasks[position]]
-    while (before := chain[-1].before) is not None and store.context(before) is None:
-        chain.append(before)
-    chain.reverse()
-    for task in islice(tasks, position + 1, None):
-        if store.done(task) or (task.before is not None and task.before != chain[-1]):
-            break
-        chain.append(task)
-    return chain
-
-
-def first_missing(store: RunStore, tasks: Sequence[ChunkTask]) -> int:
-    """Return the index of the first unfinished chunk, or the number of chunks if all are finished."""
-    return next((i for i, task in enumerate(tasks) if not store.done(task)), len(tasks))

@@ -16,10 +16,11 @@ from ..video.soundtrack import encode_sound
 from ..video.writer import VideoWriter
 from .disk import Disk
 from .lock import RunLock
+from .other_versions import begun_with_other_versions
+from .resume import first_missing
 from .run_log import RunLog
-from .runner import ChunkListener, Run, first_missing
+from .runner import ChunkListener, Run
 from .store import RunStore, read_object
-from .upgrade import begun_with_other_versions
 
 LOCK = "lock"
 

@@ -24,7 +24,7 @@ from typing import Any
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from ..chunks.dub import ContextFrames
+from ..chunks.context import ContextFrames
 from ..errors import InputError
 from ..log import log
 from .disk import SCRATCH, Disk

@@ -15,9 +15,9 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from ..cache import FileStamp
 from ..errors import InputError, RunError
 from ..fingerprint import FileFingerprints, stream_fingerprint, tensor_fingerprint
+from ..model_cache import FileStamp
 from ..rate import FRAMES_PER_SECOND
 from .decoder import Decoder
 from .picture import read_picture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from reference_models import build_dit
 
-from infinitetalk_core.model.speakers import reference_attention_map
-from infinitetalk_core.speaker_masks import token_masks
+from infinitetalk_core.model.speaker_positions import reference_attention_map
+from infinitetalk_core.speakers import token_masks
 
 
 @pytest.mark.parametrize("name", ["dit_single", "dit_multi"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.speaker_masks import Box, _paint_all, _to_latents, speaker_masks, token_masks
+from infinitetalk_core.speakers import Box, _paint_all, _to_latents, speaker_masks, token_masks
 
 
 def _boxes(row: dict) -> list[Box] | None:

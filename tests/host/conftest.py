@@ -205,6 +205,7 @@ MODULES = {
     "backbone": "nodes.host.model.backbone",
     "wrappers": "nodes.host.model.wan_wrappers",
     "audio": "infinitetalk_core.model.audio_adapter",
+    "cross_attention": "infinitetalk_core.model.audio_cross_attention",
     "wan": "infinitetalk_core.model.wan",
     "network": "infinitetalk_core.model.uni3c",
     "camera": "infinitetalk_core.chunks.camera_control",

@@ -27,7 +27,7 @@ def core(core, pack):
     found = {
         "kernels": "infinitetalk_core.model.kernels",
         "attention": "infinitetalk_core.model.attention",
-        "block": "infinitetalk_core.model.block",
+        "block": "infinitetalk_core.model.audio_cross_attention",
         "rope": "infinitetalk_core.model.rope",
         "cache": "infinitetalk_core.sampling.step_cache",
         "host_cache": "nodes.host.model.cached_blocks",
@@ -138,7 +138,7 @@ def test_our_block_is_a_full_graph(core, own):
 
     def run(x, e):
         return core.block.audio_conditioned_block(
-            block, audio, x, e, [core.audio.SpeechTokens(tokens, masks)], 1.0, calls
+            block, audio, x, e, [core.cross_attention.SpeechTokens(tokens, masks)], 1.0, calls
         )
 
     x, e = torch.randn(1, 48, dim), torch.randn(1, 6, dim)

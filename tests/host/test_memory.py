@@ -56,7 +56,7 @@ def peak_of_a_prediction(
     frames, height, width = latent
     given = {"device": device, "dtype": dtype}
     masks = torch.ones(3, height * width // 4, device=device) if speakers == 2 else None
-    heard = core.audio.SpeechTokens(torch.zeros(frames, speakers * 32, 768, **given), masks)
+    heard = core.cross_attention.SpeechTokens(torch.zeros(frames, speakers * 32, 768, **given), masks)
     call = core.wrappers.SpeechCall(adapter, [heard] * items, 1.0, camera, branches=tuple(range(items)))
     options = {
         "cond_or_uncond": list(range(items)),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infinitetalk_core.cache import FileStamp, Lease, ModelCache, ModelKey
+from infinitetalk_core.model_cache import FileStamp, Lease, ModelCache, ModelKey
 
 
 @dataclass(eq=False)

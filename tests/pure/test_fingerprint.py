@@ -36,7 +36,7 @@ from infinitetalk_core.fingerprint import (
 from infinitetalk_core.sampling.guidance import Apg
 from infinitetalk_core.sampling.settings import SamplingSettings
 from infinitetalk_core.sampling.step_cache import StepCaching
-from infinitetalk_core.speaker_masks import Box
+from infinitetalk_core.speakers import Box
 from infinitetalk_core.speech import Speech
 from infinitetalk_core.video.format import Codec, VideoFormat
 from infinitetalk_core.video.source import PictureBatch

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infinitetalk_core.chunks.sizes import scaled_size
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.speaker_masks import Box, half_boxes, speaker_masks, token_masks
+from infinitetalk_core.speakers import Box, half_boxes, speaker_masks, token_masks
 
 PICTURE = (480, 832)
 LEFT, RIGHT = Box(100, 50, 300, 400), Box(500, 50, 700, 400)

@@ -13,7 +13,7 @@ from infinitetalk_core.audio.sound import Sound, lay_out, mix, pad_to
 from infinitetalk_core.disk_buffer import DiskTensor, RowWriter
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.fingerprint import describe, tensor_fingerprint
-from infinitetalk_core.speaker_masks import Box, areas_of
+from infinitetalk_core.speakers import Box, areas_of
 from infinitetalk_core.speech import EncodedVoice, Speech, Timing, encode_speakers, encode_speech
 
 RATE = 16000

@@ -8,8 +8,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from ....infinitetalk_core.cache import FileStamp
 from ....infinitetalk_core.errors import RunError
+from ....infinitetalk_core.model_cache import FileStamp
 
 Files = dict[Path, tuple[FileStamp, str]]  # stamp and fingerprint by path
 CHANGED = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import folder_paths
 
-from ....infinitetalk_core.cache import FileStamp
 from ....infinitetalk_core.errors import InputError
+from ....infinitetalk_core.model_cache import FileStamp
 
 AUDIO_ENCODER_FOLDERS = ("audio_encoders", "wav2vec2", "transformers")
 WEIGHT_FOLDERS = ("model_patches", "diffusion_models", "multitalk")

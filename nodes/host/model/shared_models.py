@@ -18,9 +18,9 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ....infinitetalk_core.cache import FileStamp, ModelCache, ModelKey
 from ....infinitetalk_core.fingerprint import FileFingerprints
 from ....infinitetalk_core.log import log
+from ....infinitetalk_core.model_cache import FileStamp, ModelCache, ModelKey
 from .loaded_files import LoadedFiles
 from .patchers import Patcher
 

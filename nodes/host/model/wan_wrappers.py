@@ -13,8 +13,8 @@ from typing import Any
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-from ....infinitetalk_core.model.audio_adapter import AudioAdapter, SpeechTokens
-from ....infinitetalk_core.model.block import BlockCalls, audio_conditioned_block
+from ....infinitetalk_core.model.audio_adapter import AudioAdapter
+from ....infinitetalk_core.model.audio_cross_attention import BlockCalls, SpeechTokens, audio_conditioned_block
 from ....infinitetalk_core.sampling.step_cache import CachedStep
 from .cached_blocks import Replacement, cached_blocks
 from .uni3c_step import Uni3CStep

@@ -9,7 +9,6 @@ from typing import Any
 import comfy.clip_vision
 import comfy.model_management
 import comfy.samplers
-import node_helpers
 import torch
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from ....infinitetalk_core.sampling.sdedit import start_at
 from ..model.attention import attention_in_use, can_be_replaced, with_plain_attention
 from ..model.memory import MemoryMargin, retry_on_oom
 from ..model.patchers import Patcher
+from .conditioning import chunk_conditioning
 from .guider import SpeechGuider
 
 CLIP_TOKENS = (257, 1280)
@@ -122,7 +122,9 @@ class ComfyBackend:
                 _check_latents(denoised, context_length, can_retry, text)
             after_step(step, denoised)
 
-        guider.set_branches(_with_reference(self.positive, conditioning), _with_reference(self.negative, conditioning))
+        guider.set_branches(
+            chunk_conditioning(self.positive, conditioning), chunk_conditioning(self.negative, conditioning)
+        )
         source = conditioning.source
         latents = guider.sample(
             conditioning.noise,
@@ -168,18 +170,3 @@ def check_vae(vae: Any) -> None:
             f"{'' if getattr(vae, 'latent_dim', 2) == 3 else ' and is for pictures'}; "
             "load wan_2.1_vae.safetensors"
         )
-
-
-def _with_reference(conditioning: list, chunk: ChunkConditioning) -> list:
-    """Return `conditioning` with the chunk's reference latents (z2 of the paper), mask m and CLIP tokens.
-
-    Uses the names that ComfyUI's Wan models read.
-    """
-    values: dict[str, Any] = {
-        "concat_latent_image": chunk.reference,
-        # ComfyUI's mask is 1 where frames are generated; m is 1 where they are given.
-        "concat_mask": 1 - chunk.mask,
-    }
-    if chunk.clip is not None:
-        values["clip_vision_output"] = chunk.clip
-    return node_helpers.conditioning_set_values(conditioning, values)

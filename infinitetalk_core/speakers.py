@@ -1,4 +1,4 @@
-"""Masks of the speakers' areas in the picture, on the latent grid and on the token grid."""
+"""The speakers: how many, and masks of their areas in the picture, on the latent grid and on the token grid."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from torch.nn import functional
 from .chunks.sizes import SIZE_STEP, check_size, fit_mask_to
 from .errors import InputError
 
+# The released weights know two: a third would need its own positions (PERSON_RANGES in model/speaker_positions.py), an
+# area where none is given (`half_boxes`), and inputs (nodes/speakers.py).
+MOST_SPEAKERS = 2
 FACE_SCALE = 0.05  # margin around each half of the picture, as in the reference
 VAE_STEP = 8  # pixels per latent
 

@@ -1,17 +1,66 @@
-"""The forward pass of the audio-conditioned Wan block, for any block with the checkpoint's sub-module names."""
+"""Audio cross-attention, and the forward pass of the Wan block that has it.
+
+The block is any with the checkpoint's sub-module names: ComfyUI's or ours.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .attention import Attention
-from .audio_adapter import AudioBlock, SpeechTokens
-from .speakers import reference_attention_map, speaker_positions
+from .speaker_positions import apply_rotary_emb, audio_positions, reference_attention_map, speaker_positions
+
+
+@dataclass(frozen=True)
+class SpeechTokens:
+    """The audio condition of one model prediction.
+
+    tokens: (T, S·tokens, token_dim), the speakers' audio tokens one after the other. masks: (S+1, N), the area of each
+    speaker and of the background over the N video tokens of one frame; None to apply the same audio tokens everywhere.
+    """
+
+    tokens: Tensor
+    masks: Tensor | None = None
+
+
+class AudioCrossAttention(nn.Module):
+    """Cross-attention of the video tokens of a latent frame to the audio tokens of the same latent frame."""
+
+    def __init__(self, dim: int, heads: int, token_dim: int, operations: Any, **factory: Any):
+        super().__init__()
+        self.heads = heads
+        self.q_linear = operations.Linear(dim, dim, **factory)
+        self.kv_linear = operations.Linear(token_dim, 2 * dim, **factory)
+        self.proj = operations.Linear(dim, dim, **factory)
+
+    def forward(self, x: Tensor, audio: Tensor, attention: Attention, positions: Tensor | None = None) -> Tensor:
+        """Attend from x (B, T·N, C) to audio (B, T, M, token_dim) -> (B, T·N, C).
+
+        positions: (B, T·N), the L-RoPE position of each video token for two speakers; None for no rotation.
+        """
+        batch, frames, tokens = audio.shape[:3]
+        q = self.q_linear(x)
+        k, v = self.kv_linear(audio).chunk(2, dim=-1)
+        if positions is not None:
+            q = apply_rotary_emb(q.unflatten(-1, (self.heads, -1)), positions).flatten(-2)
+            k = apply_rotary_emb(k.unflatten(-1, (self.heads, -1)), audio_positions(tokens, k.device)).flatten(-2)
+        q = q.reshape(batch * frames, -1, q.shape[-1])
+        k, v = (t.reshape(batch * frames, tokens, -1) for t in (k, v))
+        return self.proj(attention(q, k, v, self.heads).view_as(x))
+
+
+class AudioBlock(nn.Module):
+    """The audio layers of one Wan block: norm and cross-attention; `audio_conditioned_block` runs them."""
+
+    def __init__(self, dim: int, heads: int, token_dim: int, operations: Any, **factory: Any):
+        super().__init__()
+        self.norm_x = operations.LayerNorm(dim, eps=1e-6, **factory)
+        self.audio_cross_attn = AudioCrossAttention(dim, heads, token_dim, operations, **factory)
 
 
 class WanBlock(Protocol):
