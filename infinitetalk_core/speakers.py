@@ -13,8 +13,8 @@ from torch.nn import functional
 from .chunks.sizes import SIZE_STEP, check_size, fit_mask_to
 from .errors import InputError
 
-# The released weights know two: a third would need its own positions (PERSON_RANGES in model/speaker_positions.py), an
-# area where none is given (`half_boxes`), and inputs (nodes/speakers.py).
+# The released weights know two. A third would need positions (PERSON_RANGES and its users in
+# model/speaker_positions.py), an area where none is given (`half_boxes`), and inputs (nodes/speakers.py).
 MOST_SPEAKERS = 2
 FACE_SCALE = 0.05  # margin around each half of the picture, as in the reference
 VAE_STEP = 8  # pixels per latent

@@ -101,8 +101,9 @@ class TorchBackend:
         masks = None if c.masks is None else c.masks.to(device)
         speech, silence = adapter.speech_tokens(windows, masks), adapter.silence(windows)
         branch_speech = [speech if b.uses_audio else silence for b in branches]
-        text = torch.cat([self._text(self.prompt if b.uses_text else self.negative_prompt) for b in branches])
-        clip = None if c.clip is None else c.clip.to(device).expand(len(branches), -1, -1)
+        dtype = _dtype_of(self.model.backbone)
+        text = torch.cat([self._text(self.prompt if b.uses_text else self.negative_prompt) for b in branches]).to(dtype)
+        clip = None if c.clip is None else c.clip.to(device, dtype).expand(len(branches), -1, -1)
         mask, reference = c.mask.to(device), c.reference.to(device)
         combine = guided(sampling.guidance)
         cache = self.new_step_cache()
@@ -114,7 +115,7 @@ class TorchBackend:
                 runner = cache.block_runner(range(len(branches)), after_block is not None)
             with self._autocast():
                 v = self.model.predict(
-                    x.expand(len(branches), -1, -1, -1, -1),
+                    x.to(dtype).expand(len(branches), -1, -1, -1, -1),
                     sigma.expand(len(branches)),
                     text,
                     branch_speech,
@@ -172,7 +173,7 @@ def add_uni3c(
 
     x (B, 16, T, h, w): the noisy latents; sigma (B or 1,); mask (1, 4, T, h, w): m.
     """
-    x = x.to(_dtype_of(network))
+    x = x.to(network.proj_out[0].weight.dtype)  # type: ignore[arg-type]
     latents = torch.cat([x, mask.to(x).expand(len(x), -1, -1, -1, -1)], dim=1)
     frequencies = time_frequencies(sigma * TIMESTEPS, backbone.config.freq_dim)
     time = backbone.time_embedding(frequencies.to(x.device, _dtype_of(backbone))).to(x)
@@ -219,7 +220,11 @@ def load_model(
 def load_uni3c(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Uni3C:
     """Load the Uni3C ControlNet from a file of any layout. Raises InputError for a file of another kind."""
     file = open_uni3c(path)
-    return _load(partial(Uni3C, Uni3CConfig.from_shapes(file.shapes)), file, device, dtype)
+    network: Uni3C = _load(partial(Uni3C, Uni3CConfig.from_shapes(file.shapes)), file, device, dtype)
+    # They are computed in float32, whatever the dtype of the others.
+    for embedding in (network.controlnet_patch_embedding, network.controlnet_mask_embedding):
+        embedding.float()
+    return network
 
 
 def load_vae(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> WanVae:

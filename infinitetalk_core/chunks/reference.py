@@ -151,7 +151,9 @@ def _choose(chunk: Chunk, settings: ReferenceSettings, length: int, shot: range)
         case Policy.ADAPTIVE:
             near = _neighbors(settings, shot, shown)
             return ReferenceChoice(tuple(sorted(draw.sample(near, min(CANDIDATES, len(near))))))
-    return ReferenceChoice((first,))
+        case Policy.CHUNK_START:
+            return ReferenceChoice((first,))
+    raise NotImplementedError(f"no frame is chosen for the policy {settings.policy}")
 
 
 def _neighbors(settings: ReferenceSettings, shot: range, shown: Sequence[int]) -> list[int]:

@@ -114,8 +114,10 @@ def _import_kernel(module: str) -> Callable[..., Any]:
         from flash_attn_interface import flash_attn_func as run
     elif module == FLASH[1].module:
         from flash_attn.cute import flash_attn_func as run
-    else:
+    elif module == FLASH[2].module:
         from flash_attn import flash_attn_func as run
+    else:
+        raise NotImplementedError(f"the attention of {module} is not imported here")
     return run
 
 

@@ -16,8 +16,10 @@ import torch
 
 import infinitetalk_core as it
 from evaluation.sync import mouth_opening, shuffled, sync
+from infinitetalk_core.chunks.camera_control import CameraConditioning
 from infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
 from infinitetalk_core.model.wan import WanBackbone, WanConfig
+from infinitetalk_core.standalone import add_uni3c
 
 REPO = Path(__file__).resolve().parents[2]
 GUIDE = REPO / "docs" / "python-api.md"
@@ -126,6 +128,17 @@ def test_prompts_and_clip_tokens_reach_the_model():
     assert not torch.equal(results[0], results[2])
 
 
+def test_weights_in_bfloat16_compute_in_it():
+    """As on a GPU; latents and noise stay in float32."""
+    full = tiny_backend(encode_text=lambda prompt: torch.ones(1, 3, 16), clip_vision=lambda _: torch.ones(1, 257, 24))
+    exact = latents_of(full)
+    for part in (full.model.backbone, full.model.adapter):
+        part.bfloat16()
+    found = latents_of(full)
+    assert found.dtype == torch.float32
+    assert 0 < (found - exact).abs().max() < 0.1 * exact.abs().max()
+
+
 def test_audio_changes_the_prediction():
     backend = tiny_backend()
     job = tiny_job(backend)
@@ -172,3 +185,18 @@ def test_a_source_that_is_no_file_is_refused(tmp_path):
     (tmp_path / "b.png").write_bytes(b"text")
     with pytest.raises(it.InputError, match=r"b\.png"):
         it.open_source(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_uni3c_adds_to_the_blocks_in_either_dtype(dtype):
+    """The small ControlNet with a camera embedding, on a backbone of its width."""
+    network = it.load_uni3c(REPO / "small_models" / "controlnet" / "small_uni3c.safetensors", dtype=dtype)
+    backbone = WanBackbone(replace(TINY_WAN, dim=network.config.out_dim, freq_dim=256)).to(dtype).eval()
+    mask, rays = torch.zeros(1, 1, 13, 32, 32), torch.randn(1, 6, 13, 32, 32)
+    camera = CameraConditioning(torch.randn(1, 16, 4, 4, 4), mask, rays)
+    x, m = torch.randn(1, 16, 4, 4, 4), torch.zeros(1, 4, 4, 4, 4)
+    with torch.inference_mode():
+        after_block = add_uni3c(network, backbone, x, torch.tensor([0.5]), m, camera)
+        tokens = torch.zeros(1, 16, network.config.out_dim, dtype=dtype)
+        assert torch.isfinite(after_block(0, tokens)).all()
+        assert after_block(network.config.blocks, tokens) is tokens

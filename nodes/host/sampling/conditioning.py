@@ -1,4 +1,7 @@
-"""ComfyUI's conditioning of a chunk: a text with the chunk's reference latents, mask and CLIP tokens."""
+"""ComfyUI's conditioning of a chunk: a text with the chunk's reference latents, mask and CLIP tokens.
+
+One text serves all chunks; backend.py passes it.
+"""
 
 from __future__ import annotations
 
