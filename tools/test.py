@@ -9,6 +9,7 @@ and against ComfyUI, two suites in parallel. The output of a suite is printed wh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -25,10 +26,12 @@ import host
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # One thread per process: the tensors are small, and several processes share few cores.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+PACKAGE = "infinitetalk_pack"
 CHECKS = {
     "ruff check": ("ruff", "check", "."),
     "ruff format": ("ruff", "format", "--check", "."),
     "mypy": ("mypy",),
+    "mypy of nodes": ("mypy", "--config-file", str(host.REPO / "pyproject.toml"), "-p", f"{PACKAGE}.nodes"),
 }
 # pytest's arguments; started in this order, the longest first.
 IN_COMFYUI = ("-c", "tests/host/pytest.ini", "tests/host", "--servers")
@@ -61,7 +64,6 @@ def main() -> int:
     chromium = find_chromium()
     python = str(ready.python)
     failures = [name for name, command in CHECKS.items() if check(name, python, "-m", *command)]
-    failures += ["mypy of nodes"] if check_types_of_nodes(python) else []
     extra = {"COMFYUI_DIR": str(ready.comfyui), **({"CHROMIUM": chromium} if chromium else {})}
     total = Count()
     print(f"\n== {len(SUITES)} test suites, {AT_ONCE} at a time; to watch them: {LOGS.name}/*.log", flush=True)
@@ -79,20 +81,19 @@ def main() -> int:
     return 1 if failures or total.failed or not total.passed else 0
 
 
-def check(name: str, *command: str, folder: Path = host.REPO) -> int:
-    """Run a command in `folder`, its output passed through; return its exit status."""
+def check(name: str, *command: str) -> int:
+    """Run a command, with its output passed through; return its exit status.
+
+    It runs in the repository, or, if it names PACKAGE, in a folder where the repository is a package of that name:
+    relative imports of nodes/ go up to the pack itself.
+    """
     print(f"\n== {name}", flush=True)
-    return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL).returncode
-
-
-def check_types_of_nodes(python: str) -> int:
-    """Run mypy on nodes/, whose relative imports go up to the pack itself: so it is seen as a package from a folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        pack = Path(folder) / "infinitetalk_pack"
-        pack.symlink_to(host.REPO, target_is_directory=True)
-        config = str(host.REPO / "pyproject.toml")
-        command = (python, "-m", "mypy", "--config-file", config, "-p", f"{pack.name}.nodes")
-        return check("mypy of nodes", *command, folder=pack.parent)
+    with contextlib.ExitStack() as stack:
+        folder = host.REPO
+        if any(part.startswith(PACKAGE) for part in command):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            (folder / PACKAGE).symlink_to(host.REPO, target_is_directory=True)
+        return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL).returncode
 
 
 def log_of(suite: str) -> Path:
