@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from infinitetalk_core.model.precision import fast_dtype
+from infinitetalk_core.model.precision import fast_autocast
 from training.small_models import load_model
 
 from .paper_conditions import CHUNK_FRAMES, CODEC, STRATEGIES, Condition, Scale
@@ -51,7 +51,7 @@ def measure_cost(models: Path) -> Cost:
     model = load_model(models)
     frames = torch.rand(1, CHUNK_FRAMES, FRAME, FRAME, 3)
     adapter = model.adapter
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=fast_dtype() is torch.bfloat16):
+    with torch.inference_mode(), fast_autocast():
         latents = vae.encode(frames).float()
         config = adapter.config
         speech = adapter.speech_tokens(torch.zeros(1, CHUNK_FRAMES, 5, 1, config.audio_width), None)

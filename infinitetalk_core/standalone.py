@@ -177,9 +177,7 @@ def add_uni3c(
     latents = torch.cat([x, mask.to(x).expand(len(x), -1, -1, -1, -1)], dim=1)
     frequencies = time_frequencies(sigma * TIMESTEPS, backbone.config.freq_dim)
     time = backbone.time_embedding(frequencies.to(x.device, _dtype_of(backbone))).to(x)
-    view = None if camera.mask is None else network.view_tokens(camera.mask, camera.rays, x.device)
-    states = network.states(latents, camera.latents.to(x), time, view)
-    residuals = [network.residual(i, state) for i, state in enumerate(states)]
+    residuals = network(latents, camera.latents.to(x), time, camera.mask, camera.rays)
 
     def after_block(index: int, tokens: Tensor) -> Tensor:
         return torch.add(tokens, residuals[index], alpha=strength) if index < len(residuals) else tokens

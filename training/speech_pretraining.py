@@ -26,7 +26,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from infinitetalk_core.audio.encoder_files import inference_config
 from infinitetalk_core.audio.wav2vec import convolve, interpolation, transform
-from infinitetalk_core.model.precision import fast_dtype
+from infinitetalk_core.model.precision import fast_autocast
 
 from .articulation import VISEMES
 from .speech_clips import Batch, Clip, draw_batch, make_clip
@@ -155,8 +155,7 @@ def _step(
     rate = config.learning_rate * min((step + 1) / config.warm_up, 1.0)
     for group in optimizer.param_groups:
         group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
-    in_bfloat16 = config.bfloat16 and fast_dtype(config.device) is torch.bfloat16
-    with torch.autocast(config.device, torch.bfloat16, enabled=in_bfloat16):
+    with fast_autocast(config.device, config.bfloat16):
         read = probed.read(batch.samples.to(config.device))
     loss = probe_loss(read, batch, config)
     optimizer.zero_grad(set_to_none=True)

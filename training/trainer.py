@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from infinitetalk_core.chunks.reference import Policy
-from infinitetalk_core.model.precision import fast_dtype
+from infinitetalk_core.model.precision import fast_autocast
 
 from .captions import caption_tokens
 from .dataset import Samples, caption
@@ -195,10 +194,7 @@ class Trainer:
         return loss.item()
 
     def _precision(self) -> Any:
-        dtype = fast_dtype(self.device)
-        if not self.config.low_precision or dtype is torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype)
+        return fast_autocast(self.device, self.config.low_precision)
 
     @torch.no_grad()
     def _average(self) -> None:

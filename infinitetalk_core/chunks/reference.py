@@ -153,7 +153,7 @@ def _choose(chunk: Chunk, settings: ReferenceSettings, length: int, shot: range)
             return ReferenceChoice(tuple(sorted(draw.sample(near, min(CANDIDATES, len(near))))))
         case Policy.CHUNK_START:
             return ReferenceChoice((first,))
-    raise NotImplementedError(f"no frame is chosen for the policy {settings.policy}")
+    raise ValueError(f"no frame is chosen for the policy {settings.policy}")
 
 
 def _neighbors(settings: ReferenceSettings, shot: range, shown: Sequence[int]) -> list[int]:

@@ -117,7 +117,7 @@ def _import_kernel(module: str) -> Callable[..., Any]:
     elif module == FLASH[2].module:
         from flash_attn import flash_attn_func as run
     else:
-        raise NotImplementedError(f"the attention of {module} is not imported here")
+        raise ValueError(f"{module} is not one of the packages with attention kernels")
     return run
 
 

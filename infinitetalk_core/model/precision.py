@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import autocast
 
 
 def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
@@ -13,3 +14,9 @@ def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     if torch.device(device).type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return torch.bfloat16
     return torch.float32
+
+
+def fast_autocast(device: torch.device | str = "cpu", enabled: bool = True) -> autocast:
+    """Return a context in which float32 weights compute in `fast_dtype`; with `enabled` False, in float32."""
+    in_bfloat16 = enabled and fast_dtype(device) is torch.bfloat16
+    return autocast(torch.device(device).type, torch.bfloat16, enabled=in_bfloat16)
