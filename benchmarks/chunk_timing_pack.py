@@ -29,9 +29,9 @@ WRAPPED = (
     ("comfy.sd", "VAE", "encode", "vae"),
     ("comfy.model_management", "", "load_models_gpu", "load"),
     ("infinitetalk_core.runs.runner", "", "measure", "metrics"),
-    ("infinitetalk_core.runs.runner", "", "encode_segment", "encode"),
+    ("infinitetalk_core.runs.runner", "", "to_pictures", "encode"),
     ("infinitetalk_core.runs.store", "RunStore", "commit", "keep"),
-    ("infinitetalk_core.video.writer", "VideoWriter", "append", "join"),
+    ("infinitetalk_core.chunks.assembly", "Assembly", "add", "join"),
     ("nodes.host.sampling.progress", "JobProgress", "chunk_made", "show"),
     ("infinitetalk_core.runs.runner", "", "trim_heap", "trim"),  # the last call of a chunk
 )

@@ -108,7 +108,7 @@ def measure(size: str, options: argparse.Namespace, pack: str, models: Path) -> 
     watch.during(dub, "hold_color", "colors")
     runner = import_module(f"{pack}.infinitetalk_core.runs.runner")
     watch.during(runner, "measure", "metrics")
-    watch.during(runner, "encode_segment", "H.264")
+    watch.during(import_module(f"{pack}.infinitetalk_core.chunks.assembly").Assembly, "add", "H.264")
     decode = vae.decode
 
     def next_chunk(latents):

@@ -17,9 +17,11 @@ from torch import Tensor, autocast, nn
 
 from .checkpoints.loaders import open_infinitetalk, open_uni3c, open_wan
 from .checkpoints.weights_file import WeightsFile, as_numbers
+from .chunks.assembly import Assembly
 from .chunks.camera_control import CameraConditioning
 from .chunks.conditioning import ChunkConditioning
 from .chunks.dub import AfterStep, Models, dub
+from .chunks.groups import plan_groups
 from .chunks.job import Job, Sampling
 from .chunks.plan import Chunk
 from .clip_image import clip_pixels
@@ -35,7 +37,7 @@ from .sampling.guidance import guided
 from .sampling.schedule import TIMESTEPS
 from .sampling.sdedit import noised, start_at
 from .sampling.step_cache import StepCache
-from .video.segment import encode_segment
+from .video.segment import to_pictures
 from .video.soundtrack import encode_sound
 from .video.writer import VideoWriter
 
@@ -254,7 +256,11 @@ def write_video(
     resumed is `runs.session.execute_run`. Raises InputError for settings that do not fit, and an existing `path`.
     """
     job.check()
-    with VideoWriter(path, encode_sound(job.speech.sound), metadata=metadata) as writer:
+    video_format = job.output.format
+    with (
+        VideoWriter(path, encode_sound(job.speech.sound), metadata=metadata) as writer,
+        Assembly(writer, plan_groups([planned.chunk for planned in job.plan]), video_format) as assembly,
+    ):
         for output in dub(job, models, after_step):
-            writer.append(encode_segment(output.frames, job.output.format))
+            assembly.add(len(output.frames), to_pictures(output.frames, video_format))
     return path

@@ -29,6 +29,16 @@ class Chunk:
         return latent_frames(self.length)
 
     @property
+    def first(self) -> int:
+        """The first new frame of the video that it makes."""
+        return self.start + self.context
+
+    @property
+    def stop(self) -> int:
+        """The frame of the video after its last new one."""
+        return self.first + self.keep
+
+    @property
     def new(self) -> slice:
         """The slice of this chunk's frames that is written to the video."""
         return slice(self.context, self.context + self.keep)

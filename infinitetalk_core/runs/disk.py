@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from ..errors import disk_error
+from ..file_access import sync_file, sync_folder
 
 SCRATCH = ".new"  # suffix of a file until it is complete
 
@@ -30,7 +31,9 @@ class Disk:
         """
         scratch = path.with_name(path.name + SCRATCH)
         try:
-            with self._open(scratch) as file:
+            # Created anew: an old one may be a link, through which we would write elsewhere.
+            scratch.unlink(missing_ok=True)
+            with self._open(scratch, "xb") as file:
                 for part in [data] if isinstance(data, bytes) else data:
                     self._put(file, part)
                 self._sync(file)
@@ -67,7 +70,7 @@ class Disk:
         except OSError as error:
             raise disk_error(path, error) from error
 
-    def _open(self, path: Path, mode: Literal["wb", "xb"] = "wb") -> BinaryIO:
+    def _open(self, path: Path, mode: Literal["xb"] = "xb") -> BinaryIO:
         return open(path, mode, buffering=0)
 
     def _put(self, file: BinaryIO, data: bytes) -> None:
@@ -76,17 +79,10 @@ class Disk:
             view = view[file.write(view) :]  # on a nearly full disk, write may take a part only
 
     def _sync(self, file: BinaryIO) -> None:
-        os.fsync(file.fileno())
+        sync_file(file)
 
     def _move(self, scratch: Path, path: Path) -> None:
         os.replace(scratch, path)
 
     def _sync_folder(self, folder: Path) -> None:
-        """Make a new file name durable. Only on POSIX: Windows cannot open a folder."""
-        if os.name != "posix":
-            return
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(folder)

@@ -20,19 +20,25 @@ from types import TracebackType
 from typing import BinaryIO
 
 from ..errors import RunError, disk_error
+from ..file_access import open_regular, read_object
 
 BEAT_SECONDS = 2.0
 WATCH_SECONDS = 7.0
+SETTLE_SECONDS = 1.0
 LOCKED_BYTE = 1 << 30  # far beyond the content: Windows does not allow reading locked bytes
 
 if sys.platform == "win32":
     import msvcrt
+
+    _HELD = (PermissionError,)
 
     def _try_lock(file: BinaryIO) -> None:
         file.seek(LOCKED_BYTE)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
+
+    _HELD = (BlockingIOError,)  # EACCES comes from drives that have no locks
 
     def _try_lock(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,9 +51,15 @@ class RunLock:
     be opened.
     """
 
-    def __init__(self, path: Path, watch_seconds: float = WATCH_SECONDS, beat_seconds: float = BEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        watch_seconds: float = WATCH_SECONDS,
+        beat_seconds: float = BEAT_SECONDS,
+        settle_seconds: float = SETTLE_SECONDS,
+    ) -> None:
         self.path = path
-        self.watch_seconds, self.beat_seconds = watch_seconds, beat_seconds
+        self.watch_seconds, self.beat_seconds, self.settle_seconds = watch_seconds, beat_seconds, settle_seconds
         self.owner = uuid.uuid4().hex
         self._beat_count = 0
         self._file: BinaryIO | None = None
@@ -57,13 +69,16 @@ class RunLock:
     def __enter__(self) -> RunLock:
         try:
             # Created if missing, never truncated: another process may hold it.
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
-            self._file = os.fdopen(handle, "r+b", buffering=0)
+            self._file = os.fdopen(open_regular(self.path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
         except OSError as error:
             raise disk_error(self.path, error) from error
         try:
-            self._acquire()
+            locked = self._acquire()
             self._write_heartbeat()
+            if not locked:
+                # Two that start at once both find nothing; the one that wrote last has the run.
+                time.sleep(self.settle_seconds)
+                self.check()
         except BaseException:
             self._file.close()
             raise
@@ -71,20 +86,21 @@ class RunLock:
         self._thread.start()
         return self
 
-    def _acquire(self) -> None:
+    def _acquire(self) -> bool:
+        """Wait until the run is known to be free. Returns whether the file is locked by the system."""
         assert self._file is not None
-        before = self._read()
+        before, locked = self._read(), True
         try:
             _try_lock(self._file)
         except OSError as error:
-            if isinstance(error, (BlockingIOError, PermissionError)):
+            if isinstance(error, _HELD):
                 raise _lock_error(before) from error
-            # The file system has no locks: rely on the heartbeat alone.
-        else:
-            if before.get("host") in (None, platform.node()):
-                return  # the process that wrote it has ended, or it would still hold the lock
-        if before and self._heartbeat_advances(before):
+            locked = False  # the file system has no locks: rely on the heartbeat alone
+        # A process of this machine that wrote it has ended, or it would still hold the lock.
+        ended = locked and before.get("host") in (None, platform.node())
+        if before and not ended and self._heartbeat_advances(before):
             raise _lock_error(before)
+        return locked
 
     def _heartbeat_advances(self, before: dict) -> bool:
         """Watch the file for `watch_seconds` of the local monotonic clock. Returns whether its heartbeat advances."""
@@ -98,11 +114,7 @@ class RunLock:
 
     def _read(self) -> dict:
         """Read the content; empty if there is none or it is being written."""
-        try:
-            found = json.loads(self.path.read_bytes()[:1000].decode())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return read_object(self.path) or {}
 
     def _write_heartbeat(self) -> None:
         assert self._file is not None
@@ -143,7 +155,7 @@ class RunLock:
 
 
 def _holder(owner: dict) -> str:
-    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+    return f"process {owner.get('pid', '?')!s:.20} on {owner.get('host', '?')!s:.100}"
 
 
 def _lock_error(owner: dict) -> RunError:

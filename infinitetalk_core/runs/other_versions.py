@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..file_access import MOST_JSON_BYTES, read_regular
 from ..fingerprint import ABSENT, differences
-from .store import MANIFEST, read_manifest, read_records
+from .manifest import MANIFEST, read_manifest
+from .store import read_records
 
 # Paths in a run's description that the machine decides, not the user.
 ENVIRONMENT_PATHS = ("versions.", "precision.")
@@ -55,7 +56,9 @@ def begun_with_other_versions(runs: Path, key_contents: Mapping[str, Any]) -> Ot
     may change; None if no such run has a finished chunk. key_contents: see `OutputSpec`."""
     found = []
     for manifest in runs.glob(f"*/{MANIFEST}"):
-        if b'"unfinished"' not in _read_bytes(manifest):  # cheap check that avoids parsing many large files
+        if b'"unfinished"' not in (
+            read_regular(manifest, MOST_JSON_BYTES) or b""
+        ):  # cheap check that avoids parsing many large files
             continue
         notes = read_manifest(manifest.parent)
         if notes.get("state") != "unfinished" or not isinstance(notes.get("key_contents"), dict):
@@ -66,15 +69,10 @@ def begun_with_other_versions(runs: Path, key_contents: Mapping[str, Any]) -> Ot
         others = [path for path, change in changes.items() if path not in programs and ABSENT not in change]
         if programs and all(path.startswith(PROMPT_PATHS) for path in others):
             records = read_records(manifest.parent)
-            seconds = sum(float(metrics.get("seconds_taken", 0)) for metrics in records)
+            taken = (metrics.get("seconds_taken", 0) for metrics in records)
+            seconds = sum(float(value) for value in taken if isinstance(value, (int, float)))
             found.append(OtherVersion(manifest.parent, programs, bool(others), len(records), seconds))
     return max((run for run in found if run.chunks), key=lambda run: run.seconds, default=None)
-
-
-def _read_bytes(path: Path) -> bytes:
-    with contextlib.suppress(OSError):
-        return path.read_bytes()
-    return b""
 
 
 def _short(value: Any) -> str:

@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+from av import VideoFrame
 from torch import Tensor
 
+from ..chunks.assembly import Assembly
 from ..chunks.dub import ChunkOutput, Models, dub
+from ..chunks.groups import Group
 from ..chunks.job import Job
 from ..chunks.metrics import measure
 from ..chunks.plan import Chunk
 from ..errors import RunError
 from ..malloc_trim import trim_heap
-from ..video.segment import encode_segment
+from ..video.segment import is_segment, to_pictures
 from ..video.writer import VideoWriter
 from .resume import missing_tasks
 from .store import RunStore
-from .tasks import ChunkTask, plan_tasks
+from .tasks import ChunkTask, GroupTask, plan_group_tasks, plan_tasks
 
 
 class ChunkListener(Protocol):
@@ -58,20 +61,64 @@ class Run:
         """Hash of all recipes. It tells apart videos of the same run key in which other chunks are made again."""
         return hashlib.sha256(" ".join(task.recipe for task in self.tasks).encode()).hexdigest()[:10]
 
+    def done(self, task: ChunkTask) -> bool:
+        """Return whether a chunk need not be made: its frames are stored, or all groups that contain them."""
+        return self.store.has_record(task) and (
+            self.store.has_frames(task) or all(self.store.has_group(group) for group in self._groups_of[task.stem])
+        )
+
+    @cached_property
+    def groups(self) -> list[GroupTask]:
+        """The groups of pictures of the video, in order."""
+        return plan_group_tasks(self.tasks)
+
+    @cached_property
+    def _groups_of(self) -> dict[str, list[GroupTask]]:
+        """The groups that contain frames of a chunk, by its stem."""
+        found: dict[str, list[GroupTask]] = {}
+        for group in self.groups:
+            for task in group.tasks:
+                found.setdefault(task.stem, []).append(group)
+        return found
+
     def execute(self, writer: VideoWriter, listener: ChunkListener, metrics: list[dict[str, Any]]) -> None:
         """Append every chunk to `writer`, making missing ones. Appends the metrics of each chunk to `metrics`."""
-        while len(metrics) < len(self.tasks):
-            task = self.tasks[len(metrics)]
-            segment = self.store.segment(task)
-            if segment is None:
-                self._make_chunks(missing_tasks(self.store, self.tasks, len(metrics)), writer, listener, metrics)
-                continue
-            writer.append(segment)
-            metrics.append(self.store.record(task))
-            listener.chunk_joined(task.chunk, metrics[-1])
+        groups = {task.group: task for task in self.groups}
+        size = self.job.reference.height, self.job.reference.width
+
+        def stored(group: Group) -> bytes | None:
+            segment = self.store.group(groups[group])
+            return segment if segment is not None and is_segment(segment, size, group.stop - group.start) else None
+
+        def closed(group: Group, segment: bytes) -> None:
+            self.store.put_group(groups[group], segment)
+
+        with Assembly(writer, list(groups), self.job.output.format, stored, closed) as assembly:
+            while len(metrics) < len(self.tasks):
+                task = self.tasks[len(metrics)]
+                pictures = self._stored_pictures(task, assembly)
+                if pictures is None:
+                    missing = missing_tasks(self.store, self.tasks, len(metrics), self.done)
+                    self._make_chunks(missing, assembly, listener, metrics)
+                    continue
+                assembly.add(task.chunk.keep, pictures)
+                metrics.append(self.store.record(task))
+                listener.chunk_joined(task.chunk, metrics[-1])
+
+    def _stored_pictures(self, task: ChunkTask, assembly: Assembly) -> list[VideoFrame] | None:
+        """Return the stored frames of the next chunk, none where its groups are stored; None if it must be made."""
+        if not self.store.has_record(task):
+            return None
+        if not assembly.needs(task.chunk.keep):
+            return []
+        pictures = self.store.pictures(task)
+        reference, video_format = self.job.reference, self.job.output.format
+        expected = {(reference.width, reference.height, video_format.pixels)}
+        same = pictures is not None and {(p.width, p.height, p.format.name) for p in pictures} == expected
+        return pictures if same else None
 
     def _make_chunks(
-        self, tasks: Sequence[ChunkTask], writer: VideoWriter, listener: ChunkListener, metrics: list[dict[str, Any]]
+        self, tasks: Sequence[ChunkTask], assembly: Assembly, listener: ChunkListener, metrics: list[dict[str, Any]]
     ) -> None:
         """Make `tasks`, each continuing from the one before it, and append those that come next in the video."""
         context = None if tasks[0].before is None else self.store.context(tasks[0].before)
@@ -91,16 +138,16 @@ class Run:
                 "reference_frames": list(finished.reference_frames),
                 "frames": len(finished.frames),
             }
-            segment = encode_segment(finished.frames, job.output.format)
+            pictures = to_pictures(finished.frames, job.output.format)
             entry["seconds_taken"] = round(time.monotonic() - started, 3)
-            self.store.commit(task, segment, finished.context if self._is_continued(task) else None, entry)
+            self.store.commit(task, pictures, finished.context if self._is_continued(task) else None, entry)
             if task == self.tasks[len(metrics)]:
-                writer.append(segment)
+                assembly.add(len(pictures), pictures)
                 metrics.append(entry)
                 listener.chunk_made(finished, entry)
             before = finished.frames[-1].clone()
             started = time.monotonic()
-            del finished  # free its memory before the next chunk is made
+            del finished, pictures  # free their memory before the next chunk is made
             trim_heap()
 
     def _is_continued(self, task: ChunkTask) -> bool:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..audio.sound import Sound
+from ..errors import RunError
+from ..file_access import is_own_file, read_object
 from ..fingerprint import file_fingerprint
 from ..log import log
-from ..video.soundtrack import encode_sound
-from ..video.writer import VideoWriter
+from ..video.soundtrack import encode_sound, is_sound
+from ..video.writer import VideoWriter, is_interrupted_name
 from .disk import Disk
 from .lock import RunLock
 from .other_versions import begun_with_other_versions
-from .resume import first_missing
 from .run_log import RunLog
 from .runner import ChunkListener, Run
-from .store import RunStore, read_object
+from .store import RunStore
 
 LOCK = "lock"
 
@@ -90,6 +92,8 @@ def execute_run(
     """
     disk = disk or Disk()
     disk.make_folder(folder)
+    if folder.is_symlink():
+        raise RunError(f"the run's folder {folder} is a link; remove it, then run again")
     with RunLock(folder / LOCK) as lock:
         store = RunStore(folder, lock, disk=disk, keep_all=options.keep, start_over=options.start_over)
         run = run_in(store)
@@ -107,7 +111,7 @@ def _make_video(store: RunStore, spec: OutputSpec, run: Run, listener: RunListen
     """Make the missing chunks and the video file. Returns the outcome and the log of this execution."""
     begun = bool(store.manifest)
     earlier = _reusable_path(store, spec, run)
-    done = first_missing(store, run.tasks)
+    done = next((i for i, task in enumerate(run.tasks) if not run.done(task)), len(run.tasks))
     run_log = RunLog(store, done)
     with run_log.noting_failure():
         other = None if begun else begun_with_other_versions(store.folder.parent, spec.key_contents)
@@ -129,9 +133,11 @@ def _make_video(store: RunStore, spec: OutputSpec, run: Run, listener: RunListen
                 break
             path = spec.new_path()
         with _release_on_failure(store, path):
-            missing = sum(not store.done(task) for task in run.tasks)
+            missing = sum(not run.done(task) for task in run.tasks)
             listener.found(done, missing, store)
-            sound = store.sound() or store.put_sound(encode_sound(spec.sound, listener.check_interrupted))
+            sound = store.sound()
+            if sound is None or not is_sound(sound):
+                sound = store.put_sound(encode_sound(spec.sound, listener.check_interrupted))
             report = _write_video(store, spec, run, VideoWriter(path, sound, metadata=spec.metadata), listener, done)
     run_log.finish()
     return Outcome(path, report, done), run_log
@@ -144,32 +150,35 @@ def _write_video(
     metrics: list[dict[str, Any]] = []
 
     def closed(part: Path) -> None:
-        report = spec.report(metrics, True, done).encode()
-        store.disk.write(writer.path.with_suffix(".json"), report)
+        _write_report(store, writer.path, spec.report(metrics, True, done))
         store.describe(result={"fingerprint": file_fingerprint(part)})
 
-    writer.on_closed = closed
-    try:
-        with writer:
-            run.execute(writer, listener, metrics)
-    except BaseException:
-        if writer.kept is not None:
-            _note_unfinished(store, spec, writer, metrics, done)
-        raise
+    def kept(part: Path, target: Path) -> None:
+        note = {
+            "video": _relative_name(target, spec),
+            "bytes": part.stat().st_size,
+            "fingerprint": file_fingerprint(part),
+        }
+        try:
+            _write_report(store, writer.path, spec.report(metrics, False, done))
+            store.describe(interrupted=[*store.manifest.get("interrupted", []), note])
+        except RunError as error:  # another process has the run, and must not find a note that is not its own
+            raise OSError(str(error)) from error
+
+    writer.on_closed, writer.on_kept = closed, kept
+    with writer:
+        run.execute(writer, listener, metrics)
     return spec.report(metrics, True, done)
 
 
-def _note_unfinished(
-    store: RunStore, spec: OutputSpec, writer: VideoWriter, metrics: list[dict[str, Any]], done: int
-) -> None:
-    """Write the report of the unfinished video. A failure of that must not hide the first exception."""
-    assert writer.kept is not None
-    try:
-        store.disk.write(writer.path.with_suffix(".json"), spec.report(metrics, False, done).encode())
-        kept = {"video": _relative_name(writer.kept, spec), "bytes": writer.kept.stat().st_size}
-        store.describe(interrupted=[*store.manifest.get("interrupted", []), kept])
-    except OSError as error:
-        log.warning("%s", error)
+def _write_report(store: RunStore, video: Path, text: str) -> None:
+    """Write the report beside the video, unless somebody has put another file there."""
+    path = video.with_suffix(".json")
+    found = read_object(path)
+    if os.path.lexists(path) and found is not None and found.get("run") != _placeholder(store)["run"]:
+        log.warning("%s is another program's, so the report of this video is only in the run's folder", path)
+        return
+    store.disk.write(path, text.encode())
 
 
 def _is_same_video(store: RunStore, spec: OutputSpec, run: Run) -> bool:
@@ -186,27 +195,32 @@ def _reusable_path(store: RunStore, spec: OutputSpec, run: Run) -> Path | None:
 
     Deletes the run's interrupted videos, except those that the user has changed.
     """
+    store.lock.check()
     notes = store.manifest
-    changed = []  # interrupted videos that the user has changed: kept
-    for old in notes.get("interrupted", []):
+    kept = notes.get("interrupted", [])
+    for old in kept:
         path = spec.root / old["video"]
-        if path.is_file() and path.stat().st_size == old["bytes"]:
+        if is_interrupted_name(path) and _is_unchanged(path, old):
             store.disk.remove(path)
-        elif path.is_file():
-            changed.append(old)
-    if notes.get("interrupted", []) != changed:
-        store.describe(interrupted=changed)
+    left = [old for old in kept if (spec.root / old["video"]).is_file()]  # the user has changed them
+    if left != kept:
+        store.describe(interrupted=left)
     if not _is_same_video(store, spec, run):
         return None
     path = spec.root / notes["video"]
     if path.exists() or not path.parent.is_dir() or not _claim_path(store, path, recorded=True):
         return None
-    store.disk.remove(VideoWriter.part_of(path))
-    # Interrupted videos that the manifest lacks: a disk full enough to stop the video also stopped the manifest.
-    for left in VideoWriter.interrupted_of(path):
-        if _relative_name(left, spec) not in [old["video"] for old in changed]:
-            store.disk.remove(left)
+    part = VideoWriter.part_of(path)
+    if is_own_file(part):
+        store.disk.remove(part)
     return path
+
+
+def _is_unchanged(path: Path, noted: Mapping[str, Any]) -> bool:
+    """Return whether a file is the one of this note: its size and content."""
+    return (
+        is_own_file(path) and path.stat().st_size == noted["bytes"] and file_fingerprint(path) == noted["fingerprint"]
+    )
 
 
 def _claim_path(store: RunStore, path: Path, recorded: bool = False) -> bool:
@@ -248,8 +262,9 @@ def _load_finished(store: RunStore, spec: OutputSpec, run: Run) -> Outcome | Non
     path = spec.root / notes["video"]
     if not path.is_file() or file_fingerprint(path) != notes["result"].get("fingerprint"):
         return None
-    report = path.with_suffix(".json")
-    text = report.read_text(encoding="utf-8") if report.is_file() else json.dumps(notes.get("report", {}))
+    found = read_object(path.with_suffix(".json"))
+    mine = found is not None and found.get("run") == _placeholder(store)["run"]
+    text = json.dumps(found if mine else notes.get("report", {}), indent=1)
     log.info("this video was made before and is taken as it is (start_over makes it anew): %s", path)
     return Outcome(path, text, len(run.tasks))
 

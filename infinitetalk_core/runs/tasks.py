@@ -1,11 +1,13 @@
-"""The tasks of a run: one per chunk, identified by everything within the run that decides its result."""
+"""The tasks of a run: chunks and groups, identified by everything within the run that decides their result."""
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..chunks.groups import Group, plan_groups
 from ..chunks.plan import Chunk
 from ..chunks.redo import AfterRedo, ChunkOverride
 from ..chunks.reference import PlannedChunk
@@ -31,6 +33,30 @@ class ChunkTask:
     def stem(self) -> str:
         """Name of the chunk's files without suffix; chunks count from 1."""
         return f"{self.chunk.index + 1:05}-{self.recipe}"
+
+
+@dataclass(frozen=True)
+class GroupTask:
+    """A group of pictures to encode, with the tasks of the chunks that its frames come from."""
+
+    group: Group
+    tasks: tuple[ChunkTask, ...]
+
+    @property
+    def stem(self) -> str:
+        """Name of the group's files without suffix; groups count from 1."""
+        past = " ".join(task.recipe for task in self.tasks)
+        recipe = hashlib.sha256(f"{self.group.start} {self.group.stop} {past}".encode()).hexdigest()[:10]
+        return f"g{self.group.index + 1:05}-{recipe}"
+
+
+def plan_group_tasks(tasks: Sequence[ChunkTask]) -> list[GroupTask]:
+    """Return the groups of the whole video, in order."""
+    starts = [task.chunk.first for task in tasks]
+    return [
+        GroupTask(group, tuple(tasks[bisect_right(starts, group.start) - 1 : bisect_left(starts, group.stop)]))
+        for group in plan_groups([task.chunk for task in tasks])
+    ]
 
 
 def plan_tasks(

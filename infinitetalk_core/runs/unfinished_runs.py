@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from pathlib import Path
 from ..errors import InputError, RunError
 from .disk import Disk
 from .lock import RunLock
+from .manifest import MANIFEST, read_manifest
 from .session import LOCK
-from .store import FORMAT, MANIFEST
+from .store import own_files
 
 DAY_SECONDS = 86400.0
 
@@ -37,11 +37,11 @@ def unfinished_runs(runs: Path, now: float | None = None) -> list[UnfinishedRun]
     found = []
     for manifest in runs.glob(f"*/{MANIFEST}"):
         with contextlib.suppress(OSError, ValueError):  # removed meanwhile, or not readable
-            notes = json.loads(manifest.read_text(encoding="utf-8"))
-            if not isinstance(notes, dict) or notes.get("format") != FORMAT or notes.get("state") != "unfinished":
+            notes = {} if manifest.parent.is_symlink() else read_manifest(manifest.parent)
+            if notes.get("state") != "unfinished":
                 continue
             # Without the lock file: its heartbeat changes it without any progress of the run.
-            files = [path.stat() for path in manifest.parent.iterdir() if path.is_file() and path.name != LOCK]
+            files = [path.stat() for path in own_files(manifest.parent)]
             days = (now - max(file.st_mtime for file in files)) / DAY_SECONDS
             size = sum(file.st_size for file in files)
             found.append(UnfinishedRun(manifest.parent, str(notes.get("video", "?")), size, days))
@@ -68,9 +68,8 @@ def remove(run: UnfinishedRun, older_than_days: float, now: float | None = None)
             if again is None or again.days < older_than_days:
                 return False
             # The manifest last: without it, remaining files would not be found again.
-            for path in sorted(run.folder.iterdir(), key=lambda path: path.name == MANIFEST):
-                if path.is_file() and path.name != LOCK:
-                    Disk().remove(path)
+            for path in sorted(own_files(run.folder), key=lambda path: path.name == MANIFEST):
+                Disk().remove(path)
     except (RunError, InputError, OSError):  # the run is in progress, or the disk fails
         return False
     # After releasing the lock: Windows cannot delete an open file. If the run was begun anew, the folder is not empty.

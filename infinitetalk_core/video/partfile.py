@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import disk_error
+from ..file_access import is_same_file, sync_file
 
 
 class PartFile:
@@ -18,8 +19,11 @@ class PartFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.failed = False
+        self._status: os.stat_result | None = None  # when it was closed
         try:
             self.raw = open(path, "xb", buffering=0)  # noqa: SIM115
+        except FileExistsError:
+            raise
         except OSError as error:
             raise disk_error(self.path, error) from error
 
@@ -47,16 +51,24 @@ class PartFile:
 
     def close(self) -> None:
         """Close the file after fsync, so that the data it was made from may be deleted."""
+        if self.raw.closed:
+            return
         try:
-            if not self.raw.closed and not self.failed:
-                os.fsync(self.raw.fileno())
+            if not self.failed:
+                sync_file(self.raw)
         finally:
+            self._status = os.fstat(self.raw.fileno())
             self.raw.close()
+
+    def is_there(self) -> bool:
+        """Return whether the closed file, and no other one, is still under its name."""
+        return self._status is not None and is_same_file(self._status, self.path)
 
     def cut_to_whole_fragments(self) -> None:
         """Truncate the file to its last complete fragment after a failure."""
         with open(self.path, "r+b") as file:
             file.truncate(whole_fragments_end(self.path))
+            self._status = os.fstat(file.fileno())
 
 
 def whole_fragments_end(path: Path) -> int:

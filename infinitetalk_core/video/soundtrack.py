@@ -72,12 +72,23 @@ def _blocks(sound: Sound, layout: str) -> Iterator[av.AudioFrame]:
         yield frame
 
 
+def is_sound(path: Path) -> bool:
+    """Return whether a file can be muxed as sound from `encode_sound`."""
+    try:
+        with av.open(str(path.resolve()), "r", format="mp4") as file:
+            return bool(file.streams.audio) and file.streams.audio[0].codec_context.name == "aac"
+    except (OSError, IndexError, ValueError, av.error.FFmpegError):
+        return False
+
+
 class Soundtrack:
     """Muxes `encoded` (from `encode_sound`, or a file of it) as a stream of `container`."""
 
     def __init__(self, container: av.container.OutputContainer, encoded: bytes | Path) -> None:
         self._container = container
-        self._file = av.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else str(encoded.resolve()), "r")
+        # The format is given, since data from a folder is not trusted: a playlist would open other files.
+        source_file = io.BytesIO(encoded) if isinstance(encoded, bytes) else str(encoded.resolve())
+        self._file = av.open(source_file, "r", format="mp4")
         source = self._file.streams.audio[0]
         self._stream = container.add_stream_from_template(source, opaque=True)
         assert source.time_base is not None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import io
+import os
+import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,8 @@ from types import TracebackType
 import av
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, RunError
+from ..file_access import move_new
 from ..log import log
 from ..rate import FRAMES_PER_SECOND
 from .partfile import PartFile
@@ -28,6 +30,7 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 _PLAIN = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
 _BEST = "hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
 _INTERRUPTED = "_interrupted"  # appended to the stem
+_KEPT_STEM = re.compile(rf".+{_INTERRUPTED}(_[0-9]+)?")
 _MUXER = {"flush_packets": "1", "max_interleave_delta": "1000000"}
 
 
@@ -60,10 +63,15 @@ def free_path(path: Path) -> Path:
     """Return `path`, or the first of path_2, path_3 … that does not exist."""
     number = 2
     free = path
-    while free.exists():
+    while os.path.lexists(free):
         free = path.with_stem(f"{path.stem}_{number}")
         number += 1
     return free
+
+
+def is_interrupted_name(path: Path) -> bool:
+    """Return whether a `VideoWriter` could have named an unfinished video so."""
+    return bool(_KEPT_STEM.fullmatch(path.stem))
 
 
 class VideoWriter:
@@ -71,13 +79,15 @@ class VideoWriter:
 
     The same segments give the same file, whether the run was resumed or not. The sound is written up to the time of the
     frames, its rest at the end. Until then the file is `<stem>.part<suffix>`, which is playable, also after a crash, up
-    to about a second before the last frame written. A normal exit renames it to `path`. An exception keeps what was
+    to the last segment but one. A normal exit renames it to `path`. An exception keeps what was
     written, with the sound cut at that time, as `<stem>_interrupted<suffix>`, or nothing if no frame was written. No
-    existing file is overwritten: a part file of an earlier crash is also kept as `<stem>_interrupted<suffix>`.
+    existing file is overwritten or renamed: beside a part file of an earlier crash or of another process, this one is
+    `<stem>.part_2<suffix>`.
 
     path: .mp4, .m4v or .mov, in an existing folder; sound: from `encode_sound`, or a file of it, or None; metadata:
     written as tags, where ComfyUI looks for "prompt" and "workflow"; on_closed: called with the finished part file just
-    before it is renamed. Raises InputError for invalid arguments and segments, OSError naming the path if the disk
+    before it is renamed; on_kept: the same for an unfinished one, with its name to be, which it does not get if this
+    raises OSError. Raises InputError for invalid arguments and segments, OSError naming the path if the disk
     fails.
     """
 
@@ -88,6 +98,7 @@ class VideoWriter:
         *,
         metadata: Mapping[str, str] | None = None,
         on_closed: Callable[[Path], None] = lambda part: None,
+        on_kept: Callable[[Path, Path], None] = lambda part, target: None,
     ) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in CONTAINERS:
@@ -97,7 +108,7 @@ class VideoWriter:
         self.part = self.part_of(self.path)
         self.frames_written = 0
         self.kept: Path | None = None  # path of the kept unfinished video
-        self.on_closed = on_closed
+        self.on_closed, self.on_kept = on_closed, on_kept
         self._sound, self._metadata = sound, dict(metadata or {})
         self._container: av.container.OutputContainer | None = None
         self._file: PartFile | None = None
@@ -114,17 +125,14 @@ class VideoWriter:
         """The path of an unfinished video, if it is free."""
         return self.path.with_name(f"{self.path.stem}{_INTERRUPTED}{self.path.suffix}")
 
-    @staticmethod
-    def interrupted_of(path: Path) -> list[Path]:
-        """List the existing unfinished videos of `path`."""
-        return sorted(path.parent.glob(f"{glob.escape(path.stem)}{_INTERRUPTED}*{path.suffix}"))
-
     def __enter__(self) -> VideoWriter:
-        if self.path.exists():
+        if os.path.lexists(self.path):
             raise InputError(f"{self.path} exists already: choose another name or move it away")
-        if self.part.exists():
-            self.part.rename(free_path(self.interrupted))
-        self._file = PartFile(self.part)
+        while self._file is None:
+            # A part file that is there belongs to a crash or to another process: it is left alone.
+            self.part = free_path(self.part_of(self.path))
+            with contextlib.suppress(FileExistsError):
+                self._file = PartFile(self.part)
         return self
 
     def _open(self, segment: Segment) -> av.VideoStream:
@@ -183,14 +191,19 @@ class VideoWriter:
             raise InputError(f"no frame was written to {self.path}: there is no video")
         try:
             self._close(whole_sound=True)
+            if not self._is_there():
+                raise RunError(f"{self.part} was removed or replaced while it was written; run again")
             self.on_closed(self.part)
         except BaseException:
             self._keep_playable_part()
             raise
-        if self.path.exists():
-            self.kept = kept = self.part.rename(free_path(self.interrupted))
-            raise InputError(f"{self.path} appeared while the video was made, which is now {kept}")
-        self.part.rename(self.path)
+        try:
+            move_new(self.part, self.path)
+        except FileExistsError:
+            self._keep()
+            raise InputError(
+                f"{self.path} appeared while the video was made, which is now {self.kept or self.part}"
+            ) from None
 
     def _close(self, *, whole_sound: bool) -> None:
         """Close container and file; on failure the others are still closed. A second call does nothing."""
@@ -217,13 +230,27 @@ class VideoWriter:
             self._close(whole_sound=False)
         except (OSError, av.error.FFmpegError) as error:
             log.warning("%s could not be closed properly: %s", self.part, error)
-        if self._file is not None and self._file.failed:
+        if not self._is_there():
+            return
+        assert self._file is not None
+        if self._file.failed:
             self._file.cut_to_whole_fragments()
         if _can_be_played(self.part):
-            self.kept = self.part.rename(free_path(self.interrupted))
-            log.warning("the unfinished video of %d frames is kept as %s", self.frames_written, self.kept)
+            self._keep()
         else:
             self.part.unlink(missing_ok=True)
+
+    def _keep(self) -> None:
+        """Rename the part file to `…_interrupted` after `on_kept`, which notes it; without a note it keeps its name."""
+        target = free_path(self.interrupted)
+        try:
+            self.on_kept(self.part, target)
+            move_new(self.part, target)
+        except OSError as error:
+            log.warning("the unfinished video of %d frames stays %s: %s", self.frames_written, self.part, error)
+            return
+        self.kept = target
+        log.warning("the unfinished video of %d frames is kept as %s", self.frames_written, self.kept)
 
     def _discard(self) -> None:
         """Close and delete the part file."""
@@ -231,7 +258,11 @@ class VideoWriter:
             self._close(whole_sound=False)
         except (OSError, av.error.FFmpegError) as error:
             log.debug("closing the empty %s: %s", self.part, error)
-        self.part.unlink(missing_ok=True)
+        if self._is_there():
+            self.part.unlink(missing_ok=True)
+
+    def _is_there(self) -> bool:
+        return self._file is not None and self._file.is_there()
 
 
 def _can_be_played(path: Path) -> bool:

@@ -35,9 +35,9 @@ PHASES = {
     "encoding pictures": ("comfy.sd", "VAE", "encode"),
     "denoising": ("comfy.samplers", "CFGGuider", "sample"),
     "decoding pictures": ("comfy.sd", "VAE", "decode"),
-    "encoding the segment": ("infinitetalk_core.runs.runner", "", "encode_segment"),
+    "converting the frames": ("infinitetalk_core.runs.runner", "", "to_pictures"),
     "keeping the chunk": ("infinitetalk_core.runs.store", "RunStore", "commit"),
-    "joining the chunk": ("infinitetalk_core.video.writer", "VideoWriter", "append"),
+    "encoding the frames": ("infinitetalk_core.chunks.assembly", "Assembly", "add"),
     "closing the file": ("infinitetalk_core.video.writer", "VideoWriter", "_finish"),
 }
 
