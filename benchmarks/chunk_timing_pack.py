@@ -6,8 +6,8 @@ folders `models` and `output`:
     sampling_since: when the first chunk of this server was first sampled, by the system's monotonic clock; join, load,
         vae: seconds that the sampler spent before that on joining earlier chunks, loading models, encoding pictures
     chunk: from 1    wall: seconds since the chunk before
-    metrics, encode, keep, join, show, trim: seconds spent on the chunk's metrics, on H.264, on the run's folder, on
-        the video file, on progress, on returning memory to the system
+    metrics, encode, keep, join, show, trim: seconds spent on the chunk's metrics, on converting its frames, on
+        the run's folder, on H.264 and the video file, on progress, on returning memory to the system
     rss, peak: bytes    files: open handles    gpu: bytes allocated by PyTorch, null without a GPU
 """
 

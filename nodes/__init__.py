@@ -9,6 +9,7 @@ from .chunk_sampler import ChunkSampler
 from .guidance import GuidanceSettings
 from .host.model.model_files import register_folders
 from .host.model.shared_models import SharedModels, empty_on_free
+from .host.sampling.finished_videos import FinishedVideos
 from .load_path import LoadSource, LoadVoice
 from .model_cache import ModelCacheNode
 from .model_loader import ModelLoader
@@ -54,6 +55,7 @@ class InfiniteTalkExtension(ComfyExtension):
         self.models = SharedModels()
         # ComfyUI never instantiates node classes, so the shared models are set as a class attribute here.
         ModelNode.shared = self.models
+        ChunkSampler.videos = FinishedVideos()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes, in the order in which a workflow uses them."""

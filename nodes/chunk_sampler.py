@@ -1,11 +1,14 @@
 """Node that generates the video chunk by chunk and writes each chunk to the file."""
 
+from typing import ClassVar
+
 from comfy_api.latest import io
 
 from ..infinitetalk_core.chunks.job import ColorHold, Job, Output, Sampling
 from ..infinitetalk_core.chunks.redo import AfterRedo, Redo
 from ..infinitetalk_core.sampling.settings import preset_for
 from ..infinitetalk_core.video.format import VideoFormat
+from .host.sampling.finished_videos import FinishedVideos
 from .host.sampling.run import components_of, run_job
 from .shared import ModelNode
 from .types import (
@@ -27,7 +30,12 @@ AFTER_REDO = [after.value for after in AfterRedo]
 
 
 class ChunkSampler(ModelNode):
-    """Generate the VIDEO from the model, the speech, the reference and the optional settings."""
+    """Generate the VIDEO from the model, the speech, the reference and the optional settings.
+
+    videos: set by the extension, as `shared` is.
+    """
+
+    videos: ClassVar[FinishedVideos | None] = None
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -177,7 +185,7 @@ class ChunkSampler(ModelNode):
                         "keep_intermediates",
                         default=False,
                         tooltip="Leaves the chunks of the finished video in output/infinitetalk_runs, so that some can "
-                        "be made again. About 43 MB a chunk at 832 x 480.",
+                        "be made again. About 50 MB a chunk at 832 x 480.",
                     )
                 ),
                 advanced(
@@ -219,14 +227,14 @@ class ChunkSampler(ModelNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> str:
-        """Return the changed files of loaded models, so that ComfyUI runs the node again.
-
-        ComfyUI's cache still holds the loader's output for the old file.
+        """Return the changed files of loaded models and the number of deleted videos, so that ComfyUI runs the node
+        again: its cache still holds the loader's output for the old file, and the video that is gone.
         """
         if cls.shared is None:
             return ""
         cls.shared.loaded.begin()  # ComfyUI calls this before it runs any node
-        return "\n".join(cls.shared.loaded.changed())
+        deleted = cls.videos.deleted() if cls.videos else 0
+        return "\n".join([*cls.shared.loaded.changed(), *([f"{deleted} videos deleted"] if deleted else [])])
 
     @classmethod
     def execute(  # noqa: PLR0913 (one parameter an input)
@@ -274,4 +282,4 @@ class ChunkSampler(ModelNode):
             output=Output(video_format or VideoFormat(crf=crf), filename_prefix, start_over, keep_intermediates),
             redo=Redo(redo_chunks, AfterRedo(choice(after_redo, AFTER_REDO, "after_redo"))),
         )
-        return run_job(job, cls.hidden)
+        return run_job(job, cls.hidden, cls.videos)

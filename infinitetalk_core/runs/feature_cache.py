@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,9 +23,10 @@ import torch
 from torch import Tensor
 
 from ..disk_buffer import DiskTensor
+from ..file_access import is_regular, open_regular
 from ..log import log
 from ..speech import SpeechFeatures
-from .disk import Disk
+from .disk import SCRATCH, Disk
 
 SUFFIX = ".voice"
 FORMAT = 2
@@ -33,6 +35,7 @@ ROWS_AT_ONCE = 256  # rows written at once: 9 MB for wav2vec base
 READ_BYTES = 1 << 24
 MOST_BYTES = 10_000_000_000  # limit of the whole cache: 3 hours of wav2vec base
 DAY_SECONDS = 86400.0
+_OWN = re.compile(rf"[0-9a-f]+{re.escape(SUFFIX)}({re.escape(SCRATCH)})?")
 
 
 class CachedFeatures(DiskTensor):
@@ -49,7 +52,7 @@ class CachedFeatures(DiskTensor):
             # Reopen: handles stay invalid after a network drive was disconnected, and ComfyUI keeps this object cached.
             if not self._path.exists():
                 raise
-            file = self._path.open("rb", buffering=0)
+            file = _open(self._path)
             if _read_footer(file) != self._footer:
                 file.close()
                 raise
@@ -107,7 +110,7 @@ class FeatureCache:
     def _open(self, key: str) -> CachedFeatures | None:
         path = self._path(key)
         try:
-            file = path.open("rb", buffering=0)
+            file = _open(path)
         except OSError:
             return None
         footer = _read_footer(file)
@@ -143,8 +146,9 @@ class FeatureCache:
         found = []
         for path in self.folder.glob(f"*{SUFFIX}*"):
             with contextlib.suppress(OSError):  # removed meanwhile
-                status = path.stat()
-                found.append((path, status.st_mtime, status.st_size))
+                status = path.lstat()
+                if _OWN.fullmatch(path.name) and is_regular(path):
+                    found.append((path, status.st_mtime, status.st_size))
         return found
 
 
@@ -166,6 +170,10 @@ class _Footer:
         if found["format"] != FORMAT:
             raise ValueError("a file of another version")
         return _Footer(found["key"], tuple(found["shape"]), found["crc32"])
+
+
+def _open(path: Path) -> IO[bytes]:
+    return os.fdopen(open_regular(path), "rb", buffering=0)
 
 
 def _file_content(key: str, features: SpeechFeatures) -> Iterator[bytes]:

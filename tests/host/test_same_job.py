@@ -132,6 +132,17 @@ def test_a_list_of_prompts_makes_a_video_of_each(shop):
     assert alone == second, "the same job, asked for in another way"
 
 
+def test_a_video_that_was_deleted_is_made_again(shop):
+    """ComfyUI holds the node's output, and would go on naming a file that is gone."""
+    workflow = shop.job("deleted/a")
+    path = shop.video(workflow)
+    content = path.read_bytes()
+    path.unlink()
+    assert shop.video(workflow) == path and path.read_bytes() == content
+    known = shop.made_again()
+    assert shop.video(workflow) == path and shop.made_again() == known, "from ComfyUI's cache"
+
+
 def test_a_list_of_models_makes_a_video_of_each(shop):
     workflow = shop.job("models/a")
     sampler = shop.node(workflow, SAMPLER)["inputs"]

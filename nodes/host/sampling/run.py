@@ -29,6 +29,7 @@ from ..model.shared_models import SharedModels, fingerprint_of
 from ..model.uni3c import KEY as CAMERA_KEY
 from ..model.uni3c import check_camera
 from .backend import ComfyBackend, check_vae
+from .finished_videos import FinishedVideos
 from .graph_fingerprint import Graph
 from .progress import JobProgress
 from .unfinished_runs import log_unfinished_runs
@@ -64,8 +65,11 @@ def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any
     return Components(**{**found, "model": Component(model, weights)})
 
 
-def run_job(job: Job, hidden: Any) -> io.NodeOutput:
-    """Generate the video of `job`, or continue it where it stopped. hidden: the node's hidden inputs."""
+def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.NodeOutput:
+    """Generate the video of `job`, or continue it where it stopped.
+
+    hidden: the node's hidden inputs. videos: notes the finished video.
+    """
     log_unfinished_runs()
     job = with_host_settings(job)
     job.check()
@@ -105,6 +109,8 @@ def run_job(job: Job, hidden: Any) -> io.NodeOutput:
     outcome = execute_run(folder, output_spec, lambda store: Run(job, backend, store), progress, options)
     if not options.keep:
         remove_cached_features(job.speech)
+    if videos is not None:
+        videos.add(outcome.path)
     return finished_video(outcome.path, outcome.report)
 
 
