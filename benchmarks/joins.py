@@ -1,16 +1,21 @@
 """Measure the joins of the delivered file: how much the picture changes there, beside the same frames as one stream.
 
     python3 benchmarks/joins.py [VIDEO] [--format H.264|HEVC|AV1]
+    python3 benchmarks/joins.py --delivered output/video/InfiniteTalk_00001_.mp4
 
 Takes the frames of VIDEO (default: a textured picture with a moving part) as if they came from chunks of 81 frames with
 9 context frames, writes them once as the pack does and once with one encoder, and prints for each file: the mean step
 between neighboring frames at the joins and at the key frames, in levels of 255, and the size.
+
+With --delivered, prints for each chunk of a video that the pack made, from the report beside it, the seam of its frames
+before encoding and that of the decoded file (both as in infinitetalk_core/chunks/metrics.py: 1 is as smooth as inside).
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,13 +105,39 @@ def _moving(frames: int, height: int, width: int, noise: float) -> Iterator[Tens
         yield (picture + noise * torch.randn(picture.shape, generator=generator)).clamp(0, 1)
 
 
+def seams_of_file(video: Path) -> list[tuple[float, float, float]]:
+    """Return (seconds, seam of the frames, seam of the file) of each chunk that continues another one."""
+    chunks = json.loads(video.with_suffix(".json").read_text())["chunks"]
+    steps = steps_of(video).steps
+    found, start = [], 0
+    for chunk in chunks:
+        if chunk["seam"] is not None:
+            inside = float(np.median(steps[start : start + chunk["frames"] - 1]))
+            found.append((chunk["seconds"], chunk["seam"], float(steps[start - 1]) / max(inside, 1e-6)))
+        start += chunk["frames"]
+    return found
+
+
+def print_seams(video: Path) -> None:
+    """Print the seams of a delivered video, and their means."""
+    found = seams_of_file(video)
+    print("| join at | seam of the frames | seam of the file |\n| --- | --- | --- |")
+    for seconds, frames, file in found:
+        print(f"| {seconds:.2f} s | {frames:.2f} | {file:.2f} |")
+    print(f"| mean | {np.mean([f for _, f, _ in found]):.2f} | {np.mean([f for *_, f in found]):.2f} |")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("video", nargs="?", type=Path)
     parser.add_argument("--format", default=Codec.H264.value, choices=[codec.value for codec in Codec])
     parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--delivered", type=Path)
     asked = parser.parse_args()
+    if asked.delivered:
+        print_seams(asked.delivered)
+        return
     frames = film(asked.video, asked.frames) if asked.video else moving_picture(asked.frames)
     video_format = VideoFormat(Codec(asked.format)).check(*frames.shape[1:3])
     plan = plan_chunks(len(frames))
