@@ -35,7 +35,7 @@ ROWS_AT_ONCE = 256  # rows written at once: 9 MB for wav2vec base
 READ_BYTES = 1 << 24
 MOST_BYTES = 10_000_000_000  # limit of the whole cache: 3 hours of wav2vec base
 DAY_SECONDS = 86400.0
-_OWN = re.compile(rf"[0-9a-f]+{re.escape(SUFFIX)}({re.escape(SCRATCH)})?")
+_OWN = rf"[0-9a-f]+{re.escape(SUFFIX)}({re.escape(SCRATCH)})?"
 
 
 class CachedFeatures(DiskTensor):
@@ -147,7 +147,7 @@ class FeatureCache:
         for path in self.folder.glob(f"*{SUFFIX}*"):
             with contextlib.suppress(OSError):  # removed meanwhile
                 status = path.lstat()
-                if _OWN.fullmatch(path.name) and is_regular(path):
+                if re.fullmatch(_OWN, path.name) and is_regular(path):
                     found.append((path, status.st_mtime, status.st_size))
         return found
 

@@ -21,13 +21,13 @@ MANIFEST = "run.json"
 CHECKSUM = "sha256"
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov")
 LONGEST_PATH = 4000
-_UNFIT = re.compile(r'[\x00-\x1f\x7f\ud800-\udfff\\:*?"<>|]')  # in no file name that the pack writes on any system
-_FINGERPRINT = re.compile(r"[0-9a-zA-Z:_-]{1,200}")
+_UNFIT = r'[\x00-\x1f\x7f\ud800-\udfff\\:*?"<>|]'  # in no file name that the pack writes on any system
+_FINGERPRINT = r"[0-9a-zA-Z:_-]{1,200}"
 
 
 def is_video_name(value: object) -> bool:
     """Return whether `value` is the name of a video relative to the output folder, and inside it."""
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH or _UNFIT.search(value):
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH or re.search(_UNFIT, value):
         return False
     path = PurePosixPath(value)
     return not path.is_absolute() and ".." not in path.parts and path.suffix.lower() in VIDEO_SUFFIXES
@@ -40,7 +40,7 @@ def _is_result(value: object) -> bool:
 
 
 def _is_fingerprint(value: object) -> bool:
-    return isinstance(value, str) and bool(_FINGERPRINT.fullmatch(value))
+    return isinstance(value, str) and bool(re.fullmatch(_FINGERPRINT, value))
 
 
 def _is_count(value: object) -> bool:

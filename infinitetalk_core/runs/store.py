@@ -43,9 +43,9 @@ from .tasks import ChunkTask, GroupTask
 
 SOUND = "sound"
 CONTEXT_EVERY = 8  # the context frames of every 8th chunk are kept, so that a damaged file costs at most so many chunks
-_OWN = re.compile(r"(run\.json|sound\.(mp4|json)|g?[0-9]{5,}-[0-9a-f]{10}\.(mp4|context|json))(\.new)?")
-_CHUNK_FRAMES = re.compile(r"([0-9]{5,})-[0-9a-f]{10}\.mp4")
-_CONTEXT = re.compile(r"([0-9]{5,})-[0-9a-f]{10}\.context")
+_OWN = r"(run\.json|sound\.(mp4|json)|g?[0-9]{5,}-[0-9a-f]{10}\.(mp4|context|json))(\.new)?"
+_CHUNK_FRAMES = r"([0-9]{5,})-[0-9a-f]{10}\.mp4"
+_CONTEXT = r"([0-9]{5,})-[0-9a-f]{10}\.context"
 
 
 class RunStore:
@@ -184,9 +184,9 @@ class RunStore:
         except OSError:
             return False
 
-    def _numbered(self, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
+    def _numbered(self, pattern: str) -> list[tuple[int, Path]]:
         """Return own files whose names match `pattern`, with the number of their chunk, from 1."""
-        found = ((pattern.fullmatch(path.name), path) for path in own_files(self.folder))
+        found = ((re.fullmatch(pattern, path.name), path) for path in own_files(self.folder))
         return [(int(match[1]), path) for match, path in found if match]
 
     def _write_with_record(self, stem: str, files: Mapping[str, bytes], metrics: Mapping[str, Any]) -> None:
@@ -231,7 +231,7 @@ class RunStore:
 
 def own_files(folder: Path) -> list[Path]:
     """Return the regular files in a run's folder that have one of the pack's names there, except the lock."""
-    return [path for path in sorted(folder.iterdir()) if _OWN.fullmatch(path.name) and is_own_file(path)]
+    return [path for path in sorted(folder.iterdir()) if re.fullmatch(_OWN, path.name) and is_own_file(path)]
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 _PLAIN = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
 _BEST = "hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
 _INTERRUPTED = "_interrupted"  # appended to the stem
-_KEPT_STEM = re.compile(rf".+{_INTERRUPTED}(_[0-9]+)?")
+_KEPT_STEM = rf".+{_INTERRUPTED}(_[0-9]+)?"
 _MUXER = {"flush_packets": "1", "max_interleave_delta": "1000000"}
 
 
@@ -71,7 +71,7 @@ def free_path(path: Path) -> Path:
 
 def is_interrupted_name(path: Path) -> bool:
     """Return whether a `VideoWriter` could have named an unfinished video so."""
-    return bool(_KEPT_STEM.fullmatch(path.stem))
+    return bool(re.fullmatch(_KEPT_STEM, path.stem))
 
 
 class VideoWriter:
