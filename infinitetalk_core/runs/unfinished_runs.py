@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, RunError
+from ..file_access import read_object
 from .disk import Disk
 from .lock import RunLock
-from .manifest import MANIFEST, read_manifest
+from .manifest import FORMAT, MANIFEST, is_video_name
 from .session import LOCK
 from .store import own_files
 
@@ -37,14 +38,16 @@ def unfinished_runs(runs: Path, now: float | None = None) -> list[UnfinishedRun]
     found = []
     for manifest in runs.glob(f"*/{MANIFEST}"):
         with contextlib.suppress(OSError, ValueError):  # removed meanwhile, or not readable
-            notes = {} if manifest.parent.is_symlink() else read_manifest(manifest.parent)
-            if notes.get("state") != "unfinished":
+            notes = read_object(manifest) or {}  # of any version
+            link = manifest.parent.is_symlink()
+            if link or notes.get("format") != FORMAT or notes.get("state") != "unfinished":
                 continue
             # Without the lock file: its heartbeat changes it without any progress of the run.
             files = [path.stat() for path in own_files(manifest.parent)]
             days = (now - max(file.st_mtime for file in files)) / DAY_SECONDS
             size = sum(file.st_size for file in files)
-            found.append(UnfinishedRun(manifest.parent, str(notes.get("video", "?")), size, days))
+            video = notes["video"] if is_video_name(notes.get("video")) else "?"
+            found.append(UnfinishedRun(manifest.parent, video, size, days))
     return sorted(found, key=lambda run: -run.days)
 
 

@@ -20,6 +20,8 @@ import pytest
 from fault_bench import CHUNKS, FRAMES, PHASES, Bench
 from fault_table import record_fault_result
 
+from infinitetalk_core.runs.manifest import checksum
+
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
 WEIGHTS = "tiny_infinitetalk_single.safetensors"
@@ -329,7 +331,9 @@ def test_a_long_voice_is_not_heard_again_unless_what_is_kept_of_it_is_damaged(be
 def test_a_manifest_of_a_newer_version(bench, undisturbed):
     bench.stop_after(2)
     manifest = bench.run_folder() / "run.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 99}))
+    newer = {**json.loads(manifest.read_text()), "version": 99}
+    newer["sha256"] = checksum({name: value for name, value in newer.items() if name != "sha256"})
+    manifest.write_text(json.dumps(newer))
     result = bench.run()
     assert result.status == "error" and "begun by a newer version of this pack (format 99" in str(result.error)
     assert len(bench.records()) == 2, "nothing is touched"

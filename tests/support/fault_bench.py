@@ -30,9 +30,9 @@ PHASES = (
     "encoding pictures",
     "denoising",
     "decoding pictures",
-    "encoding the segment",
+    "converting the frames",
     "keeping the chunk",
-    "joining the chunk",
+    "encoding the frames",
     "closing the file",
 )
 FRAMES, CHUNKS = 43, 5  # 13 + 8 + 8 + 8 + 6
