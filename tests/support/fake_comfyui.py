@@ -7,7 +7,7 @@ import json
 import struct
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -17,6 +17,12 @@ CHUNKS = 3
 # (workflow, number of earlier prompts) → success, error, InputError, interrupted, crash, crash at once, or wait
 Behavior = Callable[[dict[str, Any], int], str]
 SLOWLY = 0.5  # seconds
+# What to answer in place of the server; None lets the server answer.
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+
+
+async def no_answer(request: web.Request) -> None:
+    """Let the server answer."""
 
 
 class FakeComfyUI:
@@ -32,6 +38,8 @@ class FakeComfyUI:
         self.answers: Callable[[int], str] = lambda number: "at once"  # to the n-th: at once, never, slowly
         self.lost_files = False  # if True, the made files are missing
         self.broken_reports = False
+        self.object_info: dict[str, Any] | None = None  # of the nodes; not found if None
+        self.answer: Answer = no_answer
         self.url = ""
         self._pending: list[tuple[str, dict[str, Any]]] = []
         self._running: str | None = None
@@ -62,10 +70,16 @@ class FakeComfyUI:
             self._loop.close()
 
     async def _serve(self) -> None:
-        app = web.Application(client_max_size=1 << 24)
+        @web.middleware
+        async def other_answers(request: web.Request, handler: Any) -> web.StreamResponse:
+            given = await self.answer(request)
+            return await handler(request) if given is None else given
+
+        app = web.Application(client_max_size=1 << 24, middlewares=[other_answers])
         app.add_routes(
             [
                 web.get("/system_stats", self._stats),
+                web.get("/object_info", self._object_info),
                 web.get("/ws", self._websocket),
                 web.post("/prompt", self._prompt),
                 web.get("/history/{id}", self._get_history),
@@ -141,6 +155,9 @@ class FakeComfyUI:
 
     async def _stats(self, request: web.Request) -> web.Response:
         return web.json_response({})
+
+    async def _object_info(self, request: web.Request) -> web.Response:
+        return web.Response(status=404) if self.object_info is None else web.json_response(self.object_info)
 
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
