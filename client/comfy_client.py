@@ -189,7 +189,7 @@ class ComfyClient:
     async def upload(self, file: Path, name: str, folder: str = "") -> str:
         """Copy a file into the server's input folder, replacing one of that name; return its name in workflows."""
         with file.open("rb") as content:
-            form = aiohttp.FormData()
+            form = aiohttp.FormData(quote_fields=False)  # else a server would store %C3%A9 for é
             form.add_field("overwrite", "true")
             form.add_field("subfolder", folder)
             form.add_field("image", content, filename=name, content_type="application/octet-stream")
