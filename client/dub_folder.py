@@ -20,6 +20,7 @@ import contextlib
 import io
 import json
 import math
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -140,7 +141,7 @@ def addresses(options: argparse.Namespace) -> list[str]:
             valid = parts.scheme in ("http", "https") and bool(parts.host) and bool(parts.port)
         except ValueError:
             valid = False
-        if not valid or parts.query_string or parts.fragment:
+        if not valid or parts.query_string or parts.fragment or re.search(r"\s", url):
             raise JobError(f"--server {url[:200]} is no address; write one such as http://127.0.0.1:8188")
     return urls
 

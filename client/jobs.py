@@ -117,7 +117,8 @@ def _looks(path: Path) -> str:
 
 def _from_line(file: Path, number: int, line: str) -> Job:
     where = f"line {number} of {file.name}"
-    entry = parse(line, where) if line.lstrip()[:1] in ("{", "[") else None
+    begins = line.strip()[:2]  # a bracket alone: JSON over several lines
+    entry = parse(line, where) if len(begins) > 1 and begins[0] in "{[" else None
     if not isinstance(entry, dict):
         raise JobError(f"{where} is not a job: each line is one, such as {EXAMPLE}")
     for key in entry:

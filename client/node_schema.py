@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from client_errors import one_line
 from jobs import Job, Workflow, nodes_called
 from refusals import did_you_mean
 
@@ -62,9 +64,9 @@ def _value_problem(spec: Any, workflow: Workflow, value: Any) -> str:
     if kind == "COMBO" or isinstance(kind, list):
         return _choice_problem(kind if isinstance(kind, list) else options.get("options"), options, value)
     if kind == "BOOLEAN":
-        return "" if isinstance(value, bool) or value in (0, 1) else f"{value!r} is neither true nor false"
+        return "" if isinstance(value, bool) or value in (0, 1) else f"{_shown(value)} is neither true nor false"
     if kind == "STRING":
-        return "" if isinstance(value, (str, int, float)) else f"{value!r} is no text"
+        return "" if isinstance(value, (str, int, float)) else f"{_shown(value)} is no text"
     if kind in ("INT", "FLOAT"):
         return _number_problem(kind, options, value)
     if isinstance(kind, str) and kind.isupper() and not kind.startswith("COMFY_") and "," not in kind:
@@ -81,8 +83,8 @@ def _link_problem(workflow: Workflow, value: list[Any]) -> str:
 def _choice_problem(choices: Any, options: Mapping[str, Any], value: Any) -> str:
     if not isinstance(choices, list) or any(options.get(name) for name in FILE_CHOICES) or value in choices:
         return ""
-    shown = f" (it has {', '.join(map(repr, choices))})" if len(choices) <= 8 else ""
-    return f"{value!r} is no choice{shown}{did_you_mean(str(value), choices)}"
+    shown = f" (it has {', '.join(map(_shown, choices))})" if len(choices) <= 8 else ""
+    return f"{_shown(value)} is no choice{shown}{did_you_mean(str(value), choices)}"
 
 
 def _number_problem(kind: str, options: Mapping[str, Any], value: Any) -> str:
@@ -93,12 +95,17 @@ def _number_problem(kind: str, options: Mapping[str, Any], value: Any) -> str:
             raise ValueError
         number = int(value) if kind == "INT" and not isinstance(value, float) else float(value)
     except (ValueError, TypeError, OverflowError):
-        return f"{value!r} is no {what}"
+        return f"{_shown(value)} is no {what}"
     if not math.isfinite(number) or (kind == "INT" and number != int(number)):
-        return f"{value!r} is no {what}"
+        return f"{_shown(value)} is no {what}"
     least, most = options.get("min"), options.get("max")
     if isinstance(least, (int, float)) and number < least:
-        return f"{value!r} is less than {least}, the smallest that it takes"
+        return f"{_shown(value)} is less than {least}, the smallest that it takes"
     if isinstance(most, (int, float)) and number > most:
-        return f"{value!r} is more than {most}, the largest that it takes"
+        return f"{_shown(value)} is more than {most}, the largest that it takes"
     return ""
+
+
+def _shown(value: Any) -> str:
+    """As it is written in a list of jobs."""
+    return one_line(json.dumps(value, ensure_ascii=False), 100)

@@ -9,8 +9,8 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "client"))
 
-import dub_folder  # noqa: E402
-from fake_comfyui import FakeComfyUI  # noqa: E402
+import dub_folder
+from fake_comfyui import FakeComfyUI
 
 NAMES = ("anna", "ben", "cleo")
 WORKFLOW = {
