@@ -249,8 +249,11 @@ class ComfyClient:
         query = {key: file.get(key, "") for key in ("filename", "subfolder", "type")}
         async with self._answer("GET", "/view", params=query) as answer:
             await self._check_status(answer)
+            name = str(file.get("filename"))
+            if answer.content_type == "application/json" and not name.endswith(".json"):
+                raise no_comfyui(self.shown, "/view")
             if answer.content_type == "text/html":  # which ComfyUI never sends here
-                raise SetupError(f"{self.shown}/view answers with a web page in place of {file.get('filename')}")
+                raise SetupError(f"{self.shown}/view answers with a web page in place of {name}")
             yield answer
 
     # -- HTTP

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client_errors import BusyError, JobError, RefusedError, ServerFaultError, ServerLostError, disk_words, one_line
+from client_errors import (
+    BusyError,
+    JobError,
+    RefusedError,
+    ServerFaultError,
+    ServerLostError,
+    SetupError,
+    disk_words,
+    one_line,
+)
 from comfy_client import ComfyClient
 from fetching import fetch
 from file_names import shortened
@@ -19,6 +28,7 @@ from jobs import Job, fill_workflow
 from prompt_outcome import PromptOutcome
 from results import ResultFolder, content_of
 
+LONGEST_BUSY = 300.0  # seconds that a busy server may ask us to stay away
 JOBS_AT_ONCE = 2  # on a server: one that runs, one that waits, so that it is never idle
 LINE_SECONDS = 15.0  # between progress lines of a job within one chunk
 UPLOAD_FOLDER = "dub_folder"  # in the server's input folder
@@ -74,6 +84,7 @@ class ServerJobs:
     def __init__(self, client: ComfyClient, board: JobBoard, settings: WorkerSettings, results: ResultFolder) -> None:
         self.client, self.board, self.settings, self.results = client, board, settings, results
         self.active: list[ActiveJob] = []
+        self._unanswered: set[str] = set()  # jobs that were sent, while the answer is lost
 
     def show_progress(self, text: str) -> None:
         """Print a line for each chunk, and every LINE_SECONDS between.
@@ -114,21 +125,8 @@ class ServerJobs:
             await self._send(active)
         except (RefusedError, JobError) as error:
             board.settle(job, state="failed", error=str(error))
-        except ServerFaultError as error:
-            board.release(job)
-            self._count_failure(job, str(error))
-        except BusyError as error:
-            board.release(job)
-            self._put_back(job, error)
-            raise
         except ServerLostError as error:
-            # If the workflow was sent, its answer is lost: the server is asked about it when it is back.
-            if active.sent:
-                board.waiting.insert(0, job)
-            else:
-                board.release(job)
-                self._count_failure(job, str(error))
-            raise
+            await self._not_queued(active, error)
         except OSError as error:
             board.settle(job, state="failed", error=disk_words(error))
         except BaseException:
@@ -137,6 +135,33 @@ class ServerJobs:
         else:
             board.no_trouble(job)
             self.active.append(active)
+
+    async def _not_queued(self, active: ActiveJob, error: ServerLostError) -> None:
+        """Let a job that the server did not take wait for another try; raise the error if the whole server is away."""
+        job, board = active.job, self.board
+        if active.sent and not isinstance(error, (BusyError, ServerFaultError, SetupError)):
+            # The answer is lost, and the server may have the job: it is asked about it.
+            self._unanswered.add(job.name)
+            board.waiting.insert(0, job)
+        else:
+            board.release(job)
+            if not isinstance(error, BusyError):
+                self._count_failure(job, str(error))
+            elif (troubled := board.troubled_for(job)) > self.settings.patience:
+                board.settle(job, state="failed", error=str(error))
+            else:
+                log(job, f"{error}; tried again later")
+                board.put_back(job, wait=min(max(1.0, troubled, error.wait), LONGEST_BUSY))
+        if await self.is_away():
+            raise error
+
+    async def is_away(self) -> bool:
+        """Whether the whole server fails, and not only what was asked about one job."""
+        try:
+            await self.client.system_stats()
+        except (ServerLostError, RefusedError):
+            return True
+        return False
 
     async def _send(self, active: ActiveJob) -> None:
         """Upload the job's files where necessary and queue its workflow."""
@@ -165,13 +190,6 @@ class ServerJobs:
             log(job, f"{why}; tried again later")
             self.board.put_back(job, wait=2.0 ** min(attempts - 1, 5))
 
-    def _put_back(self, job: Job, error: BusyError) -> None:
-        """Let a job wait that the server does not take now; others may be taken meanwhile."""
-        if self.board.troubled_for(job) > self.settings.patience:
-            self.board.settle(job, state="failed", error=str(error))
-        else:
-            self.board.put_back(job)
-
     async def _input_name(self, file: Path) -> str:
         """The name of a file in the server's input folder, into which it is uploaded if it is not there."""
         folder = self.settings.input_folder
@@ -194,13 +212,20 @@ class ServerJobs:
     async def _check(self, active: ActiveJob) -> None:
         try:
             outcome = await self.client.outcome(active.prompt)
-        except (ServerFaultError, RefusedError) as error:  # about this job only; others are asked for
+        except (ServerLostError, RefusedError) as error:
+            if isinstance(error, ServerLostError) and await self.is_away():
+                active.unknown_since = 0.0
+                raise
             active.unknown_since = active.unknown_since or time.monotonic()
             if time.monotonic() - active.unknown_since > self.settings.patience:
                 self.active.remove(active)
                 self.board.settle(active.job, state="failed", error=str(error))
             return
         active.unknown_since = 0.0
+        if outcome.status == "unknown":
+            await self._retry(active, "the server has lost the job", counts=self._is_suspect(active))
+            return
+        self._unanswered.discard(active.job.name)
         if outcome.status == "pending":
             return
         if outcome.status == "running":
@@ -210,26 +235,32 @@ class ServerJobs:
         record, now = self.board.state.records[active.job.name], time.monotonic()
         self.board.state.update(active.job, seconds=round(record.seconds + now - active.started, 1))
         active.started = now  # not counted twice, should the video have to be fetched twice
-        if outcome.status == "unknown":
-            await self._retry(active, "the server has lost the job", counts=self._is_suspect(active))
-        elif outcome.status == "error" and not outcome.is_input_error:
+        if outcome.status == "error" and not outcome.is_input_error:
             await self._retry(active, outcome.reason, counts=True)
         else:
             await self._settle(active, outcome)
 
     def _is_suspect(self, active: ActiveJob) -> bool:
-        """Whether a job that the server has lost may be why: the one that ran, or else the first one."""
-        return active.running or (active is self.active[0] and not any(other.running for other in self.active))
+        """Whether a job that the server has lost may be why: the one just sent, or that ran, or else the first one."""
+        sent = [other for other in self.active if other.job.name in self._unanswered]
+        running = [other for other in self.active if other.running]
+        return active in (sent or running or self.active[:1])
 
     async def _retry(self, active: ActiveJob, why: str, counts: bool) -> None:
         """Queue the job again, which resumes it; after too many failures that count, give it up."""
-        attempts = self.board.state.records[active.job.name].attempts + counts
-        self.board.state.update(active.job, attempts=attempts, error=why)
+        job = active.job
         self.active.remove(active)
-        if attempts > self.settings.retries:
-            self.board.settle(active.job, state="failed", error=why)
+        if job.name in self._unanswered:
+            self._unanswered.remove(job.name)
+            self.board.release(job)
+            self._count_failure(job, why)
             return
-        log(active.job, f"{why}; queued again")
+        attempts = self.board.state.records[job.name].attempts + counts
+        self.board.state.update(job, attempts=attempts, error=why)
+        if attempts > self.settings.retries:
+            self.board.settle(job, state="failed", error=why)
+            return
+        log(job, f"{why}; queued again")
         await self._queue(active)
 
     async def _settle(self, active: ActiveJob, outcome: PromptOutcome) -> None:
@@ -242,9 +273,9 @@ class ServerJobs:
                 active.fetches += 1
                 if active.fetches <= self.settings.retries:
                     log(active.job, f"the video is made, but not fetched yet: {error}")
-                    if isinstance(error, ServerFaultError):
-                        return  # others go on; the next round tries again
-                    raise
+                    if await self.is_away():
+                        raise
+                    return  # others go on; the next round tries again
                 result = not_fetched(str(error))
             except RefusedError as error:  # gone there
                 result = not_fetched(str(error))

@@ -11,10 +11,9 @@ from comfy_client import ComfyClient
 from job_board import JobBoard
 from node_schema import unfit
 from results import ResultFolder
-from server_jobs import ServerJobs, WorkerSettings
+from server_jobs import LONGEST_BUSY, ServerJobs, WorkerSettings
 
 LONGEST_WAIT = 30.0  # seconds between tries to reach a server; the first one is short
-LONGEST_BUSY = 300.0  # seconds that a busy server may ask us to stay away
 INTERRUPT_SECONDS = 10.0
 SCHEMA_TRIES = 3
 
@@ -28,7 +27,7 @@ class Worker:
         self._news = asyncio.Event()  # the state of a job may have changed
         self._wait = 1.0  # seconds until the next try to reach the server
         self._lost_since: float | None = None
-        self._worked = False  # the server has once done all that was asked
+        self._worked = False  # the server has once answered as ComfyUI does
         self._schema_tries = 0
 
     async def work(self) -> None:
@@ -39,6 +38,7 @@ class Worker:
                 if why := await self._unfit():
                     self._give_up(why, unfit=True)
                     return
+                self._worked = True
                 await self._work_while_connected()
             except (ServerLostError, RefusedError) as error:  # a proxy may refuse while the server behind it starts
                 self._lost_since = time.monotonic() if self._lost_since is None else self._lost_since
@@ -92,7 +92,7 @@ class Worker:
             while self.board.unsettled:
                 await self.jobs.queue_more()
                 await self.jobs.check_all()
-                self._wait, self._lost_since, self._worked = 1.0, None, True
+                self._wait, self._lost_since = 1.0, None
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._news.wait(), self.settings.poll)
                 self._news.clear()

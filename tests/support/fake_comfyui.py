@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 import threading
@@ -124,7 +125,8 @@ class FakeComfyUI:
             text = f"chunk {chunk}/{CHUNKS}, step 1/1, 9 s left".encode()
             head = struct.pack(">II", 3, len(node)) + node.encode()
             for socket in list(self._sockets):
-                await socket.send_bytes(head + text)
+                with contextlib.suppress(ConnectionError):  # it closes just now
+                    await socket.send_bytes(head + text)
             if how == "crash" and chunk == 2:
                 await asyncio.sleep(0.05)
                 return True
@@ -149,7 +151,8 @@ class FakeComfyUI:
 
     async def _tell(self, kind: str, prompt: str) -> None:
         for socket in list(self._sockets):
-            await socket.send_json({"type": kind, "data": {"prompt_id": prompt, "node": None}})
+            with contextlib.suppress(ConnectionError):
+                await socket.send_json({"type": kind, "data": {"prompt_id": prompt, "node": None}})
 
     # -- API
 
