@@ -8,6 +8,7 @@ reached; waiting does not mend it.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ def connection_error(url: str, error: BaseException) -> ServerLostError:
     if isinstance(error, asyncio.TimeoutError):
         return ServerLostError(f"{url} does not answer in time")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return ServerLostError(f"{url} cannot be reached ({error.os_error.strerror or one_line(str(error), 200)})")
+        number = error.os_error.errno or 0  # below 0: of a name that is not found, whose text is good
+        reason = os.strerror(number) if number > 0 else error.os_error.strerror
+        return ServerLostError(f"{url} cannot be reached ({reason or one_line(str(error), 200)})")
     if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionError)):
         return ServerLostError(f"{url} broke the connection off")
     return ServerLostError(f"{url} does not answer like a web server ({one_line(str(error), 200)})")

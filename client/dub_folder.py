@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from client_errors import JobError
+from client_errors import JobError, one_line
 from comfy_client import READ_SECONDS, ComfyClient
 from folder_lock import locked
 from job_board import JobBoard
@@ -40,6 +40,7 @@ from strict_json import parse, read_text
 from worker import Worker
 from yarl import URL
 
+LONGEST_ERROR = 2000  # characters
 Number = TypeVar("Number", int, float)
 WORKFLOW = Path(__file__).resolve().parent.parent / "workflows" / "api" / "dub_by_path.json"
 
@@ -71,11 +72,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 
 def at_least(least: Number) -> Callable[[str], Number]:
-    """Return a reader of numbers that are finite and not below `least`, of its type."""
+    """Return a reader of numbers that are not below `least`, of its type."""
 
     def number(text: str) -> Number:
         value = type(least)(text)
-        if not math.isfinite(value) or value < least:
+        if math.isnan(value) or value < least:
             raise argparse.ArgumentTypeError(f"it is a number from {least} on, not {text}")
         return value
 
@@ -122,7 +123,7 @@ def prepare(options: argparse.Namespace) -> tuple[list[Job], dict[str, Any]]:
     except OSError as error:
         raise JobError(f"--out {str(options.out)[:200]} cannot be a folder: {error.strerror}") from error
     if options.jobs.is_dir() and (alone := without_partner(options.jobs)):
-        print(f"no partner of the same name, left out: {', '.join(alone)}", flush=True)
+        print(f"no partner of the same name, left out: {one_line(', '.join(alone), LONGEST_ERROR)}", flush=True)
     return jobs, workflow
 
 
@@ -206,7 +207,7 @@ def table(jobs: list[Job], state: StateFile) -> str:
         record = state.records[job.name]
         took = f"{record.seconds:.0f} s" if record.seconds else ""
         what = record.video if record.state == "finished" else record.error
-        rows.append((job.name, record.state, took, "; ".join([what, *record.warnings])))
+        rows.append((job.name, record.state, took, one_line("; ".join([what, *record.warnings]), LONGEST_ERROR)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = ([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]] for row in rows)
     return "\n".join("  ".join(line).rstrip() for line in lines)
@@ -224,7 +225,7 @@ def main(given: list[str] | None = None) -> int:
             state.begin(jobs, workflow)
             return carry_out(options, jobs, workflow, state)
     except JobError as error:
-        print(error, file=sys.stderr)
+        print(one_line(str(error), LONGEST_ERROR), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped before anything was queued")

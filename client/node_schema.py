@@ -11,14 +11,15 @@ from client_errors import one_line
 from jobs import Job, Workflow, nodes_called
 from refusals import did_you_mean
 
+PACK = "InfiniteTalk"  # how the names of its nodes begin
 FILE_CHOICES = ("image_upload", "video_upload", "audio_upload", "file_upload", "remote", "multiselect")
 
 
 def unfit(info: Mapping[str, Any], workflow: Workflow, jobs: Iterable[Job]) -> str:
     """Say why a server with these nodes cannot carry out these jobs; empty if nothing speaks against it."""
-    missing = sorted({node["class_type"] for node in workflow.values()} - set(info))
-    if missing:
-        return f"it has no node {', '.join(missing)}: install the pack there, or use another workflow"
+    pack = sorted({kind for node in workflow.values() if (kind := node["class_type"]).startswith(PACK)})
+    if info and pack and not any(kind in info for kind in pack):
+        return f"it has no {', '.join(pack)}: install the pack there"
     checked: dict[tuple[str, str], str] = {}  # settings for all jobs are checked once
     for job in jobs:
         for name, value in job.settings.items():
@@ -33,9 +34,9 @@ def unfit(info: Mapping[str, Any], workflow: Workflow, jobs: Iterable[Job]) -> s
 def _setting_problem(info: Mapping[str, Any], workflow: Workflow, name: str, value: Any) -> str:
     kind, _, key = name.partition(".")
     for class_type in dict.fromkeys(node["class_type"] for node in nodes_called(workflow, kind)):
-        inputs = _inputs(info[class_type])
+        inputs = _inputs(info.get(class_type))
         if not inputs:
-            continue  # of a form that we do not know
+            continue  # it is not there, which the server says itself, or of a form that we do not know
         if key in inputs:
             problem = _value_problem(inputs[key], workflow, value)
         elif "." in key and key.partition(".")[0] in inputs:

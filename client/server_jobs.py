@@ -86,6 +86,12 @@ class ServerJobs:
         self.active: list[ActiveJob] = []
         self._unanswered: set[str] = set()  # jobs that were sent, while the answer is lost
 
+    def note_running(self, prompt_id: Any) -> None:
+        """Note that the server has begun a prompt, if it is one of ours."""
+        for active in self.active:
+            if active.prompt == prompt_id and not active.running:
+                active.running, active.started = True, time.monotonic()
+
     def show_progress(self, text: str) -> None:
         """Print a line for each chunk, and every LINE_SECONDS between.
 
@@ -229,8 +235,7 @@ class ServerJobs:
         if outcome.status == "pending":
             return
         if outcome.status == "running":
-            if not active.running:
-                active.running, active.started = True, time.monotonic()
+            self.note_running(active.prompt)
             return
         record, now = self.board.state.records[active.job.name], time.monotonic()
         self.board.state.update(active.job, seconds=round(record.seconds + now - active.started, 1))

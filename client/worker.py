@@ -109,6 +109,8 @@ class Worker:
             try:
                 async for message in self.client.messages():
                     wait, silent = 1.0, 0
+                    if message.type == "execution_start":
+                        self.jobs.note_running(message.data.get("prompt_id"))
                     if message.type == "progress_text":
                         self.jobs.show_progress(str(message.data.get("text", "")))
                     elif message.type == "status" or message.type.startswith("exec"):
