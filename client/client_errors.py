@@ -77,6 +77,11 @@ def disk_words(error: OSError) -> str:
     return f"{Path(str(error.filename)).name}: {reason}" if error.filename else reason
 
 
+def without_password(url: str) -> str:
+    """Return an address without the name and the password in it, for logs and files."""
+    return re.sub(r"//[^/]*@", "//", url)
+
+
 def connection_error(url: str, error: BaseException) -> ServerLostError:
     """Return the error for a connection that failed, in words."""
     if isinstance(error, aiohttp.ClientSSLError):

@@ -33,6 +33,7 @@ from client_errors import (
     no_comfyui,
     redirect_error,
     status_error,
+    without_password,
 )
 from prompt_outcome import PromptOutcome, read_history
 from refusals import node_sentences, refusal
@@ -300,11 +301,6 @@ class ComfyClient:
             if len(body) > most:
                 raise ServerLostError(f"{self.shown} answers with more than {most >> 20} MB of text")
         return bytes(body)
-
-
-def without_password(url: str) -> str:
-    """Return an address without the name and the password in it, for logs and files."""
-    return re.sub(r"//[^/]*@", "//", url)
 
 
 def _is_in(queue: Any, prompt_id: str) -> bool:

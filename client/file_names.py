@@ -20,7 +20,7 @@ def same_file_key(name: str) -> str:
 
 def safe_name(name: str) -> str:
     """Return the name as it can be a file's, without suffix, on every system; a usual name is returned as it is."""
-    text = re.sub(NOT_IN_NAMES, "_", unicodedata.normalize("NFC", name)).strip(" ").rstrip(" .").lstrip(".")
+    text = re.sub(NOT_IN_NAMES, "_", unicodedata.normalize("NFC", name)).strip(" .")
     if text.partition(".")[0].strip().casefold() in DEVICES:
         text = f"_{text}"
     return text or "_"

@@ -26,7 +26,8 @@ class JobBoard:
         self._not_before: dict[str, float] = {}  # by job, on the clock of time.monotonic
         self._troubled_since: dict[str, float] = {}
         for job in self.waiting:
-            if state.records[job.name].server not in urls:
+            record = state.records[job.name]
+            if record.server not in urls or not record.prompt:
                 self.release(job)
 
     def release(self, job: Job) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -269,6 +270,23 @@ def test_a_damaged_state_is_repaired_and_said_and_loses_no_result(tmp_path, dama
         said = capsys.readouterr().out
         assert "was damaged" in said or "and the jobs are looked at anew" in said
         assert "Error" not in said
+
+
+def test_a_job_whose_prompt_is_lost_interrupts_nobody(tmp_path):
+    """An interrupt without a prompt stops whatever the server does, of other people too."""
+    jobs = make_jobs(tmp_path, ("anna",))
+    with FakeComfyUI() as server:
+        assert dub(jobs, server) == 0
+        path = out(jobs) / "dub_folder.json"
+        lost = {"state": "queued", "server": server.url, "prompt": ""}
+        change(path, lambda state: state["jobs"]["anna"].update(lost))
+
+        async def stop(request: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+        server.answer = stop
+        assert dub(jobs, server) == 1
+        assert not server.cancelled
 
 
 @pytest.mark.parametrize("name", ["../jobs/anna.mp4", "/etc/hosts", ".dub_folder-x/../../jobs/anna.mp4", "ben.mp4"])
