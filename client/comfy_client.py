@@ -6,110 +6,84 @@
             ...
         outcome = await client.outcome(prompt_id)
 
-It uses no proxy. Every method raises ServerLostError when the server does not answer, and RefusedError when it
-answers that it does not do this.
+It uses no proxy and follows no redirect. Every method raises ServerLostError, or one of its kinds (client_errors.py),
+when the server does not answer as ComfyUI does, and RefusedError when it answers that it does not do this.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
-import struct
-import time
+import os
+import re
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
+from client_errors import (
+    RefusedError,
+    ServerLostError,
+    SetupError,
+    connection_error,
+    no_comfyui,
+    redirect_error,
+    status_error,
+    without_password,
+)
+from prompt_outcome import PromptOutcome, read_history
+from refusals import node_sentences, refusal
+from socket_messages import Message, read_binary, read_text
 
-PROGRESS_TEXT = 3  # BinaryEventTypes.TEXT of ComfyUI's protocol.py
+__all__ = ["ComfyClient", "Message", "PromptOutcome", "RefusedError", "ServerLostError", "read_history"]
+
 BLOCK = 1 << 20
-CONNECT_SECONDS, READ_SECONDS = 15, 300
+LARGEST_ANSWER = 256 << 20  # bytes of JSON or of a websocket message; a film is not bounded
+LARGEST_REFUSAL = 1 << 20
+LARGE_UPLOAD = 100 << 20  # ComfyUI's own limit, if nobody has set another
+CONNECT_SECONDS, READ_SECONDS = 15.0, 300.0
 HEARTBEAT_SECONDS = 120  # long, since loading a model may keep the server from answering
 # asyncio's own class: in Python 3.10 it is not yet the built-in TimeoutError.
 CONNECTION_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
-PromptStatus = Literal["unknown", "pending", "running", "success", "error", "interrupted"]
-
-
-class ServerLostError(Exception):
-    """The server does not answer: it is down or still starting, or the network fails."""
-
-
-class RefusedError(Exception):
-    """The server refused the call; the message says why, and trying again does not help.
-
-    answer: its JSON, for a workflow with `error` and `node_errors`; empty if the answer is something else.
-    """
-
-    def __init__(self, message: str, answer: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.answer = answer or {}
 
 
 @dataclass(frozen=True)
-class Message:
-    """One message of the websocket.
+class Submitted:
+    """A workflow that a server has queued. ignored: which of its nodes the server leaves out and why; often empty."""
 
-    type: ComfyUI's name ("executing", "progress", "executed" …). Of binary messages it is "progress_text", with
-    data = {"node": node id, "text": …}, or "preview" for any other. binary: a binary message as it came.
-    time: when it came (time.monotonic).
-    """
-
-    type: str
-    data: dict[str, Any]
-    binary: bytes = b""
-    time: float = field(default_factory=time.monotonic)
+    prompt_id: str
+    ignored: str = ""
 
 
 @dataclass(frozen=True)
-class PromptOutcome:
-    """What a server knows of a prompt.
+class Content:
+    """What a file contains: its size in bytes and its SHA-256."""
 
-    status: "unknown" if it has never heard of it, as after a restart. outputs: what nodes reported to the UI, by node
-    id. error: ComfyUI's execution_error (`node_type`, `exception_type`, `exception_message` …) if status is "error".
-    """
-
-    status: PromptStatus
-    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    error: dict[str, Any] | None = None
-
-    def files(self) -> list[dict[str, str]]:
-        """Every file that a node reported: {"filename", "subfolder", "type"}."""
-        lists = (found for ui in self.outputs.values() for found in ui.values() if isinstance(found, list))
-        return [item for found in lists for item in found if isinstance(item, dict) and "filename" in item]
-
-    @property
-    def reason(self) -> str:
-        """Why there is no result, in one line; empty if nothing went wrong."""
-        if self.status == "interrupted":
-            return "interrupted on the server"
-        if self.error is None:
-            return ""
-        message = str(self.error.get("exception_message", "failed")).strip()
-        return f"{self.error.get('node_type', 'the server')}: {message}"
-
-    @property
-    def is_input_error(self) -> bool:
-        """Whether a node refused its inputs (an exception named …InputError), so that trying again does not help."""
-        return str((self.error or {}).get("exception_type", "")).endswith("InputError")
+    size: int
+    sha256: str
 
 
 class ComfyClient:
     """A client of the server at `url`; an asynchronous context manager.
 
-    client_id: the server sends the messages of a prompt to the client that queued it under this id.
+    client_id: the server sends the messages of a prompt to the client that queued it under this id. read_seconds: how
+    long a call may wait for the next part of its answer. shown: the address without a password in it.
     """
 
-    def __init__(self, url: str, client_id: str | None = None) -> None:
+    def __init__(self, url: str, client_id: str | None = None, read_seconds: float = READ_SECONDS) -> None:
         self.url = url.rstrip("/")
+        self.shown = without_password(self.url)
+        self.read_seconds = read_seconds
         self.client_id = client_id or uuid.uuid4().hex
         self._open_session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> ComfyClient:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+        connect = min(CONNECT_SECONDS, self.read_seconds)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=self.read_seconds)
         self._open_session = aiohttp.ClientSession(timeout=timeout, trust_env=False)
         return self
 
@@ -126,18 +100,30 @@ class ComfyClient:
 
     async def queue(self, workflow: dict[str, Any], prompt_id: str | None = None) -> str:
         """Queue a workflow in API format and return its prompt id: `prompt_id`, a UUID, or a new one."""
+        return (await self.submit(workflow, prompt_id)).prompt_id
+
+    async def submit(self, workflow: dict[str, Any], prompt_id: str | None = None) -> Submitted:
+        """Queue a workflow as `queue` does; return also what the server says of nodes that it leaves out."""
         content = {"prompt": workflow, "client_id": self.client_id, "prompt_id": prompt_id or str(uuid.uuid4())}
         answer = await self._json("POST", "/prompt", json=content)
-        return str(answer["prompt_id"])
+        given = answer.get("prompt_id")
+        if not isinstance(given, str) or not re.fullmatch(r"[\w-]{1,100}", given):
+            raise no_comfyui(self.shown, "/prompt")
+        with contextlib.suppress(KeyError, TypeError, AttributeError):
+            return Submitted(given, node_sentences(answer.get("node_errors")))
+        return Submitted(given)
 
     async def outcome(self, prompt_id: str) -> PromptOutcome:
         """Return the state or the result of a prompt, from the server's history and queue."""
         if entry := await self.history(prompt_id):
             return read_history(entry)
         queue = await self._json("GET", "/queue")
-        if _is_in(queue["queue_running"], prompt_id):
+        lists = queue.get("queue_running"), queue.get("queue_pending")
+        if not all(isinstance(items, list) for items in lists):
+            raise no_comfyui(self.shown, "/queue")
+        if _is_in(lists[0], prompt_id):
             return PromptOutcome("running")
-        if _is_in(queue["queue_pending"], prompt_id):
+        if _is_in(lists[1], prompt_id):
             return PromptOutcome("pending")
         # It may have ended after the first look at the history.
         entry = await self.history(prompt_id)
@@ -145,8 +131,8 @@ class ComfyClient:
 
     async def history(self, prompt_id: str) -> dict[str, Any]:
         """Return the history entry of a prompt; empty until it has ended."""
-        entry: dict[str, Any] = (await self._json("GET", f"/history/{prompt_id}")).get(prompt_id, {})
-        return entry
+        entry = (await self._json("GET", f"/history/{prompt_id}")).get(prompt_id)
+        return entry if isinstance(entry, dict) else {}
 
     async def interrupt(self, prompt_id: str | None = None) -> None:
         """Stop the running prompt, or, given an id, this prompt if it is the running one."""
@@ -161,18 +147,19 @@ class ComfyClient:
         """Yield the websocket's messages; the first, "status", comes at once. Ends only by ServerLostError."""
         address = f"{self.url}/ws?clientId={self.client_id}"
         flags = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
+        limits: dict[str, Any] = {"max_msg_size": LARGEST_ANSWER, "heartbeat": HEARTBEAT_SECONDS}
         try:
-            async with self._session.ws_connect(address, max_msg_size=0, heartbeat=HEARTBEAT_SECONDS) as socket:
+            async with self._session.ws_connect(address, **limits) as socket:
                 await socket.send_json(flags)
                 async for message in socket:
                     if message.type == aiohttp.WSMsgType.TEXT:
-                        content = json.loads(message.data)
-                        yield Message(content["type"], content.get("data") or {})
+                        if (read := read_text(message.data)) is not None:
+                            yield read
                     elif message.type == aiohttp.WSMsgType.BINARY:
                         yield read_binary(message.data)
         except CONNECTION_ERRORS as error:
-            raise ServerLostError(f"{self.url}: {error!r}") from error
-        raise ServerLostError(f"{self.url} closed the connection")
+            raise connection_error(self.shown, error) from error
+        raise ServerLostError(f"{self.shown} closed the connection")
 
     # -- the server
 
@@ -203,106 +190,118 @@ class ComfyClient:
     async def upload(self, file: Path, name: str, folder: str = "") -> str:
         """Copy a file into the server's input folder, replacing one of that name; return its name in workflows."""
         with file.open("rb") as content:
-            form = aiohttp.FormData()
+            form = aiohttp.FormData(quote_fields=False)  # else a server would store %C3%A9 for é
             form.add_field("overwrite", "true")
             form.add_field("subfolder", folder)
             form.add_field("image", content, filename=name, content_type="application/octet-stream")
-            answer = await self._json("POST", "/upload/image", data=form)
-        return "/".join(part for part in (answer["subfolder"], answer["name"]) if part)
+            try:
+                answer = await self._json("POST", "/upload/image", data=form)
+            except ServerLostError as error:
+                if type(error) is not ServerLostError or file.stat().st_size < LARGE_UPLOAD:
+                    raise
+                raise ServerLostError(
+                    f"{error} while {file.name} was sent: if it comes again, start ComfyUI with a larger "
+                    "--max-upload-size (in MB), or put the file into its input folder"
+                ) from error
+        parts = answer.get("subfolder", ""), answer.get("name")
+        if not all(isinstance(part, str) for part in parts) or not parts[1]:
+            raise no_comfyui(self.shown, "/upload/image")
+        return "/".join(part for part in parts if part)
 
     async def download(self, file: dict[str, str], path: Path) -> None:
         """Save a file that a node reported as `path`, whole or not at all. Raises OSError if the disk fails."""
-        query = {key: file.get(key, "") for key in ("filename", "subfolder", "type")}
-        scratch = path.with_name(path.name + ".new")
+        scratch = path.with_name(f".{uuid.uuid4().hex}.part")
+        await self.save(file, scratch)
         try:
-            async with self._answer("GET", "/view", params=query) as answer:
-                await _check_status(answer)
-                with scratch.open("wb") as written:
-                    async for block in answer.content.iter_chunked(BLOCK):
-                        written.write(block)
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
+
+    async def save(self, file: dict[str, str], scratch: Path) -> Content:
+        """Write a file that a node reported into a new file, which is there only if it is whole.
+
+        Raises FileExistsError if there is one already, and OSError if the disk fails.
+        """
+        digest, size = hashlib.sha256(), 0
+        with scratch.open("xb") as written:
+            try:
+                async with self._view(file) as answer:
+                    async for block in answer.content.iter_chunked(BLOCK):
+                        digest.update(block)
+                        size += written.write(block)
+                    told = None if answer.headers.get("Content-Encoding") else answer.content_length
+                if size == 0 or told not in (None, size):
+                    raise ServerLostError(f"{self.shown} sent {size} of {told} bytes of {file.get('filename')}")
+                written.flush()
+                await asyncio.to_thread(os.fsync, written.fileno())
+            except BaseException:
+                written.close()  # Windows removes no open file
+                scratch.unlink(missing_ok=True)
+                raise
+        return Content(size, digest.hexdigest())
+
+    async def view(self, file: dict[str, str]) -> bytes:
+        """Return the content of a small file that a node reported."""
+        async with self._view(file) as answer:
+            return await self._read(answer, LARGEST_ANSWER)
+
+    @contextlib.asynccontextmanager
+    async def _view(self, file: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        query = {key: file.get(key, "") for key in ("filename", "subfolder", "type")}
+        async with self._answer("GET", "/view", params=query) as answer:
+            await self._check_status(answer)
+            name = str(file.get("filename"))
+            if answer.content_type == "application/json" and not name.endswith(".json"):
+                raise no_comfyui(self.shown, "/view")
+            if answer.content_type == "text/html":  # which ComfyUI never sends here
+                raise SetupError(f"{self.shown}/view answers with a web page in place of {name}")
+            yield answer
 
     # -- HTTP
 
     @contextlib.asynccontextmanager
     async def _answer(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            async with self._session.request(method, self.url + path, **options) as answer:
+            # A POST that is sent on would arrive as a GET, and files would go where nobody meant them to.
+            async with self._session.request(method, self.url + path, allow_redirects=False, **options) as answer:
+                if 300 <= answer.status < 400:
+                    raise redirect_error(self.shown, path, answer.headers.get("Location", ""))
                 yield answer
         except CONNECTION_ERRORS as error:
-            raise ServerLostError(f"{self.url}: {error!r}") from error
+            raise connection_error(self.shown, error) from error
 
     async def _bytes(self, method: str, path: str, **options: Any) -> bytes:
         async with self._answer(method, path, **options) as answer:
-            await _check_status(answer)
-            return await answer.read()
+            await self._check_status(answer)
+            return await self._read(answer, LARGEST_ANSWER)
 
     async def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         body = await self._bytes(method, path, **options)
         try:
-            return dict(json.loads(body))
-        except (ValueError, TypeError) as error:
-            raise ServerLostError(f"{self.url}{path} does not answer like ComfyUI") from error
+            content = json.loads(body)
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            raise no_comfyui(self.shown, path)
+        return content
+
+    async def _check_status(self, answer: aiohttp.ClientResponse) -> None:
+        """Raise the error that a status from 400 on stands for."""
+        if answer.status < 400:
+            return
+        text = (await self._read(answer, LARGEST_REFUSAL)).decode(errors="replace")
+        path, wait = answer.url.path, answer.headers.get("Retry-After", "")
+        raise status_error(path, answer.status, text, wait) or refusal(path, answer.status, text)
+
+    async def _read(self, answer: aiohttp.ClientResponse, most: int) -> bytes:
+        """Return the body. Raises ServerLostError if it has more than `most` bytes."""
+        body = bytearray()
+        async for block in answer.content.iter_chunked(BLOCK):
+            body += block
+            if len(body) > most:
+                raise ServerLostError(f"{self.shown} answers with more than {most >> 20} MB of text")
+        return bytes(body)
 
 
-async def _check_status(answer: aiohttp.ClientResponse) -> None:
-    """Raise the error that a status from 400 on stands for."""
-    if answer.status < 400:
-        return
-    if answer.status == 413:
-        raise RefusedError(
-            "the file is larger than the server takes: start ComfyUI with a larger --max-upload-size (in MB), or put "
-            "the file into its input folder"
-        )
-    text = await answer.text(errors="replace")
-    said = f"{answer.url.path} answered {answer.status}: {text[:500]}"
-    if answer.status >= 500:
-        raise ServerLostError(said)
-    try:
-        content = json.loads(text)
-    except ValueError:
-        content = None
-    refusal = content if isinstance(content, dict) else {}
-    raise RefusedError(_refusal_in_words(refusal) or said, refusal)
-
-
-def _refusal_in_words(refusal: dict[str, Any]) -> str:
-    """What ComfyUI finds wrong with a workflow, in one line; empty if this is no such answer."""
-    try:
-        nodes = refusal.get("node_errors") or {}  # an empty list if the workflow as a whole is wrong
-        found = [f"{node['class_type']}: {_words(error)}" for node in nodes.values() for error in node["errors"]]
-        return "; ".join(found) or _words(refusal["error"])
-    except (KeyError, TypeError, AttributeError):
-        return ""
-
-
-def _words(error: dict[str, Any]) -> str:
-    message, details = str(error["message"]), str(error.get("details") or "")
-    if error.get("type") == "custom_validation_failed":
-        return details  # the node's own sentence; the message is the same for all nodes
-    return f"{message} ({details})" if details else message
-
-
-def _is_in(queue: list[list[Any]], prompt_id: str) -> bool:
-    return any(item[1] == prompt_id for item in queue)
-
-
-def read_history(entry: dict[str, Any]) -> PromptOutcome:
-    """Return what an entry of /history says."""
-    messages = dict(entry["status"].get("messages", []))
-    if entry["status"].get("status_str") == "success":
-        return PromptOutcome("success", entry["outputs"])
-    if "execution_interrupted" in messages:
-        return PromptOutcome("interrupted", entry["outputs"])
-    return PromptOutcome("error", entry["outputs"], messages.get("execution_error", {}))
-
-
-def read_binary(content: bytes) -> Message:
-    """Return a binary message of the websocket as a Message: see there."""
-    kind, length = struct.unpack_from(">II", content) if len(content) >= 8 else (None, 0)
-    if kind != PROGRESS_TEXT:
-        return Message("preview", {}, content)
-    node, text = content[8 : 8 + length], content[8 + length :]
-    return Message("progress_text", {"node": node.decode(), "text": text.decode(errors="replace")}, content)
+def _is_in(queue: Any, prompt_id: str) -> bool:
+    return any(isinstance(item, list) and prompt_id in item[1:2] for item in queue)

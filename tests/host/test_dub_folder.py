@@ -41,12 +41,12 @@ def jobs(tmp_path, samples) -> Path:
     return folder
 
 
-def start_client(bench: Bench, jobs: Path) -> subprocess.Popen[bytes]:
+def start_client(bench: Bench, jobs: Path, *more: str) -> subprocess.Popen[bytes]:
     """In a process of its own, as a person starts it."""
     workflow = jobs.parent / "workflow.json"
     workflow.write_text(json.dumps(bench.workflow))
     command = [sys.executable, str(REPO / "client" / "dub_folder.py"), str(jobs), "--server", bench.server.url]
-    command += ["--out", str(jobs.parent / "out"), "--workflow", str(workflow), "--look", "0.5"]
+    command += ["--out", str(jobs.parent / "out"), "--workflow", str(workflow), "--look", "0.5", *more]
     log = (jobs.parent / "client.log").open("ab")
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
@@ -102,3 +102,18 @@ def check_report(manifest: dict[str, Any]) -> None:
     assert report["seed"] == job["sampling"]["seed"] and report["complete"] and report["frames"] == FRAMES
     assert len(report["chunks"]) == CHUNKS and sum(chunk["frames"] for chunk in report["chunks"]) == FRAMES
     assert all(chunk["seconds_taken"] > 0 and "reference_frames" in chunk for chunk in report["chunks"])
+
+
+def test_a_misspelt_setting_is_refused_and_a_long_name_with_accents_is_made(bench, jobs):
+    bench.faults()
+    name = "é" * 122  # 244 bytes, and 732 in a form that spells them out
+    for path in list(jobs.iterdir()):
+        path.rename(jobs / f"{name}{path.suffix}") if path.stem == "ben" else path.unlink()
+    said = jobs.parent / "client.log"
+    assert start_client(bench, jobs, "--set", "ChunkSampler.chunk_frame=81").wait(timeout=60) == 2
+    assert "has no input 'chunk_frame'; did you mean 'chunk_frames'?" in said.read_text(encoding="utf-8")
+    assert start_client(bench, jobs).wait(timeout=300) == 0, said.read_text(encoding="utf-8")
+    (video,) = (jobs.parent / "out").glob("*.mp4")
+    assert video.name.startswith("é" * 60) and frames_of(video) == FRAMES
+    uploads = list((bench.base / "input" / "dub_folder").glob("é*"))
+    assert len(uploads) == 2, "stored under the name that was meant"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -17,6 +18,12 @@ CHUNKS = 3
 # (workflow, number of earlier prompts) → success, error, InputError, interrupted, crash, crash at once, or wait
 Behavior = Callable[[dict[str, Any], int], str]
 SLOWLY = 0.5  # seconds
+# What to answer in place of the server; None lets the server answer.
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+
+
+async def no_answer(request: web.Request) -> None:
+    """Let the server answer."""
 
 
 class FakeComfyUI:
@@ -32,6 +39,8 @@ class FakeComfyUI:
         self.answers: Callable[[int], str] = lambda number: "at once"  # to the n-th: at once, never, slowly
         self.lost_files = False  # if True, the made files are missing
         self.broken_reports = False
+        self.object_info: dict[str, Any] | None = None  # of the nodes; not found if None
+        self.answer: Answer = no_answer
         self.url = ""
         self._pending: list[tuple[str, dict[str, Any]]] = []
         self._running: str | None = None
@@ -62,10 +71,16 @@ class FakeComfyUI:
             self._loop.close()
 
     async def _serve(self) -> None:
-        app = web.Application(client_max_size=1 << 24)
+        @web.middleware
+        async def other_answers(request: web.Request, handler: Any) -> web.StreamResponse:
+            given = await self.answer(request)
+            return await handler(request) if given is None else given
+
+        app = web.Application(client_max_size=1 << 24, middlewares=[other_answers])
         app.add_routes(
             [
                 web.get("/system_stats", self._stats),
+                web.get("/object_info", self._object_info),
                 web.get("/ws", self._websocket),
                 web.post("/prompt", self._prompt),
                 web.get("/history/{id}", self._get_history),
@@ -110,7 +125,8 @@ class FakeComfyUI:
             text = f"chunk {chunk}/{CHUNKS}, step 1/1, 9 s left".encode()
             head = struct.pack(">II", 3, len(node)) + node.encode()
             for socket in list(self._sockets):
-                await socket.send_bytes(head + text)
+                with contextlib.suppress(ConnectionError):  # it closes just now
+                    await socket.send_bytes(head + text)
             if how == "crash" and chunk == 2:
                 await asyncio.sleep(0.05)
                 return True
@@ -135,12 +151,16 @@ class FakeComfyUI:
 
     async def _tell(self, kind: str, prompt: str) -> None:
         for socket in list(self._sockets):
-            await socket.send_json({"type": kind, "data": {"prompt_id": prompt, "node": None}})
+            with contextlib.suppress(ConnectionError):
+                await socket.send_json({"type": kind, "data": {"prompt_id": prompt, "node": None}})
 
     # -- API
 
     async def _stats(self, request: web.Request) -> web.Response:
         return web.json_response({})
+
+    async def _object_info(self, request: web.Request) -> web.Response:
+        return web.Response(status=404) if self.object_info is None else web.json_response(self.object_info)
 
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
