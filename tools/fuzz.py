@@ -104,9 +104,8 @@ class Worker:
         line = self._line(process, seconds)
         taken = time.monotonic() - began
         if not line:
-            hung = process.poll() is None
             self.stop()
-            return Result(number, "?", "hung" if hung else "crashed", "", taken, 0.0)
+            return Result(number, "?", "hung" if taken >= seconds else "crashed", "", taken, 0.0)
         _, tried, outcome, text, megabytes = json.loads(line)
         if megabytes > MEGABYTES:
             self.stop()

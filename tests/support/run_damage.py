@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from infinitetalk_core.file_access import read_object
 from infinitetalk_core.runs.manifest import checksum
 
 ODD_VALUES = (None, True, -1, 2**80, 1e308, float("nan"), "", "../../x.mp4", "\0", [], {}, [[]], {"a": {}}, "x" * 5000)
@@ -62,7 +63,10 @@ def _link(path: Path, random: Random) -> None:
 
 def _edit(path: Path, random: Random) -> None:
     """Replace a value at a random place of a JSON file, with the checksums made right again."""
-    path = random.choice([path for path in _files(path.parent) if path.suffix == ".json"])
+    objects = [each for each in _files(path.parent) if each.suffix == ".json" and read_object(each)]
+    if not objects:  # damaged before
+        return
+    path = random.choice(objects)
     content = json.loads(path.read_text())
     holder = content
     while True:
