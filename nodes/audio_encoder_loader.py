@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from .host.media.audio import load_audio_encoder
 from .host.model.model_files import audio_encoder_path, audio_encoders, file_stamp
+from .inputs import checked, text
 from .shared import ModelNode
 from .types import CATEGORY, AudioEncoder, search_aliases
 
@@ -38,6 +39,7 @@ class AudioEncoderLoader(ModelNode):
         return file_stamp(audio_encoder_path(audio_encoder))
 
     @classmethod
+    @checked(audio_encoder=text)
     def execute(cls, audio_encoder: str) -> io.NodeOutput:
         """Load the audio encoder."""
         return io.NodeOutput(load_audio_encoder(audio_encoder_path(audio_encoder), cls.shared))

@@ -7,6 +7,7 @@ from ..infinitetalk_core.chunks.redo import AfterRedo, Redo
 from ..infinitetalk_core.sampling.settings import preset_for
 from ..infinitetalk_core.video.format import VideoFormat
 from .host.sampling.run import components_of, run_job
+from .inputs import checked
 from .shared import ModelNode
 from .types import (
     CATEGORY,
@@ -18,7 +19,6 @@ from .types import (
     SpeechType,
     VideoFormatType,
     advanced,
-    choice,
     search_aliases,
 )
 
@@ -229,6 +229,7 @@ class ChunkSampler(ModelNode):
         return "\n".join(cls.shared.loaded.changed())
 
     @classmethod
+    @checked
     def execute(  # noqa: PLR0913 (one parameter an input)
         cls,
         model,
@@ -252,7 +253,7 @@ class ChunkSampler(ModelNode):
         **sampling,
     ) -> io.NodeOutput:
         """Build the `Job` and run it. sampling: the inputs that are fields of `Sampling`, under the same names."""
-        to_first = choice(color_anchor, COLOR_ANCHORS, "color_anchor") == COLOR_ANCHORS[1]
+        to_first = color_anchor == COLOR_ANCHORS[1]
         job = Job(
             speech=speech,
             reference=reference,
@@ -272,6 +273,6 @@ class ChunkSampler(ModelNode):
                 sampler=sampler,
             ),
             output=Output(video_format or VideoFormat(crf=crf), filename_prefix, start_over, keep_intermediates),
-            redo=Redo(redo_chunks, AfterRedo(choice(after_redo, AFTER_REDO, "after_redo"))),
+            redo=Redo(redo_chunks, AfterRedo(after_redo)),
         )
         return run_job(job, cls.hidden)

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .host.media.input_files import load_source, load_voice, path_problem, path_stamp
+from .inputs import checked
 from .types import CATEGORY, search_aliases
 
 
@@ -49,6 +50,7 @@ class LoadSource(_PathNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, path: str) -> io.NodeOutput:
         """Return (IMAGE, None) for a picture file, (None, VIDEO) for a video file."""
         return io.NodeOutput(*load_source(path))
@@ -79,6 +81,7 @@ class LoadVoice(_PathNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, path: str) -> io.NodeOutput:
         """Decode the file's sound track."""
         return io.NodeOutput(load_voice(path))

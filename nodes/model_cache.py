@@ -5,6 +5,7 @@ import time
 from comfy_api.latest import io, ui
 
 from .host.model.shared_models import SharedModels
+from .inputs import checked
 from .shared import ModelNode
 from .types import CATEGORY, search_aliases
 
@@ -55,6 +56,7 @@ class ModelCacheNode(ModelNode):
         return time.monotonic()
 
     @classmethod
+    @checked
     def execute(cls, budget_gb: float = AUTO_BUDGET, empty: bool = False, after=None) -> io.NodeOutput:
         """Set the budget, empty the cache if requested, and return its contents as text."""
         models = cls.shared or SharedModels()

@@ -5,8 +5,9 @@ from comfy_api.latest import io
 from ..infinitetalk_core.model.kernels import AttentionBackend
 from .host.model.audio_adapter import patch_model
 from .host.model.model_files import file_stamp, infinitetalk_path, infinitetalk_weights
+from .inputs import checked, text
 from .shared import ModelNode
-from .types import CATEGORY, advanced, choice, search_aliases
+from .types import CATEGORY, advanced, search_aliases
 
 ATTENTION = [backend.value for backend in AttentionBackend]
 
@@ -68,8 +69,9 @@ class ModelLoader(ModelNode):
         return file_stamp(infinitetalk_path(infinitetalk))
 
     @classmethod
+    @checked(infinitetalk=text)
     def execute(cls, model, infinitetalk: str, strength: float = 1.0, attention: str = ATTENTION[0]) -> io.NodeOutput:
         """Return a patched clone of the MODEL."""
-        backend = AttentionBackend(choice(attention, ATTENTION, "attention"))
+        backend = AttentionBackend(attention)
         path = infinitetalk_path(infinitetalk)
         return io.NodeOutput(patch_model(model, path, strength, backend, cls.shared))

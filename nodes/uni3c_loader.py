@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from .host.model.model_files import file_stamp, uni3c_files, uni3c_path
 from .host.model.uni3c import load_uni3c_patcher
+from .inputs import checked, text
 from .shared import ModelNode
 from .types import CATEGORY, Uni3CType, search_aliases
 
@@ -36,6 +37,7 @@ class Uni3CLoader(ModelNode):
         return file_stamp(uni3c_path(uni3c))
 
     @classmethod
+    @checked(uni3c=text)
     def execute(cls, uni3c: str) -> io.NodeOutput:
         """Load the ControlNet."""
         return io.NodeOutput(load_uni3c_patcher(uni3c_path(uni3c), cls.shared))

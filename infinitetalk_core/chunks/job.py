@@ -33,7 +33,6 @@ from .reference import AfterEnd, PlannedChunk, Policy, ReferenceSettings, choose
 from .seam import SEAM_FADE, check_seam_fade
 from .sizes import fit_to
 
-
 SIGMA_SLACK = 0.02  # by which a schedule may begin beside 1
 
 
