@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -93,7 +92,7 @@ def _widget(each: io.Input) -> Convert:
 def whole_number(value: Any, name: str, low: int, high: int) -> int:
     """Return `value` as int if it is a whole number of the range."""
     found = number_of(value)
-    if found is None or not math.isfinite(found) or found != int(found) or not low <= found <= high:
+    if found is None or (isinstance(found, float) and not found.is_integer()) or not low <= found <= high:
         raise InputError(f"{name} must be a whole number from {low} to {high}, got {_got(found, value)}")
     return int(found)
 
