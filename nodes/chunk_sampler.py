@@ -6,6 +6,7 @@ from ..infinitetalk_core.chunks.job import ColorHold, Job, Output, Sampling
 from ..infinitetalk_core.chunks.redo import AfterRedo, Redo
 from ..infinitetalk_core.sampling.settings import preset_for
 from ..infinitetalk_core.video.format import VideoFormat
+from .host.media.video import check_name
 from .host.sampling.run import components_of, run_job
 from .inputs import checked
 from .shared import ModelNode
@@ -253,6 +254,7 @@ class ChunkSampler(ModelNode):
         **sampling,
     ) -> io.NodeOutput:
         """Build the `Job` and run it. sampling: the inputs that are fields of `Sampling`, under the same names."""
+        check_name(filename_prefix)
         to_first = color_anchor == COLOR_ANCHORS[1]
         job = Job(
             speech=speech,

@@ -51,7 +51,7 @@ class ModelCacheNode(ModelNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, budget_gb: float = AUTO_BUDGET, empty: bool = False, after=None) -> float:
+    def fingerprint_inputs(cls, **inputs) -> float:
         """Return a new value each time, since other nodes change the cache: the node always runs again."""
         return time.monotonic()
 

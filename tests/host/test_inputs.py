@@ -75,8 +75,11 @@ def odd_values(spec: io.Input) -> dict[str, Any]:
     }
 
 
-# Odd, and yet of the kind: a black picture of 2 x 3, no text, a schedule that the sampler refuses.
-OF_THE_KIND = {("IMAGE", "tensor"), ("MASK", "tensor"), ("CONDITIONING", "no list"), ("SIGMAS", "numbers")}
+# Odd, and yet of the kind: a black picture of 2 x 3, no text, schedules that the sampler refuses.
+OF_THE_KIND = {
+    *(("IMAGE", "tensor"), ("MASK", "tensor"), ("CONDITIONING", "no list")),
+    *(("SIGMAS", "numbers"), ("SIGMAS", "empty tensor")),
+}
 
 
 def may_be_taken(spec: io.Input, label: str) -> bool:
