@@ -196,5 +196,5 @@ def test_noise_levels(check: Any, value: Any) -> None:
 def test_a_text_with_nan_does_not_blame_the_attention(check: Any) -> None:
     good = [[torch.zeros(1, 4, 8), {}]]
     assert check(SAMPLER, positive=good)["positive"] is good
-    with pytest.raises(ValueError, match="negative holds values that are no numbers .* its text encoder went wrong"):
+    with pytest.raises(ValueError, match=r"negative holds values that are no numbers .* its text encoder went wrong"):
         check(SAMPLER, negative=[[torch.full((1, 4, 8), float("nan")), {}]])
