@@ -81,8 +81,8 @@ def _what_mapping(value: Mapping[Any, Any]) -> str:
 def written(value: Any) -> str:
     """Return a real number as text of bounded length."""
     if isinstance(value, Integral):
-        number = int(value)
-        return str(number) if abs(number) < LONGEST_NUMBER else f"of {number.bit_length()} bits"
+        whole = int(value)
+        return str(whole) if abs(whole) < LONGEST_NUMBER else f"of {whole.bit_length()} bits"
     number = float(value)
     if math.isnan(number):
         return "NaN"
