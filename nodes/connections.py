@@ -49,10 +49,10 @@ def being(what: str, *classes: type) -> Convert:
 
 def _checking(what: str, is_one: Callable[[Any], bool]) -> Convert:
     def check(value: Any, name: str) -> Any:
-        value = unwrapped(value)
-        if not is_one(value):
-            raise InputError(f"{name} takes {what}, and got {what_is(value)}; connect it to the node that makes one")
-        return value
+        for candidate in (value, unwrapped(value)):
+            if is_one(candidate):
+                return candidate
+        raise InputError(f"{name} takes {what}, and got {what_is(value)}; connect it to the node that makes one")
 
     return check
 

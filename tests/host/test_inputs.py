@@ -187,6 +187,27 @@ def test_an_input_that_a_node_does_not_have(pack: Any) -> None:
         node.execute(seed=1)
 
 
+@pytest.mark.parametrize(
+    ("module", "node", "given", "name"),
+    [
+        ("sdedit", "SDEditStrength", {"strength": 0.9}, "sdedit"),
+        ("sdedit", "SDEditStrength", {"strength": 0.9, "per_chunk": "0.95, 0.9"}, "sdedit"),
+        ("guidance", "GuidanceSettings", {"preset": "custom", "steps": 4, "shift": 7}, "guidance"),
+        ("video_format", "VideoFormatNode", {"codec": "H.264", "bit_depth": "8 bit", "crf": 18}, "video_format"),
+        ("pinned_region", "PinnedRegion", {"mask": torch.ones(1, 4, 4), "feather": 16}, "pinned"),
+    ],
+)
+def test_what_our_own_nodes_make_is_taken_as_it_is(
+    check: Any, pack: Any, module: str, node: str, given: Any, name: str
+):
+    cls = getattr(import_module(f"{pack.__name__}.nodes.{module}"), node)
+    if node == "GuidanceSettings":
+        given = {**given, "text_scale": 1, "audio_scale": 2}
+    (made,) = cls.execute(**given).args
+    assert check(SAMPLER, **{name: made})[name] is made
+    assert check(SAMPLER, **{name: [made]})[name] is made
+
+
 @pytest.mark.parametrize("value", [[0.9, 0.5, 0.0], np.array([0.9, 0.5, 0.0]), torch.tensor([0.9, 0.5, 0.0])])
 def test_noise_levels(check: Any, value: Any) -> None:
     (levels,) = check(SAMPLER, sigmas=value).values()
