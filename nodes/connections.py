@@ -19,7 +19,7 @@ from ..infinitetalk_core.sampling.settings import SamplingSettings
 from ..infinitetalk_core.speech import Speech
 from ..infinitetalk_core.video.format import VideoFormat
 from .host.media.audio import HostAudioEncoder, sound_of
-from .host.media.foreign import tensor_of, unwrapped, what_is
+from .host.media.foreign import layers, tensor_of, unwrapped, what_is
 from .host.media.foreign_pictures import as_images, as_mask
 from .types import (
     AudioEncoder,
@@ -49,7 +49,7 @@ def being(what: str, *classes: type) -> Convert:
 
 def _checking(what: str, is_one: Callable[[Any], bool]) -> Convert:
     def check(value: Any, name: str) -> Any:
-        for candidate in (value, unwrapped(value)):
+        for candidate in layers(value):
             if is_one(candidate):
                 return candidate
         raise InputError(f"{name} takes {what}, and got {what_is(value)}; connect it to the node that makes one")

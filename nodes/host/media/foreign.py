@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -19,12 +19,19 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 LONGEST_NUMBER = 1 << 200  # larger whole numbers are not written out
 
 
-def unwrapped(value: Any) -> Any:
-    """Return what a list or tuple of one element holds, also where it is in two of them; else `value`."""
+def layers(value: Any) -> Iterator[Any]:
+    """Yield `value` and, of a list or tuple of one element, that element, also where it is in two of them."""
+    yield value
     for _ in range(2):
-        if isinstance(value, (list, tuple)) and len(value) == 1:
-            value = value[0]
-    return value
+        if not isinstance(value, (list, tuple)) or len(value) != 1:
+            return
+        value = value[0]
+        yield value
+
+
+def unwrapped(value: Any) -> Any:
+    """Return what lists or tuples of one element hold; `value` if it is none."""
+    return list(layers(value))[-1]
 
 
 def number_of(value: Any) -> int | float | None:
