@@ -213,7 +213,7 @@ def _by_hand(chunks: int, settings: ReferenceSettings, length: int) -> list[int]
 def parse_times(text: str) -> tuple[float, ...]:
     """Parse times, written as seconds or minutes:seconds and separated by commas, spaces or line breaks, to seconds.
 
-    Raises InputError for anything else.
+    Raises InputError for anything else. Seconds outside the source, also negative ones, are refused where it is known.
     """
     return tuple(_seconds(word) for word in words_in(text))
 
@@ -224,9 +224,9 @@ def _seconds(word: str) -> float:
     seconds = number_in(after)
     if minutes is None or seconds is None:
         raise InputError(f"{shortened(word)!r} is not a time; write seconds or minutes:seconds, such as 2.5 or 1:07")
-    if minutes < 0 or seconds < 0 or (colon and seconds >= 60):
+    if colon and (minutes < 0 or not 0 <= seconds < 60):
         raise InputError(
-            f"{shortened(word)!r} is not a time: there are no negative ones, and the seconds after minutes are below "
-            "60, as in 1:07"
+            f"{shortened(word)!r} is not a time: minutes are not negative, and the seconds after them are 0 to 60, as "
+            "in 1:07"
         )
     return minutes * 60 + seconds

@@ -41,17 +41,17 @@ def test_lists_that_have_one_meaning(text, times):
     assert parse_times(text) == times
 
 
-WORDS = ["inf", "nan", "1_000", "-1", "1:-30", "-1:30", "1:75", "1:inf", "1:", ":", "1e999", "0x1", "9" * 5000, "\x00"]
+WORDS = ["inf", "nan", "1_000", "1:-30", "-1:30", "1:75", "1:inf", "1:", ":", "1e999", "0x1", "9" * 5000, "\x00"]
 
 
-@pytest.mark.parametrize("word", [*WORDS, "1:2:3", "1;2", "\ud800"])
+@pytest.mark.parametrize("word", [*WORDS, "-:30", "1:2:3", "1;2", "\ud800"])
 def test_words_that_are_no_times(word):
     with pytest.raises(InputError, match="is not a time") as refused:
         parse_times(f"0 {word}")
     assert len(str(refused.value)) < 300
 
 
-@pytest.mark.parametrize("word", [*WORDS[:3], "-0.1", *WORDS[9:]])
+@pytest.mark.parametrize("word", [*WORDS[:3], "-0.1", *WORDS[8:]])
 def test_words_that_are_no_strengths(word):
     with pytest.raises(InputError, match="strength"):
         parse_strengths(word)
