@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from .chunks.sizes import SIZE_STEP, check_size, fit_mask_to
 from .errors import InputError
+from .number_lists import number_in, shortened
 
 # The released weights know two. A third would need positions (PERSON_RANGES and its users in
 # model/speaker_positions.py), an area where none is given (`half_boxes`), and inputs (nodes/speakers.py).
@@ -35,14 +36,11 @@ class Box:
 
         Raises InputError, naming `speaker` (from 1), unless these are finite numbers.
         """
-        if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 4:
-            raise InputError(f"speaker {speaker}'s box must be four numbers x0, y0, x1, y1, got {values!r}")
-        try:
-            numbers = [float(v) for v in values]
-        except (TypeError, ValueError):
-            numbers = [math.nan]
-        if not all(math.isfinite(n) for n in numbers):
-            raise InputError(f"speaker {speaker}'s box must be four numbers x0, y0, x1, y1, got {values!r}")
+        given = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
+        numbers = [number for value in given if (number := number_in(str(value))) is not None]
+        if not len(numbers) == len(given) == 4:
+            said = shortened(", ".join(map(str, given)) or str(values))
+            raise InputError(f"speaker {speaker}'s box must be four numbers x0, y0, x1, y1, got {said}")
         return Box(*numbers)
 
 

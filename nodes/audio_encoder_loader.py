@@ -3,8 +3,9 @@
 from comfy_api.latest import io
 
 from .host.media.audio import load_audio_encoder
-from .host.model.model_files import audio_encoder_path, audio_encoders, file_stamp
-from .shared import ModelNode
+from .host.model.model_files import audio_encoder_path, audio_encoders
+from .inputs import checked, text
+from .shared import ModelNode, stamp_of_choice
 from .types import CATEGORY, AudioEncoder, search_aliases
 
 
@@ -33,11 +34,12 @@ class AudioEncoderLoader(ModelNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, audio_encoder: str) -> str:
+    def fingerprint_inputs(cls, audio_encoder: str | None = None, **others) -> str | float:
         """Return the file's stamp, so that ComfyUI loads a file replaced on disk again."""
-        return file_stamp(audio_encoder_path(audio_encoder))
+        return stamp_of_choice(audio_encoder_path, audio_encoder)
 
     @classmethod
+    @checked(audio_encoder=text)
     def execute(cls, audio_encoder: str) -> io.NodeOutput:
         """Load the audio encoder."""
         return io.NodeOutput(load_audio_encoder(audio_encoder_path(audio_encoder), cls.shared))

@@ -7,6 +7,7 @@ from ..infinitetalk_core.errors import InputError
 from ..infinitetalk_core.fingerprint import Component
 from .host.media.camera_guides import filmed_guide
 from .host.model.shared_models import fingerprint_of
+from .inputs import checked
 from .types import CATEGORY, CameraPathType, CameraType, Uni3CType, search_aliases
 
 
@@ -58,6 +59,7 @@ class CameraControlNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, uni3c, strength: float, start: float, end: float, path=None, guidance_video=None) -> io.NodeOutput:
         """Return the `CameraControl`. Raises InputError if both a path and a guidance video are connected."""
         if path is not None and guidance_video is not None:

@@ -6,7 +6,9 @@ from ..infinitetalk_core.camera.depth import depth_from_picture
 from ..infinitetalk_core.camera.path import PRESETS, Move
 from .host.media.camera_guides import path_guide, preview_frames
 from .host.media.contact_sheet import shown
-from .types import CATEGORY, CameraPathType, advanced, choice, search_aliases
+from .host.media.foreign_pictures import as_depth
+from .inputs import checked
+from .types import CATEGORY, CameraPathType, advanced, search_aliases
 
 # The inputs that each kind of path uses.
 CUSTOM_MOVES = {
@@ -119,6 +121,7 @@ class CameraPath(io.ComfyNode):
         )
 
     @classmethod
+    @checked(depth=as_depth)
     def execute(  # noqa: PLR0913 (one parameter an input)
         cls,
         image,
@@ -138,7 +141,6 @@ class CameraPath(io.ComfyNode):
         field_of_view: float = 55.0,
     ) -> io.NodeOutput:
         """Render the path; return it with a preview of some of its frames."""
-        choice(kind, [*CUSTOM_MOVES, *PRESETS], "kind")
         values = {
             "turn": turn,
             "tilt": tilt,

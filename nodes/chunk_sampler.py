@@ -8,8 +8,10 @@ from ..infinitetalk_core.chunks.job import ColorHold, Job, Output, Sampling
 from ..infinitetalk_core.chunks.redo import AfterRedo, Redo
 from ..infinitetalk_core.sampling.settings import preset_for
 from ..infinitetalk_core.video.format import VideoFormat
+from .host.media.video import check_name
 from .host.sampling.finished_videos import FinishedVideos
 from .host.sampling.run import components_of, run_job
+from .inputs import checked
 from .shared import ModelNode
 from .types import (
     CATEGORY,
@@ -21,7 +23,6 @@ from .types import (
     SpeechType,
     VideoFormatType,
     advanced,
-    choice,
     search_aliases,
 )
 
@@ -237,6 +238,7 @@ class ChunkSampler(ModelNode):
         return "\n".join([*cls.shared.loaded.changed(), *([f"{deleted} videos deleted"] if deleted else [])])
 
     @classmethod
+    @checked
     def execute(  # noqa: PLR0913 (one parameter an input)
         cls,
         model,
@@ -260,7 +262,8 @@ class ChunkSampler(ModelNode):
         **sampling,
     ) -> io.NodeOutput:
         """Build the `Job` and run it. sampling: the inputs that are fields of `Sampling`, under the same names."""
-        to_first = choice(color_anchor, COLOR_ANCHORS, "color_anchor") == COLOR_ANCHORS[1]
+        check_name(filename_prefix)
+        to_first = color_anchor == COLOR_ANCHORS[1]
         job = Job(
             speech=speech,
             reference=reference,
@@ -280,6 +283,6 @@ class ChunkSampler(ModelNode):
                 sampler=sampler,
             ),
             output=Output(video_format or VideoFormat(crf=crf), filename_prefix, start_over, keep_intermediates),
-            redo=Redo(redo_chunks, AfterRedo(choice(after_redo, AFTER_REDO, "after_redo"))),
+            redo=Redo(redo_chunks, AfterRedo(after_redo)),
         )
         return run_job(job, cls.hidden, cls.videos)

@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from ..infinitetalk_core.sampling.settings import PRESETS, SamplingSettings, with_apg
-from .types import CATEGORY, GuidanceType, advanced, choice, search_aliases
+from .inputs import checked
+from .types import CATEGORY, GuidanceType, advanced, search_aliases
 
 
 class GuidanceSettings(io.ComfyNode):
@@ -85,6 +86,7 @@ class GuidanceSettings(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         preset: str,
@@ -97,6 +99,5 @@ class GuidanceSettings(io.ComfyNode):
         apg_norm_threshold: float = 55.0,
     ) -> io.NodeOutput:
         """Return the `SamplingSettings` of the preset or of the inputs, with the APG settings applied."""
-        choice(preset, [*PRESETS, "custom"], "preset")
         settings = PRESETS.get(preset) or SamplingSettings(steps, text_scale, audio_scale, shift)
         return io.NodeOutput(with_apg(settings, apg, apg_momentum, apg_norm_threshold))

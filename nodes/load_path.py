@@ -1,8 +1,11 @@
 """Nodes that load a source or a voice by path: for jobs sent over the API, and for files that do not fit in memory."""
 
+import math
+
 from comfy_api.latest import io
 
 from .host.media.input_files import load_source, load_voice, path_problem, path_stamp
+from .inputs import checked
 from .types import CATEGORY, search_aliases
 
 
@@ -15,9 +18,9 @@ class _PathNode(io.ComfyNode):
         return path_problem(path)
 
     @classmethod
-    def fingerprint_inputs(cls, path: str) -> str:
+    def fingerprint_inputs(cls, path: str | None = None, **others) -> str | float:
         """Return the file's stamp, so that ComfyUI loads a file replaced on disk again."""
-        return path_stamp(path)
+        return math.nan if path is None else path_stamp(path)  # None: it comes over a link
 
 
 class LoadSource(_PathNode):
@@ -49,6 +52,7 @@ class LoadSource(_PathNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, path: str) -> io.NodeOutput:
         """Return (IMAGE, None) for a picture file, (None, VIDEO) for a video file."""
         return io.NodeOutput(*load_source(path))
@@ -79,6 +83,7 @@ class LoadVoice(_PathNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, path: str) -> io.NodeOutput:
         """Decode the file's sound track."""
         return io.NodeOutput(load_voice(path))

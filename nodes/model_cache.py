@@ -5,6 +5,7 @@ import time
 from comfy_api.latest import io, ui
 
 from .host.model.shared_models import SharedModels
+from .inputs import checked
 from .shared import ModelNode
 from .types import CATEGORY, search_aliases
 
@@ -50,11 +51,12 @@ class ModelCacheNode(ModelNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, budget_gb: float = AUTO_BUDGET, empty: bool = False, after=None) -> float:
+    def fingerprint_inputs(cls, **inputs) -> float:
         """Return a new value each time, since other nodes change the cache: the node always runs again."""
         return time.monotonic()
 
     @classmethod
+    @checked
     def execute(cls, budget_gb: float = AUTO_BUDGET, empty: bool = False, after=None) -> io.NodeOutput:
         """Set the budget, empty the cache if requested, and return its contents as text."""
         models = cls.shared or SharedModels()

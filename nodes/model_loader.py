@@ -4,9 +4,10 @@ from comfy_api.latest import io
 
 from ..infinitetalk_core.model.kernels import AttentionBackend
 from .host.model.audio_adapter import patch_model
-from .host.model.model_files import file_stamp, infinitetalk_path, infinitetalk_weights
-from .shared import ModelNode
-from .types import CATEGORY, advanced, choice, search_aliases
+from .host.model.model_files import infinitetalk_path, infinitetalk_weights
+from .inputs import checked, text
+from .shared import ModelNode, stamp_of_choice
+from .types import CATEGORY, advanced, search_aliases
 
 ATTENTION = [backend.value for backend in AttentionBackend]
 
@@ -63,13 +64,14 @@ class ModelLoader(ModelNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model, infinitetalk: str, strength: float = 1.0, attention: str = ATTENTION[0]) -> str:
+    def fingerprint_inputs(cls, infinitetalk: str | None = None, **others) -> str | float:
         """Return the file's stamp, so that ComfyUI loads a file replaced on disk again."""
-        return file_stamp(infinitetalk_path(infinitetalk))
+        return stamp_of_choice(infinitetalk_path, infinitetalk)
 
     @classmethod
+    @checked(infinitetalk=text)
     def execute(cls, model, infinitetalk: str, strength: float = 1.0, attention: str = ATTENTION[0]) -> io.NodeOutput:
         """Return a patched clone of the MODEL."""
-        backend = AttentionBackend(choice(attention, ATTENTION, "attention"))
+        backend = AttentionBackend(attention)
         path = infinitetalk_path(infinitetalk)
         return io.NodeOutput(patch_model(model, path, strength, backend, cls.shared))

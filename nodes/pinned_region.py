@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..infinitetalk_core.chunks.pinned import Pinned
+from .inputs import checked
 from .types import CATEGORY, PinnedType, search_aliases
 
 
@@ -38,6 +39,7 @@ class PinnedRegion(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, mask, feather: float) -> io.NodeOutput:
         """Return the mask and the feather as `Pinned`."""
         return io.NodeOutput(Pinned(mask, feather))

@@ -7,8 +7,9 @@ from ..infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSett
 from ..infinitetalk_core.chunks.sizes import Size, output_size
 from .host.media.contact_sheet import contact_sheet, cuts_of, shown
 from .host.media.video import source_of
+from .inputs import checked
 from .shared import ModelNode
-from .types import CATEGORY, ReferenceType, SpeechType, advanced, choice, search_aliases
+from .types import CATEGORY, ReferenceType, SpeechType, advanced, search_aliases
 
 POLICIES = {p.value: p for p in Policy}
 AFTER_END = {a.value: a for a in AfterEnd}
@@ -128,6 +129,7 @@ class ReferencePicker(ModelNode):
         )
 
     @classmethod
+    @checked
     def execute(  # noqa: PLR0913 (one parameter an input)
         cls,
         policy: str,
@@ -149,14 +151,14 @@ class ReferencePicker(ModelNode):
         if policy == "auto":
             policy = (Policy.STILL if source.length == 1 else Policy.CHUNK_START).value
         settings = ReferenceSettings(
-            policy=POLICIES[choice(policy, ["auto", *POLICIES], "policy")],
-            after_end=AFTER_END[choice(after_end, list(AFTER_END), "after_end")],
+            policy=POLICIES[policy],
+            after_end=AFTER_END[after_end],
             radius_seconds=radius_seconds,
             seed=pick_seed,
             control=control,
             times_seconds=parse_times(times),
         )
-        shape = output_size(SIZES[choice(size, list(SIZES), "size")], (source.height, source.width), (height, width))
+        shape = output_size(SIZES[size], (source.height, source.width), (height, width))
         reference = Reference(source, *shape, settings, cuts_of(source, settings, speech) if find_cuts else ())
         sheet = contact_sheet(reference, speech)
         return io.NodeOutput(reference, sheet, ui=shown(sheet, cls))

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..infinitetalk_core.sampling.sdedit import parse_strengths
+from .inputs import checked
 from .types import CATEGORY, SDEditType, advanced, search_aliases
 
 
@@ -42,6 +43,7 @@ class SDEditStrength(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, strength: float, per_chunk: str = "") -> io.NodeOutput:
         """Return the strengths as a tuple. The last one applies to all further chunks."""
         return io.NodeOutput(parse_strengths(per_chunk) or parse_strengths(str(strength)))

@@ -2,11 +2,13 @@
 
 from comfy_api.latest import io
 
+from ..infinitetalk_core.audio.sound import Sound
 from ..infinitetalk_core.speakers import areas_of
 from ..infinitetalk_core.speech import Timing, encode_speakers
-from .host.media.audio import HostAudioEncoder, sound_of
+from .host.media.audio import HostAudioEncoder
 from .host.model.model_files import temp_folder
-from .types import CATEGORY, AudioEncoder, SpeechType, advanced, choice, search_aliases
+from .inputs import checked
+from .types import CATEGORY, AudioEncoder, SpeechType, advanced, search_aliases
 
 TIMINGS = {t.value: t for t in Timing}
 
@@ -52,19 +54,18 @@ class Speakers(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         encoder: HostAudioEncoder,
         timing: str,
-        audio_1: dict | None = None,
-        audio_2: dict | None = None,
+        audio_1: Sound | None = None,
+        audio_2: Sound | None = None,
         mask_1=None,
         mask_2=None,
         box_1: str = "",
         box_2: str = "",
     ) -> io.NodeOutput:
         """Encode both tracks; the areas come from the masks, the boxes or the halves of the picture."""
-        sounds = [None if audio is None else sound_of(audio) for audio in (audio_1, audio_2)]
         areas = areas_of((mask_1, mask_2), (box_1, box_2))
-        track_timing = TIMINGS[choice(timing, list(TIMINGS), "timing")]
-        return io.NodeOutput(encode_speakers(encoder.encode, sounds, track_timing, areas, temp_folder()))
+        return io.NodeOutput(encode_speakers(encoder.encode, (audio_1, audio_2), TIMINGS[timing], areas, temp_folder()))

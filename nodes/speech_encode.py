@@ -2,9 +2,11 @@
 
 from comfy_api.latest import io
 
+from ..infinitetalk_core.audio.sound import Sound
 from ..infinitetalk_core.speech import encode_speech
-from .host.media.audio import HostAudioEncoder, sound_of
+from .host.media.audio import HostAudioEncoder
 from .host.model.model_files import temp_folder
+from .inputs import checked
 from .types import CATEGORY, AudioEncoder, SpeechType, search_aliases
 
 
@@ -32,6 +34,7 @@ class SpeechEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, encoder: HostAudioEncoder, audio: dict) -> io.NodeOutput:
+    @checked
+    def execute(cls, encoder: HostAudioEncoder, audio: Sound) -> io.NodeOutput:
         """Encode the voice."""
-        return io.NodeOutput(encode_speech(encoder.encode, sound_of(audio), temp_folder()))
+        return io.NodeOutput(encode_speech(encoder.encode, audio, temp_folder()))

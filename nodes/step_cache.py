@@ -4,7 +4,8 @@ from comfy_api.latest import io
 
 from ..infinitetalk_core.sampling.step_cache import CALIBRATIONS, StepCaching
 from .host.model.cached_blocks import attach_step_cache
-from .types import CATEGORY, advanced, choice, search_aliases
+from .inputs import checked
+from .types import CATEGORY, advanced, search_aliases
 
 DEVICES = ["RAM", "GPU"]
 
@@ -65,10 +66,11 @@ class StepCacheNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, threshold: float, calibration: str, first_steps: int = 5, keep_in: str = DEVICES[0]
     ) -> io.NodeOutput:
         """Return a clone of the MODEL with the cache settings attached."""
-        polynomial = CALIBRATIONS[choice(calibration, list(CALIBRATIONS), "calibration")]
-        on_gpu = choice(keep_in, DEVICES, "keep_in") == "GPU"
+        polynomial = CALIBRATIONS[calibration]
+        on_gpu = keep_in == "GPU"
         return io.NodeOutput(attach_step_cache(model, StepCaching(threshold, polynomial, first_steps, on_gpu)))

@@ -35,10 +35,3 @@ def advanced(widget: io.Input) -> io.Input:
     widget.optional = True
     widget.extra_dict = {**(getattr(widget, "extra_dict", None) or {}), "advanced": True}
     return widget
-
-
-def choice(value: str, allowed: list[str], what: str) -> str:
-    """Return `value` if it is one of `allowed`, else raise ValueError: older ComfyUI does not check API values."""
-    if value not in allowed:
-        raise ValueError(f"{what} must be one of {', '.join(allowed)}; got {value!r}")
-    return value

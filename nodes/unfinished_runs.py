@@ -3,6 +3,7 @@
 from comfy_api.latest import io, ui
 
 from .host.sampling.unfinished_runs import list_and_remove
+from .inputs import checked
 from .types import CATEGORY, search_aliases
 
 
@@ -39,12 +40,13 @@ class UnfinishedRuns(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, older_than_days: int, remove_old: bool) -> float:
+    def fingerprint_inputs(cls, **inputs) -> float:
         """Return NaN, which never compares equal, so that the node always runs."""
         return float("nan")
 
     @classmethod
+    @checked
     def execute(cls, older_than_days: int, remove_old: bool) -> io.NodeOutput:
         """List the runs, remove old ones if requested, and return the report."""
-        report = list_and_remove(max(older_than_days, 1), remove_old)
+        report = list_and_remove(older_than_days, remove_old)
         return io.NodeOutput(report, ui=ui.PreviewText(report))

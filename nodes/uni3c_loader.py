@@ -2,9 +2,10 @@
 
 from comfy_api.latest import io
 
-from .host.model.model_files import file_stamp, uni3c_files, uni3c_path
+from .host.model.model_files import uni3c_files, uni3c_path
 from .host.model.uni3c import load_uni3c_patcher
-from .shared import ModelNode
+from .inputs import checked, text
+from .shared import ModelNode, stamp_of_choice
 from .types import CATEGORY, Uni3CType, search_aliases
 
 
@@ -31,11 +32,12 @@ class Uni3CLoader(ModelNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, uni3c: str) -> str:
+    def fingerprint_inputs(cls, uni3c: str | None = None, **others) -> str | float:
         """Return the file's stamp, so that ComfyUI loads a file replaced on disk again."""
-        return file_stamp(uni3c_path(uni3c))
+        return stamp_of_choice(uni3c_path, uni3c)
 
     @classmethod
+    @checked(uni3c=text)
     def execute(cls, uni3c: str) -> io.NodeOutput:
         """Load the ControlNet."""
         return io.NodeOutput(load_uni3c_patcher(uni3c_path(uni3c), cls.shared))

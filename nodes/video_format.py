@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from ..infinitetalk_core.video.format import Codec, VideoFormat
-from .types import CATEGORY, VideoFormatType, choice, search_aliases
+from .inputs import checked
+from .types import CATEGORY, VideoFormatType, search_aliases
 
 CODECS = [codec.value for codec in Codec]
 BIT_DEPTHS = ["8 bit", "10 bit"]
@@ -51,7 +52,8 @@ class VideoFormatNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, codec: str, bit_depth: str, crf: int) -> io.NodeOutput:
         """Return the checked `VideoFormat`."""
-        bits = 10 if choice(bit_depth, BIT_DEPTHS, "bit_depth") == BIT_DEPTHS[1] else 8
-        return io.NodeOutput(VideoFormat(Codec(choice(codec, CODECS, "codec")), bits, crf).check())
+        bits = 10 if bit_depth == BIT_DEPTHS[1] else 8
+        return io.NodeOutput(VideoFormat(Codec(codec), bits, crf).check())

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .host.media.video_frames import frames_of
+from .inputs import checked
 from .types import CATEGORY, search_aliases
 
 
@@ -43,6 +44,7 @@ class VideoFrames(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, video, start_seconds: float, seconds: float) -> io.NodeOutput:
         """Return the frames as IMAGE."""
         return io.NodeOutput(frames_of(video, start_seconds, seconds))

@@ -22,7 +22,7 @@ def depth_from_picture(image: Tensor, near: float, far: float, inverse: bool) ->
     inverse: brighter is nearer and the values are linear in 1/depth, as relative depth nodes output them: 1 (white)
     becomes `near`, 0 (black) `far`. Otherwise the values are linear in depth: 0 becomes `near`, 1 `far`, and values
     above 1 lie behind `far`. A picture of one shade gives constant depth. Raises InputError for another shape, for NaN,
-    and unless 0 < near <= far.
+    for an inverse depth far above 1, and unless 0 < near <= far.
     """
     if image.ndim == 4 and len(image) == 1:
         image = image[0]
@@ -37,6 +37,11 @@ def depth_from_picture(image: Tensor, near: float, far: float, inverse: bool) ->
     shade = image.float()
     if not torch.isfinite(shade).all():
         raise InputError("the depth picture has values that are no numbers (NaN or infinite); make it again")
+    if inverse and shade.max() > 1.5:
+        raise InputError(
+            f"the depth goes up to {shade.max():g}, and where brighter is nearer it ends at 1 (white); turn "
+            "inverse_depth off if these are distances, or normalize them"
+        )
     if inverse:
         return 1 / torch.lerp(torch.full_like(shade, 1 / far), torch.full_like(shade, 1 / near), shade.clamp(0, 1))
     return near + shade.clamp_min(0) * (far - near)

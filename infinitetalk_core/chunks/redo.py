@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, replace
 
 from ..errors import InputError
+from ..number_lists import number_in, shortened, whole_number_in, words_in
 from ..rate import FRAMES_PER_SECOND
 from .plan import SEEDS, chunk_seed
 from .reference import PlannedChunk, ReferenceChoice
@@ -47,27 +48,27 @@ def parse_redo(text: str, chunks: int, source_frames: int) -> dict[int, ChunkOve
     their number; source_frames: length of the source at 25 fps. Raises InputError in one sentence.
     """
     overrides: dict[int, ChunkOverride] = {}
-    for word in text.replace(",", " ").split():
-        rest, at, seconds = word.partition("@")
-        number, equals, seed = rest.partition("=")
-        try:
-            chunk = int(number)
-            override = ChunkOverride(
-                int(seed) if equals else None,
-                int(float(seconds) * FRAMES_PER_SECOND + 1e-6) if at else None,
-            )
-        except ValueError as error:
+    for word in words_in(text):
+        rest, at, seconds_text = word.partition("@")
+        number, equals, seed_text = rest.partition("=")
+        chunk, seed, seconds = whole_number_in(number), whole_number_in(seed_text), number_in(seconds_text)
+        if chunk is None or (equals and seed is None) or (at and seconds is None):
             raise InputError(
-                f"{word!r} is no chunk to redo; write chunk=seed or chunk@seconds of the source, such as 4=77 or 4@2.5"
-            ) from error
+                f"{shortened(word)!r} is no chunk to redo; write chunk=seed or chunk@seconds of the source, such as "
+                "4=77 or 4@2.5"
+            )
         if not 1 <= chunk <= chunks:
             raise InputError(f"there is no chunk {chunk} to redo: this video has chunks 1 to {chunks}")
-        if override.seed is not None and not 0 <= override.seed < SEEDS:
-            raise InputError(f"the seed of chunk {chunk} must be between 0 and 2^64 - 1, got {override.seed}")
-        if override.frame is not None and not 0 <= override.frame < source_frames:
-            end = source_frames / FRAMES_PER_SECOND
-            raise InputError(f"chunk {chunk} cannot use the source at {seconds} s: it lasts {end:g} s from 0")
-        if override == ChunkOverride():
+        if seed is not None and not 0 <= seed < SEEDS:
+            raise InputError(f"the seed of chunk {chunk} must be between 0 and 2^64 - 1, got {seed}")
+        frame, end = None, source_frames / FRAMES_PER_SECOND
+        if seconds is not None:
+            frame = int(min(seconds, end) * FRAMES_PER_SECOND + 1e-6)  # 1e-6 against rounding down
+            if seconds < 0 or frame >= source_frames:
+                raise InputError(f"chunk {chunk} cannot use the source at {seconds:g} s: it lasts {end:g} s from 0")
+        if seed is None and seconds is None:
             raise InputError(f"chunk {chunk} would come out as it is: give another seed, such as {chunk}=77")
-        overrides[chunk - 1] = override
+        if chunk - 1 in overrides:
+            raise InputError(f"chunk {chunk} is to be redone twice: write both in one word, such as {chunk}=77@2.5")
+        overrides[chunk - 1] = ChunkOverride(seed, frame)
     return overrides

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ..audio.windows import mirror
 from ..errors import InputError
+from ..number_lists import number_in, shortened, whole_number_in, words_in
 from ..rate import FRAMES_PER_SECOND
 from .plan import Chunk
 
@@ -212,15 +213,20 @@ def _by_hand(chunks: int, settings: ReferenceSettings, length: int) -> list[int]
 def parse_times(text: str) -> tuple[float, ...]:
     """Parse times, written as seconds or minutes:seconds and separated by commas, spaces or line breaks, to seconds.
 
-    Raises InputError for anything else.
+    Raises InputError for anything else. Seconds outside the source, also negative ones, are refused where it is known.
     """
-    times = []
-    for word in text.replace(",", " ").split():
-        minutes, _, seconds = word.rpartition(":")
-        try:
-            times.append((int(minutes) * 60 if minutes else 0) + float(seconds))
-        except ValueError as error:
-            raise InputError(
-                f"{word!r} is not a time; write seconds or minutes:seconds, such as 2.5 or 1:07"
-            ) from error
-    return tuple(times)
+    return tuple(_seconds(word) for word in words_in(text))
+
+
+def _seconds(word: str) -> float:
+    before, colon, after = word.rpartition(":")
+    minutes = whole_number_in(before) if before else 0
+    seconds = number_in(after)
+    if minutes is None or seconds is None:
+        raise InputError(f"{shortened(word)!r} is not a time; write seconds or minutes:seconds, such as 2.5 or 1:07")
+    if colon and (minutes < 0 or not 0 <= seconds < 60):
+        raise InputError(
+            f"{shortened(word)!r} is not a time: minutes are not negative, and the seconds after them are 0 to 60, as "
+            "in 1:07"
+        )
+    return minutes * 60 + seconds

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..number_lists import number_in, shortened, words_in
 
 
 def noised(source: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
@@ -51,12 +52,11 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     Raises InputError for a word that is no number from 0 to 1.
     """
     strengths = []
-    for word in text.replace(",", " ").split():
-        try:
-            strengths.append(float(word))
-        except ValueError as error:
-            raise InputError(f"{word!r} is not a strength; write numbers from 0 to 1, such as 0.9, 0.8") from error
-    for value in strengths:
+    for word in words_in(text):
+        value = number_in(word)
+        if value is None:
+            raise InputError(f"{shortened(word)!r} is not a strength; write numbers from 0 to 1, such as 0.9, 0.8")
         if not 0 <= value <= 1:
             raise InputError(f"the SDEdit strength must be between 0 and 1, got {value:g}")
+        strengths.append(value)
     return tuple(strengths)

@@ -278,6 +278,27 @@ def test_a_policy_and_a_camera_path_gray_what_they_do_not_read(window: Window) -
         assert gray(window, "CameraPath") == every - numbers, kind
 
 
+def test_tokens_in_the_name_are_filled_in_as_for_save_video(window: Window) -> None:
+    window.load("talking_portrait")
+    name = "clips/%date:yyyy-MM-dd%/%InfiniteTalk Guidance.steps%_%InfiniteTalkGuidance.shift%_%width%_%No Node.a%"
+    choose(window, "filename_prefix", name)
+    window.run(
+        """() => { const node = LiteGraph.createNode('SaveVideo'); app.graph.add(node);
+            node.widgets.find(w => w.name === 'filename_prefix').value =
+                app.graph._nodes.flatMap(n => n.widgets ?? []).find(w => w.name === 'filename_prefix').value }"""
+    )
+    sent = {node["class_type"]: node["inputs"] for node in window.prompt().values()}
+    today = window.run("() => [new Date()].map(d => [d.getFullYear(), d.getMonth() + 1, d.getDate()])[0]")
+    filled = sent["InfiniteTalkChunkSampler"]["filename_prefix"]
+    assert filled == "clips/{:04}-{:02}-{:02}/40_7_%width%_%No Node.a%".format(*today)
+    assert filled == sent["SaveVideo"]["filename_prefix"]
+    saved = window.run(
+        "() => app.graph.serialize().nodes.find(n => n.type === 'InfiniteTalkChunkSampler').widgets_values"
+    )
+    assert name in saved, "the workflow keeps what was written"
+    window.empty()
+
+
 def test_run_makes_a_video_and_shows_it_on_the_node(window: Window, voice_frames: int) -> None:
     from small_models import RANDOM, WITHOUT_SMALL_FILE
 

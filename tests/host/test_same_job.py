@@ -143,6 +143,51 @@ def test_a_video_that_was_deleted_is_made_again(shop):
     assert shop.video(workflow) == path and shop.made_again() == known, "from ComfyUI's cache"
 
 
+def test_what_other_nodes_hand_over_is_the_same_job(shop):
+    """Numbers of numpy, nothing from a muted switch, and other forms of the sound."""
+    job = shop.job("foreign/a", seed=7)
+    path = shop.video(job)
+    for name in ("sdedit", "positive", "pinned", "seam_fade", "redo_chunks", "start_over"):
+        job["nothing"] = {"class_type": "ForeignValue", "inputs": {"value": "nothing"}}
+        shop.node(job, SAMPLER)["inputs"][name] = ["nothing", 0]
+    job["seven"] = {"class_type": "ForeignValue", "inputs": {"value": "numpy 7"}}
+    shop.node(job, SAMPLER)["inputs"]["seed"] = ["seven", 0]
+    assert shop.video(job) == path
+    speech = shop.node(job, "InfiniteTalkSpeechEncode")["inputs"]
+    job["sound"] = {"class_type": "ForeignSound", "inputs": {"audio": speech["audio"], "form": ""}}
+    speech["audio"] = ["sound", 0]
+    for form in ("mapping", "numpy", "list", "rate"):
+        job["sound"]["inputs"]["form"] = form
+        assert shop.video(job) == path, form
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "sentence"),
+    [
+        (SAMPLER, "seam_fade", "1e30", "seam_fade must be a whole number from 0 to 64, got 1e+30"),
+        (SAMPLER, "color_hold", "NaN", "color_hold must be a number from 0 to 1, got NaN"),
+        (SAMPLER, "guidance", "text", "guidance takes settings from InfiniteTalk Guidance, and got the text 'soon'"),
+        (SAMPLER, "colour_hold", "NaN", "this node has no input 'colour_hold'; use color_hold"),
+        ("InfiniteTalkGuidance", "steps", "nothing", "steps got nothing, as from a muted node"),
+        ("InfiniteTalkGuidance", "shift", "1e30", "shift must be a number from 0.1 to 100, got 1e+30"),
+        ("InfiniteTalkModelLoader", "strength", "NaN", "strength must be a number from 0 to 4, got NaN"),
+        ("InfiniteTalkModelLoader", "infinitetalk", "text", "there is no 'soon' in models/"),
+        ("InfiniteTalkReferencePicker", "width", "minus one", "width must be a whole number from 16 to 4096, got -1"),
+        ("InfiniteTalkReferencePicker", "image", "list", "image takes pictures (IMAGE), and got the text '1'"),
+        ("InfiniteTalkReferencePicker", "policy", "numpy 7", "policy must be one of auto, still"),
+    ],
+)
+def test_values_over_links_are_checked_like_widgets(shop, kind, name, value, sentence):
+    workflow = shop.job("never")
+    workflow["odd"] = {"class_type": "ForeignValue", "inputs": {"value": value}}
+    shop.node(workflow, kind)["inputs"][name] = ["odd", 0]
+    result = shop.run(workflow)
+    assert result.status == "error"
+    assert result.error["exception_message"].startswith(sentence)
+    assert result.error["exception_type"] == "infinitetalk.InputError"
+    assert "NoneType" not in shop.server.log(), "as from a fingerprint of what is not known yet"
+
+
 def test_a_list_of_models_makes_a_video_of_each(shop):
     workflow = shop.job("models/a")
     sampler = shop.node(workflow, SAMPLER)["inputs"]

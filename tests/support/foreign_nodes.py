@@ -7,10 +7,12 @@ import json
 import shutil
 import time
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import comfyui_version
 import folder_paths
+import numpy as np
 import torch
 
 HERE = Path(__file__).parent
@@ -127,7 +129,73 @@ class ForeignReplace:
         return (value,)
 
 
+class Lazy(Mapping):
+    """A mapping that is no dict, as VideoHelperSuite hands over for a sound."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __getitem__(self, key):
+        return self._values[key]
+
+    def __iter__(self):
+        return iter(self._values)
+
+    def __len__(self):
+        return len(self._values)
+
+
+VALUES = {
+    "nothing": None,
+    "numpy 7": np.int64(7),
+    "NaN": float("nan"),
+    "1e30": 1e30,
+    "minus one": -1,
+    "list": ["1", 0],
+    "text": "soon",
+}
+
+
+class ForeignValue:
+    """Returns one of VALUES, as a muted switch or a mathematics node does."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": (list(VALUES),)}}
+
+    RETURN_TYPES = (ANY,)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self, value):
+        return (VALUES[value],)
+
+
+class ForeignSound:
+    """Returns the same sound in another form."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"audio": ("AUDIO",), "form": (["mapping", "numpy", "list", "rate"],)}}
+
+    RETURN_TYPES = ("AUDIO",)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self, audio, form):
+        waveform, rate = audio["waveform"], audio["sample_rate"]
+        forms = {
+            "mapping": lambda: Lazy(audio),
+            "numpy": lambda: {"waveform": waveform.numpy(), "sample_rate": rate},
+            "list": lambda: {"waveform": [waveform[0]], "sample_rate": rate},
+            "rate": lambda: {"waveform": waveform[0], "sample_rate": np.float64(rate)},
+        }
+        return (forms[form](),)
+
+
 CLASSES = (
+    ForeignValue,
+    ForeignSound,
     ForeignPrompts,
     ForeignConditioning,
     ForeignCaption,

@@ -11,7 +11,6 @@ import comfy.utils
 
 from ....infinitetalk_core.audio.encoder_files import load_speech_encoder
 from ....infinitetalk_core.audio.sound import Sound, check_sound
-from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.fingerprint import describe, key_of
 from ....infinitetalk_core.runs.feature_cache import CachedFeatures, FeatureCache
 from ....infinitetalk_core.speech import EncodedVoice, Speech, SpeechFeatures
@@ -19,6 +18,7 @@ from ..model.environment import versions
 from ..model.model_files import temp_folder
 from ..model.patchers import Patcher
 from ..model.shared_models import SharedModels, fingerprint_of
+from .foreign_sound import waveform_of
 from .video import RUNS_FOLDER, output_folder
 
 PROGRESS_STEPS = 100
@@ -92,8 +92,9 @@ def remove_cached_features(speech: Speech) -> None:
             voice.delete_file()
 
 
-def sound_of(audio: Any) -> Sound:
-    """Convert ComfyUI's AUDIO to a checked `Sound`. Raises InputError where it has no sound."""
-    if not isinstance(audio, dict) or "waveform" not in audio or "sample_rate" not in audio:
-        raise InputError("there is no sound in this AUDIO input; load a file that has a sound track")
-    return check_sound(audio["waveform"], audio["sample_rate"])
+def sound_of(audio: Any, name: str = "audio") -> Sound:
+    """Convert AUDIO, as any pack hands it over, to a checked `Sound`. name: of the input, for the error.
+
+    Raises InputError where it has no sound, or it is not sure what the samples mean.
+    """
+    return check_sound(*waveform_of(audio, name))

@@ -20,7 +20,7 @@ PREVIEW_FRAMES, PREVIEW_SIDE = 8, 256
 
 def filmed_guide(video: Any) -> FilmedGuide:
     """Return a guide that follows the camera of a VIDEO."""
-    return FilmedGuide(source_of(None, video))
+    return FilmedGuide(source_of(None, video, name="guidance_video"))
 
 
 def path_guide(image: Tensor, depth: Tensor, path: Move | Swing, seconds: float, field_of_view: float) -> PathGuide:

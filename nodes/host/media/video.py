@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,18 @@ from ....infinitetalk_core.errors import InputError, disk_error
 from ....infinitetalk_core.fingerprint import FileFingerprints
 from ....infinitetalk_core.video.source import FrameSource, PictureBatch, VideoFile
 from ....infinitetalk_core.video.trim import cut
+from .file_name import check_prefix
+from .foreign import number_of, what_is
+from .foreign_pictures import as_images
 
 SUFFIX = ".mp4"
 RUNS_FOLDER = "infinitetalk_runs"
-EXAMPLE = "video/InfiniteTalk"
-LONGEST_NAME = 200  # bytes; file systems allow 255, and number, state and suffix are appended
 
 
-def source_of(image: Tensor | None, video: Any | None, files: FileFingerprints | None = None) -> FrameSource:
-    """Return the frame source of an IMAGE or a VIDEO. files: the cache of file fingerprints.
+def source_of(
+    image: Tensor | None, video: Any | None, files: FileFingerprints | None = None, name: str = "video"
+) -> FrameSource:
+    """Return the frame source of an IMAGE or a VIDEO. files: the cache of file fingerprints; name: of the VIDEO input.
 
     Raises InputError unless exactly one of them is connected.
     """
@@ -37,7 +40,12 @@ def source_of(image: Tensor | None, video: Any | None, files: FileFingerprints |
     if not isinstance(video, InputImpl.VideoFromFile):
         # Made by another node; its frames are in memory already.
         parts = video.get_components()
-        return PictureBatch(parts.images[..., :3], parts.frame_rate)
+        rate = parts.frame_rate if isinstance(parts.frame_rate, Fraction) else number_of(parts.frame_rate)
+        if rate is None:
+            raise InputError(
+                f"{name} has {what_is(parts.frame_rate)} as its frame rate; save it as a file and load that"
+            )
+        return PictureBatch(as_images(parts.images, name), rate)
     source = VideoFile(video.get_stream_source(), files)
     # Newer ComfyUI can trim a VIDEO without changing its file.
     start, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
@@ -49,20 +57,15 @@ def output_folder() -> Path:
     return Path(folder_paths.get_output_directory()).resolve()
 
 
+def check_name(prefix: str) -> None:
+    """Raise InputError unless `prefix` names a visible file inside ComfyUI's output folder."""
+    check_prefix(prefix, output_folder(), RUNS_FOLDER)
+
+
 def output_path(prefix: str, width: int, height: int) -> Path:
     """Return an unused path in ComfyUI's output folder. Raises InputError for an invalid prefix, OSError for
     a folder that cannot be made."""
-    if not Path(os.path.abspath(output_folder() / prefix)).is_relative_to(output_folder()):
-        raise InputError(
-            f"filename_prefix {prefix!r} leads out of ComfyUI's output folder; write a name inside it, "
-            f"such as {EXAMPLE}"
-        )
-    length = len(Path(prefix).name.encode())
-    if length > LONGEST_NAME:
-        raise InputError(
-            f"the name in filename_prefix is {length} bytes long, too long for a file; write at most {LONGEST_NAME}, "
-            f"such as {EXAMPLE}"
-        )
+    check_name(prefix)
     try:
         folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, str(output_folder()), width, height)
     except OSError as error:

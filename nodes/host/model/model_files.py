@@ -96,8 +96,8 @@ def _path(name: str, folders: tuple[str, ...], offered: list[str]) -> Path:
 
     Raises InputError for any other name or a missing file.
     """
-    found = [root / name for root in _roots(folders) if (root / name).exists()]
-    if name not in offered or not found:
+    found = [root / name for root in _roots(folders) if name in offered and (root / name).exists()]
+    if not found:
         raise InputError(
             f"there is no {name!r} in models/{', models/'.join(folders)}; put the file there and press R to refresh"
         )
