@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import re
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from infinitetalk_core.checkpoints.gguf_file import read_gguf
 from tests.support.crafted import Crafted
 from tests.support.crafted_encoders import saved
 from tests.support.weight_files import right_bytes, right_gguf, right_tensors
@@ -47,7 +49,8 @@ def right_files() -> tuple[Right, ...]:
         found.append(Right(kind, "x.safetensors", content, 8 + struct.unpack("<Q", content[:8])[0], True))
     for kind in ("infinitetalk", "uni3c", "base"):
         content = right_gguf(kind)
-        found.append(Right(kind, "x.gguf", content, len(content) // 3))
+        entries, _ = read_gguf(io.BytesIO(content), Path("x.gguf"))
+        found.append(Right(kind, "x.gguf", content, min(entry.start for entry in entries.values())))
     for zipped in (True, False):
         content = saved(dict(right_tensors("encoder")), zipped)
         found.append(Right("encoder", "x.bin", content, len(content)))
