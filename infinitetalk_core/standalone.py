@@ -205,7 +205,12 @@ def load_model(
     fit each other.
     """
     base, talk = open_wan(wan), open_infinitetalk(infinitetalk)
-    heads = base.shapes["patch_embedding.weight"][0] // HEAD_SIZE
+    dim = base.shapes.sizes("patch_embedding.weight", 5)[0]
+    heads = dim // HEAD_SIZE
+    if dim % HEAD_SIZE:
+        raise InputError(
+            f"{wan.name} is a model of width {dim}, which is not whole heads of {HEAD_SIZE}; get another copy"
+        )
     config = WanConfig.from_shapes(base.shapes, heads, text_tokens)
     audio = AdapterConfig.from_shapes(talk.shapes, heads)
     if (audio.dim, audio.blocks) != (config.dim, config.layers):
@@ -239,6 +244,7 @@ def _default_dtype(device: torch.device | str) -> torch.dtype:
 def _load(make: Callable[[], Any], file: WeightsFile, device: torch.device | str, dtype: torch.dtype | None) -> Any:
     with torch.device("meta"):
         module: nn.Module = make()
+    file.shapes.check({name: tensor.shape for name, tensor in module.state_dict().items()})
     module.load_state_dict(as_numbers(file.read().tensors, dtype or _default_dtype(device)), assign=True)
     return module.to(device).requires_grad_(False).train(False)
 

@@ -6,13 +6,11 @@ Nothing is read over the network, and no code in a file is run: pickles are read
 from __future__ import annotations
 
 import json
-import pickle
-import struct
-import zipfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +19,17 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ..checkpoints.header import read_header, refuse_failed_download, without_prefix
 from ..checkpoints.kinds import WANT_WAV2VEC, check_kind
-from ..checkpoints.tensor_data import read_tensors, refuse_if_changed, weights_fingerprint
+from ..checkpoints.opened import opened, shown
+from ..checkpoints.pytorch_file import open_pytorch
+from ..checkpoints.tensor_data import read_tensors
+from ..checkpoints.tensor_shapes import TensorShapes
+from ..checkpoints.weights_file import refuse_unless_finite
 from ..errors import InputError
-from ..fingerprint import key_of, tensor_fingerprint
-from ..model_cache import FileStamp
+from ..fingerprint import key_of
 from .wav2vec import SpeechEncoder
 
 ADVICE = WANT_WAV2VEC.advice
+SETTINGS_BYTES = 1_000_000  # of config.json, which has a few thousand
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 POSITION = "encoder.pos_conv_embed.conv."
@@ -51,6 +53,11 @@ class TensorFile:
     load: Callable[[Collection[str]], tuple[dict[str, Tensor], str]]
     prefix: str = ""
 
+    @cached_property
+    def tensors(self) -> TensorShapes:
+        """The shapes, for the sizes of the network."""
+        return TensorShapes(self.shapes, self.path.name)
+
     @property
     def names(self) -> frozenset[str]:
         """Names of the tensors."""
@@ -58,14 +65,14 @@ class TensorFile:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one tensor. Raises InputError if it does not exist."""
-        if name not in self.names:
+        if name not in self.shapes:
             raise InputError(f"{self.path} lacks the tensor {name}, so it is incomplete; download it again")
         return self.shapes[name]
 
     def read(self, names: Collection[str]) -> tuple[dict[str, Tensor], str]:
         """Read these tensors as float32, with the fingerprint of their stored data.
 
-        Raises InputError for missing tensors and for dtypes other than floating point.
+        Raises InputError for missing tensors, dtypes other than floating point and numbers that are not finite.
         """
         for name in names:
             self.shape(name)
@@ -78,6 +85,7 @@ class TensorFile:
                     f"{self.path} stores {name} as {stored.dtype}, but a speech encoder is read as float32, "
                     "float16 or bfloat16; get the unquantized file"
                 )
+            refuse_unless_finite(stored, name, self.path)
             tensors[name] = stored.float()
         return tensors, fingerprint
 
@@ -99,7 +107,7 @@ def load_speech_encoder(path: Path) -> SpeechEncoder:
     processor = _json(folder / "preprocessor_config.json") if described else {}
     settings = read_settings(file, config)
     # Published models whose first norm is a GroupNorm (base) take the waveform unchanged, the others standardized.
-    normalize = bool(processor.get("do_normalize", settings.feat_extract_norm == "layer"))
+    normalize = _switch(processor, "do_normalize", settings.feat_extract_norm == "layer", file.path)
     network, read = _network(settings, file)
     fingerprint = key_of({"weights": read, "config": config, "preprocessor": processor})
     return SpeechEncoder(network, normalize_input=normalize, fingerprint=fingerprint)
@@ -110,9 +118,13 @@ def _weights_file(path: Path) -> Path:
         return path
     if not path.exists():
         raise InputError(f"there is no speech encoder at {path}; {ADVICE}")
+    if not path.is_dir():
+        raise InputError(f"{path} is neither a file nor a folder; {ADVICE}")
     for name in WEIGHT_NAMES:
         if (path / name).is_file():
             return path / name
+    if pieces := sorted(path.glob("*.index.json")):
+        raise InputError(f"{path} holds an encoder that is split into several files ({pieces[0].name}); {ADVICE}")
     single = sorted(path.glob("*.safetensors"))
     if len(single) == 1:
         return single[0]
@@ -120,25 +132,32 @@ def _weights_file(path: Path) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    """Return the settings of a JSON file, without those that are null; none without a file.
+
+    Raises InputError for anything that is no such file.
+    """
+    if not path.exists() and not path.is_symlink():
         return {}
+    with opened(path) as file:
+        content = file.read(SETTINGS_BYTES + 1)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); download it again") from error
+        found = json.loads(content.decode("utf-8-sig")) if len(content) <= SETTINGS_BYTES else None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON; download it again") from error
     if not isinstance(found, dict):
-        raise InputError(f"{path} holds a {type(found).__name__} where settings are expected; download it again")
-    return found
+        raise InputError(f"{path} does not hold the settings of a speech encoder; download it again")
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _open(path: Path) -> TensorFile:
     """Open a weights file; its first bytes, not its name, decide the format. Raises InputError for unknown formats."""
-    with path.open("rb") as stream:
+    with opened(path) as stream:
         head = stream.read(64)
     if head[8:9] == b"{":
         return _open_safetensors(path)
     if head[:2] == b"PK" or head[:1] == b"\x80":
-        return _open_pickle(path)
+        found = open_pytorch(path)
+        return TensorFile(path, found.shapes, found.load)
     if head[:4] == b"GGUF":
         check_kind(path.name, read_header(path).shapes, WANT_WAV2VEC)
         raise InputError(f"{path} is a GGUF file, which is not read as a speech encoder; {ADVICE}")
@@ -160,56 +179,6 @@ def _open_safetensors(path: Path) -> TensorFile:
     return TensorFile(path, {theirs: header.shapes[name] for theirs, name in ours.items()}, load)
 
 
-def _open_pickle(path: Path) -> TensorFile:
-    with path.open("rb") as file:
-        stamp = FileStamp.of_open(file)
-    # Memory-mapped to read names and shapes only, so that a large file of another model is rejected quickly.
-    shapes = {name: tuple(value.shape) for name, value in _unpickle(path, path, mapped=_can_be_mapped(path)).items()}
-
-    def load(names: Collection[str]) -> tuple[dict[str, Tensor], str]:
-        with path.open("rb") as file:
-            refuse_if_changed(file, stamp, path)
-            found = _unpickle(path, file)
-            refuse_if_changed(file, stamp, path)
-        fingerprint = weights_fingerprint({name: tensor_fingerprint(found[name]) for name in names})
-        return {name: found[name] for name in names}, fingerprint
-
-    return TensorFile(path, shapes, load)
-
-
-def _unpickle(path: Path, source: Path | BinaryIO, mapped: bool = False) -> dict[str, Tensor]:
-    """Read the tensors of a PyTorch file by name. source: the path or the open file; mapped: memory-map it (path only).
-
-    Raises InputError if the file holds code or is damaged.
-    """
-    try:
-        found = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path} holds more than tensors, and what else is in it would be run as a program; "
-            "use the model.safetensors or pytorch_model.bin of the same model"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, struct.error) as error:
-        raise InputError(
-            f"{path} is a damaged or incomplete PyTorch file ({_first_line(error)}); download it again"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds a {type(found).__name__} where named tensors are expected; {ADVICE}")
-    return {name: value.detach() for name, value in found.items() if isinstance(value, Tensor)}
-
-
-def _can_be_mapped(path: Path) -> bool:
-    """Return whether torch can memory-map the file: files of torch before 1.6 are not zip archives."""
-    return zipfile.is_zipfile(path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _wav2vec_tensors(file: TensorFile) -> TensorFile:
     """Return the file with the prefix `wav2vec2.` removed.
 
@@ -224,12 +193,6 @@ def _wav2vec_tensors(file: TensorFile) -> TensorFile:
     return replace(file, shapes=shapes, prefix=prefix)
 
 
-def _count(names: Iterable[str], start: str) -> int:
-    """Return the highest number after `start` in `names` plus 1, so that a gap is reported as a missing tensor."""
-    numbers = {name[len(start) :].split(".")[0] for name in names if name.startswith(start)}
-    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
-
-
 def _position_names(file: TensorFile) -> tuple[str, ...]:
     """Return the names under which the positional convolution's weight (channels, channels / groups, kernel) is stored:
     one tensor, or weight norm's magnitude and direction."""
@@ -241,12 +204,17 @@ def _position_names(file: TensorFile) -> tuple[str, ...]:
     raise InputError(f"{file.path} lacks the tensor {POSITION}weight_v, so it is incomplete; download it again")
 
 
-def _position_weight(stored: Sequence[Tensor]) -> Tensor:
-    """Compute the weight from the tensors of `_position_names`, with weight norm multiplied out."""
+def _position_weight(stored: Sequence[Tensor], path: Path) -> Tensor:
+    """Compute the weight from the tensors of `_position_names`, with weight norm multiplied out.
+
+    Raises InputError where a direction is nothing but zeros.
+    """
     if len(stored) == 1:
         return stored[0]
     g, v = stored
-    return v * (g / v.norm(dim=(0, 1), keepdim=True))
+    weight = v * (g / v.norm(dim=(0, 1), keepdim=True))
+    refuse_unless_finite(weight, f"{POSITION}weight", path)
+    return weight
 
 
 def inference_config(**sizes: Any) -> Wav2Vec2Config:
@@ -268,48 +236,75 @@ def inference_config(**sizes: Any) -> Wav2Vec2Config:
 def read_settings(file: TensorFile, config: dict[str, Any]) -> Wav2Vec2Config:
     """Return the network's config: all sizes from the tensors, the rest from `config` (config.json, may be empty).
 
-    Raises InputError if the two do not fit each other.
+    Raises InputError if the two do not fit each other, or if no network has such sizes.
     """
     _check_config(file, config)
-    names = file.names
-    layer = "feature_extractor.conv_layers."
-    convs = [file.shape(f"{layer}{i}.conv.weight") for i in range(_count(names, layer))]
-    channels, position_channels, position_kernel = file.shape(_position_names(file)[-1])
-    by_layer = f"{layer}1.layer_norm.weight" in names
-    strides = tuple(config.get("conv_stride", (5, *(2,) * (len(convs) - 1))))
+    tensors, layer = file.tensors, "feature_extractor.conv_layers."
+    convs = [tensors.sizes(f"{layer}{i}.conv.weight", 3) for i in range(tensors.blocks(layer, "conv.weight"))]
+    channels, position_channels, position_kernel = tensors.sizes(_position_names(file)[-1], 3)
+    by_layer = f"{layer}1.layer_norm.weight" in tensors
+    strides = config.get("conv_stride", [5, *[2] * (len(convs) - 1)])
     heads = config.get("num_attention_heads", max(1, channels // 64))
-    counts = all(isinstance(number, int) and number > 0 for number in (*strides, heads))
-    if not counts or len(strides) != len(convs) or channels % heads or channels % position_channels:
+    if not _fits(strides, heads, convs, channels) or channels % position_channels:
         raise InputError(
             f"{file.path} and its config.json do not belong together: {len(convs)} convolutions and "
-            f"{channels} channels in the file, strides {list(strides)} and {heads} heads in the settings; "
+            f"{channels} channels in the file, strides {shown(strides)} and {shown(heads)} heads in the settings; "
             "download both again"
         )
     return inference_config(
         hidden_size=channels,
-        num_hidden_layers=_count(names, "encoder.layers."),
+        num_hidden_layers=tensors.blocks("encoder.layers.", "attention.q_proj.weight"),
         num_attention_heads=heads,
-        intermediate_size=file.shape("encoder.layers.0.feed_forward.intermediate_dense.weight")[0],
+        intermediate_size=tensors.sizes("encoder.layers.0.feed_forward.intermediate_dense.weight", 2)[0],
         conv_dim=tuple(shape[0] for shape in convs),
         conv_kernel=tuple(shape[2] for shape in convs),
-        conv_stride=strides,
-        conv_bias=f"{layer}0.conv.bias" in names,
+        conv_stride=tuple(strides),
+        conv_bias=f"{layer}0.conv.bias" in tensors,
         feat_extract_norm="layer" if by_layer else "group",
-        do_stable_layer_norm=bool(config.get("do_stable_layer_norm", by_layer)),
+        do_stable_layer_norm=_switch(config, "do_stable_layer_norm", by_layer, file.path),
         num_conv_pos_embeddings=position_kernel,
         num_conv_pos_embedding_groups=channels // position_channels,
-        layer_norm_eps=float(config.get("layer_norm_eps", 1e-5)),
+        layer_norm_eps=_epsilon(config, file.path),
     )
+
+
+def _fits(strides: Any, heads: Any, convs: Sequence[tuple[int, ...]], channels: int) -> bool:
+    """Return whether strides and heads are those of such a network; a stride beyond its kernel would skip sound."""
+    if type(heads) is not int or not 0 < heads <= channels or channels % heads:
+        return False
+    if not isinstance(strides, list | tuple) or len(strides) != len(convs):
+        return False
+    return all(
+        type(stride) is int and 0 < stride <= kernel for stride, (_, _, kernel) in zip(strides, convs, strict=True)
+    )
+
+
+def _switch(config: dict[str, Any], name: str, default: bool, path: Path) -> bool:
+    """Return a setting that is true or false. Raises InputError for anything else."""
+    value = config.get(name, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{name} in the settings of {path} must be true or false, got {shown(value)}; {ADVICE}")
+    return value
+
+
+def _epsilon(config: dict[str, Any], path: Path) -> float:
+    """Return layer_norm_eps. Raises InputError for anything but a small number above 0."""
+    value = config.get("layer_norm_eps", 1e-5)
+    if type(value) not in (int, float) or not 0 < value < 1:
+        raise InputError(
+            f"layer_norm_eps in the settings of {path} must be between 0 and 1, got {shown(value)}; {ADVICE}"
+        )
+    return float(value)
 
 
 def _check_config(file: TensorFile, config: dict[str, Any]) -> None:
     kind = config.get("model_type", "wav2vec2")
     if kind != "wav2vec2":
-        raise InputError(f"{file.path} is a model of the kind {kind!r} by its config.json; {ADVICE}")
+        raise InputError(f"{file.path} is a model of the kind {shown(kind)!r} by its config.json; {ADVICE}")
     for name in ("hidden_act", "feat_extract_activation"):
         if config.get(name, "gelu") != "gelu":
             raise InputError(
-                f"{file.path} uses the activation {config[name]!r} ({name} in config.json), only 'gelu' "
+                f"{file.path} uses the activation {shown(config[name])!r} ({name} in config.json), only 'gelu' "
                 f"is known; {ADVICE}"
             )
 
@@ -332,7 +327,13 @@ def _network(settings: Wav2Vec2Config, file: TensorFile) -> tuple[Wav2Vec2Model,
                 "download the file again"
             )
     position = _position_names(file)
+    channels = settings.hidden_size // settings.num_conv_pos_embedding_groups
+    direction = (settings.hidden_size, channels, settings.num_conv_pos_embeddings)
+    if file.shape(position[0]) not in (direction, (1, 1, settings.num_conv_pos_embeddings)):
+        raise InputError(
+            f"{file.path}: the tensor {position[0]} has shape {file.shape(position[0])}; download the file again"
+        )
     weights, fingerprint = file.read([*expected, *position])
-    weights[POSITION + "weight"] = _position_weight([weights.pop(name) for name in position])
+    weights[POSITION + "weight"] = _position_weight([weights.pop(name) for name in position], file.path)
     network.load_state_dict(weights, assign=True)
     return network, fingerprint

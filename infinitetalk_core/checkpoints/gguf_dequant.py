@@ -15,11 +15,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """A quantized GGUF type: the values and bytes of a block, and the function that dequantizes blocks."""
+    """A quantized GGUF type: the values and bytes of a block, and the function that dequantizes blocks.
+
+    halves: the bytes of a block at which its float16 scales begin.
+    """
 
     values: int
     bytes: int
     restore: Callable[[Tensor], Tensor]
+    halves: tuple[int, ...] = (0,)
+
+    def scales_of(self, stored: Tensor) -> list[Tensor]:
+        """Return the float16 scales (n, 1) of all blocks in stored (…, row bytes) uint8."""
+        blocks = stored.reshape(-1, self.bytes)
+        return [blocks[:, byte : byte + 2].contiguous().view(torch.float16) for byte in self.halves]
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape in bytes of a stored tensor of `shape`; each row is a whole number of blocks."""
@@ -109,11 +118,11 @@ def _q6_k(blocks: Tensor) -> Tensor:
 
 BLOCKS = {
     "Q8_0": BlockLayout(32, 34, _q8_0),
-    "Q6_K": BlockLayout(256, 210, _q6_k),
-    "Q5_K": BlockLayout(256, 176, _q5_k),
-    "Q5_1": BlockLayout(32, 24, _q5_1),
+    "Q6_K": BlockLayout(256, 210, _q6_k, (208,)),
+    "Q5_K": BlockLayout(256, 176, _q5_k, (0, 2)),
+    "Q5_1": BlockLayout(32, 24, _q5_1, (0, 2)),
     "Q5_0": BlockLayout(32, 22, _q5_0),
-    "Q4_K": BlockLayout(256, 144, _q4_k),
-    "Q4_1": BlockLayout(32, 20, _q4_1),
+    "Q4_K": BlockLayout(256, 144, _q4_k, (0, 2)),
+    "Q4_1": BlockLayout(32, 20, _q4_1, (0, 2)),
     "Q4_0": BlockLayout(32, 18, _q4_0),
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..errors import InputError
+from .opened import shown
 
 Shapes = Mapping[str, tuple[int, ...]]
 Detector = Callable[[set[str]], bool]
@@ -116,7 +117,11 @@ def check_kind(name: str, shapes: Shapes, wanted: ExpectedCheckpoint) -> None:
     if kind is wanted.kind:
         return
     if kind is CheckpointKind.UNKNOWN:
-        use = f" (it holds {', '.join(sorted(shapes)[:3])} …)" if shapes else " (it holds no tensors)"
+        use = (
+            f" (it holds {', '.join(shown(name) for name in sorted(shapes)[:3])} …)"
+            if shapes
+            else " (it holds no tensors)"
+        )
     else:
         use = f" ({kind.use})"
     raise InputError(f"{name} is {kind.label}{use}, not {wanted.kind.label}; {wanted.advice}")
@@ -129,7 +134,7 @@ def kind_of(shapes: Shapes) -> CheckpointKind:
         if matches(names):
             return kind
     if "head.modulation" in names and "patch_embedding.weight" in names:
-        dim, channels = shapes["patch_embedding.weight"][:2]
+        dim, channels = [*shapes["patch_embedding.weight"], 0, 0][:2]
         return kind_of_wan(
             dim,
             channels,

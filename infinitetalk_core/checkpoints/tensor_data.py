@@ -18,6 +18,7 @@ from ..errors import InputError, RunError
 from ..fingerprint import key_of
 from ..model_cache import FileStamp
 from .header import Header
+from .opened import opened
 from .tensor_entry import DTYPES
 
 READ_BLOCK_BYTES = 1 << 20  # read and hashed at once: small enough to stay in the CPU cache for the hash
@@ -32,12 +33,12 @@ def read_tensors(path: Path, header: Header, names: Iterable[str]) -> tuple[dict
     changes during the read.
     """
     found, fingerprints = {}, {}
-    with path.open("rb", buffering=0) as file:
+    with opened(path) as file:
         refuse_if_changed(file, header.stamp, path)
         for name in sorted(names, key=header.starts.__getitem__):
             dtype, shape = header.dtypes[name], header.shapes[name]
             known = DTYPES.get(dtype)
-            data = torch.empty(header.sizes[name], dtype=torch.uint8, device="cpu")
+            data = _new_memory(header.sizes[name], path)
             digest = xxhash.xxh3_128(f"{known or dtype} {shape}".encode())
             file.seek(header.starts[name])
             if not _fill(file, data.numpy().data, digest):
@@ -46,6 +47,17 @@ def read_tensors(path: Path, header: Header, names: Iterable[str]) -> tuple[dict
             fingerprints[name] = digest.hexdigest()
         refuse_if_changed(file, header.stamp, path)
     return found, weights_fingerprint(fingerprints)
+
+
+def _new_memory(size: int, path: Path) -> Tensor:
+    """Return memory of `size` bytes. Raises RunError if there is not as much."""
+    try:
+        return torch.empty(size, dtype=torch.uint8, device="cpu")
+    except RuntimeError as error:
+        raise RunError(
+            f"{path.name} holds a tensor of {size / 1e9:.0f} GB, for which there is no memory; close other programs, "
+            "or use a smaller file"
+        ) from error
 
 
 def weights_fingerprint(tensors: dict[str, str]) -> str:

@@ -7,10 +7,13 @@ Quantized tensors stay quantized in memory, as the bytes of the file; a layer de
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +23,7 @@ from .gguf_dequant import BLOCKS
 from .header import Header, read_header
 from .kinds import ExpectedCheckpoint, check_kind
 from .tensor_data import read_tensors
+from .tensor_shapes import TensorShapes
 
 FLOATS = ("F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 SCALED = "scaled"  # layout: values of a float type, with one scale per tensor or per row
@@ -28,8 +32,13 @@ SCALES = (".scale_weight", ".weight_scale")
 # Suffixes of activation scales and format notes, which full-precision matrix products do not need.
 COMPANION_SUFFIXES = (".scale_input", ".input_scale", ".comfy_quant")
 MARKER = "scaled_fp8"
+NOTE_BYTES = 4096  # of a note beside a weight, which has a few dozen
+CHECKED_AT_ONCE = 1 << 24  # bytes of fp8
 QUANTIZATION_SUFFIX = ".comfy_quant"
 READABLE_QUANTIZATIONS = ("float8_e4m3fn", "float8_e5m2")
+UNKNOWN_FORMAT = "an unknown format"
+BYTES = ("U8", "I8")
+NOT_A_NOTE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 READABLE_LAYOUTS = (
     f"a safetensors file in fp32, fp16, bf16 or fp8 (with or without scales), or GGUF in F16, {', '.join(BLOCKS)}"
 )
@@ -94,20 +103,50 @@ class WeightsFile:
     header: Header
     tensors: Mapping[str, Stored]
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    @cached_property
+    def shapes(self) -> TensorShapes:
         """The shapes after dequantization, for any layout."""
-        return {name: stored.shape for name, stored in self.tensors.items()}
+        return TensorShapes({name: stored.shape for name, stored in self.tensors.items()}, self.path.name)
 
     def read(self) -> LoadedWeights:
         """Read all weights as they are stored (plain fp8 stays fp8) into memory that is independent of the file.
 
-        Raises RunError if the file has changed since its header was read, or changes during the read.
+        Raises InputError for numbers that are not finite, RunError if the file has changed since its header was read,
+        or changes during the read.
         """
         scales = {stored.scale for stored in self.tensors.values() if stored.scale is not None}
         data, fingerprint = read_tensors(self.path, self.header, {*self.tensors, *scales})
         loaded = {name: _weight(data[name], stored, data) for name, stored in self.tensors.items()}
+        for name, weight in loaded.items():
+            refuse_unless_finite(weight, name, self.path)
         return LoadedWeights(loaded, fingerprint)
+
+
+def refuse_unless_finite(weight: Tensor | Quantized, name: str, path: Path) -> None:
+    """Raise InputError if a weight holds NaN or infinite numbers, which would turn every frame black."""
+    parts = [weight] if isinstance(weight, Tensor) else [weight.scale, *_float_parts(weight)]
+    if not all(part is None or _is_finite(part) for part in parts):
+        raise InputError(
+            f"{path.name} is damaged: the tensor {name} holds numbers that are not finite; download it again"
+        )
+
+
+def _float_parts(weight: Quantized) -> list[Tensor]:
+    """Return what holds floating-point numbers of a quantized weight: all of it, or the scales of its blocks."""
+    if weight.layout == SCALED:
+        return [weight.stored]
+    return BLOCKS[weight.layout].scales_of(weight.stored)
+
+
+def _is_finite(numbers: Tensor) -> bool:
+    """Return whether no number is NaN or infinite, in one pass without a copy."""
+    if not numbers.numel():
+        return True
+    if numbers.dtype.itemsize == 1:  # fp8, for which PyTorch has no minimum
+        top = 0x7F if numbers.dtype == torch.float8_e4m3fn else 0x7C
+        codes = numbers.contiguous().view(torch.uint8).flatten()
+        return all(bool(((part & 0x7F) < top).all()) for part in codes.split(CHECKED_AT_ONCE))
+    return all(bool(limit.isfinite()) for limit in torch.aminmax(numbers))
 
 
 def _weight(data: Tensor, stored: Stored, others: Mapping[str, Tensor]) -> Tensor | Quantized:
@@ -136,6 +175,8 @@ def open_weights(path: Path, wanted: ExpectedCheckpoint, rename: Callable[[str],
     _check_notes(path, header, wanted)
     tensors = {}
     for name, shape in header.shapes.items():
+        if name.endswith(SCALES):
+            _refuse_stray_scale(path, header, name)
         if name == MARKER or name.endswith((*SCALES, *COMPANION_SUFFIXES)):
             continue
         tensors[name] = Stored(shape, header.dtypes[name], _scale_of(path, header, name))
@@ -143,13 +184,28 @@ def open_weights(path: Path, wanted: ExpectedCheckpoint, rename: Callable[[str],
     return WeightsFile(path, header, tensors)
 
 
+def _refuse_stray_scale(path: Path, header: Header, scale: str) -> None:
+    """Raise InputError if the weight that a scale belongs to is not in the file."""
+    layer = next(scale.removesuffix(end) for end in SCALES if scale.endswith(end))
+    if f"{layer}.weight" not in header.shapes:
+        raise InputError(f"{path.name} lacks the tensor {layer}.weight, though it has its scale; download it again")
+
+
 def _scale_of(path: Path, header: Header, name: str) -> str | None:
-    """Return the name of the scale tensor of `name`, or None. Raises InputError for scales by blocks."""
+    """Return the name of the scale tensor of `name`, or None.
+
+    Raises InputError for scales by blocks, and where scales or weight are no floating-point numbers.
+    """
     layer = name.removesuffix(".weight")
     scale = next((layer + end for end in SCALES if layer != name and layer + end in header.shapes), None)
     if scale is None:
         return None
-    count, rows = prod(header.shapes[scale]), header.shapes[name][0]
+    if header.dtypes[scale] not in FLOATS or header.dtypes[name] not in FLOATS:
+        raise InputError(
+            f"{path.name} scales {layer}, stored as {header.dtypes[name]}, by numbers of the type "
+            f"{header.dtypes[scale]}, which cannot be read; use {READABLE_LAYOUTS}"
+        )
+    count, rows = prod(header.shapes[scale]), [*header.shapes[name], 1][0]
     if count not in (1, rows):
         raise InputError(
             f"{path.name} scales its weights by blocks ({count} scales for {layer}), which cannot be read; "
@@ -169,9 +225,12 @@ def _check_type(path: Path, header: Header, name: str, wanted: ExpectedCheckpoin
 def _check_notes(path: Path, header: Header, wanted: ExpectedCheckpoint) -> None:
     """Raise InputError for unreadable formats that ComfyUI's newer files name, beside each weight or in the header."""
     formats = _noted_formats(header.metadata)
-    # All notes are read, since layers may differ; each has a few dozen bytes.
-    notes, _ = read_tensors(path, header, [name for name in header.names if name.endswith(QUANTIZATION_SUFFIX)])
+    # All notes are read, since layers may differ.
+    names = [name for name in header.names if name.endswith(QUANTIZATION_SUFFIX)]
+    short = [name for name in names if header.sizes[name] <= NOTE_BYTES and header.dtypes[name] in BYTES]
+    notes, _ = read_tensors(path, header, short)
     formats |= {_format_of(note) for note in notes.values()}
+    formats |= {UNKNOWN_FORMAT} if len(short) < len(names) else set()
     for other in sorted(formats - set(READABLE_QUANTIZATIONS)):
         _refuse_layout(path, other, wanted)
 
@@ -180,17 +239,21 @@ def _noted_formats(metadata: Mapping[str, str]) -> set[str]:
     """Return the formats that the header's metadata names (`_quantization_metadata`)."""
     try:
         layers = json.loads(metadata.get("_quantization_metadata", "{}")).get("layers", {})
-        return {str(layer["format"]) for layer in layers.values()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {"an unknown format"}
+        return {_format_name(layer["format"]) for layer in layers.values()}
+    except NOT_A_NOTE:
+        return {UNKNOWN_FORMAT}
 
 
 def _format_of(note: Tensor) -> str:
     """Return the format that a note beside a weight names: JSON as bytes (n,)."""
     try:
-        return str(json.loads(bytes(note.to(torch.uint8).flatten().tolist()))["format"])
-    except (ValueError, KeyError, TypeError):
-        return "an unknown format"
+        return _format_name(json.loads(bytes(note.view(torch.uint8).flatten().tolist()))["format"])
+    except NOT_A_NOTE:
+        return UNKNOWN_FORMAT
+
+
+def _format_name(found: Any) -> str:
+    return found if isinstance(found, str) and re.fullmatch(r"[\w ]{1,40}", found) else UNKNOWN_FORMAT
 
 
 def _refuse_layout(path: Path, layout: str, wanted: ExpectedCheckpoint) -> None:

@@ -15,6 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..checkpoints.tensor_shapes import TensorShapes
 from ..errors import InputError
 from .audio_cross_attention import AudioBlock, SpeechTokens
 
@@ -45,27 +46,28 @@ class AdapterConfig:
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]], heads: int) -> AdapterConfig:
         """Read the sizes from the tensor shapes of a file of InfiniteTalk weights.
 
-        heads: attention heads of the backbone, which the file does not contain. Raises InputError for shapes that do
-        not fit audio windows.
+        heads: attention heads of the backbone, which the file does not contain. Raises InputError for missing tensors
+        and for shapes that do not fit audio windows.
         """
-        hidden, inputs = shapes["audio_proj.proj1.weight"]
-        late_inputs = shapes["audio_proj.proj1_vf.weight"][1]
-        token_dim = shapes["audio_proj.norm.weight"][0]
+        tensors = TensorShapes.of(shapes)
+        hidden, inputs = tensors.sizes("audio_proj.proj1.weight", 2)
+        late_inputs = tensors.sizes("audio_proj.proj1_vf.weight", 2)[1]
+        (token_dim,) = tensors.sizes("audio_proj.norm.weight", 1)
         # proj1_vf takes three window entries more than proj1.
         audio_width = (late_inputs - inputs) // (FRAMES_PER_LATENT - 1)
         if audio_width < 1 or inputs % audio_width:
             raise InputError(
-                f"the audio projection of these weights takes {inputs} and {late_inputs} values, which do not "
-                "fit windows of speech; the file is not InfiniteTalk's or is damaged"
+                f"the audio projection of {tensors.file} takes {inputs} and {late_inputs} values, which do not fit "
+                "windows of speech; it is not InfiniteTalk's or is damaged, so download it again"
             )
         return cls(
-            dim=shapes["blocks.0.norm_x.weight"][0],
+            dim=tensors.sizes("blocks.0.norm_x.weight", 1)[0],
             heads=heads,
-            blocks=1 + max(int(k.split(".")[1]) for k in shapes if k.startswith("blocks.")),
+            blocks=tensors.blocks("blocks.", "norm_x.weight"),
             audio_width=audio_width,
             window=inputs // audio_width,
             hidden=hidden,
-            tokens=shapes["audio_proj.proj3.weight"][0] // token_dim,
+            tokens=max(1, tensors.sizes("audio_proj.proj3.weight", 2)[0] // token_dim),
             token_dim=token_dim,
         )
 

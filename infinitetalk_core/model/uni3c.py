@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..checkpoints.tensor_shapes import TensorShapes
 from ..errors import InputError
 from .attention import Attention, sdpa
 from .rope import Rotate, video_rotation
@@ -48,34 +49,31 @@ class Uni3CConfig:
         The number of heads is in no file: ComfyUI and the WanVideo wrapper take 16 for any width. Raises InputError for
         a missing tensor and for sizes that Wan 2.1 I2V does not fit.
         """
-        first = "controlnet_blocks.0"
-        embed_dim, inputs = _shape(shapes, "controlnet_patch_embedding.weight")[:2]
-        dim = _shape(shapes, "proj_out.0.weight")[1]
-        view_dim, view_channels = _shape(shapes, "controlnet_mask_embedding.mask_proj.0.weight")[:2]
+        first, tensors = "controlnet_blocks.0", TensorShapes.of(shapes)
+        embed_dim, inputs = tensors.sizes("controlnet_patch_embedding.weight", 5)[:2]
+        out_dim, dim = tensors.sizes("proj_out.0.weight", 2)
+        view_dim, view_channels = tensors.sizes("controlnet_mask_embedding.mask_proj.0.weight", 5)[:2]
         if inputs != INPUT_CHANNELS:
             raise InputError(
-                f"this Uni3C ControlNet takes {inputs} channels, and Wan 2.1 I2V with a guidance video gives "
-                f"{INPUT_CHANNELS}; {ANOTHER_FILE}"
+                f"{tensors.file} holds a Uni3C ControlNet that takes {inputs} channels, and Wan 2.1 I2V with a "
+                f"guidance video gives {INPUT_CHANNELS}; {ANOTHER_FILE}"
             )
         if dim % (2 * heads):
-            raise InputError(f"this Uni3C ControlNet's width {dim} cannot be shared by {heads} heads; {ANOTHER_FILE}")
+            raise InputError(
+                f"{tensors.file} holds a Uni3C ControlNet whose width {dim} cannot be shared by {heads} heads; "
+                f"{ANOTHER_FILE}"
+            )
         return cls(
             dim=dim,
-            ffn_dim=_shape(shapes, f"{first}.ffn.0.weight")[0],
+            ffn_dim=tensors.sizes(f"{first}.ffn.0.weight", 2)[0],
             heads=heads,
-            blocks=1 + max(int(k.split(".")[1]) for k in shapes if k.startswith("controlnet_blocks.")),
+            blocks=tensors.blocks("controlnet_blocks.", "ffn.0.weight"),
             embed_dim=embed_dim,
-            time_dim=_shape(shapes, f"{first}.norm1.linear.weight")[1],
-            out_dim=_shape(shapes, "proj_out.0.weight")[0],
+            time_dim=tensors.sizes(f"{first}.norm1.linear.weight", 2)[1],
+            out_dim=out_dim,
             view_channels=view_channels,
             view_dim=view_dim,
         )
-
-
-def _shape(shapes: Mapping[str, Sequence[int]], name: str) -> Sequence[int]:
-    if name not in shapes:
-        raise InputError(f"this Uni3C ControlNet lacks the tensor {name}; download it again")
-    return shapes[name]
 
 
 class ModulatedNorm(nn.Module):

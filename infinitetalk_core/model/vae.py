@@ -18,11 +18,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import Conv2d, Conv3d  # plain ones: ComfyUI never runs this module
 from torch.nn import functional as F
 
+from ..checkpoints.header import read_header
+from ..checkpoints.tensor_data import read_tensors
+from ..checkpoints.tensor_shapes import TensorShapes
+from ..checkpoints.weights_file import refuse_unless_finite
 from .precision import fast_dtype
 
 LATENT_CHANNELS = 16
@@ -284,8 +288,17 @@ def save_vae(vae: WanVae, path: Path) -> None:
 
 
 def load_vae(path: Path) -> WanVae:
-    """Open a file of released names and any width; float32 weights, ready to use, not to train."""
-    weights = load_file(path)
-    vae = WanVae(weights["encoder.conv1.weight"].shape[0])
-    vae.load_state_dict(weights)
+    """Open a file of released names and any width; float32 weights, ready to use, not to train.
+
+    Raises InputError for a file of another kind, and for one that is damaged or incomplete.
+    """
+    header = read_header(path)
+    shapes = TensorShapes(header.shapes, path.name)
+    with torch.device("meta"):
+        vae = WanVae(shapes.sizes("encoder.conv1.weight", 5)[0])
+    shapes.check({name: tensor.shape for name, tensor in vae.state_dict().items()})
+    weights, _ = read_tensors(path, header, header.names)
+    for name, weight in weights.items():
+        refuse_unless_finite(weight, name, path)
+    vae.load_state_dict(weights, assign=True)
     return vae.float().train(False).requires_grad_(False)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import Conv3d, LayerNorm, Linear  # plain ones: ComfyUI never runs this module
 from torch.utils.checkpoint import checkpoint
 
+from ..checkpoints.tensor_shapes import TensorShapes
 from .attention import sdpa
 from .audio_adapter import AudioAdapter
 from .audio_cross_attention import AudioBlock, BlockCalls, SpeechTokens, audio_conditioned_block
@@ -48,19 +49,23 @@ class WanConfig:
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]], heads: int, text_len: int = 512) -> WanConfig:
-        """Read the sizes from a checkpoint's shapes; it does not contain `heads` (dim / 128 in every release)."""
-        dim, in_channels = shapes["patch_embedding.weight"][:2]
+        """Read the sizes from a checkpoint's shapes; it does not contain `heads` (dim / 128 in every release).
+
+        Raises InputError for missing tensors and for shapes that no Wan has.
+        """
+        tensors = TensorShapes.of(shapes)
+        dim, in_channels = tensors.sizes("patch_embedding.weight", 5)[:2]
         return cls(
             dim=dim,
-            ffn_dim=shapes["blocks.0.ffn.0.weight"][0],
+            ffn_dim=tensors.sizes("blocks.0.ffn.0.weight", 2)[0],
             heads=heads,
-            layers=1 + max(int(k.split(".")[1]) for k in shapes if k.startswith("blocks.")),
+            layers=tensors.blocks("blocks.", "ffn.0.weight"),
             in_channels=in_channels,
-            out_channels=shapes["head.head.weight"][0] // 4,
-            text_dim=shapes["text_embedding.0.weight"][1],
+            out_channels=tensors.sizes("head.head.weight", 2)[0] // 4,
+            text_dim=tensors.sizes("text_embedding.0.weight", 2)[1],
             text_len=text_len,
-            clip_dim=shapes["img_emb.proj.0.weight"][0],
-            freq_dim=shapes["time_embedding.0.weight"][1],
+            clip_dim=tensors.sizes("img_emb.proj.0.weight", 1)[0],
+            freq_dim=tensors.sizes("time_embedding.0.weight", 2)[1],
         )
 
 

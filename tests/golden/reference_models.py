@@ -13,6 +13,7 @@ from infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
 from infinitetalk_core.model.wan import WanBackbone, WanConfig, model_input
 from infinitetalk_core.sampling.euler import euler
 from infinitetalk_core.sampling.guidance import Branch, Guidance, guided
+from infinitetalk_core.speakers import Box
 
 
 def build_dit(config: dict, weights: dict[str, Tensor]) -> tuple[WanBackbone, AudioAdapter]:
@@ -27,6 +28,23 @@ def build_dit(config: dict, weights: dict[str, Tensor]) -> tuple[WanBackbone, Au
     )
     backbone.load_state_dict(wan)
     return backbone.eval(), adapter.eval()
+
+
+def boxes(row: dict) -> tuple[Box, ...] | None:
+    """The speakers' areas of a row, None where it has none.
+
+    The reference reads x as rows and y as columns; our boxes are x across, y down.
+    """
+    if row["bbox"] is None:
+        return None
+    return tuple(Box(x0=y0, y0=x0, x1=y1, y1=x1) for x0, y0, x1, y1 in row["bbox"].values())
+
+
+def branches_of_reference(guidance: Guidance) -> tuple[Branch, ...]:
+    """The predictions that the reference makes in a step, also those whose weight is zero, in its order."""
+    if guidance.text_is_off:
+        return Branch.COND, Branch.DROP_AUDIO
+    return Branch.COND, Branch.DROP_TEXT, Branch.UNCOND
 
 
 @dataclass(frozen=True)

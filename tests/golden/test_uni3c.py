@@ -21,6 +21,8 @@ SIZES = {  # ours: the case's
     "view_dim": "mid_channels",
 }
 
+PREDICTION = "dit_pred_"
+
 
 @pytest.fixture
 def case(golden):
@@ -41,7 +43,7 @@ def uni3c(case):
 def dit(golden):
     """Backbone, adapter and the inputs of its forward, of the case that uni3c builds on."""
     single = golden("dit_single")
-    backbone, adapter = build_dit(single.config, single.under("weights"))
+    backbone, adapter = build_dit(single.config, single.weights)
     x = torch.cat([single["inputs/x"][None], single["inputs/y"]], dim=1)
     speech = [adapter.speech_tokens(single["inputs/audio"])]
     return backbone, x, (single["inputs/context"][None], single["inputs/clip_fea"], adapter, speech)
@@ -55,6 +57,12 @@ def time_embedding(backbone, case) -> torch.Tensor:
     return backbone.time_embedding(time_frequencies(timestep(case), backbone.config.freq_dim))
 
 
+def inputs(case, x) -> tuple[torch.Tensor, torch.Tensor]:
+    """The channels of the DiT's input that the ControlNet takes, and the latents of the rendered video."""
+    render = case["inputs/render_latent"]
+    return x[:, : case.config["in_channels"] - render.shape[1]], render
+
+
 def test_sizes_are_read_from_the_tensors(case, uni3c):
     assert {k: getattr(uni3c.config, k) for k in SIZES} == {k: case.config[name] for k, name in SIZES.items()}
 
@@ -64,22 +72,26 @@ def test_residuals_equal_the_reference(case, uni3c, dit, assert_close):
     backbone, x, _ = dit
     temb = time_embedding(backbone, case)
     assert_close(temb, case["outputs/temb"], case.tolerance(), "time embedding")
-    render = case["inputs/render_latent"]
-    assert torch.equal(torch.cat([x[:, :20], render], dim=1), case["outputs/controlnet_input"])
-    got = uni3c(x[:, :20], render, temb)
+    latents, render = inputs(case, x)
+    assert torch.equal(torch.cat([latents, render], dim=1), case["outputs/controlnet_input"])
+    got = uni3c(latents, render, temb)
     assert len(got) == case.config["num_layers"]
     for i, residual in enumerate(got):
         assert_close(residual, case[f"outputs/residual_{i}"], case.tolerance(), f"residual {i}")
 
 
-@pytest.mark.parametrize(("strength", "name"), [(None, "no_uni3c"), (0.35, "strength0.35"), (1.0, "strength1")])
 @torch.inference_mode()
-def test_prediction_with_the_residuals_equals_the_reference(case, uni3c, dit, assert_close, strength, name):
+def test_prediction_with_the_residuals_equals_the_reference(case, uni3c, dit, assert_close):
+    """At every strength of the case; `no_uni3c` is without."""
     backbone, x, rest = dit
-    residuals = uni3c(x[:, :20], case["inputs/render_latent"], time_embedding(backbone, case))
+    residuals = uni3c(*inputs(case, x), time_embedding(backbone, case))
+    predictions = {k: want for k, want in case.under("outputs").items() if k.startswith(PREDICTION)}
+    assert predictions
+    for name, want in predictions.items():
+        strength = 0.0 if name.endswith("no_uni3c") else float(name.removeprefix(f"{PREDICTION}strength"))
 
-    def add(block, tokens):
-        return tokens + residuals[block] * strength if block < len(residuals) else tokens
+        def add(block, tokens, strength=strength):
+            return tokens + residuals[block] * strength if block < len(residuals) else tokens
 
-    got = backbone(x, timestep(case), *rest, after_block=None if strength is None else add)
-    assert_close(got[0], case[f"outputs/dit_pred_{name}"], case.tolerance(), name)
+        got = backbone(x, timestep(case), *rest, after_block=add if strength else None)
+        assert_close(got[0], want, case.tolerance(), name)

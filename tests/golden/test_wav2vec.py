@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder
 from infinitetalk_core.audio.loudness import normalize_loudness
-from infinitetalk_core.audio.sound import Sound
+from infinitetalk_core.audio.sound import Sound, lay_out, mix, pad_to
+from infinitetalk_core.audio.voice import SAMPLE_RATE_HZ
 from infinitetalk_core.audio.wav2vec import (
     SpeechEncoder,
     convolution_statistics,
@@ -43,7 +44,7 @@ def test_loudness_is_the_references(case, assert_close):
     assert outputs
     for name in outputs:
         number = name.split("/")[1]
-        got = normalize_loudness(case[f"inputs/{number}/wave"].numpy(), 16000)
+        got = normalize_loudness(case[f"inputs/{number}/wave"].numpy(), SAMPLE_RATE_HZ)
         assert_close(torch.from_numpy(got), case[name], case.tolerance(), name)
 
 
@@ -60,7 +61,7 @@ def test_features_are_the_references_at_every_step(case, encoders, assert_close,
             if key.startswith(f"outputs/{number}/{mode}/")
         }
         assert frames_of(len(wave)) == entry["video_length"]
-        samples = normalize_loudness(wave.numpy(), 16000)
+        samples = normalize_loudness(wave.numpy(), SAMPLE_RATE_HZ)
         if mode == "norm":
             samples = standardize(samples)
         if "input_values" in want:
@@ -77,5 +78,13 @@ def test_features_are_the_references_at_every_step(case, encoders, assert_close,
             hidden = torch.cat(list(encoder._convolve(samples, len(wanted), torch.device("cpu"))))
         assert_close(hidden, wanted, limit, "features at 25 a second")
 
-        got = encoder.encode(Sound(wave[None], 16000))
+        got = encoder.encode(Sound(wave[None], SAMPLE_RATE_HZ))
         assert_close(got, want["embedding"], limit, "speech features")
+
+
+def test_two_tracks_in_turn_are_laid_out_as_in_the_reference(case):
+    prepared = case.config["audio_prepare_multi"]
+    a, b = (Sound(torch.tensor([prepared["inputs"][name]]), SAMPLE_RATE_HZ) for name in "ab")
+    starts, length = lay_out([a, b], in_turn=True)
+    got = [pad_to(a, starts[0], length), pad_to(b, starts[1], length), mix([a, b], in_turn=True)]
+    assert [sound.waveform[0].tolist() for sound in got] == prepared["results"]["add:a,b"]

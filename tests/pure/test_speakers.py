@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from infinitetalk_core.audio.sound import Sound, lay_out, mix, pad_to
+from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.disk_buffer import DiskTensor, RowWriter
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.fingerprint import describe, tensor_fingerprint
@@ -125,16 +123,6 @@ def test_features_in_a_file_are_known_as_those_in_memory(monkeypatch, tmp_path):
     assert describe(speech) == describe(replace(speech, voices=(writer.rows(),)))
     features[699, 1, 4] += 1e-3
     assert describe(speech) != describe(replace(speech, voices=(writer.rows(),)))
-
-
-def test_in_turn_equals_the_reference():
-    data = Path(__file__).parents[1] / "golden" / "data" / "wav2vec.json"
-    case = json.loads(data.read_text())["config"]["audio_prepare_multi"]
-    a, b = (Sound(torch.tensor([case["inputs"][k]]), RATE) for k in "ab")
-    want = case["results"]["add:a,b"]
-    starts, length = lay_out([a, b], in_turn=True)
-    got = [pad_to(a, starts[0], length), pad_to(b, starts[1], length), mix([a, b], in_turn=True)]
-    assert [g.waveform[0].tolist() for g in got] == want
 
 
 def test_places_as_text_and_as_masks():

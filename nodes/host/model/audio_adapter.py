@@ -15,7 +15,7 @@ from ....infinitetalk_core.model.kernels import AttentionBackend
 from .attention import choose_attention
 from .backbone import HOW_TO_CONNECT, check_backbone
 from .memory import request_memory
-from .patchers import Patcher, load_strictly, model_patcher
+from .patchers import Patcher, load_whole, model_patcher
 from .shared_models import SharedModels
 from .wan_wrappers import KEY, apply_model_wrapper, wan_forward_wrapper
 
@@ -59,9 +59,8 @@ def _load_adapter(path: Path, backbone: Any) -> tuple[Patcher, str]:
     file = open_infinitetalk(path)
     config = AdapterConfig.from_shapes(file.shapes, backbone.num_heads)
     _check_fit(config, backbone, path.name)
-    loaded = file.read()
-    adapter = load_strictly(partial(AudioAdapter, config, device="meta"), loaded.tensors, path.name)
-    return model_patcher(adapter), loaded.fingerprint
+    adapter, fingerprint = load_whole(partial(AudioAdapter, config, device="meta"), file)
+    return model_patcher(adapter), fingerprint
 
 
 def _check_fit(config: AdapterConfig, backbone: Any, name: str) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ....infinitetalk_core.checkpoints.opened import stamp_of
 from ....infinitetalk_core.errors import InputError
-from ....infinitetalk_core.model_cache import FileStamp
 
 AUDIO_ENCODER_FOLDERS = ("audio_encoders", "wav2vec2", "transformers")
 WEIGHT_FOLDERS = ("model_patches", "diffusion_models", "multitalk")
@@ -66,7 +66,7 @@ def infinitetalk_path(name: str) -> Path:
 
 def file_stamp(path: Path) -> str:
     """Return a string that changes when the file, or a file of the folder, is replaced on disk: then it is reloaded."""
-    return str(FileStamp.of(path).parts)
+    return str(stamp_of(path).parts)
 
 
 def temp_folder() -> Path:

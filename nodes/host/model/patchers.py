@@ -10,8 +10,8 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 
-from ....infinitetalk_core.checkpoints.weights_file import Weights
-from ....infinitetalk_core.errors import InputError
+from ....infinitetalk_core.checkpoints.tensor_shapes import TensorShapes
+from ....infinitetalk_core.checkpoints.weights_file import Weights, WeightsFile
 from .quantized import put_quantized_layers
 
 Patcher: TypeAlias = comfy.model_patcher.ModelPatcher
@@ -26,19 +26,25 @@ def load_strictly(make: Callable[[Any], torch.nn.Module], weights: Weights, name
     The expected tensors are read from plain PyTorch layers: with dynamic VRAM, ComfyUI's layers have no weights before
     they are loaded, and would fill missing ones with zeros.
     """
-    expected = {key: tuple(tensor.shape) for key, tensor in make(torch.nn).state_dict().items()}
-    if missing := sorted(expected.keys() - weights.keys()):
-        raise InputError(f"{name} lacks {len(missing)} tensors, first {missing[0]}; download it again")
-    if extra := sorted(weights.keys() - expected.keys()):
-        raise InputError(f"{name} has {len(extra)} tensors too many, first {extra[0]}; it is another model's file")
-    for key, shape in expected.items():
-        if tuple(weights[key].shape) != shape:
-            raise InputError(
-                f"{key} in {name} is {tuple(weights[key].shape)} where {shape} is expected; it is another model's file"
-            )
+    _check(make, TensorShapes({key: weight.shape for key, weight in weights.items()}, name))
     module = make(comfy.ops.manual_cast)
     module.load_state_dict(put_quantized_layers(module, weights), strict=True, assign=True)
     return module
+
+
+def load_whole(make: Callable[[Any], torch.nn.Module], file: WeightsFile) -> tuple[torch.nn.Module, str]:
+    """Build a module with the weights of `file`, as `load_strictly` does; return it with their fingerprint.
+
+    A wrong shape is refused before any weights are read: the file may say that it holds more than there is memory for.
+    """
+    _check(make, file.shapes)
+    loaded = file.read()
+    return load_strictly(make, loaded.tensors, file.path.name), loaded.fingerprint
+
+
+def _check(make: Callable[[Any], torch.nn.Module], shapes: TensorShapes) -> None:
+    """Raise InputError if a tensor of the module is missing, superfluous or of another shape in `shapes`."""
+    shapes.check({name: tensor.shape for name, tensor in make(torch.nn).state_dict().items()})
 
 
 def model_patcher(module: Any) -> Patcher:

@@ -18,9 +18,10 @@ from typing import Any
 import comfy.model_management
 import torch
 
+from ....infinitetalk_core.checkpoints.opened import stamp_of
 from ....infinitetalk_core.fingerprint import FileFingerprints
 from ....infinitetalk_core.log import log
-from ....infinitetalk_core.model_cache import FileStamp, ModelCache, ModelKey
+from ....infinitetalk_core.model_cache import ModelCache, ModelKey
 from .loaded_files import LoadedFiles
 from .patchers import Patcher
 
@@ -57,7 +58,8 @@ class SharedModels:
         """Return a clone of the model of a file; load it if it is not in the cache.
 
         kind: the kind of weights, for messages and the cache key. load: returns a new patcher and the fingerprint of
-        its weights. options: whatever else the weights depend on, part of the cache key.
+        its weights. options: whatever else the weights depend on, part of the cache key. Raises InputError if there is
+        no file.
         """
         started, reads = time.perf_counter(), []
 
@@ -67,7 +69,7 @@ class SharedModels:
             loaded.set_attachments(FINGERPRINT, fingerprint)
             return loaded
 
-        lease = self.cache.get(ModelKey(FileStamp.of(path), kind, options), make)
+        lease = self.cache.get(ModelKey(stamp_of(path), kind, options), make)
         size = lease.value.model_size() / GB
         if reads:
             seconds = time.perf_counter() - started

@@ -9,7 +9,7 @@ from ....infinitetalk_core.checkpoints.loaders import open_uni3c
 from ....infinitetalk_core.chunks.camera_control import CameraControl
 from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig
-from .patchers import Patcher, load_strictly, model_patcher
+from .patchers import Patcher, load_whole, model_patcher
 from .shared_models import SharedModels
 
 KEY = "infinitetalk_uni3c"
@@ -33,8 +33,7 @@ def load_uni3c_patcher(path: Path, models: SharedModels | None = None) -> Patche
 
     def load() -> tuple[Patcher, str]:
         file = open_uni3c(path)
-        make = partial(Uni3C, Uni3CConfig.from_shapes(file.shapes), device="meta")
-        loaded = file.read()
-        return model_patcher(load_strictly(make, loaded.tensors, path.name)), loaded.fingerprint
+        network, fingerprint = load_whole(partial(Uni3C, Uni3CConfig.from_shapes(file.shapes), device="meta"), file)
+        return model_patcher(network), fingerprint
 
     return (models or SharedModels()).patcher(path, "Uni3C", load)
