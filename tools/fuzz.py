@@ -1,6 +1,6 @@
 """Feed the pack with damaged and odd inputs at random, and count what came of each.
 
-    python3 tools/fuzz.py runs|media|weights|values [--seed 1] [--count 300] [--table docs/inputs.md]
+    python3 tools/fuzz.py runs|media|weights [--seed 1] [--count 300] [--table docs/inputs.md]
 
 Each input is made from the seed and its number, so any of them can be made again: `--first 17 --count 1`. Inputs are
 tried in a process of its own, which is started anew when it dies or takes too long. Outcomes:
@@ -19,46 +19,51 @@ Ends with status 1 if anything but `read` and `answered` occurred.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
 import random
-import select
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Queue
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+sys.path.insert(0, str(ROOT))
+from tools.run_comfyui import make_torchvision_importable  # noqa: E402
+
 KINDS = {
     "runs": "tests.support.fuzz_runs",
     "media": "tests.support.fuzz_media",
     "weights": "tests.support.fuzz_weights",
-    "values": "tests.support.fuzz_values",
 }
 GOOD = ("read", "answered")
 OUTCOMES = (*GOOD, "python", "silent", "crashed", "hung", "memory")
-SECONDS = 60.0
-MEGABYTES = 1500.0
+# Bounds of an input: time, and memory beyond what the process has at its start.
+SECONDS, GIGABYTES = 30.0, 2.0
+START_SECONDS = 120.0
 # Attempt: (random, folder) -> (what was tried, outcome, the sentence or "").
 Attempt = Callable[[random.Random, Path], tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one input. megabytes: the most that its process ever used beyond what it had at its start."""
+    """What came of one input."""
 
     number: int
     tried: str
     outcome: str
     text: str
     seconds: float
-    megabytes: float
 
 
 def attempt_of(kind: str) -> Attempt:
@@ -69,48 +74,75 @@ def attempt_of(kind: str) -> Attempt:
 
 def work(kind: str, seed: int) -> None:
     """Try the inputs whose numbers come in, one a line, and print a line of JSON for each."""
+    make_torchvision_importable()
     attempt = attempt_of(kind)
-    before = _peak_megabytes()
     print("ready", flush=True)
     for line in sys.stdin:
         number = int(line)
         with tempfile.TemporaryDirectory() as folder:
             tried, outcome, text = attempt(random.Random(f"{seed} {number}"), Path(folder))
-        print(json.dumps([number, tried, outcome, text[:500], _peak_megabytes() - before]), flush=True)
-
-
-def _peak_megabytes() -> float:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps([tried, outcome, text[:500]]), flush=True)
 
 
 class Worker:
-    """A process that tries inputs of one kind."""
+    """A process that tries inputs of one kind, started again where it ended."""
 
     def __init__(self, kind: str, seed: int) -> None:
         self._command = [sys.executable, __file__, kind, "--seed", str(seed), "--worker"]
         self._process: subprocess.Popen[str] | None = None
 
-    def attempt(self, number: int, seconds: float = SECONDS) -> Result:
+    def attempt(self, number: int) -> Result:
         """Try input `number`."""
         process = self._started()
         assert process.stdin is not None
         process.stdin.write(f"{number}\n")
         process.stdin.flush()
         began = time.monotonic()
-        line = self._line(process, seconds)
-        taken = time.monotonic() - began
-        if not line:
-            self.stop()
-            return Result(number, "?", "hung" if taken >= seconds else "crashed", "", taken, 0.0)
-        _, tried, outcome, text, megabytes = json.loads(line)
-        if megabytes > MEGABYTES:
-            self.stop()
-            outcome = "memory"
-        return Result(number, tried, outcome, text, taken, megabytes)
+        tried, outcome, text = self._wait(process, began)
+        return Result(number, tried, outcome, text, time.monotonic() - began)
+
+    def _wait(self, process: subprocess.Popen[str], began: float) -> tuple[str, str, str]:
+        """Return what the process says of an input, or why it was ended."""
+        watched = psutil.Process(process.pid)
+        while time.monotonic() - began < SECONDS:
+            with contextlib.suppress(Empty):
+                tried, outcome, text = json.loads(self._lines.get(timeout=0.02))
+                return tried, outcome, text
+            if process.poll() is not None:
+                return self._end("crashed", f"exit code {process.returncode}")
+            with contextlib.suppress(psutil.Error):
+                if (used := _own_bytes(watched)) > self._at_rest + GIGABYTES * 1e9:
+                    return self._end("memory", f"{used / 1e9:.1f} GB")
+        return self._end("hung", f"{SECONDS:.0f} s")
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment,
+            )
+            self._lines: Queue[str] = Queue()
+            threading.Thread(target=self._collect, args=(self._process, self._lines), daemon=True).start()
+            if self._lines.get(timeout=START_SECONDS) != "ready\n":
+                raise SystemExit(f"the worker did not start: {' '.join(self._command)}")
+            self._at_rest = _own_bytes(psutil.Process(self._process.pid))
+        return self._process
+
+    @staticmethod
+    def _collect(process: subprocess.Popen[str], lines: Queue[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+        lines.put("")  # it ended: whoever waits for its start need not wait longer
+
+    def _end(self, outcome: str, text: str) -> tuple[str, str, str]:
+        self.stop()
+        return "?", outcome, text
 
     def stop(self) -> None:
         """End the process."""
@@ -119,27 +151,11 @@ class Worker:
             self._process.wait()
             self._process = None
 
-    def _started(self) -> subprocess.Popen[str]:
-        if self._process is None:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                bufsize=1,
-                cwd=ROOT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-            if self._line(self._process, 120) != "ready\n":
-                raise SystemExit(f"the worker did not start: {' '.join(self._command)}")
-        return self._process
 
-    @staticmethod
-    def _line(process: subprocess.Popen[str], seconds: float) -> str:
-        assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], seconds)
-        return process.stdout.readline() if ready else ""
+def _own_bytes(process: psutil.Process) -> int:
+    """Return the memory of a process, without files that it maps."""
+    memory = process.memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
 
 
 def run(kind: str, seed: int, first: int, count: int) -> list[Result]:

@@ -1,0 +1,27 @@
+"""Damaged weights files for `tools/fuzz.py`: read, or refused in one sentence."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from random import Random
+from tempfile import mkdtemp
+from typing import Any
+
+from tests.pure.crafted_weights import answer, loaders
+
+from .mutated_weights import mutated
+
+OUTCOMES = {"in Python's words": "python"}
+
+
+@cache
+def _loaders() -> dict[str, Any]:
+    return loaders(Path(mkdtemp(prefix="infinitetalk_fuzz_")))
+
+
+def attempt(random: Random, folder: Path) -> tuple[str, str, str]:
+    """Load a right file with random damage."""
+    file = mutated(random.getrandbits(48))
+    found = answer(file.name, _loaders()[file.kind], file.write(folder))
+    return found.name, OUTCOMES.get(found.outcome, found.outcome), found.message
