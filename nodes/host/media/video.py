@@ -9,6 +9,7 @@ from typing import Any
 
 import folder_paths
 from comfy.cli_args import args
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
@@ -38,7 +39,7 @@ def source_of(image: Tensor | None, video: Any | None, files: FileFingerprints |
         # Made by another node; its frames are in memory already.
         parts = video.get_components()
         return PictureBatch(parts.images[..., :3], parts.frame_rate)
-    source = VideoFile(video.get_stream_source(), files)
+    source = VideoFile(video.get_stream_source(), files, throw_exception_if_processing_interrupted)
     # Newer ComfyUI can trim a VIDEO without changing its file.
     start, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
     return cut(source, start, seconds) if start or seconds else source
