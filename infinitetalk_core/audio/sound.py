@@ -17,6 +17,9 @@ from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
 
 PIECE_SAMPLES = 1 << 20
+# Telephones have 8000 Hz; one-bit recordings (DSD512) come out of their decoder with 2,822,400 Hz.
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1000, 3_072_000
+MOST_CHANNELS = 64  # as in FFmpeg's resampler
 
 
 @dataclass(frozen=True)
