@@ -14,6 +14,7 @@ from av.audio.resampler import AudioResampler
 from ..disk_buffer import ChannelBuffer, Floats
 from ..errors import InputError
 from ..media_file import Container, open_regular
+from .channels import match_channels
 from .sound import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, MOST_CHANNELS, PIECE_SAMPLES, Sound, check_sound
 from .timeline import Timeline
 
@@ -44,7 +45,7 @@ def read_sound(path: Path, scratch: Path | None = None, check_interrupted: Calla
             if found is None:
                 found, rate = ChannelBuffer(len(piece), scratch), piece_rate
                 timeline = Timeline(path.name, _start_of(container), rate, len(piece))
-            place = timeline.place(time, found.count)
+            place = timeline.place(time, found.count, piece.shape[1])
             _append_silence(found, place.silence, check_interrupted)
             found.append(np.ascontiguousarray(piece[:, place.skipped :]))
     if found is None or not found.count:
@@ -97,30 +98,31 @@ def _append_silence(found: ChannelBuffer, samples: int, check_interrupted: Calla
 
 def _pieces(container: Container, stream: av.AudioStream) -> Iterator[tuple[Fraction | None, Floats, int]]:
     """Yield (start in seconds, (channels, samples), rate), all with the rate and channels of the first piece."""
-    first: av.AudioFrame | None = None
+    rate = channels = 0
     convert: AudioResampler | None = None
     setup: tuple[str, str, int] | None = None
     for frame in container.frames(stream):
         assert isinstance(frame, av.AudioFrame)
         _check_numbers(frame.sample_rate, frame.layout.nb_channels, container.name)
-        first = first or frame
+        rate, channels = rate or frame.sample_rate, channels or frame.layout.nb_channels
         now = (frame.format.name, frame.layout.name, frame.sample_rate)
         if convert is None or now != setup:
-            if convert is not None:
-                yield from ((None, _channels_of(rest), first.sample_rate) for rest in convert.resample(None))
+            yield from ((None, piece, rate) for piece in _converted(convert, None, channels))
             # Packed: PyAV reads beyond the planes of a planar frame of 8 and more channels.
-            convert = AudioResampler(format="flt", layout=first.layout, rate=first.sample_rate)
-            setup = now
+            convert, setup = AudioResampler(format="flt", rate=rate), now
         time = None if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
-        for converted in convert.resample(frame):
-            yield time, _channels_of(converted), first.sample_rate
+        for piece in _converted(convert, frame, channels):
+            yield time, piece, rate
             time = None
-    if convert is not None and first is not None:
-        yield from ((None, _channels_of(rest), first.sample_rate) for rest in convert.resample(None))
+    yield from ((None, piece, rate) for piece in _converted(convert, None, channels))
 
 
-def _channels_of(frame: av.AudioFrame) -> Floats:
-    return frame.to_ndarray().reshape(frame.samples, -1).T
+def _converted(convert: AudioResampler | None, frame: av.AudioFrame | None, channels: int) -> Iterator[Floats]:
+    """Yield what comes out of the resampler for a frame; None: what is left in it."""
+    for converted in [] if convert is None else convert.resample(frame):
+        if converted is not None and converted.samples:
+            piece = torch.from_numpy(converted.to_ndarray().reshape(converted.samples, -1).T)
+            yield match_channels(piece, channels).numpy()
 
 
 def _check_numbers(rate: int, channels: int, name: str) -> None:

@@ -33,27 +33,42 @@ class Timeline:
     def __init__(self, name: str, start: Fraction | None, rate: int, channels: int) -> None:
         self._name, self._start, self._rate = name, start, rate
         self._silence_left = min(LONGEST_SILENCE_SECONDS * rate, MOST_SILENCE_BYTES // (4 * channels))
+        self._overlap = Fraction(0)  # samples that the pieces since the last one in its place may overlap it
+        self._skipped = 0  # samples of these pieces
         self._warned = False
 
-    def place(self, time: Fraction | None, count: int) -> Place:
-        """Return where a piece that begins at `time` (in seconds; None: unknown) belongs after `count` samples."""
+    def place(self, time: Fraction | None, count: int, length: int) -> Place:
+        """Return where a piece of `length` samples that begins at `time` belongs after `count` samples.
+
+        time: in seconds; None: unknown.
+        """
         if self._start is None or time is None:
             return Place()
         late = time - self._start - Fraction(count, self._rate)
         samples = round(abs(late) * self._rate)
         if abs(late) <= TOLERANCE_SECONDS:
+            self._skipped = 0
             return Place()
-        if -LONGEST_OVERLAP_SECONDS <= late < 0:
-            return Place(skipped=samples)
         if 0 < late and samples <= self._silence_left:
             self._silence_left -= samples
+            self._skipped = 0
             return Place(silence=samples)
-        if not self._warned:
-            log.warning(
-                "the clock of the sound of %s jumps by %.1f seconds: what comes behind it is joined on",
-                self._name,
-                float(late),
-            )
-        self._warned = True
+        if -LONGEST_OVERLAP_SECONDS <= late < 0:
+            if not self._skipped:
+                self._overlap = samples + TOLERANCE_SECONDS * self._rate
+            self._skipped += min(samples, length)
+            if self._skipped <= self._overlap:
+                return Place(skipped=samples)
+            # The clock stands still: by its times, all of the sound would be left out.
+            self._warn(late, "is not believed any more")
+            self._start = None
+            return Place()
+        self._warn(late, "jumps: what comes behind it is joined on")
         self._start += late
+        self._skipped = 0
         return Place()
+
+    def _warn(self, late: Fraction, what: str) -> None:
+        if not self._warned:
+            log.warning("the clock of the sound of %s, %.1f seconds off, %s", self._name, float(late), what)
+        self._warned = True
