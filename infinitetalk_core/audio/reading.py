@@ -121,8 +121,9 @@ def _converted(convert: AudioResampler | None, frame: av.AudioFrame | None, chan
     """Yield what comes out of the resampler for a frame; None: what is left in it."""
     for converted in [] if convert is None else convert.resample(frame):
         if converted is not None and converted.samples:
-            piece = torch.from_numpy(converted.to_ndarray().reshape(converted.samples, -1).T)
-            yield match_channels(piece, channels).numpy()
+            piece = converted.to_ndarray().reshape(converted.samples, -1).T
+            same = len(piece) == channels
+            yield piece if same else match_channels(torch.from_numpy(piece), channels).numpy()
 
 
 def _check_numbers(rate: int, channels: int, name: str) -> None:

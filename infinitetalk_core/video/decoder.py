@@ -18,7 +18,6 @@ COPY_AGAIN = "copy it here again, or save it as MP4"
 LONGEST_SECONDS = 360_000  # 100 hours, as in the Video Frames node; more comes from broken times
 
 _HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}  # by AVColorTransferCharacteristic
-_STILL_CODECS = ("mjpeg", "png", "bmp", "tiff", "webp", "gif", "jpegxl")
 _LAST_SECONDS = 5  # read again to find the end: times near it are not in order
 _NO_DISPLAY_TIMES = ("avi",)  # containers with decoding times only
 
@@ -217,10 +216,8 @@ class Decoder:
 
 
 def _is_still(stream: av.VideoStream) -> bool:
-    """Return whether the stream is a single picture, such as a cover that is not marked as one."""
-    if stream.codec_context.name not in _STILL_CODECS:
-        return False
-    return stream.frames == 1 or bool(stream.disposition & getattr(stream.disposition, "still_image", 0))
+    """Return whether the stream is a single picture: a cover that is not marked as one, an animation's still."""
+    return stream.frames == 1 or bool(stream.disposition & stream.disposition.still_image)
 
 
 def _pixels(stream: av.VideoStream) -> int:

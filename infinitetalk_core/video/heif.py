@@ -61,7 +61,7 @@ def _type_in(meta: bytes) -> bytes | None:
             primary = int.from_bytes(body[4 : 6 if body[0] == 0 else 8], "big")
         elif kind == b"iinf":
             for entry_kind, entry in _boxes(body[6 if body[:1] == b"\0" else 8 :]):
-                if entry_kind == b"infe" and len(entry) >= 14:
+                if entry_kind == b"infe" and len(entry) >= 12:
                     wide = 2 if entry[0] < 3 else 4  # bytes of an item's number
                     types[int.from_bytes(entry[4 : 4 + wide], "big")] = entry[6 + wide : 10 + wide]
     return types.get(primary) if primary is not None else None

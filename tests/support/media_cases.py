@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import wave
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -134,7 +135,7 @@ def write_two_videos(path: Path, kind: str) -> None:
     """A film of 75 frames of 160 x 96 in red, and another stream before it in blue, which a player does not show.
 
     kind: "preview" (smaller, not default), "cover" (one JPEG that is not marked as a cover), "large cover" (the same,
-    larger than the film, and nothing is marked as default), "small first" (nothing marked).
+    larger than the film, and nothing is marked as default), "small first" (both marked).
     """
     with av.open(str(path), "w") as file:
         if "cover" in kind:
@@ -143,9 +144,8 @@ def write_two_videos(path: Path, kind: str) -> None:
         else:
             other = video_packets(file, [solid(48, 80, BLUE)] * 50)
         film = video_packets(file, [solid(96, 160, RED)] * 75)
-        default = kind in ("preview", "cover")
-        file.streams.video[0].disposition = 0
-        file.streams.video[1].disposition = int(default)
+        file.streams.video[0].disposition = int(kind == "small first")
+        file.streams.video[1].disposition = int(kind != "large cover")
         file.mux(sorted(other + film, key=lambda p: float((p.dts or 0) * p.time_base)))
 
 
@@ -270,21 +270,27 @@ def write_interlaced(path: Path, codec: str = "libx264") -> None:
 def write_pixel_shape(path: Path, width: int, height: int, size: tuple[int, int] = (48, 64)) -> None:
     """A film whose pixels are width : height."""
     with av.open(str(path), "w") as file:
-        file.mux(video_packets(file, [solid(*size, RED)] * 3, **{"x264-params": f"sar={width}/{height}"}))
+        stream = file.add_stream("libx264", rate=25)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(width, height)
+        for _ in range(3):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(solid(*size, RED), format="rgb24")))
+        file.mux(stream.encode(None))
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Return a PNG that says to have this size, with the pixels of its first row only."""
+    """Return a PNG that says to have this size, with hardly any pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        import zlib
+
 
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    import zlib
+
 
     start = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + start + chunk(b"IDAT", zlib.compress(bytes(1 + 3 * width))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + start + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
 
 
 def _box(kind: bytes, *parts: bytes) -> bytes:
