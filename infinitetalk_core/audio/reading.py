@@ -58,9 +58,7 @@ def _best_stream(container: Container) -> av.AudioStream:
     # A track that FFmpeg has no decoder for has no codec context.
     known = [s for s in container.av.streams.audio if s.codec_context is not None]
     if not known:
-        raise InputError(
-            f"{container.name} has no sound in it that can be decoded: choose a file with a sound track"
-        )
+        raise InputError(f"{container.name} has no sound in it that can be decoded: choose a file with a sound track")
 
     def rank(stream: av.AudioStream) -> tuple[bool, bool, int]:
         marks = stream.disposition

@@ -49,7 +49,7 @@ class Timeline:
         if abs(late) <= TOLERANCE_SECONDS:
             self._skipped = 0
             return Place()
-        if 0 < late and samples <= self._silence_left:
+        if late > 0 and samples <= self._silence_left:
             self._silence_left -= samples
             self._skipped = 0
             return Place(silence=samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -61,7 +62,7 @@ def pose_of(frame: av.VideoFrame, pixel_shape: Fraction | None) -> Pose:
     if pixel_shape and abs(pixel_shape - 1) > _SQUARE_ENOUGH:
         if not Fraction(1, _LEAST_SQUARE) <= pixel_shape <= _LEAST_SQUARE:
             raise InputError(
-                f"the video says that its pixels are {pixel_shape.numerator} : {pixel_shape.denominator} wide, which no "
+                f"the video says that its pixels are {pixel_shape.numerator} : {pixel_shape.denominator}, which no "
                 "film has: save it again with square pixels"
             )
         width = max(round(frame.width * pixel_shape), 1)
@@ -95,7 +96,7 @@ def _without_unnamed(frame: av.VideoFrame) -> av.VideoFrame:
         if number not in named
     ]
     steps.append(graph.add("buffersink"))
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         before.link_to(after)
     graph.configure()
     graph.push(frame)

@@ -121,10 +121,10 @@ class VideoFile:
     """A FrameSource from a video file or a seekable binary stream, decoded on demand.
 
     Supports any codec and the containers of `media_file`, with constant or variable rate; applies rotation and
-    mirroring (phones) and non-square pixels. Reading forward never seeks; a jump seeks to a keyframe and decodes from there. A
-    frame is shown until the next one, also where the file is damaged or shorter than declared. `file` must be local.
-    Usable as a context manager. Raises InputError, in one sentence, if the file cannot be opened, has no video, or no
-    picture of it can be decoded.
+    mirroring (phones) and non-square pixels. Reading forward never seeks; a jump seeks to a keyframe and decodes from
+    there. A frame is shown until the next one, also where the file is damaged or shorter than declared. `file` must be
+    local. Usable as a context manager. Raises InputError, in one sentence, if the file cannot be opened, has no video,
+    or no picture of it can be decoded.
     """
 
     def __init__(

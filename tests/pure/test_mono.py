@@ -45,7 +45,9 @@ def test_a_part_of_a_sound_that_cancels_itself_is_heard_and_the_rest_is_the_mean
     other = said.clone()
     other[half:] *= -1
     mono = to_mono(Sound(torch.stack([said, other]), RATE)).waveform[0]
-    assert torch.equal(mono[:half], said[:half]) and torch.equal(mono[half + FADE_SAMPLES :], said[half + FADE_SAMPLES :])
+    assert torch.equal(mono[:half], said[:half]) and torch.equal(
+        mono[half + FADE_SAMPLES :], said[half + FADE_SAMPLES :]
+    )
     assert (mono - said)[half : half + FADE_SAMPLES].abs().max() <= said.abs().max()
 
 

@@ -9,7 +9,7 @@ import io
 import struct
 import wave
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -170,7 +170,10 @@ def playlists(elsewhere: Path) -> dict[str, str]:
         f'<Representation id="1" bandwidth="9"><BaseURL>file://{name}</BaseURL></Representation></AdaptationSet>'
         "</Period></MPD>"
     )
-    sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+    sdp = (
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+        "a=rtpmap:96 H264/90000\n"
+    )
     return {
         "list.m3u8": hls + "#EXT-X-ENDLIST\n",
         "live.m3u8": hls,
@@ -284,10 +287,7 @@ def png_header(width: int, height: int) -> bytes:
 
     def chunk(kind: bytes, data: bytes) -> bytes:
 
-
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 
     start = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + start + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
@@ -355,6 +355,3 @@ def write_odd_layout(path: Path) -> None:
     labels = b"".join(struct.pack(">IIfff", label, 0, 0, 0, 0) for label in (2, 1, 3))
     body = struct.pack(">III", 0, 0, 3) + labels
     path.write_bytes(content[:at] + b"chan" + struct.pack(">q", len(body)) + body + content[at + 12 + length :])
-
-
-Maker = Callable[[Path], None]

@@ -84,7 +84,8 @@ def load_source(text: str) -> tuple[torch.Tensor | None, Any | None]:
     picture = read_picture(path)
     if picture is not None:
         return picture, None
-    VideoFile(path, check_interrupted=throw_exception_if_processing_interrupted).close()  # raises now if it is no readable video
+    # Raises now if it is no readable video.
+    VideoFile(path, check_interrupted=throw_exception_if_processing_interrupted).close()
     return None, InputImpl.VideoFromFile(str(path))
 
 
