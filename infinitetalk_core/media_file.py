@@ -122,13 +122,14 @@ class Container:
     ) -> None:
         self.name = name
         self._file = _Readable(file, check_interrupted)
-        options = {"format_whitelist": FORMATS, "protocol_whitelist": "none", "max_pixels": str(MOST_PIXELS)}
+        # Not `options`, with which PyAV before 17 writes beyond its memory where streams are found while reading.
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
         try:
             self._file.seek(0)
             self.av = av.open(
                 self._file,  # type: ignore[arg-type]
                 mode="r",
-                options=options,
+                container_options=options,
                 io_open=_refuse,
                 metadata_errors="replace",  # titles in old encodings
             )
