@@ -7,6 +7,7 @@ Here only known formats are opened, through one handle of one regular file, and 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,10 @@ _SOUNDS = (
 FORMATS = ",".join((_CONTAINERS, _VIDEOS, _PICTURES, _SOUNDS))
 # A video of 8192 x 8192; one picture of it takes 0.2 GB as bytes and 0.8 GB as numbers.
 MOST_PIXELS = 8192 * 8192
+
+# Formats that say how long a stream is; for others FFmpeg estimates it from what there is.
+_DECLARE_LENGTH = {"mov", "matroska", "webm", "avi", "asf", "mxf", "wav", "w64", "flac", "aiff", "caf", "wv", "tta"}
+_CLOCK = re.compile(r"(\d+):(\d+):([\d.]+)")
 
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
@@ -161,15 +166,39 @@ class Container:
         self._file.raise_if_stopped()
         return True
 
+    def warn_if_short(self, stream: av.stream.Stream, seconds: float) -> None:
+        """Say so if the stream, of which `seconds` were found, is much shorter than the file's header says."""
+        declared = self._declared_seconds(stream)
+        if declared is not None and seconds < 0.9 * declared - 0.1:
+            log.warning(
+                "the %s of %s ends after %.1f of the %.1f seconds that the file says to have: it is cut off or damaged",
+                "sound" if stream.type == "audio" else "picture",
+                self.name,
+                seconds,
+                declared,
+            )
+
+    def _declared_seconds(self, stream: av.stream.Stream) -> float | None:
+        if not _DECLARE_LENGTH & set(self.av.format.name.split(",")):
+            return None
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        if match := _CLOCK.fullmatch(stream.metadata.get("DURATION", "")):  # in Matroska
+            hours, minutes, seconds = map(float, match.groups())
+            return 3600 * hours + 60 * minutes + seconds
+        return self.av.duration / av.time_base if self.av.duration and len(self.av.streams) == 1 else None
+
     def packets(self, stream: av.stream.Stream) -> Iterator[av.Packet]:
         """Yield the stream's packets to the end of what can be read, then the empty one that flushes the decoder."""
         packets = self.av.demux(stream)
         while True:
             try:
                 packet = next(packets, None)
-            except (av.error.FFmpegError, OSError) as error:
+            except (av.error.FFmpegError, OSError, IndexError) as error:
                 self._file.raise_if_stopped()
-                log.warning("%s ends early (%s): what comes before is used", self.name, _reason(error))
+                # PyAV trips at the end over a stream that FFmpeg found only while reading.
+                if not isinstance(error, IndexError):
+                    log.warning("%s ends early (%s): what comes before is used", self.name, _reason(error))
                 packet = av.Packet()
                 packet.stream = stream
                 packets = iter(())

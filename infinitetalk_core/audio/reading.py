@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ from av.audio.resampler import AudioResampler
 
 from ..disk_buffer import ChannelBuffer, Floats
 from ..errors import InputError
+from ..log import log
 from ..media_file import Container, open_regular
 from .channels import match_channels
 from .sound import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, MOST_CHANNELS, PIECE_SAMPLES, Sound, check_sound
@@ -21,6 +23,7 @@ from .timeline import Timeline
 COPY_AGAIN = "copy it here again, or save it as WAV"
 # Containers that store the time of each piece of sound. In others it is computed from the samples before.
 _TIMED = {"mov", "matroska", "webm", "ogg", "mpegts", "mpeg", "flv", "asf", "nut", "mxf"}
+_UNKNOWN_LENGTH = 0x7FFF0000  # programs that record without an end write this or more
 _FOR_OTHERS = ("comment", "hearing_impaired", "visual_impaired")  # tracks beside the main one
 
 
@@ -33,24 +36,33 @@ def read_sound(path: Path, scratch: Path | None = None, check_interrupted: Calla
     check_interrupted: called several times per second of sound; an exception from it stops the reading.
     Raises InputError, in one sentence, if there is no sound or none of it can be decoded.
     """
-    with (
-        open_regular(path, "sound or video file") as file,
-        Container(file, path.name, "a sound or video file", COPY_AGAIN, check_interrupted) as container,
-    ):
-        stream = _best_stream(container)
-        _check_numbers(stream.codec_context.sample_rate or LOWEST_RATE_HZ, _plain_channels(stream) or 1, path.name)
-        found: ChannelBuffer | None = None
-        rate = 0
-        for time, piece, piece_rate in _pieces(container, stream):
-            if found is None:
-                found, rate = ChannelBuffer(len(piece), scratch), piece_rate
-                timeline = Timeline(path.name, _start_of(container), rate, len(piece))
-            place = timeline.place(time, found.count, piece.shape[1])
-            _append_silence(found, place.silence, check_interrupted)
-            found.append(np.ascontiguousarray(piece[:, place.skipped :]))
+    with open_regular(path, "sound or video file") as file:
+        _warn_if_cut_off(file, path.name)
+        with Container(file, path.name, "a sound or video file", COPY_AGAIN, check_interrupted) as container:
+            found, rate = _read(container, scratch, check_interrupted)
     if found is None or not found.count:
         raise InputError(f"no sound in {path.name} can be decoded: it is damaged or incomplete; {COPY_AGAIN}")
     return check_sound(torch.from_numpy(found.array()), rate)
+
+
+def _read(
+    container: Container, scratch: Path | None, check_interrupted: Callable[[], None]
+) -> tuple[ChannelBuffer | None, int]:
+    """Return (sound, rate); no sound if nothing can be decoded."""
+    stream = _best_stream(container)
+    _check_numbers(stream.codec_context.sample_rate or LOWEST_RATE_HZ, _plain_channels(stream) or 1, container.name)
+    found: ChannelBuffer | None = None
+    rate = 0
+    for time, piece, piece_rate in _pieces(container, stream):
+        if found is None:
+            found, rate = ChannelBuffer(len(piece), scratch), piece_rate
+            timeline = Timeline(container.name, _start_of(container), rate, len(piece))
+        place = timeline.place(time, found.count, piece.shape[1])
+        _append_silence(found, place.silence, check_interrupted)
+        found.append(np.ascontiguousarray(piece[:, place.skipped :]))
+    if found is not None:
+        container.warn_if_short(stream, found.count / rate)
+    return found, rate
 
 
 def _best_stream(container: Container) -> av.AudioStream:
@@ -86,6 +98,15 @@ def _start_of(container: Container) -> Fraction | None:
     if not _TIMED & set(container.av.format.name.split(",")):
         return None
     return Fraction(container.av.start_time or 0, av.time_base)
+
+
+def _warn_if_cut_off(file: BinaryIO, name: str) -> None:
+    """Say so if a WAV or AVI file is shorter than its header says; FFmpeg takes its length from what there is."""
+    file.seek(0)
+    start = file.read(12)
+    declared, length = int.from_bytes(start[4:8], "little") + 8, file.seek(0, 2)
+    if start[:4] == b"RIFF" and start[8:] in (b"WAVE", b"AVI ") and length < 0.9 * declared and declared < _UNKNOWN_LENGTH:
+        log.warning("%s has only %d of its %d bytes: it is cut off", name, length, declared)
 
 
 def _append_silence(found: ChannelBuffer, samples: int, check_interrupted: Callable[[], None]) -> None:

@@ -80,6 +80,7 @@ class Decoder:
                     f"{name} lasts {float((self.end_time - self.first_time) * self.time_base) / 3600:.0f} hours by its "
                     f"own times, which are broken: {COPY_AGAIN}"
                 )
+            self._container.warn_if_short(self._stream, float((self.end_time - self.first_time) * self.time_base))
             self.rewind()
         except BaseException:
             self.close()

@@ -313,3 +313,27 @@ def test_a_wav_that_claims_a_huge_length_is_read_to_its_end(tmp_path):
         file.setframerate(RATE)
     with pytest.raises(InputError, match=r"none\.wav"):
         read_sound(tmp_path / "none.wav")
+
+
+@pytest.mark.parametrize(("name", "codec"), [("v.wav", ""), ("v.mkv", "flac"), ("v.flac", "flac"), ("v.avi", "ac3")])
+def test_a_sound_that_is_cut_off_is_said_to_be(tmp_path, name, codec, caplog):
+    if codec:
+        write_sound(tmp_path / name, tone(4, channels=2), codec=codec)
+    else:
+        write_wav(tmp_path / name, tone(4, channels=2))
+    with caplog.at_level("WARNING"):
+        assert read_sound(tmp_path / name).seconds == pytest.approx(4, abs=0.05)
+        assert not caplog.records, "nothing is said of a whole one"
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) // 3])
+        assert read_sound(tmp_path / name).seconds < 2
+    assert f"{name} " in caplog.text
+
+
+def test_a_stream_that_appears_late_is_no_error(tmp_path):
+    """PyAV raises IndexError at the end of an FLV in which a tag names another kind of stream."""
+    write_sound(tmp_path / "v.flv", tone(2), codec="aac")
+    data = (tmp_path / "v.flv").read_bytes()
+    tag = bytes([9, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x12, 0x00, 0, 0, 0, 13])  # a picture of H.263
+    (tmp_path / "v.flv").write_bytes(data + tag)
+    assert read_sound(tmp_path / "v.flv").seconds == pytest.approx(2, abs=0.1)
