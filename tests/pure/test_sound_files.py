@@ -331,7 +331,7 @@ def test_a_sound_that_is_cut_off_is_said_to_be(tmp_path, name, codec, caplog):
 
 
 def test_a_stream_that_appears_late_is_no_error(tmp_path):
-    """PyAV raises IndexError at the end of an FLV in which a tag names another kind of stream."""
+    """At the end of an FLV in which a tag names another kind of stream, PyAV may raise IndexError."""
     write_sound(tmp_path / "v.flv", tone(2), codec="aac")
     data = (tmp_path / "v.flv").read_bytes()
     tag = bytes([9, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x12, 0x00, 0, 0, 0, 13])  # a picture of H.263
