@@ -36,7 +36,7 @@ MOST_PIXELS = 8192 * 8192
 
 # Formats that say how long a stream is; for others FFmpeg estimates it from what there is.
 _DECLARE_LENGTH = {"mov", "matroska", "webm", "avi", "asf", "mxf", "wav", "w64", "flac", "aiff", "caf", "wv", "tta"}
-_CLOCK = re.compile(r"(\d+):(\d+):([\d.]+)")
+_CLOCK = r"(\d+):(\d+):(\d+\.?\d*)"
 
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
@@ -183,7 +183,7 @@ class Container:
             return None
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
-        if match := _CLOCK.fullmatch(stream.metadata.get("DURATION", "")):  # in Matroska
+        if match := re.fullmatch(_CLOCK, stream.metadata.get("DURATION", "")):  # in Matroska
             hours, minutes, seconds = map(float, match.groups())
             return 3600 * hours + 60 * minutes + seconds
         return self.av.duration / av.time_base if self.av.duration and len(self.av.streams) == 1 else None

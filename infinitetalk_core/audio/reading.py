@@ -105,7 +105,12 @@ def _warn_if_cut_off(file: BinaryIO, name: str) -> None:
     file.seek(0)
     start = file.read(12)
     declared, length = int.from_bytes(start[4:8], "little") + 8, file.seek(0, 2)
-    if start[:4] == b"RIFF" and start[8:] in (b"WAVE", b"AVI ") and length < 0.9 * declared and declared < _UNKNOWN_LENGTH:
+    if (
+        start[:4] == b"RIFF"
+        and start[8:] in (b"WAVE", b"AVI ")
+        and length < 0.9 * declared
+        and declared < _UNKNOWN_LENGTH
+    ):
         log.warning("%s has only %d of its %d bytes: it is cut off", name, length, declared)
 
 

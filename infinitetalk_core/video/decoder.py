@@ -25,9 +25,11 @@ _NO_DISPLAY_TIMES = ("avi",)  # containers with decoding times only
 class FrameDecoder(Protocol):
     """What decodes the frames of a video in display order. Times are in units of `time_base` seconds.
 
-    first_time: start of the first frame; end_time: end of the last one; pose: orientation and size of the shown frames.
+    first_time: start of the first frame; end_time: end of the last one; pose: orientation and size of the shown frames;
+    notes: sentences on what looks different from what a player shows.
     """
 
+    notes: tuple[str, ...]
     first_time: int
     end_time: int
     time_base: Fraction
@@ -73,7 +75,9 @@ class Decoder:
             self._has_times = time is not None
             self.pose: Pose = pose_of(frame, self._stream.sample_aspect_ratio)
             self._check_size(*self.pose.shown_size)
-            self._warn_of_surprises(frame)
+            self.notes = tuple(self._surprises(frame))
+            for note in self.notes:
+                log.warning("%s", note)
             self.end_time = max(self._find_end(), self.first_time + 1)
             if (self.end_time - self.first_time) * self.time_base > LONGEST_SECONDS:
                 raise InputError(
@@ -126,21 +130,18 @@ class Decoder:
                 "pixels that are read: save it in a smaller size"
             )
 
-    def _warn_of_surprises(self, frame: av.VideoFrame) -> None:
-        """Say once what looks different here from what a player shows."""
+    def _surprises(self, frame: av.VideoFrame) -> Iterator[str]:
+        """Yield what looks different here from what a player shows, in sentences."""
         curve = _HIGH_DYNAMIC_RANGE.get(int(self._stream.codec_context.color_trc or 0))
         if curve is not None:
-            log.warning(
-                "%s is filmed in high dynamic range (%s) and read as it is stored, which looks pale: convert it to "
-                "standard range (SDR, BT.709) first if that matters",
-                self._name,
-                curve,
+            yield (
+                f"{self._name} is filmed in high dynamic range ({curve}) and read as it is stored, which looks pale: "
+                "convert it to standard range (SDR, BT.709) first if that matters"
             )
         if frame.interlaced_frame:
-            log.warning(
-                "%s is interlaced and read as it is stored, which shows combs where something moves: deinterlace it "
-                "first if that matters",
-                self._name,
+            yield (
+                f"{self._name} is interlaced and read as it is stored, which shows combs where something moves: "
+                "deinterlace it first if that matters"
             )
 
     def close(self) -> None:

@@ -151,6 +151,7 @@ class VideoFile:
                 self._owned.close()
             raise
         self.height, self.width = self._decoder.pose.shown_size
+        self.notes = self._decoder.notes  # what looks different from what a player shows; it is in the log already
         ticks = self._decoder.end_time - self._decoder.first_time
         self.length = _frames_in(ticks * self._decoder.time_base)
         self._reformatter = VideoReformatter()

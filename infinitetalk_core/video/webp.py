@@ -30,6 +30,7 @@ class WebpDecoder:
     """
 
     time_base = Fraction(1, 1000)
+    notes: tuple[str, ...] = ()
 
     def __init__(self, file: BinaryIO, name: str, check_interrupted: Callable[[], None] = lambda: None) -> None:
         self._name, self._check = name, check_interrupted

@@ -14,7 +14,7 @@ import folder_paths
 import numpy as np
 import pytest
 from conftest import SHORT_FRAMES
-from media_cases import playlists, tone, write_moving, write_mpo, write_sound, write_wav
+from media_cases import playlists, tone, write_interlaced, write_moving, write_mpo, write_sound, write_wav
 from PIL import Image
 
 SIZE = {"size": "custom", "width": 64, "height": 64}
@@ -170,6 +170,14 @@ def test_an_animated_webp_is_a_video_all_the_way(pack, house):
     assert (source.length, source.height, source.width) == (50, 48, 64)
     assert abs(float(source.frame(49)[0, 0, 0]) * 255 - 200) < 2
     source.close()
+
+
+def test_an_interlaced_film_gets_a_word_on_the_node(house, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(house.inputs, "write_on_node", said.append)
+    write_interlaced(house.root / "input" / "v.mts")
+    _, video = house.inputs.load_source("v.mts")
+    assert video is not None and len(said) == 1 and said[0].startswith("v.mts is interlaced and read as it is stored")
 
 
 def test_a_phones_jpeg_with_a_second_picture_is_one_image(house):

@@ -15,6 +15,7 @@ from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.media_file import special_kind
 from ....infinitetalk_core.video.picture import read_picture
 from ....infinitetalk_core.video.source import VideoFile
+from ..messages import write_on_node
 from ..model.model_files import file_stamp, temp_folder
 
 EXAMPLE = "clips/talk.mp4, or out.mp4 [output]"
@@ -85,7 +86,9 @@ def load_source(text: str) -> tuple[torch.Tensor | None, Any | None]:
     if picture is not None:
         return picture, None
     # Raises now if it is no readable video.
-    VideoFile(path, check_interrupted=throw_exception_if_processing_interrupted).close()
+    with VideoFile(path, check_interrupted=throw_exception_if_processing_interrupted) as video:
+        if video.notes:
+            write_on_node(" ".join(f"{note}." for note in video.notes))
     return None, InputImpl.VideoFromFile(str(path))
 
 
