@@ -15,8 +15,12 @@ from torch import Tensor
 from ..disk_buffer import ChannelBuffer
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
+from .channels import mono_part
 
 PIECE_SAMPLES = 1 << 20
+# Telephones have 8000 Hz; one-bit recordings (DSD512) come out of their decoder with 2,822,400 Hz.
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1000, 3_072_000
+MOST_CHANNELS = 64  # as in FFmpeg's resampler
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,10 @@ def check_sound(waveform: Tensor, sample_rate: int) -> Sound:
 
     Raises InputError if it is unusable.
     """
-    if sample_rate != int(sample_rate) or sample_rate <= 0:
+    if sample_rate != int(sample_rate) or not LOWEST_RATE_HZ <= sample_rate <= HIGHEST_RATE_HZ:
         raise InputError(
-            f"the sound's sample rate is {sample_rate}, but it must be a whole number of Hz above 0; "
-            "load the sound again from its file"
+            f"the sound's sample rate is {sample_rate}, but it must be a whole number of Hz from {LOWEST_RATE_HZ} to "
+            f"{HIGHEST_RATE_HZ}; load the sound again from its file"
         )
     if not waveform.is_floating_point():
         raise InputError(
@@ -91,10 +95,10 @@ def check_sound(waveform: Tensor, sample_rate: int) -> Sound:
 
 
 def to_mono(sound: Sound) -> Sound:
-    """Average all channels to one."""
+    """Average all channels to one, except where they cancel each other (`mono_part`)."""
     if sound.waveform.shape[0] == 1:
         return sound
-    return Sound(sound.waveform.mean(dim=0, keepdim=True), sound.sample_rate_hz)
+    return Sound(mono_part(sound.waveform, 0, sound.samples), sound.sample_rate_hz)
 
 
 def resample(sound: Sound, rate: int, scratch: Path | None = None) -> Sound:
@@ -111,7 +115,8 @@ def resample_mono(sound: Sound, rate: int, scratch: Path | None = None) -> Sound
 
     Bit-exact up to 2 channels, equal up to rounding from 3 channels on. scratch: as for `resample`.
     """
-    mono = (to_mono(Sound(piece, sound.sample_rate_hz)).waveform for piece in _pieces(sound))
+    starts = range(0, sound.samples, PIECE_SAMPLES)
+    mono = (mono_part(sound.waveform, start, min(start + PIECE_SAMPLES, sound.samples)) for start in starts)
     return _in_pieces(sound, rate, mono, scratch)
 
 
@@ -180,7 +185,9 @@ def _sum(sounds: Sequence[Sound], starts: Sequence[int], length: int, channels: 
         for sound, start in zip(sounds, starts, strict=True):
             first, stop = max(begin, start), min(begin + piece.shape[1], start + sound.samples)
             if first < stop:
-                part = Sound(sound.waveform[:, first - start : stop - start], sound.sample_rate_hz)
-                piece[:, first - begin : stop - begin] += (to_mono(part) if channels == 1 else part).waveform
+                part = sound.waveform[:, first - start : stop - start]
+                if channels == 1:
+                    part = mono_part(sound.waveform, first - start, stop - start)
+                piece[:, first - begin : stop - begin] += part
         total.append(piece.numpy())
     return Sound(torch.from_numpy(total.array()), sounds[0].sample_rate_hz)

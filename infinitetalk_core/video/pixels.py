@@ -5,11 +5,15 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
+from av.filter import Graph
 from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from ..errors import InputError
 
 # swscale's flags; PyAV takes their sum as a number. Without the last two, yuv -> rgb comes out one level too dark.
 _BILINEAR, _FULL_CHROMA, _ACCURATE_ROUNDING = 0x2, 0x2000, 0x40000
@@ -29,6 +33,8 @@ _COEFFICIENTS = {  # by AVColorSpace
 }
 _LIMITED, _FULL = int(ColorRange.MPEG), int(ColorRange.JPEG)
 _SQUARE_ENOUGH = Fraction(1, 100)  # encoders round pixel aspect ratios; a smaller difference is invisible
+_LEAST_SQUARE = 8  # times as wide as high, or as high as wide; films have up to 3
+_SIDE_DATA_TYPES = 64  # more than FFmpeg has
 
 
 @dataclass(frozen=True)
@@ -50,19 +56,53 @@ class Pose:
 def pose_of(frame: av.VideoFrame, pixel_shape: Fraction | None) -> Pose:
     """Return the pose from a frame's display matrix (phone videos) and the aspect ratio of its pixels.
 
-    pixel_shape: width / height of one pixel, None or 0 where unknown.
+    pixel_shape: width / height of one pixel, None or 0 where unknown. Raises InputError if no film has such pixels.
     """
     width = frame.width
     if pixel_shape and abs(pixel_shape - 1) > _SQUARE_ENOUGH:
+        if not Fraction(1, _LEAST_SQUARE) <= pixel_shape <= _LEAST_SQUARE:
+            raise InputError(
+                f"the video says that its pixels are {pixel_shape.numerator} : {pixel_shape.denominator}, which no "
+                "film has: save it again with square pixels"
+            )
         width = max(round(frame.width * pixel_shape), 1)
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    matrix = _display_matrix(frame)
     if matrix is None:
         return Pose(frame.height, width)
     # x' = a x + c y, y' = b x + d y; only the signs matter for turns by 90 degrees and mirrors.
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
     if abs(a) + abs(d) < abs(b) + abs(c):
         return Pose(frame.height, width, transpose=True, mirror=c < 0, upside_down=b < 0)
     return Pose(frame.height, width, mirror=a < 0, upside_down=d < 0)
+
+
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
+    try:
+        matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    except ValueError:
+        # PyAV cannot list side data of a type that it has no name for, such as EXIF in PyAV 18.
+        matrix = _without_unnamed(frame).side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    return None if matrix is None else bytes(matrix)
+
+
+def _without_unnamed(frame: av.VideoFrame) -> av.VideoFrame:
+    """Return the frame without side data of types that PyAV has no name for."""
+    named = {kind.value for kind in Type}
+    graph = Graph()
+    steps = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25))]
+    steps += [
+        graph.add("sidedata", mode="delete", type=str(number))
+        for number in range(_SIDE_DATA_TYPES)
+        if number not in named
+    ]
+    steps.append(graph.add("buffersink"))
+    for before, after in pairwise(steps):
+        before.link_to(after)
+    graph.configure()
+    graph.push(frame)
+    found = graph.pull()
+    assert isinstance(found, av.VideoFrame)
+    return found
 
 
 def to_rgb(frame: av.VideoFrame, pose: Pose, reformatter: VideoReformatter) -> np.ndarray:

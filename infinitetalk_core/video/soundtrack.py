@@ -9,32 +9,14 @@ from pathlib import Path
 
 import av
 import numpy as np
-import torch
 from av.audio.resampler import AudioResampler
-from torch import Tensor
 
+from ..audio.channels import to_mono_or_stereo
 from ..audio.sound import Sound
 
 AAC_RATES_HZ = (16000, 22050, 24000, 32000, 44100, 48000)  # supported by every player; other rates become 48 kHz
 BIT_RATE = 192_000
 _BLOCK_SAMPLES = 1 << 16
-_MINUS_3_DB = 0.5**0.5
-
-
-def to_mono_or_stereo(waveform: Tensor) -> Tensor:
-    """Downmix (channels, samples) to 1 or 2 channels: 5.1 and 7.1 to stereo as in players, other counts to mono.
-
-    The stereo downmix attenuates center and surround by 3 dB, drops the LFE channel (ITU-R BS.775) and cannot clip.
-    """
-    channels = waveform.shape[0]
-    if channels <= 2:
-        return waveform
-    if channels not in (6, 8):
-        return waveform.mean(dim=0, keepdim=True)
-    front, center, surround = waveform[0:2], waveform[2:3], waveform[4:]
-    sides = torch.stack([surround[0::2].sum(0), surround[1::2].sum(0)])
-    loudest = 1 + _MINUS_3_DB * (1 + (channels - 4) // 2)
-    return (front + _MINUS_3_DB * (center + sides)) / loudest
 
 
 def encode_sound(sound: Sound, check_interrupted: Callable[[], None] = lambda: None) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -17,11 +17,13 @@ from torch import Tensor
 
 from ..errors import InputError, RunError
 from ..fingerprint import FileFingerprints, stream_fingerprint, tensor_fingerprint
+from ..media_file import open_regular
 from ..model_cache import FileStamp
 from ..rate import FRAMES_PER_SECOND
-from .decoder import Decoder
+from .decoder import Decoder, FrameDecoder
 from .picture import read_picture
 from .pixels import to_rgb
+from .webp import SIGNATURE_BYTES, WebpDecoder, is_webp
 
 KEPT_FRAMES = 10  # cached 8-bit pictures: enough to read a chunk's nine context frames again without seeking
 READ_ON_SECONDS = 3  # a forward gap up to this is decoded instead of skipped by seeking
@@ -74,13 +76,9 @@ def _stamp(file: BinaryIO) -> FileStamp | None:
         return None
 
 
-def _open(path: Path) -> BinaryIO:
-    if not path.is_file():
-        raise InputError(f"there is no video file {path}: check the name")
-    try:
-        return open(path, "rb", buffering=0)
-    except OSError as error:
-        raise InputError(f"{path.name} cannot be opened ({error.strerror}): check the file's permissions") from error
+def _decoder_of(file: BinaryIO, name: str, check_interrupted: Callable[[], None]) -> FrameDecoder:
+    file.seek(0)
+    return (WebpDecoder if is_webp(file.read(SIGNATURE_BYTES)) else Decoder)(file, name, check_interrupted)
 
 
 class PictureBatch:
@@ -122,30 +120,38 @@ class PictureBatch:
 class VideoFile:
     """A FrameSource from a video file or a seekable binary stream, decoded on demand.
 
-    Supports any codec and container that PyAV reads, with constant or variable rate; applies rotation and mirroring
-    (phones) and non-square pixels. Reading forward never seeks; a jump seeks to a keyframe and decodes from there. A
-    frame is shown until the next one, also where the file is damaged or shorter than declared. `file` must be local.
-    Usable as a context manager. Raises InputError, in one sentence, if the file cannot be opened, has no video, or no
-    picture of it can be decoded.
+    Supports any codec and the containers of `media_file`, with constant or variable rate; applies rotation and
+    mirroring (phones) and non-square pixels. Reading forward never seeks; a jump seeks to a keyframe and decodes from
+    there. A frame is shown until the next one, also where the file is damaged or shorter than declared. `file` must be
+    local. Usable as a context manager. Raises InputError, in one sentence, if the file cannot be opened, has no video,
+    or no picture of it can be decoded.
     """
 
-    def __init__(self, file: str | Path | BinaryIO, fingerprints: FileFingerprints | None = None) -> None:
-        """fingerprints: cache of fingerprints from earlier calls."""
+    def __init__(
+        self,
+        file: str | Path | BinaryIO,
+        fingerprints: FileFingerprints | None = None,
+        check_interrupted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """fingerprints: cache of fingerprints from earlier calls. check_interrupted: called often while the file is
+        read; an exception from it stops the reading."""
         self._fingerprints = fingerprints or FileFingerprints()
         self._owned: BinaryIO | None = None
         if isinstance(file, (str, Path)):
-            file = self._owned = _open(Path(file))
+            file = self._owned = open_regular(Path(file), "video file")
         # The same handle is decoded, hashed and checked for changes, even if the file is renamed or replaced.
         self._file, self._stamp = file, _stamp(file)
         self._fingerprint: str | None = None
         name = getattr(file, "name", None)
         try:
-            self._decoder = Decoder(file, Path(name).name if isinstance(name, str) else "the video")
+            shown_name = Path(name).name if isinstance(name, str) else "the video"
+            self._decoder = _decoder_of(file, shown_name, check_interrupted)
         except BaseException:
             if self._owned is not None:
                 self._owned.close()
             raise
         self.height, self.width = self._decoder.pose.shown_size
+        self.notes = self._decoder.notes  # what looks different from what a player shows; it is in the log already
         ticks = self._decoder.end_time - self._decoder.first_time
         self.length = _frames_in(ticks * self._decoder.time_base)
         self._reformatter = VideoReformatter()
@@ -251,7 +257,5 @@ class VideoFile:
 
 def open_source(path: Path) -> FrameSource:
     """Open a picture file, as a still, or a video file. Raises InputError for a file that is neither, or damaged."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}: check the name")
     picture = read_picture(path)
     return VideoFile(path) if picture is None else PictureBatch(picture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ import folder_paths
 import numpy as np
 import pytest
 from conftest import SHORT_FRAMES
+from media_cases import playlists, tone, write_interlaced, write_moving, write_mpo, write_sound, write_wav
 from PIL import Image
 
 SIZE = {"size": "custom", "width": 64, "height": 64}
@@ -134,6 +136,54 @@ def test_a_phones_picture_stands_upright(house):
     image, _ = house.inputs.load_source("p.png")
     assert image.shape == (1, 30, 20, 3)
     assert image[0, :10].min() == 1 and image[0, 10:].max() == 0
+
+
+@pytest.mark.parametrize("name", sorted(playlists(Path("x"))))
+def test_a_playlist_opens_nothing_outside(house, name):
+    """An m3u8 of an absolute path was played, although nothing outside the folders is to be opened."""
+    write_sound(house.root / "secret.ts", tone(1), codec="aac", picture_seconds=1)
+    (house.root / "input" / name).write_text(playlists(house.root / "secret.ts")[name])
+    for load in (house.inputs.load_source, house.inputs.load_voice):
+        with pytest.raises(ValueError, match="cannot be opened as a"):
+            load(name)
+
+
+def test_what_is_no_regular_file_is_refused_when_the_job_is_queued(house):
+    (house.root / "input" / "folder.mp4").mkdir()
+    assert "'folder.mp4' is a folder in" in house.inputs.path_problem("folder.mp4")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(house.root / "input" / "pipe.mp4")
+        assert "'pipe.mp4' is a pipe in" in house.inputs.path_problem("pipe.mp4")
+
+
+def test_eight_tracks_are_an_audio_of_eight_channels(house):
+    write_wav(house.root / "input" / "eight.wav", tone(2, channels=8))
+    audio = house.inputs.load_voice("eight.wav")
+    assert audio["waveform"].shape == (1, 8, 96000) and audio["sample_rate"] == 48000
+
+
+def test_an_animated_webp_is_a_video_all_the_way(pack, house):
+    write_moving(house.root / "input" / "anim.webp")
+    image, video = house.inputs.load_source("anim.webp")
+    assert image is None
+    source = import_module(f"{pack.__name__}.nodes.host.media.video").source_of(None, video)
+    assert (source.length, source.height, source.width) == (50, 48, 64)
+    assert abs(float(source.frame(49)[0, 0, 0]) * 255 - 200) < 2
+    source.close()
+
+
+def test_an_interlaced_film_gets_a_word_on_the_node(house, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(house.inputs, "write_on_node", said.append)
+    write_interlaced(house.root / "input" / "v.mts")
+    _, video = house.inputs.load_source("v.mts")
+    assert video is not None and len(said) == 1 and said[0].startswith("v.mts is interlaced and read as it is stored")
+
+
+def test_a_phones_jpeg_with_a_second_picture_is_one_image(house):
+    write_mpo(house.root / "input" / "phone.jpg")
+    image, video = house.inputs.load_source("phone.jpg")
+    assert video is None and image.shape == (1, 160, 96, 3)
 
 
 def _by_path(workflow: dict[str, Any], source: str, voice: str) -> dict[str, Any]:

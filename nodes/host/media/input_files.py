@@ -12,8 +12,10 @@ from comfy_api.latest import InputImpl
 
 from ....infinitetalk_core.audio.reading import read_sound
 from ....infinitetalk_core.errors import InputError
+from ....infinitetalk_core.media_file import special_kind
 from ....infinitetalk_core.video.picture import read_picture
 from ....infinitetalk_core.video.source import VideoFile
+from ..messages import write_on_node
 from ..model.model_files import file_stamp, temp_folder
 
 EXAMPLE = "clips/talk.mp4, or out.mp4 [output]"
@@ -40,7 +42,7 @@ def file_in_comfyui(text: str) -> Path:
     try:
         folder = Path(folders[mark]).resolve()
         path = (folder / name).resolve()
-        found = path.is_file()
+        kind = special_kind(path.stat().st_mode) if path.exists() else "missing"
     except (OSError, ValueError, RuntimeError) as error:
         what = getattr(error, "strerror", None) or error
         raise InputError(f"{text[:80]!r} is no path ({what}): write one such as {EXAMPLE}") from error
@@ -49,8 +51,8 @@ def file_in_comfyui(text: str) -> Path:
             f"{text!r} lies outside of ComfyUI's {mark[1:-1]} folder, where nothing is read: copy the file into "
             "the input folder, or add [output] or [temp] behind the name if it lies there"
         )
-    if not found:
-        what = "is a folder" if path.is_dir() else "does not exist"
+    if kind is not None:
+        what = "does not exist" if kind == "missing" else f"is {kind}"
         raise InputError(f"{name!r} {what} in ComfyUI's {mark[1:-1]} folder: write a file there, such as {EXAMPLE}")
     return path
 
@@ -83,7 +85,10 @@ def load_source(text: str) -> tuple[torch.Tensor | None, Any | None]:
     picture = read_picture(path)
     if picture is not None:
         return picture, None
-    VideoFile(path).close()  # raises now if it is no readable video
+    # Raises now if it is no readable video.
+    with VideoFile(path, check_interrupted=throw_exception_if_processing_interrupted) as video:
+        if video.notes:
+            write_on_node(" ".join(f"{note}." for note in video.notes))
     return None, InputImpl.VideoFromFile(str(path))
 
 

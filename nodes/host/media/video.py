@@ -9,6 +9,7 @@ from typing import Any
 
 import folder_paths
 from comfy.cli_args import args
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
@@ -46,7 +47,7 @@ def source_of(
                 f"{name} has {what_is(parts.frame_rate)} as its frame rate; save it as a file and load that"
             )
         return PictureBatch(as_images(parts.images, name), rate)
-    source = VideoFile(video.get_stream_source(), files)
+    source = VideoFile(video.get_stream_source(), files, throw_exception_if_processing_interrupted)
     # Newer ComfyUI can trim a VIDEO without changing its file.
     start, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
     return cut(source, start, seconds) if start or seconds else source
