@@ -106,10 +106,11 @@ class Worker:
         watched = psutil.Process(process.pid)
         while time.monotonic() - began < SECONDS:
             with contextlib.suppress(Empty):
-                tried, outcome, text = json.loads(self._lines.get(timeout=0.02))
+                line = self._lines.get(timeout=0.02)
+                if not line:
+                    return self._end("crashed", f"exit code {process.wait()}")
+                tried, outcome, text = json.loads(line)
                 return tried, outcome, text
-            if process.poll() is not None:
-                return self._end("crashed", f"exit code {process.returncode}")
             with contextlib.suppress(psutil.Error):
                 if (used := _own_bytes(watched)) > self._at_rest + GIGABYTES * 1e9:
                     return self._end("memory", f"{used / 1e9:.1f} GB")

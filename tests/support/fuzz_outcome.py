@@ -26,7 +26,7 @@ def outcome_of(attempt: Callable[[], str]) -> tuple[str, str]:
     except (InputError, RunError) as error:
         return ("python" if PYTHONS.search(str(error)) else "answered"), str(error)
     except OSError as error:
-        ours = "then run again" in str(error)
+        ours = "run again" in str(error)
         return ("answered" if ours else "python"), f"{type(error).__name__}: {error}"
     except Exception as error:  # everything else is what the command looks for
         return "python", f"{type(error).__name__}: {error}"
