@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..file_access import read_object
@@ -21,7 +22,7 @@ MANIFEST = "run.json"
 CHECKSUM = "sha256"
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov")
 LONGEST_PATH = 4000
-_UNFIT = r'[\x00-\x1f\x7f\ud800-\udfff\\:*?"<>|]'  # in no file name that the pack writes on any system
+_UNFIT = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"  # in no file name
 _FINGERPRINT = r"[0-9a-zA-Z:_-]{1,200}"
 
 
@@ -29,8 +30,9 @@ def is_video_name(value: object) -> bool:
     """Return whether `value` is the name of a video relative to the output folder, and inside it."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH or re.search(_UNFIT, value):
         return False
-    path = PurePosixPath(value)
-    return not path.is_absolute() and ".." not in path.parts and path.suffix.lower() in VIDEO_SUFFIXES
+    path, on_windows = PurePosixPath(value), PureWindowsPath(value)
+    inside = not path.is_absolute() and not on_windows.anchor and ".." not in (*path.parts, *on_windows.parts)
+    return inside and path.suffix.lower() in VIDEO_SUFFIXES and not (os.name == "nt" and ":" in value)
 
 
 def _is_result(value: object) -> bool:

@@ -208,10 +208,11 @@ def _reusable_path(store: RunStore, spec: OutputSpec, run: Run) -> Path | None:
     if not _is_same_video(store, spec, run):
         return None
     path = spec.root / notes["video"]
+    claimed = os.path.lexists(path.with_suffix(".json"))  # by this run, if the next line says so
     if path.exists() or not path.parent.is_dir() or not _claim_path(store, path, recorded=True):
         return None
     part = VideoWriter.part_of(path)
-    if is_own_file(part):
+    if claimed and is_own_file(part):
         store.disk.remove(part)
     return path
 
@@ -249,7 +250,8 @@ def _release_on_failure(store: RunStore, path: Path) -> Iterator[None]:
     except BaseException:
         report = path.with_suffix(".json")
         with contextlib.suppress(OSError):  # a failure of this must not hide the first exception
-            if read_object(report) == _placeholder(store):
+            # With a part file the name is still taken, and says to the next execution whose that file is.
+            if read_object(report) == _placeholder(store) and not is_own_file(VideoWriter.part_of(path)):
                 store.disk.remove(report)
         raise
 

@@ -98,7 +98,20 @@ def test_a_forged_manifest_deletes_and_writes_nothing(tmp_path, undisturbed, nam
 )
 def test_names_that_no_run_writes(name):
     assert not is_video_name(name)
-    assert is_video_name("video/Änna 1_00001_.mp4")
+
+
+@pytest.mark.parametrize("name", ["video/Änna 1_00001_.mp4", "take 1: she laughs?.mp4", 'a"b*.mp4', "..a/b..mp4"])
+def test_names_that_a_user_may_give(name):
+    assert is_video_name(name)
+
+
+def test_a_part_file_of_a_name_that_the_run_never_had_stays(tmp_path, undisturbed):
+    workspace = stopped(tmp_path)
+    mine = workspace.root / "film.part.mp4"
+    mine.write_bytes(b"mine")
+    rewrite(workspace, video="film.mp4")
+    assert workspace.dub().path.read_bytes() == undisturbed
+    assert mine.read_bytes() == b"mine"
 
 
 def test_a_forged_finished_video_is_not_handed_out(tmp_path, undisturbed):
