@@ -48,7 +48,7 @@ def special_kind(mode: int) -> str | None:
     return next((kind for matches, kind in _KINDS if matches(mode)), "a device")
 
 
-def open_regular(path: Path, what: str) -> BinaryIO:
+def open_media(path: Path, what: str) -> BinaryIO:
     """Open a regular file unbuffered; `what` names it in messages, such as "video file".
 
     Raises InputError for a missing file, a folder, pipe, socket or device, none of which is opened: a pipe would wait

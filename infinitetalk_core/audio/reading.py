@@ -15,7 +15,7 @@ from av.audio.resampler import AudioResampler
 from ..disk_buffer import ChannelBuffer, Floats
 from ..errors import InputError
 from ..log import log
-from ..media_file import Container, open_regular
+from ..media_file import Container, open_media
 from .channels import match_channels
 from .sound import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, MOST_CHANNELS, PIECE_SAMPLES, Sound, check_sound
 from .timeline import Timeline
@@ -36,7 +36,7 @@ def read_sound(path: Path, scratch: Path | None = None, check_interrupted: Calla
     check_interrupted: called several times per second of sound; an exception from it stops the reading.
     Raises InputError, in one sentence, if there is no sound or none of it can be decoded.
     """
-    with open_regular(path, "sound or video file") as file:
+    with open_media(path, "sound or video file") as file:
         _warn_if_cut_off(file, path.name)
         with Container(file, path.name, "a sound or video file", COPY_AGAIN, check_interrupted) as container:
             found, rate = _read(container, scratch, check_interrupted)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import InputError
-from ..media_file import MOST_PIXELS, open_regular
+from ..media_file import MOST_PIXELS, open_media
 
 SAVE_AGAIN = "save it again as PNG or JPEG"
 
@@ -26,7 +26,7 @@ def read_picture(path: Path) -> Tensor | None:
 
     Of several pages, the first. Raises InputError for a picture that is damaged or too large.
     """
-    with open_regular(path, "file") as file:
+    with open_media(path, "file") as file:
         image = open_picture(file, path.name)
         if image is None:
             return None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError, RunError
 from ..fingerprint import FileFingerprints, stream_fingerprint, tensor_fingerprint
-from ..media_file import open_regular
+from ..media_file import open_media
 from ..model_cache import FileStamp
 from ..rate import FRAMES_PER_SECOND
 from .decoder import Decoder, FrameDecoder
@@ -138,7 +138,7 @@ class VideoFile:
         self._fingerprints = fingerprints or FileFingerprints()
         self._owned: BinaryIO | None = None
         if isinstance(file, (str, Path)):
-            file = self._owned = open_regular(Path(file), "video file")
+            file = self._owned = open_media(Path(file), "video file")
         # The same handle is decoded, hashed and checked for changes, even if the file is renamed or replaced.
         self._file, self._stamp = file, _stamp(file)
         self._fingerprint: str | None = None
