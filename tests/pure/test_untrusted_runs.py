@@ -23,6 +23,7 @@ from infinitetalk_core.runs import lock as lock_module
 from infinitetalk_core.runs.lock import RunLock
 from infinitetalk_core.runs.manifest import checksum, is_video_name
 from infinitetalk_core.runs.unfinished_runs import remove, unfinished_runs
+from tests.support.fault_table import record_fault_result
 from tests.support.run_damage import DAMAGES, damage_run
 from tests.support.runs import RunFolder, SessionLog
 
@@ -91,6 +92,7 @@ def test_a_forged_manifest_deletes_and_writes_nothing(tmp_path, undisturbed, nam
     assert [film.read_bytes() for film in films] == [b"a film"] * 3
     assert {path for path in tmp_path.rglob("*") if workspace.root not in path.parents} == before
     assert not list(tmp_path.glob("*.json"))
+    record_fault_result("run.json forged", "names of other files in it", "nothing else is touched; bit-identical video")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +143,9 @@ def test_one_wrong_entry_never_costs_a_finished_chunk(tmp_path, undisturbed, ent
         outcome = workspace.dub(notes=notes)
         assert outcome.path.read_bytes() == undisturbed, value
         assert notes.made == [3], value
+    record_fault_result(
+        "run.json with a wrong entry", "any of them, found on Run", "finished chunks are used; bit-identical video"
+    )
 
 
 @pytest.mark.parametrize("entry", ["state", "video", "result", "report", "key", "format", "version"])
@@ -251,6 +256,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, undisturbed, name
     path.unlink()
     os.mkfifo(path)
     assert workspace.dub().path.read_bytes() == undisturbed
+    record_fault_result("named pipe in a run's folder", "in place of any file but the lock", "bit-identical video")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -276,6 +282,7 @@ def test_a_drive_that_cannot_sync_folders(tmp_path, undisturbed, monkeypatch, co
 
     monkeypatch.setattr(os, "fsync", fsync)
     assert RunFolder(tmp_path).dub().path.read_bytes() == undisturbed
+    record_fault_result("network or FUSE drive", "that cannot sync folders", "bit-identical video")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="EACCES means a held lock there")
@@ -288,6 +295,7 @@ def test_a_drive_without_locks(tmp_path, undisturbed, monkeypatch, code):
     monkeypatch.setattr(lock_module, "SETTLE_SECONDS", 0.01)
     workspace = RunFolder(tmp_path)
     assert workspace.dub().path.read_bytes() == undisturbed
+    record_fault_result("network or FUSE drive", "without file locks", "bit-identical video; one writer at a time")
     with (
         RunLock(tmp_path / "lock", 0.3, 0.05, 0.01),
         pytest.raises(RunError, match="is being made by another ComfyUI"),
@@ -328,6 +336,9 @@ def test_a_part_file_removed_in_mid_run_is_named_and_costs_nothing(tmp_path, und
         workspace.dub(notes=SessionLog(on_chunk=gone))
     notes = SessionLog()
     assert workspace.dub(notes=notes).path.read_bytes() == undisturbed and notes.made == []
+    record_fault_result(
+        "part file removed", "during a run", "an error message; then a bit-identical video, no chunk made"
+    )
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
