@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-import av
+from av import VideoFrame
 
-from ..errors import InputError
 from ..video.format import VideoFormat
 from ..video.segment import SegmentEncoder
 from ..video.writer import VideoWriter
@@ -44,15 +43,15 @@ class Assembly:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self._encoder is not None:
-            with contextlib.suppress(OSError, InputError, av.error.FFmpegError):
+        if error is not None and self._encoder is not None and self._encoder.frames:
+            with contextlib.suppress(Exception):  # a failure of this must not hide the first exception
                 self._writer.append(self._encoder.finish())
 
     def needs(self, count: int) -> bool:
         """Return whether any of the next `count` frames belongs to a group that is not stored."""
         return any(self._segment_of(group) is None for group in self._next_groups(count))
 
-    def add(self, count: int, pictures: Sequence[av.VideoFrame]) -> None:
+    def add(self, count: int, pictures: Sequence[VideoFrame]) -> None:
         """Add the next `count` frames. pictures: from `to_pictures`; not used unless `needs` them."""
         start, stop = self._frames, self._frames + count
         for group in self._next_groups(count):

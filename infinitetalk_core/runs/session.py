@@ -267,6 +267,9 @@ def _load_finished(store: RunStore, spec: OutputSpec, run: Run) -> Outcome | Non
     found = read_object(path.with_suffix(".json"))
     mine = found is not None and found.get("run") == _placeholder(store)["run"]
     text = json.dumps(found if mine else notes.get("report", {}), indent=1)
+    part = VideoWriter.part_of(path)
+    if is_own_file(part) and part.samefile(path):  # ended between its two names
+        store.disk.remove(part)
     log.info("this video was made before and is taken as it is (start_over makes it anew): %s", path)
     return Outcome(path, text, len(run.tasks))
 

@@ -341,6 +341,16 @@ def test_a_part_file_removed_in_mid_run_is_named_and_costs_nothing(tmp_path, und
     )
 
 
+@links
+def test_an_end_between_the_two_names_of_the_video_leaves_one(tmp_path):
+    workspace = stopped(tmp_path, "finished")
+    os.link(workspace.root / "v.mp4", workspace.root / "v.part.mp4")
+    assert workspace.dub().path.name == "v.mp4" and workspace.videos() == ["v.mp4"]
+    (workspace.root / "v.part.mp4").write_bytes(b"mine")
+    workspace.dub()
+    assert workspace.videos() == ["v.mp4", "v.part.mp4"]
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_at_random_never_crashes_and_never_changes_the_video(tmp_path, undisturbed, damage):
     """A short run of `tools/fuzz.py runs`."""
