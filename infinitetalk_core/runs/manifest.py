@@ -71,6 +71,7 @@ _VALID: Mapping[str, Callable[[Any], bool]] = {
     "variant": lambda value: isinstance(value, str),
     "state": lambda value: value in ("unfinished", "finished"),
     "video": is_video_name,
+    "part": is_video_name,
     "result": _is_result,
     "interrupted": _is_interrupted,
     "executions": _is_executions,

@@ -16,7 +16,7 @@ from ..file_access import is_own_file, read_object
 from ..fingerprint import file_fingerprint
 from ..log import log
 from ..video.soundtrack import encode_sound, is_sound
-from ..video.writer import VideoWriter, is_interrupted_name
+from ..video.writer import VideoWriter, free_path, is_interrupted_name, is_part_name
 from .disk import Disk
 from .lock import RunLock
 from .other_versions import begun_with_other_versions
@@ -119,6 +119,7 @@ def _make_video(store: RunStore, spec: OutputSpec, run: Run, listener: RunListen
             listener.warn(str(other))
         path = earlier or spec.new_path()
         while True:
+            part = free_path(VideoWriter.part_of(path))
             # Written to the manifest before it is claimed, so that a power cut in between does not lose the name.
             store.describe(
                 key_contents=spec.key_contents,
@@ -126,19 +127,21 @@ def _make_video(store: RunStore, spec: OutputSpec, run: Run, listener: RunListen
                 variant=run.variant,
                 state="unfinished",
                 video=_relative_name(path, spec),
+                part=_relative_name(part, spec),
                 result=None,
                 executions=run_log.entries,
             )
             if path == earlier or _claim_path(store, path):
                 break
             path = spec.new_path()
-        with _release_on_failure(store, path):
+        with _release_on_failure(store, path, part):
             missing = sum(not run.done(task) for task in run.tasks)
             listener.found(done, missing, store)
             sound = store.sound()
             if sound is None or not is_sound(sound):
                 sound = store.put_sound(encode_sound(spec.sound, listener.check_interrupted))
-            report = _write_video(store, spec, run, VideoWriter(path, sound, metadata=spec.metadata), listener, done)
+            writer = VideoWriter(path, sound, part=part, metadata=spec.metadata)
+            report = _write_video(store, spec, run, writer, listener, done)
     run_log.finish()
     return Outcome(path, report, done), run_log
 
@@ -211,8 +214,8 @@ def _reusable_path(store: RunStore, spec: OutputSpec, run: Run) -> Path | None:
     claimed = os.path.lexists(path.with_suffix(".json"))  # by this run, if the next line says so
     if path.exists() or not path.parent.is_dir() or not _claim_path(store, path, recorded=True):
         return None
-    part = VideoWriter.part_of(path)
-    if claimed and is_own_file(part):
+    part = spec.root / notes.get("part", notes["video"])
+    if claimed and is_part_name(part, path) and is_own_file(part):
         store.disk.remove(part)
     return path
 
@@ -243,15 +246,17 @@ def _placeholder(store: RunStore) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _release_on_failure(store: RunStore, path: Path) -> Iterator[None]:
-    """Delete the report that reserves the name of `path` if the block raises before a real report is written."""
+def _release_on_failure(store: RunStore, path: Path, part: Path) -> Iterator[None]:
+    """Delete the report that reserves the name of `path` if the block raises before a real report is written.
+
+    With a part file the name is still taken, and says to the next execution whose that file is.
+    """
     try:
         yield
     except BaseException:
         report = path.with_suffix(".json")
         with contextlib.suppress(OSError):  # a failure of this must not hide the first exception
-            # With a part file the name is still taken, and says to the next execution whose that file is.
-            if read_object(report) == _placeholder(store) and not is_own_file(VideoWriter.part_of(path)):
+            if read_object(report) == _placeholder(store) and not is_own_file(part):
                 store.disk.remove(report)
         raise
 
@@ -267,8 +272,8 @@ def _load_finished(store: RunStore, spec: OutputSpec, run: Run) -> Outcome | Non
     found = read_object(path.with_suffix(".json"))
     mine = found is not None and found.get("run") == _placeholder(store)["run"]
     text = json.dumps(found if mine else notes.get("report", {}), indent=1)
-    part = VideoWriter.part_of(path)
-    if is_own_file(part) and part.samefile(path):  # ended between its two names
+    part = spec.root / notes.get("part", notes["video"])
+    if is_part_name(part, path) and is_own_file(part) and part.samefile(path):  # ended between its two names
         store.disk.remove(part)
     log.info("this video was made before and is taken as it is (start_over makes it anew): %s", path)
     return Outcome(path, text, len(run.tasks))

@@ -74,6 +74,14 @@ def is_interrupted_name(path: Path) -> bool:
     return bool(re.fullmatch(_KEPT_STEM, path.stem))
 
 
+def is_part_name(path: Path, video: Path) -> bool:
+    """Return whether `path` could be the part file of `video`."""
+    part = VideoWriter.part_of(video)
+    return path.parent == part.parent and bool(
+        re.fullmatch(rf"{re.escape(part.stem)}(_[0-9]+)?{re.escape(part.suffix)}", path.name)
+    )
+
+
 class VideoWriter:
     """Context manager that muxes segments (of one format, 25 fps) and an encoded sound into `path`.
 
@@ -84,11 +92,11 @@ class VideoWriter:
     existing file is overwritten or renamed: beside a part file of an earlier crash or of another process, this one is
     `<stem>.part_2<suffix>`.
 
-    path: .mp4, .m4v or .mov, in an existing folder; sound: from `encode_sound`, or a file of it, or None; metadata:
-    written as tags, where ComfyUI looks for "prompt" and "workflow"; on_closed: called with the finished part file just
-    before it is renamed; on_kept: the same for an unfinished one, with its name to be, which it does not get if this
-    raises OSError. Raises InputError for invalid arguments and segments, OSError naming the path if the disk
-    fails.
+    path: .mp4, .m4v or .mov, in an existing folder; part: another name of the part file; sound: from `encode_sound`, or
+    a file of it, or None; metadata: written as tags, where ComfyUI looks for "prompt" and "workflow"; on_closed: called
+    with the finished part file just before it is renamed; on_kept: the same for an unfinished one, with its name to be,
+    which it does not get if this raises OSError. Raises InputError for invalid arguments and segments, RunError if the
+    part file is taken or removed meanwhile, OSError naming the path if the disk fails.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class VideoWriter:
         path: Path,
         sound: bytes | Path | None,
         *,
+        part: Path | None = None,
         metadata: Mapping[str, str] | None = None,
         on_closed: Callable[[Path], None] = lambda part: None,
         on_kept: Callable[[Path, Path], None] = lambda part, target: None,
@@ -105,7 +114,8 @@ class VideoWriter:
             raise InputError(f"a video can be written as .mp4, .m4v or .mov, not as {self.path.name}")
         if not self.path.parent.is_dir():
             raise InputError(f"there is no folder {self.path.parent} to write {self.path.name} to")
-        self.part = self.part_of(self.path)
+        # A part file that is there belongs to a crash or to another process: it is left alone.
+        self.part = part or free_path(self.part_of(self.path))
         self.frames_written = 0
         self.kept: Path | None = None  # path of the kept unfinished video
         self.on_closed, self.on_kept = on_closed, on_kept
@@ -128,11 +138,10 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         if os.path.lexists(self.path):
             raise InputError(f"{self.path} exists already: choose another name or move it away")
-        while self._file is None:
-            # A part file that is there belongs to a crash or to another process: it is left alone.
-            self.part = free_path(self.part_of(self.path))
-            with contextlib.suppress(FileExistsError):
-                self._file = PartFile(self.part)
+        try:
+            self._file = PartFile(self.part)
+        except FileExistsError as error:
+            raise RunError(f"{self.part} is being written by another program; run again, under another name") from error
         return self
 
     def _open(self, segment: Segment) -> av.VideoStream:

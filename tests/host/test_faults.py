@@ -12,7 +12,9 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +346,48 @@ def test_a_manifest_of_a_newer_version(bench, undisturbed):
         "found on Run",
         "an error message, no file is changed; start_over begins a new run",
     )
+
+
+def upload(url: str, name: str, content: bytes, **fields: str) -> None:
+    """Send a file to ComfyUI's own /upload/image, as any client can."""
+    boundary = "----film"
+    parts = [f'Content-Disposition: form-data; name="{key}"\r\n\r\n{value}'.encode() for key, value in fields.items()]
+    parts.append(f'Content-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'.encode() + content)
+    body = b"".join(f"--{boundary}\r\n".encode() + part + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/upload/image", body, headers), timeout=30) as answer:
+        assert answer.status == 200
+
+
+def test_a_manifest_uploaded_by_a_client(bench, undisturbed, monkeypatch):
+    """Through ComfyUI's own upload, with names of other files, right checksums, and size and content of these files."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2])
+    fingerprint_of = import_module("infinitetalk_core.fingerprint").file_fingerprint
+    bench.stop_after(2)
+    folder = bench.run_folder()
+    films = [bench.base / "film.mp4", bench.output / "video" / "film.mp4", bench.output / "film.part.mp4"]
+    names = ["../film.mp4", str(films[0]), "video/../../film.mp4", "video/film.mp4", "film.mp4"]
+    for film in films:
+        film.write_bytes(b"a film")
+    before = {path for path in bench.base.iterdir()}
+    for name in names:
+        entries = json.loads((folder / "run.json").read_text())
+        del entries["sha256"]
+        note = {"video": name, "bytes": len(b"a film"), "fingerprint": fingerprint_of(films[0])}
+        entries |= {"video": name, "interrupted": [note]}
+        sealed = {**entries, "sha256": hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()}
+        place = {"subfolder": f"infinitetalk_runs/{folder.name}", "type": "output", "overwrite": "true"}
+        upload(bench.server.url, "run.json", json.dumps(sealed).encode(), **place)
+        assert json.loads((folder / "run.json").read_text())["video"] == name
+        bench.faults(memory=1)
+        assert bench.run().status == "error"
+    bench.faults()
+    path = bench.video()
+    assert path.read_bytes() == undisturbed and path.parent.is_relative_to(bench.output)
+    assert [film.read_bytes() for film in films] == [b"a film"] * 3
+    assert {path for path in bench.base.iterdir()} == before
+    for film in films:
+        film.unlink()
 
 
 def test_other_settings_are_another_run(bench, undisturbed):

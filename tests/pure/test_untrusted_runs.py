@@ -126,7 +126,7 @@ def test_a_forged_finished_video_is_not_handed_out(tmp_path, undisturbed):
 
 
 VALUES = [None, True, 7, 1e308, "text", "\ud800", [1], {"a": []}, [{"video": 3}]]
-ENTRIES = ["format", "version", "key", "key_contents", "filename_prefix", "variant", "state", "video", "result"]
+ENTRIES = ["format", "version", "key", "key_contents", "filename_prefix", "variant", "state", "video", "result", "part"]
 
 
 @pytest.mark.parametrize("sealed", [True, False])
