@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from ..errors import disk_error
 from ..file_access import sync_file, sync_folder
@@ -33,7 +33,7 @@ class Disk:
         try:
             # Created anew: an old one may be a link, through which we would write elsewhere.
             scratch.unlink(missing_ok=True)
-            with self._open(scratch, "xb") as file:
+            with self._open(scratch) as file:
                 for part in [data] if isinstance(data, bytes) else data:
                     self._put(file, part)
                 self._sync(file)
@@ -47,7 +47,7 @@ class Disk:
     def create(self, path: Path, data: bytes) -> bool:
         """Create a new file with `data`. Returns False if the name exists; of concurrent callers only one succeeds."""
         try:
-            file = self._open(path, "xb")
+            file = self._open(path)
         except FileExistsError:
             return False
         except OSError as error:
@@ -70,8 +70,8 @@ class Disk:
         except OSError as error:
             raise disk_error(path, error) from error
 
-    def _open(self, path: Path, mode: Literal["xb"] = "xb") -> BinaryIO:
-        return open(path, mode, buffering=0)
+    def _open(self, path: Path) -> BinaryIO:
+        return open(path, "xb", buffering=0)
 
     def _put(self, file: BinaryIO, data: bytes) -> None:
         view = memoryview(data)

@@ -16,11 +16,11 @@ from typing import Any
 
 from ..file_access import read_object
 from ..log import log
+from ..video.writer import CONTAINERS
 
 FORMAT, VERSION = "infinitetalk run", 3
 MANIFEST = "run.json"
 CHECKSUM = "sha256"
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov")
 LONGEST_PATH = 4000
 _UNFIT = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"  # in no file name
 _FINGERPRINT = r"[0-9a-zA-Z:_-]{1,200}"
@@ -32,7 +32,7 @@ def is_video_name(value: object) -> bool:
         return False
     path, on_windows = PurePosixPath(value), PureWindowsPath(value)
     inside = not path.is_absolute() and not on_windows.anchor and ".." not in (*path.parts, *on_windows.parts)
-    return inside and path.suffix.lower() in VIDEO_SUFFIXES and not (os.name == "nt" and ":" in value)
+    return inside and path.suffix.lower() in CONTAINERS and not (os.name == "nt" and ":" in value)
 
 
 def _is_result(value: object) -> bool:

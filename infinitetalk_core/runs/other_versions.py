@@ -56,9 +56,8 @@ def begun_with_other_versions(runs: Path, key_contents: Mapping[str, Any]) -> Ot
     may change; None if no such run has a finished chunk. key_contents: see `OutputSpec`."""
     found = []
     for manifest in runs.glob(f"*/{MANIFEST}"):
-        if b'"unfinished"' not in (
-            read_regular(manifest, MOST_JSON_BYTES) or b""
-        ):  # cheap check that avoids parsing many large files
+        # A cheap check that avoids parsing many large files.
+        if b'"unfinished"' not in (read_regular(manifest, MOST_JSON_BYTES) or b""):
             continue
         notes = read_manifest(manifest.parent)
         if notes.get("state") != "unfinished" or not isinstance(notes.get("key_contents"), dict):

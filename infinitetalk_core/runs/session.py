@@ -111,7 +111,8 @@ def _make_video(store: RunStore, spec: OutputSpec, run: Run, listener: RunListen
     """Make the missing chunks and the video file. Returns the outcome and the log of this execution."""
     begun = bool(store.manifest)
     earlier = _reusable_path(store, spec, run)
-    done = next((i for i, task in enumerate(run.tasks) if not run.done(task)), len(run.tasks))
+    unmade = [i for i, task in enumerate(run.tasks) if not run.done(task)]
+    done = unmade[0] if unmade else len(run.tasks)
     run_log = RunLog(store, done)
     with run_log.noting_failure():
         other = None if begun else begun_with_other_versions(store.folder.parent, spec.key_contents)
@@ -135,8 +136,7 @@ def _make_video(store: RunStore, spec: OutputSpec, run: Run, listener: RunListen
                 break
             path = spec.new_path()
         with _release_on_failure(store, path, part):
-            missing = sum(not run.done(task) for task in run.tasks)
-            listener.found(done, missing, store)
+            listener.found(done, len(unmade), store)
             sound = store.sound()
             if sound is None or not is_sound(sound):
                 sound = store.put_sound(encode_sound(spec.sound, listener.check_interrupted))
@@ -178,7 +178,7 @@ def _write_report(store: RunStore, video: Path, text: str) -> None:
     """Write the report beside the video, unless somebody has put another file there."""
     path = video.with_suffix(".json")
     found = read_object(path)
-    if os.path.lexists(path) and found is not None and found.get("run") != _placeholder(store)["run"]:
+    if found is not None and not _is_own_report(store, found):
         log.warning("%s is another program's, so the report of this video is only in the run's folder", path)
         return
     store.disk.write(path, text.encode())
@@ -237,12 +237,17 @@ def _claim_path(store: RunStore, path: Path, recorded: bool = False) -> bool:
     if store.disk.create(report, json.dumps(_placeholder(store)).encode()):
         return True
     found = read_object(report)
-    return recorded if found is None else found.get("run") == _placeholder(store)["run"]
+    return recorded if found is None else _is_own_report(store, found)
 
 
 def _placeholder(store: RunStore) -> dict[str, Any]:
     """Return the content of a report file that only reserves a name."""
     return {"run": f"{store.folder.parent.name}/{store.folder.name}", "complete": False}
+
+
+def _is_own_report(store: RunStore, report: Mapping[str, Any]) -> bool:
+    """Return whether the report beside a video says that it is this run's."""
+    return report.get("run") == _placeholder(store)["run"]
 
 
 @contextlib.contextmanager
@@ -270,7 +275,7 @@ def _load_finished(store: RunStore, spec: OutputSpec, run: Run) -> Outcome | Non
     if not path.is_file() or file_fingerprint(path) != notes["result"].get("fingerprint"):
         return None
     found = read_object(path.with_suffix(".json"))
-    mine = found is not None and found.get("run") == _placeholder(store)["run"]
+    mine = found is not None and _is_own_report(store, found)
     text = json.dumps(found if mine else notes.get("report", {}), indent=1)
     part = spec.root / notes.get("part", notes["video"])
     if is_part_name(part, path) and is_own_file(part) and part.samefile(path):  # ended between its two names

@@ -118,8 +118,7 @@ class RunStore:
 
     def pictures(self, task: ChunkTask) -> list[VideoFrame] | None:
         """Return a chunk's new frames as given to `commit`; None if they are missing or damaged."""
-        path = self.folder / f"{task.stem}.mp4"
-        data = self._read_verified(task.stem, path) if self.has_record(task) else None
+        data = self._read_verified(task.stem, self.folder / f"{task.stem}.mp4")
         found = None if data is None else decode_lossless(data)
         if found is None or len(found) != task.chunk.keep:
             return None

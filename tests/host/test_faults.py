@@ -329,13 +329,17 @@ def test_a_long_voice_is_not_heard_again_unless_what_is_kept_of_it_is_damaged(be
     )
 
 
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with the right checksum."""
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    return {**content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
 def test_a_manifest_of_a_newer_version(bench, undisturbed):
     bench.stop_after(2)
     manifest = bench.run_folder() / "run.json"
     newer = {**json.loads(manifest.read_text()), "version": 99}
-    del newer["sha256"]
-    newer["sha256"] = hashlib.sha256(json.dumps(newer, sort_keys=True).encode()).hexdigest()
-    manifest.write_text(json.dumps(newer))
+    manifest.write_text(json.dumps(sealed(newer)))
     result = bench.run()
     assert result.status == "error" and "begun by a newer version of this pack (format 99" in str(result.error)
     assert len(bench.records()) == 2, "nothing is touched"
@@ -372,12 +376,10 @@ def test_a_manifest_uploaded_by_a_client(bench, undisturbed, monkeypatch):
     before = {path for path in bench.base.iterdir()}
     for name in names:
         entries = json.loads((folder / "run.json").read_text())
-        del entries["sha256"]
         note = {"video": name, "bytes": len(b"a film"), "fingerprint": fingerprint_of(films[0])}
         entries |= {"video": name, "interrupted": [note]}
-        sealed = {**entries, "sha256": hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()}
         place = {"subfolder": f"infinitetalk_runs/{folder.name}", "type": "output", "overwrite": "true"}
-        upload(bench.server.url, "run.json", json.dumps(sealed).encode(), **place)
+        upload(bench.server.url, "run.json", json.dumps(sealed(entries)).encode(), **place)
         assert json.loads((folder / "run.json").read_text())["video"] == name
         bench.faults(memory=1)
         assert bench.run().status == "error"

@@ -82,13 +82,7 @@ def test_a_full_disk_between_groups(tmp_path, undisturbed, part):
 @pytest.mark.parametrize("seed", range(6))
 def test_a_damaged_group_costs_only_the_chunks_of_its_frames(tmp_path, undisturbed, stop, seed):
     workspace = workspace_in(tmp_path)
-
-    def strike(chunk: int) -> None:
-        if chunk == stop:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        workspace.dub(notes=SessionLog(on_chunk=strike))
+    workspace.interrupt_at(stop)
     random = Random(seed)
     found = sorted(workspace.folder.glob("g*"))
     assert len(found) >= 4

@@ -68,7 +68,7 @@ def test_the_manifest_is_what_its_schema_says(tmp_path):
     workspace = RunFolder(tmp_path)
     for stop in (2, None):
         if stop:
-            interrupted_at(workspace, stop)
+            workspace.interrupt_at(stop)
         else:
             workspace.dub()
         manifest = json.loads((workspace.folder / "run.json").read_text())
@@ -80,7 +80,7 @@ def test_the_manifest_is_what_its_schema_says(tmp_path):
 
 def test_the_manifest_tells_of_each_execution_and_its_warnings(tmp_path):
     workspace = RunFolder(tmp_path)
-    interrupted_at(workspace, 3)
+    workspace.interrupt_at(3)
     (segment,) = workspace.folder.glob("00002-*.mp4")
     segment.write_bytes(segment.read_bytes()[:-1] + b"?")
     workspace.dub()
@@ -181,20 +181,11 @@ def test_what_happens_inside_a_chunk_costs_that_chunk(tmp_path, undisturbed, chu
 def test_an_unfinished_video_that_somebody_has_changed_is_theirs(tmp_path, undisturbed):
     workspace = RunFolder(tmp_path)
     for chunk in (2, 3):
-        interrupted_at(workspace, chunk)
+        workspace.interrupt_at(chunk)
         (tmp_path / "v_interrupted.mp4").write_bytes(b"mine")
     assert workspace.dub().path.read_bytes() == undisturbed
     assert workspace.videos() == ["v.mp4", "v_interrupted.mp4"]
     assert (tmp_path / "v_interrupted.mp4").read_bytes() == b"mine"
-
-
-def interrupted_at(workspace: RunFolder, chunk: int) -> None:
-    def strike(now: int) -> None:
-        if now == chunk:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        workspace.dub(notes=SessionLog(on_chunk=strike))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "empty"])
@@ -202,7 +193,7 @@ def interrupted_at(workspace: RunFolder, chunk: int) -> None:
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_a_damaged_file_is_found_and_made_again(tmp_path, undisturbed, damage, kind, chunk):
     workspace = RunFolder(tmp_path)
-    interrupted_at(workspace, 3)
+    workspace.interrupt_at(3)
     (path,) = workspace.folder.glob(f"0000{chunk}-*.{kind}")
     data = path.read_bytes()
     if damage == "gone":
@@ -216,7 +207,7 @@ def test_a_damaged_file_is_found_and_made_again(tmp_path, undisturbed, damage, k
 
 def test_a_damaged_manifest_and_a_damaged_sound_are_made_again(tmp_path, undisturbed):
     workspace = RunFolder(tmp_path)
-    interrupted_at(workspace, 3)
+    workspace.interrupt_at(3)
     for name in ("run.json", "sound.mp4"):
         (workspace.folder / name).write_bytes(b"{")
     notes = SessionLog()
@@ -226,7 +217,7 @@ def test_a_damaged_manifest_and_a_damaged_sound_are_made_again(tmp_path, undistu
 
 def test_a_run_of_a_newer_version_is_left_alone(tmp_path, undisturbed):
     workspace = RunFolder(tmp_path)
-    interrupted_at(workspace, 2)
+    workspace.interrupt_at(2)
     path = workspace.folder / "run.json"
     newer = {**json.loads(path.read_text()), "version": VERSION + 1}
     newer["sha256"] = checksum({name: value for name, value in newer.items() if name != "sha256"})
@@ -290,7 +281,7 @@ def test_a_run_that_waits_to_be_continued_keeps_its_name(tmp_path, undisturbed, 
 
 def test_a_run_that_failed_before_its_first_chunk_leaves_no_file_beside_the_videos(tmp_path):
     workspace = RunFolder(tmp_path)
-    interrupted_at(workspace, 1)
+    workspace.interrupt_at(1)
     assert not list(tmp_path.glob("v*"))
 
 
@@ -309,7 +300,7 @@ def test_a_finished_video_is_taken_as_it_is_while_it_is_whole(tmp_path, undistur
 
 def test_another_name_is_another_file_of_the_same_chunks(tmp_path, undisturbed):
     workspace = RunFolder(tmp_path)
-    interrupted_at(workspace, 3)
+    workspace.interrupt_at(3)
     workspace.name = "w.mp4"
     notes = SessionLog()
     outcome = workspace.dub(notes=notes)
@@ -383,7 +374,7 @@ def test_shots_begin_afresh_after_a_crash_too(tmp_path):
     for chunk in range(1, len(job().plan) + 1):
         workspace = RunFolder(tmp_path / f"b{chunk}", job=job())
         workspace.root.mkdir()
-        interrupted_at(workspace, chunk)
+        workspace.interrupt_at(chunk)
         assert workspace.dub().path.read_bytes() == whole
 
 
@@ -413,7 +404,7 @@ VERSIONS = {"job": {"seed": 0}, "versions": {"torch": "2.9", "pack": "1"}, "prec
 def begun(tmp_path: Path, key_contents: dict[str, Any], key: str = "00aa") -> RunFolder:
     """A run of this description that was stopped in its third chunk."""
     workspace = RunFolder(tmp_path, key=key, key_contents=key_contents)
-    interrupted_at(workspace, 3)
+    workspace.interrupt_at(3)
     return workspace
 
 

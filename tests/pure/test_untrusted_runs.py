@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def _prepared(tmp_path_factory: pytest.TempPathFactory) -> None:
     """An output folder with a run that was interrupted in its third chunk, and one with a finished run."""
     PREPARED["stopped"] = tmp_path_factory.mktemp("stopped")
-    strike_at(RunFolder(PREPARED["stopped"]), 3)
+    RunFolder(PREPARED["stopped"]).interrupt_at(3)
     PREPARED["finished"] = tmp_path_factory.mktemp("finished")
     RunFolder(PREPARED["finished"]).dub()
 
@@ -50,15 +50,6 @@ def stopped(root: Path, state: str = "stopped") -> RunFolder:
     """A run that was interrupted in its third chunk. Its output folder is one of several, as on a real disk."""
     shutil.copytree(PREPARED[state], root / "output")
     return RunFolder(root / "output")
-
-
-def strike_at(workspace: RunFolder, chunk: int) -> None:
-    def strike(now: int) -> None:
-        if now == chunk:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        workspace.dub(notes=SessionLog(on_chunk=strike))
 
 
 def rewrite(workspace: RunFolder, sealed: bool = True, **entries: Any) -> None:
@@ -189,7 +180,7 @@ def test_an_interrupted_video_edited_to_the_same_size_stays(tmp_path, undisturbe
 def test_an_interrupted_video_that_cannot_be_noted_stays_the_part_file(tmp_path, undisturbed, monkeypatch):
     workspace = RunFolder(tmp_path)
     monkeypatch.setattr("infinitetalk_core.runs.session._write_report", full_disk)
-    strike_at(workspace, 3)
+    workspace.interrupt_at(3)
     monkeypatch.undo()
     assert workspace.videos() == ["v.part.mp4"]
     assert workspace.dub().path.read_bytes() == undisturbed and workspace.videos() == ["v.mp4"]
@@ -210,7 +201,7 @@ def test_folders_in_a_runs_folder_do_not_matter_and_stay(tmp_path, undisturbed, 
     (workspace.folder / "notes.txt").write_bytes(b"mine")
     assert workspace.dub(start_over=start_over).path.read_bytes() == undisturbed
     assert (workspace.folder / name / "thumb.jpg").exists() and (workspace.folder / "notes.txt").exists()
-    strike_at(RunFolder(workspace.root, name="w.mp4"), 3)
+    RunFolder(workspace.root, name="w.mp4").interrupt_at(3)
     (run,) = unfinished_runs(workspace.folder.parent)
     assert remove(run, 0) and (workspace.folder / "notes.txt").exists()
 

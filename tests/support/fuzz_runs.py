@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
 from functools import cache
@@ -13,11 +12,7 @@ import torch
 
 from .fuzz_outcome import outcome_of
 from .run_damage import DAMAGES, damage_run
-from .runs import RunFolder, SessionLog
-
-
-class _StopError(Exception):
-    """The interrupt that leaves a run unfinished."""
+from .runs import RunFolder
 
 
 @cache
@@ -27,14 +22,8 @@ def _prepared() -> tuple[Path, bytes]:
     folder = Path(tempfile.mkdtemp(prefix="infinitetalk_fuzz_"))
     (folder / "whole").mkdir()
     video = RunFolder(folder / "whole").dub().path.read_bytes()
-
-    def stop(chunk: int) -> None:
-        if chunk == 3:
-            raise _StopError
-
     (folder / "stopped").mkdir()
-    with contextlib.suppress(_StopError):
-        RunFolder(folder / "stopped").dub(notes=SessionLog(on_chunk=stop))
+    RunFolder(folder / "stopped").interrupt_at(3)
     return folder / "stopped", video
 
 

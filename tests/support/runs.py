@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -67,9 +68,9 @@ class FailingDisk(Disk):
         self._count_operation(writes=False)
         super().remove(path)
 
-    def _open(self, path, mode="wb"):
+    def _open(self, path):
         self._count_operation()
-        return super()._open(path, mode)
+        return super()._open(path)
 
     def _put(self, file, data):
         self._count_operation()
@@ -184,6 +185,16 @@ class RunFolder:
         return execute_run(
             self.folder, wanted, lambda store: Run(job, self.models, store), notes or SessionLog(), options, disk
         )
+
+    def interrupt_at(self, chunk: int) -> None:
+        """Execute the run, and interrupt it in this chunk, counted from 1."""
+
+        def strike(now: int) -> None:
+            if now == chunk:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            self.dub(notes=SessionLog(on_chunk=strike))
 
     def videos(self) -> list[str]:
         return sorted(path.name for path in self.root.glob("*.mp4"))
