@@ -23,10 +23,10 @@ TORCHVISION_OPERATORS = {
 
 def make_torchvision_importable() -> bool:
     """Make `import torchvision` work; return whether the workaround was needed. Must be called before the import."""
+    if _is_for_gpus() or "torchvision" in sys.modules:
+        return False
     import torch
 
-    if torch.version.cuda or "torchvision" in sys.modules:
-        return False
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return False
@@ -39,6 +39,18 @@ def make_torchvision_importable() -> bool:
     for name, schema in TORCHVISION_OPERATORS.items():
         torch.library.define(name, schema)
     return True
+
+
+def _is_for_gpus() -> bool:
+    """Return whether the installed PyTorch is built for GPUs, as its files say.
+
+    It is not imported: before ComfyUI's main.py has chosen the allocator, that would break every use of the GPU.
+    """
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return False
+    version = runpy.run_path(str(Path(torch.origin).with_name("version.py")))
+    return bool(version.get("cuda") or version.get("hip") or version.get("xpu"))
 
 
 def main() -> None:
