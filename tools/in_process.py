@@ -34,6 +34,8 @@ def enter_comfyui(comfyui: Path, cpu: bool = True) -> None:
     importlib.import_module("utils.extra_config")
     # The device is chosen when comfy.model_management is imported.
     importlib.import_module("comfy.cli_args").args.cpu = cpu
+    if not cpu:  # the allocator of the GPU, which is chosen when PyTorch is imported
+        importlib.import_module("cuda_malloc")
 
 
 def load_pack() -> ModuleType:
