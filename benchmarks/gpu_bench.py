@@ -47,13 +47,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a section works with. small: sizes for a dry run. pack: the name that the pack is imported by."""
+    """What a section works with.
+
+    pack: the name that the pack is imported by. small: sizes for a dry run. simulated: on a GPU that computes nothing.
+    """
 
     rows: Rows
     pack: str
     small: bool
-    bundle: Path | None = None
-    device: str = "cuda"
+    simulated: bool = False
     state: dict[str, Any] = field(default_factory=dict)
 
     def module(self, name: str) -> ModuleType:
@@ -63,6 +65,11 @@ class Bench:
     def of(self, real: Any, small: Any) -> Any:
         """Return the value for a report or for a dry run."""
         return small if self.small else real
+
+    def fill(self, module: Any) -> None:
+        """Give a module random weights; a simulated GPU never looks at them."""
+        if not self.simulated:
+            random_weights(module)
 
     def timed(self, run: Callable[[], Any], rounds: int = 3, inner: int = 1) -> float:
         """Return the median seconds of a call, after one to warm up. inner: calls in one measurement."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from comparison import AUDIO_WIDTH
-from gpu_bench import GIB, Bench, card_of, random_weights, synchronized_seconds
+from gpu_bench import GIB, Bench, card_of, synchronized_seconds
 
 RELEASED = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40}
 TINY = {"dim": 256, "ffn_dim": 512, "num_heads": 2}
@@ -110,7 +110,7 @@ def build(bench: Bench, layers: int) -> Models:
     audio = bench.module("infinitetalk_core.model.audio_adapter")
     config = audio.AdapterConfig(sizes["dim"], sizes["num_heads"], layers, audio_width=AUDIO_WIDTH)
     network = audio.AudioAdapter(config, comfy.ops.manual_cast, device="cpu", dtype=torch.float16)
-    random_weights(network)
+    bench.fill(network)
     adapter = bench.module("nodes.host.model.patchers").model_patcher(network)
     width = bench.of(96, 16)
     layout = {
@@ -120,7 +120,7 @@ def build(bench: Bench, layers: int) -> Models:
         "temperal_downsample": [False, True, True],
     }
     codec = comfy.ldm.wan.vae.WanVAE(dim=width, z_dim=16, dropout=0.0, **layout)
-    random_weights(codec)
+    bench.fill(codec)
     vae = comfy.sd.VAE(sd=codec.state_dict())
     return Models(_attached(bench, wan, adapter), adapter, vae)
 
@@ -152,7 +152,7 @@ def wan_model(bench: Bench, layers: int) -> Any:
     cast = comfy.model_management.unet_manual_cast(torch.float8_e4m3fn, device, config.supported_inference_dtypes)
     config.set_inference_dtype(torch.float8_e4m3fn, cast)
     model = config.get_model({}, "").to(comfy.model_management.unet_offload_device())
-    random_weights(model.diffusion_model)
+    bench.fill(model.diffusion_model)
     return bench.module("nodes.host.model.patchers").model_patcher(model)
 
 

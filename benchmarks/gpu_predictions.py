@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from comparison import AUDIO_WIDTH, PICTURE, SIZES, SPEECH, SPEECH_WIDTH, TEXT, Sizes
-from gpu_bench import GIB, Bench, peak_bytes, random_weights
+from gpu_bench import GIB, Bench, peak_bytes
 
 LAYERS = 4
 TINY = Sizes(256, 2, 512, (3, 4, 4))
@@ -102,7 +102,7 @@ def build(bench: Bench, layers: int) -> SimpleNamespace:
     uni3c_config = control.Uni3CConfig(time_dim=sizes.dim, out_dim=sizes.dim, **narrow)
     uni3c = control.Uni3C(uni3c_config, comfy.ops.manual_cast, **factory)
     for module in (model, adapter, uni3c):
-        random_weights(module)
+        bench.fill(module)
     return SimpleNamespace(model=model, adapter=adapter, uni3c=uni3c, native=_native_blocks(sizes, adapter))
 
 

@@ -211,7 +211,7 @@ def measure(options: argparse.Namespace) -> None:
 
     rows = Rows(options.out / ROWS)
     with context, torch.inference_mode():
-        bench = Bench(rows, load_pack().__name__, options.dry_run)
+        bench = Bench(rows, load_pack().__name__, small=options.dry_run, simulated=options.dry_run)
         _describe_card(rows)
         for name in sections:
             rows.section = name

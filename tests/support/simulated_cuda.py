@@ -81,7 +81,7 @@ def _install_memory(gpu: SimulatedGpu) -> None:
         gpu.peak = gpu.active
 
     def set_fraction(share: float, *args: Any) -> None:
-        gpu.limit = int(share * gpu.total)
+        gpu.limit = int(share * gpu.total) + gpu.context  # PyTorch limits its own part
 
     torch.cuda.memory_stats = stats
     torch.cuda.mem_get_info = lambda *args: (gpu.free, gpu.total)
