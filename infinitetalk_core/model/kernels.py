@@ -121,19 +121,27 @@ def _import_kernel(module: str) -> Callable[..., Any]:
     return run
 
 
-# One custom operator for all kernels, so torch.compile does not break the graph at them.
-@torch.library.custom_op("infinitetalk::attention", mutates_args=())
+def _one_operator(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Register `function` as one custom operator for all kernels, so torch.compile does not break the graph at them.
+
+    The schema is text, since PyTorch 2.4 cannot read it from annotations that are text. PyTorch before 2.4 has no such
+    operators and calls the function itself.
+    """
+    if not hasattr(torch.library, "custom_op"):
+        return function
+    schema = "(Tensor q, Tensor k, Tensor v, str module, str function) -> Tensor"
+    operator = torch.library.custom_op("infinitetalk::attention", mutates_args=(), schema=schema)(function)
+    operator.register_fake(lambda q, k, v, module, function: torch.empty_like(q, memory_format=torch.contiguous_format))
+    return operator
+
+
+@_one_operator
 def attend(q: Tensor, k: Tensor, v: Tensor, module: str, function: str) -> Tensor:
     """Call `module`.`function` for q (B, L, H, D) and k, v (B, M, H, D) -> (B, L, H, D)."""
     run = _import_kernel(module)
     out = run(q, k, v, tensor_layout="NHD", is_causal=False) if module == SAGE.module else run(q, k, v)
     # Some versions also return the log-sum-exp.
     return (out[0] if isinstance(out, tuple) else out).contiguous()
-
-
-@attend.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, module: str, function: str) -> Tensor:
-    return torch.empty_like(q, memory_format=torch.contiguous_format)
 
 
 def is_broken(latents: Tensor, context: int) -> bool:
