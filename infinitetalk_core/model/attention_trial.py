@@ -41,7 +41,8 @@ def problem_with(run: Callable[[Tensor, Tensor, Tensor], Any], device: torch.dev
         return f"a small test of it failed: {cause_of(error)}"
     if not torch.isfinite(out).all():
         return "it gave NaN or infinite values in a small test"
-    want = F.scaled_dot_product_attention(*(t.float().cpu().transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
+    q, k, v = (t.float().cpu().transpose(1, 2) for t in (q, k, v))
+    want = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     error_size = float((out - want).norm() / want.norm())
     return f"it gave wrong values in a small test ({error_size:.0%} off)" if error_size > MOST_ERROR else ""
 

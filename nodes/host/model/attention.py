@@ -157,6 +157,12 @@ def can_be_replaced(model: Patcher) -> bool:
     return not isinstance(override, ChosenAttention) and function_in_use(override) is not attention_pytorch
 
 
+def may_fail(model: Patcher) -> bool:
+    """Return whether another package or pack computes the attention of `model`, so that an error may come from it."""
+    function = function_in_use(_override(model))
+    return function is None or not is_pytorchs(function)
+
+
 @dataclass
 class AttentionFallback:
     """Which chunks of a job PyTorch's attention makes: all from the first one that the MODEL's own attention spoiled.

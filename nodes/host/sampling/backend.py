@@ -24,7 +24,7 @@ from ....infinitetalk_core.sampling.euler import pin
 from ....infinitetalk_core.sampling.guidance import Guidance
 from ....infinitetalk_core.sampling.sdedit import start_at
 from ..messages import write_on_node
-from ..model.attention import AttentionFallback, attention_in_use, can_be_replaced, with_plain_attention
+from ..model.attention import AttentionFallback, attention_in_use, can_be_replaced, may_fail, with_plain_attention
 from ..model.memory import MemoryMargin, is_out_of_memory, retry_on_oom
 from ..model.patchers import Patcher
 from .conditioning import chunk_conditioning
@@ -119,7 +119,8 @@ class ComfyBackend:
             except SpoiledError as error:
                 reason = str(error)
             except Exception as error:
-                if steps or isinstance(error, NOT_THE_ATTENTION) or is_out_of_memory(error):
+                elsewhere = bool(steps) or isinstance(error, NOT_THE_ATTENTION) or is_out_of_memory(error)
+                if elsewhere or not may_fail(model):
                     raise
                 reason = f"chunk {index + 1} failed at once with {attention_in_use(model)} ({cause_of(error)})"
             # After the except block, since the exception keeps the tensors of the attempt alive.
