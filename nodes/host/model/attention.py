@@ -88,6 +88,7 @@ def choose_attention(model: Patcher, choice: AttentionBackend) -> None:
     """
     device, base = comfy.model_management.get_torch_device(), model.model
     dtype = base.manual_cast_dtype or base.get_dtype()
+    dtype = dtype if dtype.itemsize > 1 else torch.bfloat16  # an 8-bit type multiplies weights, and attends to nothing
     if choice is AttentionBackend.AUTO:
         _replace_if_broken(model, device, dtype)
         return
