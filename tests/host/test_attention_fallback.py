@@ -219,3 +219,13 @@ def test_a_resumed_run_goes_on_with_it(core, files, tmp_path, said):
         video.chunk(0)
         assert attention.calls > 0, "what was made with it before"
     assert said("PyTorch's own attention makes the chunks from 2 on, as in the run so far")
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "2", None, [2]])
+def test_a_damaged_note_of_it_does_not_count(core, files, tmp_path, value):
+    lock = core.lock.RunLock(tmp_path / "lock")
+    with lock:
+        core.store.RunStore(tmp_path, lock).describe(plain_attention_from=value)
+        fallback = core.attention.AttentionFallback()
+        core.sampling.keep_fallback(fallback, core.store.RunStore(tmp_path, lock))
+    assert fallback.first is None
