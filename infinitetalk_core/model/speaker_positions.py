@@ -27,11 +27,14 @@ def reference_attention_map(q: Tensor, k: Tensor, masks: Tensor) -> Tensor:
 
     Computed as one attention whose values are the masks, so the L x N weights are never stored. The reference averages
     two halves of H // 2 heads, so the last head is left out if their number is odd.
+
+    The values are as wide as a head and have memory of their own (H·N·D values; 16 MB at 480p, 37 MB at 720p in 16
+    bits): cuDNN on Hopper may refuse values that are narrower than the keys or repeat by a stride of 0.
     """
     heads = q.shape[2] // 2 * 2
     areas, tokens = masks.shape
     values = (masks / masks.sum(dim=1, keepdim=True)).T.to(q)  # (N, S+1)
-    values = F.pad(values, (0, -areas % 8)).expand(q.shape[0], heads, tokens, -1)
+    values = F.pad(values, (0, q.shape[-1] - areas)).expand(q.shape[0], heads, tokens, -1).contiguous()
     k = k[:, :tokens, :heads].transpose(1, 2)
     weights = [
         F.scaled_dot_product_attention(part[:, :, :heads].transpose(1, 2), k, values)[..., :areas].float().mean(dim=1)

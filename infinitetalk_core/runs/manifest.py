@@ -75,6 +75,7 @@ _VALID: Mapping[str, Callable[[Any], bool]] = {
     "result": _is_result,
     "interrupted": _is_interrupted,
     "executions": _is_executions,
+    "plain_attention_from": lambda value: _is_count(value) and value > 0,
     "report": lambda value: isinstance(value, dict),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from reference_models import build_dit
 
 from infinitetalk_core.model.speaker_positions import reference_attention_map
@@ -56,3 +57,24 @@ def test_reference_attention_map_equals_the_plain_formula():
     scores = torch.einsum("blhd,bmhd->bhlm", q[:, :, :4], k[:, :12, :4]) / 16**0.5
     want = torch.einsum("bhlm,sm->bhsl", scores.softmax(-1), masks / masks.sum(1, keepdim=True)).mean(1)
     torch.testing.assert_close(reference_attention_map(q, k, masks), want)
+
+
+@pytest.mark.parametrize(
+    ("batch", "tokens", "heads", "channels", "areas"), [(1, 24, 4, 16, 3), (2, 24, 5, 8, 3), (1, 5000, 2, 128, 2)]
+)
+def test_every_attention_of_the_map_gets_plain_tensors(monkeypatch, batch, tokens, heads, channels, areas):
+    """Real memory for each head, one row of channels after the other, and equal widths: what every kernel takes."""
+    seen, plain = [], F.scaled_dot_product_attention
+
+    def record(*tensors, **options):
+        seen.append(tensors)
+        return plain(*tensors, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", record)
+    q, k = torch.randn(2, batch, tokens, heads, channels)
+    masks = (torch.rand(areas, 12) > 0.4).float()
+    reference_attention_map(q, k, masks)
+    assert seen
+    for given in seen:
+        assert len({t.shape[-1] for t in given}) == 1
+        assert all(0 not in t.stride() and t.stride(-1) == 1 for t in given)

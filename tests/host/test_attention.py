@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 
@@ -30,12 +31,12 @@ def loaded(core, files, choice: str):
 
 @pytest.fixture
 def gpu_with_packages(core, monkeypatch):
-    """A machine that says it has a Hopper GPU and both packages, which are stand-ins that count their calls."""
-    calls = {"sage": 0, "flash": 0}
+    """A machine that says it has a Hopper GPU and both packages: stand-ins that note the numbers of keys."""
+    calls: dict[str, list[int]] = {"sage": [], "flash": []}
 
     def count(name):
         def run(q, k, v, **options):
-            calls[name] += 1
+            calls[name].append(k.shape[1])
             return F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
 
         return run
@@ -51,30 +52,32 @@ def gpu_with_packages(core, monkeypatch):
 
 
 STEPS, BLOCKS = 3, 3
+SMALL, LARGE = (8, 12), (32, 32)  # latents of 96 and of 1024 video tokens: 4 frames of them
+TEXT = 512
 
 
-def test_flash_runs_all_attention(core, files, gpu_with_packages):
-    """To the video, to the text and (without CLIP vision: again the text) the picture, and to the audio."""
+def test_flash_runs_all_attention_but_the_audios(core, files, gpu_with_packages):
+    """To the video, to the text and (without CLIP vision: again the text) the picture."""
     want, _ = sampled(core, loaded(core, files, "auto"))
-    got, _ = sampled(core, loaded(core, files, "flash"))
+    model = loaded(core, files, "flash")
+    gpu_with_packages["flash"].clear()  # the trial
+    got, _ = sampled(core, model)
     assert relative(got, want) < 1e-5
-    assert gpu_with_packages == {"sage": 0, "flash": 4 * BLOCKS * STEPS}
+    assert sorted(gpu_with_packages["flash"]) == [96] * BLOCKS * STEPS + [TEXT] * 2 * BLOCKS * STEPS
+    assert gpu_with_packages["sage"] == []
 
 
-def test_sage_runs_what_it_is_good_for(core, files, gpu_with_packages):
-    """Not the audio, whose few keys are no work for it; nor the picture's where ComfyUI says the same."""
-    want, _ = sampled(core, loaded(core, files, "auto"))
-    got, _ = sampled(core, loaded(core, files, "sage"))
-    assert relative(got, want) < 1e-5
-    assert gpu_with_packages["sage"] in (2 * BLOCKS * STEPS, 3 * BLOCKS * STEPS)
-    assert gpu_with_packages["flash"] == 0
-
-
-def test_two_speakers_are_placed_with_a_choice_too(core, files, gpu_with_packages):
-    want, _ = sampled(core, loaded(core, files, "auto"), speakers=2)
-    got, _ = sampled(core, loaded(core, files, "sage"), speakers=2)
+@pytest.mark.parametrize("speakers", [1, 2])
+@pytest.mark.parametrize(("size", "calls"), [(SMALL, 0), (LARGE, BLOCKS * STEPS)])
+def test_sage_runs_what_it_is_good_for(core, files, gpu_with_packages, size, calls, speakers):
+    """The attention to the video, from 1024 tokens on; never the few keys of text, picture and audio."""
+    want, _ = sampled(core, loaded(core, files, "auto"), speakers, size)
+    model = loaded(core, files, "sage")
+    gpu_with_packages["sage"].clear()  # the trial
+    got, _ = sampled(core, model, speakers, size)
     assert relative(got, want) < 1e-4
-    assert gpu_with_packages["sage"]
+    assert gpu_with_packages["sage"] == [1024] * calls
+    assert gpu_with_packages["flash"] == []
 
 
 def test_what_cannot_run_is_refused_at_the_loader(core, files):
@@ -87,7 +90,7 @@ def test_sdpa_is_pytorchs_own_whatever_comfyui_was_started_with(core, files, mon
     monkeypatch.setattr(core.attention, "attention_pytorch", lambda *a, **k: seen.append(1) or plain(*a, **k))
     plain = host_attention.attention_pytorch
     sampled(core, loaded(core, files, "sdpa"))
-    assert len(seen) == 4 * BLOCKS * STEPS
+    assert len(seen) == 3 * BLOCKS * STEPS
 
 
 def spoiling(times: list[int], value: float):
@@ -100,14 +103,35 @@ def spoiling(times: list[int], value: float):
     return spoil
 
 
-def sampled(core, model, speakers: int = 1):
+def sampled(core, model, speakers: int = 1, size: tuple[int, int] = SMALL):
     conditioning = make_conditioning(core, SimpleNamespace(adapter=core.adapter.adapter_of(model)), speakers)
+    if size != SMALL:
+        conditioning = larger(core, conditioning, size)
     steps: list[int] = []
     with torch.inference_mode():
         latents = make_backend(core, model, core.guidance.Guidance(1, 1)).denoise(
             conditioning, lambda step, denoised: steps.append(step)
         )
     return latents, steps
+
+
+def larger(core, conditioning, size: tuple[int, int]):
+    """The same chunk with latents of another size, random too."""
+    torch.manual_seed(4)
+    height, width = size
+    tokens = height // 2 * width // 2
+    masks = conditioning.masks
+    if masks is not None:
+        masks = torch.zeros(3, tokens)
+        masks[0, : tokens // 3], masks[1, tokens // 2 :], masks[2, tokens // 3 : tokens // 2] = 1, 1, 1
+    return replace(
+        conditioning,
+        noise=torch.randn(1, 16, 4, *size),
+        context=torch.randn(1, 16, 2, *size),
+        reference=torch.randn(1, 16, 4, *size),
+        mask=core.conditioning.reference_mask(4, *size),
+        masks=masks,
+    )
 
 
 def test_a_spoiled_chunk_is_made_again_with_pytorchs_attention(core, files, caplog):
@@ -124,11 +148,12 @@ def test_a_spoiled_chunk_is_made_again_with_pytorchs_attention(core, files, capl
 
 
 def test_an_explicit_choice_that_spoils_the_chunk_is_named(core, files, gpu_with_packages, monkeypatch):
+    model = loaded(core, files, "sage")
     monkeypatch.setattr(
         sys.modules["sageattention"], "sageattn", lambda q, k, v, **options: torch.full_like(q, torch.nan)
     )
     with pytest.raises(RuntimeError, match=r"chunk 1 came out .* with SageAttention; choose another attention"):
-        sampled(core, loaded(core, files, "sage"))
+        sampled(core, model, size=LARGE)
 
 
 def test_a_sampled_chunk_leaves_the_users_model_as_it_was(core, files):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import sys
 from types import ModuleType
 
@@ -10,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from infinitetalk_core.errors import InputError
+from infinitetalk_core.model import kernels
 from infinitetalk_core.model.kernels import AttentionBackend, Machine, attend, find_kernel, is_broken, supports
 
 
@@ -104,6 +107,40 @@ def test_a_kernel_runs_as_one_operation_that_does_not_break_the_graph(kernel):
     torch.library.opcheck(attend, (q, k, v, *kernel), test_utils=("test_schema", "test_faketensor"))
     compiled = torch.compile(lambda *t: attend(*t, *kernel) * 2, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(q, k, v), reference(q, k, v) * 2)
+
+
+def imported_again():
+    """The module, run once more under another name."""
+    spec = importlib.util.spec_from_file_location("infinitetalk_core.model.kernels_again", kernels.__file__)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[spec.name]
+    return module
+
+
+def custom_op_of_pytorch_2_4(name, function=None, /, *, mutates_args, device_types=None, schema=None):
+    """Its order of arguments, and its refusal of annotations that are text; as a decorator too."""
+    if function is None:
+        return lambda f: custom_op_of_pytorch_2_4(name, f, mutates_args=mutates_args, schema=schema)
+    if schema is None and any(isinstance(p.annotation, str) for p in inspect.signature(function).parameters.values()):
+        raise ValueError("infer_schema(func): Unsupported type annotation Tensor. It is not a type.")
+    torch._C.parse_schema(f"{name}{schema}")
+    function.register_fake = lambda fake: fake
+    return function
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize("custom_op", [custom_op_of_pytorch_2_4, None], ids=["2.4", "older, without it"])
+def test_an_old_pytorch_imports_the_module_and_calls_the_kernels(monkeypatch, custom_op):
+    if custom_op is None:
+        monkeypatch.delattr(torch.library, "custom_op")
+    else:
+        monkeypatch.setattr(torch.library, "custom_op", custom_op)
+    q, k, v = (torch.randn(2, n, 3, 8) for n in (7, 5, 5))
+    found = imported_again().attend(q, k, v, "sageattention", "sageattn")
+    torch.testing.assert_close(found, reference(q, k, v))
 
 
 def test_spoiled_latents_are_known():

@@ -5,30 +5,38 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import comfy.ldm.modules.attention
 import comfy.model_management
+import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
 
 from ....infinitetalk_core.log import log
-from ....infinitetalk_core.model.kernels import AttentionBackend, Kernel, Machine, attend, find_kernel, supports
+from ....infinitetalk_core.model.kernels import (
+    AttentionBackend,
+    Kernel,
+    Machine,
+    attend,
+    find_kernel,
+    has_few_keys,
+    kernel_problem,
+    supports,
+)
+from .comfyui_attention import (
+    KERNEL_LANGUAGES,
+    OVERRIDE,
+    PACKAGES,
+    function_in_use,
+    function_name,
+    function_problem,
+    is_pytorchs,
+)
 from .patchers import Patcher
 
-OVERRIDE = "optimized_attention_override"
 # Arguments of ComfyUI's attention functions that change the result; only PyTorch's function supports them.
 PYTORCH_ONLY_ARGUMENTS = ("scale", "enable_gqa")
-# Packages that kernels are written with.
-KERNEL_LANGUAGES = ("triton",)
-# The packages that each of ComfyUI's attention functions calls.
-PACKAGES_OF_COMFYUI_ATTENTION = {
-    "attention_sage": ("sageattention", *KERNEL_LANGUAGES),
-    "attention3_sage": ("sageattn3", "sageattention", *KERNEL_LANGUAGES),
-    "attention_flash": ("flash_attn",),
-    "attention_xformers": ("xformers",),
-    "attention_comfy_kitchen_int8": ("comfy_kitchen", *KERNEL_LANGUAGES),
-}
 # All packages with attention kernels.
 ATTENTION_PACKAGES = (
     *("sageattention", "sageattn3", "flash_attn", "flash_attn_interface", "spas_sage_attn", "xformers"),
@@ -40,8 +48,8 @@ ATTENTION_PACKAGES = (
 class ChosenAttention:
     """ComfyUI attention override for an explicitly chosen backend.
 
-    Falls back to PyTorch's attention where the kernel does not fit: with masks, in full precision, and for the few keys
-    of audio and image cross-attention, where low precision gains nothing. kernel: None for PyTorch's own.
+    Falls back to PyTorch's attention where the kernel does not fit: with masks, and one that quantizes in full
+    precision and for few keys. kernel: None for PyTorch's own.
     """
 
     choice: AttentionBackend
@@ -56,7 +64,7 @@ class ChosenAttention:
         self, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *rest: Any, **kw: Any
     ) -> Tensor:
         """Run the attention. ComfyUI calls overrides like this; `function` is what it would run without one."""
-        if self.kernel is None or rest or not self._fits(q, kw, heads):
+        if self.kernel is None or rest or not self._fits(self.kernel, q, k, kw, heads):
             return attention_pytorch(q, k, v, heads, *rest, **kw)
         if kw.get("skip_reshape"):  # (B, H, L, D)
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
@@ -65,25 +73,45 @@ class ChosenAttention:
         out = attend(q.contiguous(), k.contiguous(), v.contiguous(), self.kernel.module, self.kernel.function)
         return out.transpose(1, 2) if kw.get("skip_output_reshape") else out.flatten(2)
 
-    def _fits(self, q: Tensor, kw: dict[str, Any], heads: int) -> bool:
+    def _fits(self, kernel: Kernel, q: Tensor, k: Tensor, kw: dict[str, Any], heads: int) -> bool:
         if kw.get("mask") is not None or any(kw.get(name) for name in PYTORCH_ONLY_ARGUMENTS):
             return False
-        if self.choice is AttentionBackend.SAGE and kw.get("low_precision_attention") is False:
+        if kernel.quantizes and (has_few_keys(k) or kw.get("low_precision_attention") is False):
             return False
         return supports(self.choice, q if kw.get("skip_reshape") else q.unflatten(-1, (heads, -1)))
 
 
 def choose_attention(model: Patcher, choice: AttentionBackend) -> None:
-    """Set the backend for all attention of `model`, audio cross-attention included; AUTO leaves it to ComfyUI.
+    """Set the backend for the attention of `model`; AUTO leaves it to ComfyUI, unless ComfyUI's own cannot run here.
 
     Raises InputError for a backend that cannot run here.
     """
+    device, base = comfy.model_management.get_torch_device(), model.model
+    dtype = base.manual_cast_dtype or base.get_dtype()
+    dtype = dtype if dtype.itemsize > 1 else torch.bfloat16  # an 8-bit type multiplies weights, and attends to nothing
     if choice is AttentionBackend.AUTO:
+        _replace_if_broken(model, device, dtype)
         return
-    machine = Machine.here(comfy.model_management.get_torch_device())
-    override = ChosenAttention(choice, None if choice is AttentionBackend.SDPA else find_kernel(choice, machine))
+    kernel = None
+    if choice is not AttentionBackend.SDPA:
+        kernel = find_kernel(choice, Machine.here(device), partial(kernel_problem, device=device, dtype=dtype))
+    override = ChosenAttention(choice, kernel)
     log.info("attention by %s, as chosen", override.title)
     _set_override(model, override)
+
+
+def _replace_if_broken(model: Patcher, device: torch.device, dtype: torch.dtype) -> None:
+    """Set PyTorch's attention on `model` where ComfyUI's own does not work.
+
+    Another pack's is not tried: it may rely on the model's tokens and options. It is seen in the first step.
+    """
+    function = function_in_use(_override(model))
+    if function is None or is_pytorchs(function):
+        return
+    problem = function_problem(function, device, dtype)
+    if problem:
+        log.warning("%s cannot run here: %s; using PyTorch's own attention instead", attention_in_use(model), problem)
+        _set_override(model, ChosenAttention(AttentionBackend.SDPA))
 
 
 def attention_in_use(model: Patcher) -> str:
@@ -91,10 +119,11 @@ def attention_in_use(model: Patcher) -> str:
     override = _override(model)
     if isinstance(override, ChosenAttention):
         return override.title
-    if override is not None:
-        return f"another node's attention ({getattr(override, '__name__', type(override).__name__)})"
-    name = comfy.ldm.modules.attention.optimized_attention.__name__
-    return f"the attention that ComfyUI was started with ({name.removeprefix('attention_')})"
+    function = function_in_use(override)
+    if function is None:
+        return f"another node's attention ({function_name(override)})"
+    name = function_name(function).removeprefix("attention_")
+    return f"the attention that {'ComfyUI was started with' if override is None else 'a node has chosen'} ({name})"
 
 
 def attention_name(model: Patcher) -> str:
@@ -105,8 +134,7 @@ def attention_name(model: Patcher) -> str:
     override = _override(model)
     if isinstance(override, ChosenAttention):
         return "sdpa" if override.kernel is None else f"{override.kernel.module}.{override.kernel.function}"
-    function = comfy.ldm.modules.attention.optimized_attention if override is None else override
-    return getattr(function, "__name__", type(function).__name__)
+    return function_name(function_in_use(override) or override)
 
 
 def attention_modules(model: Patcher) -> tuple[str, ...]:
@@ -114,8 +142,9 @@ def attention_modules(model: Patcher) -> tuple[str, ...]:
     override = _override(model)
     if isinstance(override, ChosenAttention):
         return () if override.kernel is None else (override.kernel.module.partition(".")[0], *KERNEL_LANGUAGES)
-    if override is None:
-        return PACKAGES_OF_COMFYUI_ATTENTION.get(comfy.ldm.modules.attention.optimized_attention.__name__, ())
+    function = function_in_use(override)
+    if function is not None:
+        return PACKAGES.get(function_name(function), ())
     # Another node's override does not say what it uses, so take every loaded package.
     return tuple(module for module in ATTENTION_PACKAGES if module in sys.modules)
 
@@ -126,9 +155,34 @@ def can_be_replaced(model: Patcher) -> bool:
     True where our node did not set the backend and it is not PyTorch's already.
     """
     override = _override(model)
-    if isinstance(override, ChosenAttention):
-        return False
-    return override is not None or comfy.ldm.modules.attention.optimized_attention is not attention_pytorch
+    return not isinstance(override, ChosenAttention) and function_in_use(override) is not attention_pytorch
+
+
+def may_fail(model: Patcher) -> bool:
+    """Return whether another package or pack computes the attention of `model`, so that an error may come from it."""
+    function = function_in_use(_override(model))
+    return function is None or not is_pytorchs(function)
+
+
+@dataclass
+class AttentionFallback:
+    """Which chunks of a job PyTorch's attention makes: all from the first one that the MODEL's own attention spoiled.
+
+    first: its index, None while there is none. stored: called with a new one, so that a resumed run does not try the
+    other attention again and give other bits than an uninterrupted one.
+    """
+
+    first: int | None = None
+    stored: Callable[[int], None] = lambda index: None
+
+    def covers(self, index: int) -> bool:
+        """Return whether PyTorch's attention makes the chunk of this index."""
+        return self.first is not None and index >= self.first
+
+    def remember(self, index: int) -> None:
+        """Note that the MODEL's own attention spoiled this chunk, which PyTorch's made."""
+        self.first = index
+        self.stored(index)
 
 
 def with_plain_attention(model: Patcher) -> Patcher:

@@ -10,13 +10,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.wan.model import apply_rope1
 from torch import Tensor
 
+from ....infinitetalk_core.model.attention import sdpa
 from ....infinitetalk_core.model.audio_adapter import AudioAdapter
 from ....infinitetalk_core.model.audio_cross_attention import BlockCalls, SpeechTokens, audio_conditioned_block
 from ....infinitetalk_core.sampling.step_cache import CachedStep
+from .attention import ChosenAttention
 from .cached_blocks import Replacement, cached_blocks
+from .comfyui_attention import OVERRIDE, plain_for_few_keys
 from .uni3c_step import Uni3CStep
 
 KEY = "infinitetalk"
@@ -28,7 +31,7 @@ class SpeechCall:
 
     In transformer_options, `speech` has one entry per guidance branch (ComfyUI's `cond_or_uncond`). The model gets the
     result of `of_items`: one entry per batch item, with the branch of each item in `branches`. camera: Uni3C in this
-    step, or None. cached: the step cache in this step, or None.
+    step, or None. cached: the step cache in this step, or None. attention: our own choice of attention on the MODEL.
     """
 
     adapter: AudioAdapter
@@ -37,6 +40,7 @@ class SpeechCall:
     camera: Uni3CStep | None = None
     cached: CachedStep | None = None
     branches: tuple[int, ...] = ()
+    attention: ChosenAttention | None = None
 
     def of_items(self, branches: Sequence[int]) -> SpeechCall:
         """Return the call for a batch whose items belong to these branches."""
@@ -57,14 +61,18 @@ def apply_model_wrapper(
     transformer_options: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Wrap BaseModel.apply_model: pass the `SpeechCall` to the backbone as a keyword argument.
+    """Wrap BaseModel.apply_model: pass the `SpeechCall` to the backbone as a keyword argument; quantize no few keys.
 
     A compiled backbone guards on its arguments at each call, but not on transformer_options (see ComfyUI's
-    TorchCompileModel): read from there, the speech of one branch could be reused for another.
+    TorchCompileModel): read from there, the speech of one branch could be reused for another, and a chunk that is made
+    again with another attention would run the graph of the one before.
     """
     options = transformer_options or {}
     if KEY in options:
-        kwargs[KEY] = options[KEY].of_items(options["cond_or_uncond"])
+        override = options.get(OVERRIDE)
+        chosen = override if isinstance(override, ChosenAttention) else None
+        kwargs[KEY] = replace(options[KEY].of_items(options["cond_or_uncond"]), attention=chosen)
+        options = plain_for_few_keys(options)
     return executor(x, timestep, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -83,6 +91,8 @@ def wan_forward_wrapper(
     call = kwargs.pop(KEY, None)
     if call is not None:
         picture_tokens = None if clip_fea is None else clip_fea.shape[-2]
+        if call.attention is not None and isinstance(options.get(OVERRIDE), ChosenAttention):
+            options = {**options, OVERRIDE: call.attention}
         if call.camera is not None:
             call.camera.begin(executor.class_obj, x, timestep, options)
         options = _with_audio_blocks(options, executor.class_obj, call, picture_tokens)
@@ -130,20 +140,12 @@ def _audio_block(
     calls = BlockCalls(
         self_attention=partial(_self_attention, block.self_attn, args["pe"], options),
         cross_attention=cross_attention,
-        attention=partial(_audio_attention, options),
+        # PyTorch's, whatever runs the others: the keys are some dozens.
+        attention=sdpa,
         after_cross_attention=partial(_apply_attn2_patches, options),
     )
     x = audio_conditioned_block(block, audio, args["img"].contiguous(), e, call.speech, call.strength, calls)
     return {"img": x if call.camera is None else call.camera.after_block(index, x)}
-
-
-def _audio_attention(options: dict[str, Any], q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Run ComfyUI's attention in full precision.
-
-    With some dozens of keys low precision gains nothing, and SageAttention can give NaN. ComfyUI does the same for its
-    cross-attention to the image tokens.
-    """
-    return optimized_attention(q, k, v, heads, transformer_options=options, low_precision_attention=False)
 
 
 def _apply_attn2_patches(options: dict[str, Any], x: Tensor) -> Tensor:
@@ -158,17 +160,22 @@ def _self_attention(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Run the block's self-attention; return its output, and with `keep` the rotated queries and keys, else None.
 
-    Queries and keys (B, L, heads, D) are captured by an attention override, which every supported ComfyUI has.
+    Queries and keys (B, L, heads, D) are captured by an attention override, which every supported ComfyUI has. A pack
+    that puts another function in the place of ComfyUI's asks no override; then they are computed once more.
     """
     if not keep:
         return attention(y, freqs, transformer_options=options), None, None
     captured: list[Tensor] = []
-    other = options.get("optimized_attention_override")
+    other = options.get(OVERRIDE)
 
     def capture(function: Callable, q: Tensor, k: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
         captured[:] = (q, k)
         return function(q, k, *rest, **kwargs) if other is None else other(function, q, k, *rest, **kwargs)
 
-    out = attention(y, freqs, transformer_options={**options, "optimized_attention_override": capture})
-    q, k = (t.unflatten(-1, (attention.num_heads, -1)) for t in captured)
+    out = attention(y, freqs, transformer_options={**options, OVERRIDE: capture})
+    if captured:
+        q, k = (t.unflatten(-1, (attention.num_heads, -1)) for t in captured)
+    else:
+        projections = ((attention.norm_q, attention.q), (attention.norm_k, attention.k))
+        q, k = (apply_rope1(norm(f(y)).unflatten(-1, (attention.num_heads, -1)), freqs) for norm, f in projections)
     return out, q, k

@@ -16,19 +16,23 @@ from ....infinitetalk_core.chunks.camera_control import CameraControl
 from ....infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ....infinitetalk_core.chunks.dub import AfterStep
 from ....infinitetalk_core.clip_image import clip_pixels
-from ....infinitetalk_core.errors import InputError
+from ....infinitetalk_core.errors import InputError, RunError
 from ....infinitetalk_core.log import log
+from ....infinitetalk_core.model.attention_trial import cause_of
 from ....infinitetalk_core.model.kernels import is_broken
 from ....infinitetalk_core.sampling.euler import pin
 from ....infinitetalk_core.sampling.guidance import Guidance
 from ....infinitetalk_core.sampling.sdedit import start_at
-from ..model.attention import attention_in_use, can_be_replaced, with_plain_attention
-from ..model.memory import MemoryMargin, retry_on_oom
+from ..messages import write_on_node
+from ..model.attention import AttentionFallback, attention_in_use, can_be_replaced, may_fail, with_plain_attention
+from ..model.memory import MemoryMargin, is_out_of_memory, retry_on_oom
 from ..model.patchers import Patcher
 from .conditioning import chunk_conditioning
 from .guider import SpeechGuider
 
 CLIP_TOKENS = (257, 1280)
+# Errors that no other attention cures.
+NOT_THE_ATTENTION = (InputError, RunError, comfy.model_management.InterruptProcessingException)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class ComfyBackend:
     sigmas: Tensor
     camera: CameraControl | None = None
     margin: MemoryMargin = field(default_factory=MemoryMargin)
+    fallback: AttentionFallback = field(default_factory=AttentionFallback)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames (F, H, W, 3) to latents (1, 16, T, h, w)."""
@@ -94,20 +99,44 @@ class ComfyBackend:
         return pin(latents, conditioning.context)
 
     def _denoise(self, conditioning: ChunkConditioning, after_step: AfterStep, model: Patcher) -> Tensor:
-        """Sample one chunk; if its attention gives broken latents, sample again with PyTorch's.
+        """Sample one chunk; if its attention fails or gives broken latents, sample again with PyTorch's.
 
-        Only where our node did not set the attention backend (`can_be_replaced`).
-        Broken latents are detected after the first step, so little time is lost.
+        Only where our node did not set the attention backend (`can_be_replaced`). Both show in the first step, so
+        little time is lost, and only once in a job: later chunks are made with PyTorch's attention from the start.
         """
-        try:
-            return self._sample(model, conditioning, after_step, can_be_replaced(model))
-        except SpoiledError as error:
-            log.warning(
-                "%s; making the chunk again with PyTorch's own attention. Choose attention 'sdpa' in the "
-                "InfiniteTalk Model Loader to save the time",
-                error,
+        index = conditioning.chunk.index
+        if not can_be_replaced(model):
+            return self._sample(model, conditioning, after_step, False)
+        if not self.fallback.covers(index):
+            steps: list[int] = []
+
+            def counting(step: int, denoised: Tensor) -> None:
+                steps.append(step)
+                after_step(step, denoised)
+
+            try:
+                return self._sample(model, conditioning, counting, True)
+            except SpoiledError as error:
+                reason = str(error)
+            except Exception as error:
+                elsewhere = bool(steps) or isinstance(error, NOT_THE_ATTENTION) or is_out_of_memory(error)
+                if elsewhere or not may_fail(model):
+                    raise
+                reason = f"chunk {index + 1} failed at once with {attention_in_use(model)} ({cause_of(error)})"
+            # After the except block, since the exception keeps the tensors of the attempt alive.
+            log.warning("%s; making it again with PyTorch's own attention", reason)
+        plain = with_plain_attention(model)
+        latents = self._sample(plain, conditioning, after_step, False)
+        # A picture that is flat with PyTorch's attention too is meant to be flat, and is no fault of the other.
+        if not self.fallback.covers(index) and not is_broken(latents, conditioning.context.shape[2]):
+            self.fallback.remember(index)
+            text = (
+                f"PyTorch's own attention makes the rest of this job, since {attention_in_use(model)} spoiled chunk "
+                f"{index + 1}; to save that time choose attention 'sdpa' in the InfiniteTalk Model Loader"
             )
-        return self._sample(with_plain_attention(model), conditioning, after_step, False)
+            log.warning("%s", text)
+            write_on_node(text)
+        return latents
 
     def _sample(
         self, model: Patcher, conditioning: ChunkConditioning, after_step: AfterStep, can_retry: bool

@@ -17,9 +17,11 @@ from ....infinitetalk_core.fingerprint import Component, FileFingerprints, key_o
 from ....infinitetalk_core.log import log
 from ....infinitetalk_core.runs.runner import Run
 from ....infinitetalk_core.runs.session import OutputSpec, RunOptions, execute_run
+from ....infinitetalk_core.runs.store import RunStore
 from ..media.audio import remove_cached_features
 from ..media.video import RUNS_FOLDER, finished_video, output_folder, output_path, workflow_metadata
 from ..messages import say
+from ..model.attention import AttentionFallback
 from ..model.audio_adapter import adapter_of, adapter_patcher
 from ..model.backbone import check_backbone, no_text
 from ..model.cached_blocks import step_caching_of
@@ -106,12 +108,26 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
     )
     options = RunOptions(output.start_over, output.keep_intermediates or bool(job.overrides))
     folder = output_folder() / RUNS_FOLDER / key
-    outcome = execute_run(folder, output_spec, lambda store: Run(job, backend, store), progress, options)
+
+    def run_in(store: RunStore) -> Run:
+        keep_fallback(backend.fallback, store)
+        return Run(job, backend, store)
+
+    outcome = execute_run(folder, output_spec, run_in, progress, options)
     if not options.keep:
         remove_cached_features(job.speech)
     if videos is not None:
         videos.add(outcome.path)
     return finished_video(outcome.path, outcome.report)
+
+
+def keep_fallback(fallback: AttentionFallback, store: RunStore) -> None:
+    """Continue with the attention that earlier executions of the run ended with, and store what this one finds."""
+    first = store.manifest.get("plain_attention_from")
+    if first is not None:
+        fallback.first = first - 1
+        log.info("PyTorch's own attention makes the chunks from %d on, as in the run so far", first)
+    fallback.stored = lambda index: store.describe(plain_attention_from=index + 1)
 
 
 def run_report(about: dict[str, Any], chunks: list[dict[str, Any]], complete: bool, continued_at: int) -> str:
