@@ -22,8 +22,10 @@ from ....infinitetalk_core.model.out_of_memory import is_gpu_out_of_memory
 from .cached_blocks import step_caching_of
 from .patchers import Patcher
 from .uni3c import KEY as CAMERA_KEY
+from .weights_on_gpu import is_dynamic
 
 KEY = "infinitetalk_memory"
+MULTI_GPU = "multigpu"  # ComfyUI's key of the copies of a MODEL on other GPUs
 GB = 1e9
 MARGIN = 1.15  # for the error of the estimate
 # Temporary buffers: weights streamed from RAM, dequantized weights, the workspace of matrix products.
@@ -50,7 +52,23 @@ def request_memory(executor: Any, model: Patcher, noise_shape: Any, conds: Any, 
     if comfy_bytes > 0:
         requested_bytes = needed_bytes(model, noise_shape) * (model.get_attachment(KEY) or 1.0)
         noise_shape = [noise_shape[0] * requested_bytes / comfy_bytes, *noise_shape[1:]]
+        _load_additional_models(model, requested_bytes)
     return executor(model, noise_shape, conds, *args, **kwargs)
+
+
+def _load_additional_models(model: Patcher, requested_bytes: float) -> None:
+    """Load the additional models of `model` before it, the last one first, as ComfyUI 0.33 does.
+
+    0.3.75 puts them and the MODEL into a set, so that chance decided which of them is loaded first and stays whole on a
+    small GPU. Those that are whole are left alone, since ComfyUI would make room for a request at the cost of others.
+    """
+    patchers = [patcher for key, of_key in model.additional_models.items() if key != MULTI_GPU for patcher in of_key]
+    for patcher in reversed(patchers):
+        in_part = patcher.loaded_size() < patcher.model_size()
+        if in_part and patcher.load_device.type != "cpu" and not is_dynamic(patcher):
+            comfy.model_management.load_models_gpu(
+                [patcher], memory_required=requested_bytes, minimum_memory_required=requested_bytes
+            )
 
 
 def needed_bytes(model: Patcher, noise_shape: Any) -> float:

@@ -19,6 +19,7 @@ from ....infinitetalk_core.clip_image import clip_pixels
 from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.log import log
 from ....infinitetalk_core.model.kernels import is_broken
+from ....infinitetalk_core.runs.weights_on_gpu import WeightsOnGpu
 from ....infinitetalk_core.sampling.euler import pin
 from ....infinitetalk_core.sampling.guidance import Guidance
 from ....infinitetalk_core.sampling.sdedit import start_at
@@ -46,6 +47,7 @@ class ComfyBackend:
     sigmas: Tensor
     camera: CameraControl | None = None
     margin: MemoryMargin = field(default_factory=MemoryMargin)
+    weights: dict[int, tuple[WeightsOnGpu, ...]] = field(default_factory=dict)  # by chunk, until it is asked for
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames (F, H, W, 3) to latents (1, 16, T, h, w)."""
@@ -138,7 +140,12 @@ class ComfyBackend:
             seed=conditioning.seed,
         )
         _check_latents(latents, context_length, can_retry, text)
+        self.weights[conditioning.chunk.index] = guider.weights
         return latents
+
+    def weights_of(self, chunk: int) -> tuple[WeightsOnGpu, ...]:
+        """Return where the weights were when a chunk was made (see `NotesWeights`); once, then it is forgotten."""
+        return self.weights.pop(chunk, ())
 
 
 def _tiles(size: int) -> dict[str, int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ....infinitetalk_core.chunks.camera_control import CameraControl
 from ....infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ....infinitetalk_core.log import log
+from ....infinitetalk_core.runs.weights_on_gpu import WeightsOnGpu
 from ....infinitetalk_core.sampling.euler import pin
 from ....infinitetalk_core.sampling.guidance import Branch, Guidance, guided
 from ....infinitetalk_core.sampling.step_cache import StepCache
@@ -22,6 +23,7 @@ from ..model.patchers import Patcher
 from ..model.uni3c import KEY as CAMERA_KEY
 from ..model.uni3c_step import Uni3CStep, uni3c_steps
 from ..model.wan_wrappers import KEY, SpeechCall
+from ..model.weights_on_gpu import weights_on_gpu
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         self.chunk = chunk
         self.camera = camera
         self.inputs: ChunkInputs | None = None  # set while the sampler runs
+        self.weights: tuple[WeightsOnGpu, ...] = ()  # set when the sampler begins
 
     def set_branches(self, positive: list, negative: list) -> None:
         """Set one conditioning per active guidance branch, from the positive and the negative one."""
@@ -60,6 +63,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
 
     def inner_sample(self, noise: Tensor, latent_image: Tensor, device: torch.device, *args: Any, **kw: Any):
         """Sample, with the models on the device."""
+        self.weights = weights_on_gpu(self.model_patcher)
         self.inputs = self._chunk_inputs(device)
         cache = self.inputs.cache
         try:
