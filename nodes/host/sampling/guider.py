@@ -66,7 +66,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         self.chunk = chunk
         self.camera = camera
         self.inputs: ChunkInputs | None = None  # set while the sampler runs
-        self.weights: tuple[WeightsOnGpu, ...] = ()  # set when the sampler begins
+        self.weights: tuple[WeightsOnGpu, ...] = ()  # set when the sampler has ended
 
     def set_branches(self, positive: list, negative: list) -> None:
         """Set one conditioning per active guidance branch, from the positive and the negative one."""
@@ -74,11 +74,12 @@ class SpeechGuider(comfy.samplers.CFGGuider):
 
     def inner_sample(self, noise: Tensor, latent_image: Tensor, device: torch.device, *args: Any, **kw: Any):
         """Sample, with the models on the device."""
-        self.weights = weights_on_gpu(self.model_patcher)
         self.inputs = self._chunk_inputs(device)
         cache = self.inputs.cache
         try:
-            return super().inner_sample(noise, latent_image, device, *args, **kw)
+            latents = super().inner_sample(noise, latent_image, device, *args, **kw)
+            self.weights = weights_on_gpu(self.model_patcher)
+            return latents
         finally:
             self.inputs = None
             if cache is not None:
