@@ -25,6 +25,7 @@ from ..video.writer import VideoWriter
 from .resume import missing_tasks
 from .store import RunStore
 from .tasks import ChunkTask, GroupTask, plan_group_tasks, plan_tasks
+from .weights_on_gpu import WeightsCheck, weights_entry
 
 
 class ChunkListener(Protocol):
@@ -41,6 +42,9 @@ class ChunkListener(Protocol):
 
     def chunk_joined(self, chunk: Chunk, metrics: dict[str, Any]) -> None:
         """Called after a stored chunk was joined."""
+
+    def warn(self, text: str) -> None:
+        """Called with a warning for the user."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +97,18 @@ class Run:
         def closed(group: Group, segment: bytes) -> None:
             self.store.put_group(groups[group], segment)
 
+        check = WeightsCheck(listener.warn)
         with Assembly(writer, list(groups), self.job.output.format, stored, closed) as assembly:
             while len(metrics) < len(self.tasks):
                 task = self.tasks[len(metrics)]
                 pictures = self._stored_pictures(task, assembly)
                 if pictures is None:
                     missing = missing_tasks(self.store, self.tasks, len(metrics), self.done)
-                    self._make_chunks(missing, assembly, listener, metrics)
+                    self._make_chunks(missing, assembly, listener, metrics, check)
                     continue
                 assembly.add(task.chunk.keep, pictures)
                 metrics.append(self.store.record(task))
+                check.joined(metrics[-1])
                 listener.chunk_joined(task.chunk, metrics[-1])
 
     def _stored_pictures(self, task: ChunkTask, assembly: Assembly) -> list[VideoFrame] | None:
@@ -118,7 +124,12 @@ class Run:
         return pictures if same else None
 
     def _make_chunks(
-        self, tasks: Sequence[ChunkTask], assembly: Assembly, listener: ChunkListener, metrics: list[dict[str, Any]]
+        self,
+        tasks: Sequence[ChunkTask],
+        assembly: Assembly,
+        listener: ChunkListener,
+        metrics: list[dict[str, Any]],
+        check: WeightsCheck,
     ) -> None:
         """Make `tasks`, each continuing from the one before it, and append those that come next in the video."""
         context = None if tasks[0].before is None else self.store.context(tasks[0].before)
@@ -137,7 +148,9 @@ class Run:
                 **measure(job, finished, before).to_json(),
                 "reference_frames": list(finished.reference_frames),
                 "frames": len(finished.frames),
+                **weights_entry(self.models, task.chunk.index),
             }
+            check.made(entry)
             pictures = to_pictures(finished.frames, job.output.format)
             entry["seconds_taken"] = round(time.monotonic() - started, 3)
             self.store.commit(task, pictures, finished.context if self._is_continued(task) else None, entry)

@@ -63,6 +63,8 @@ def test_every_policy_makes_the_whole_video(dub, policy):
     assert len(frames) == report["frames"] == SHORT_FRAMES
     assert report["policy"] == policy
     assert [c["chunk"] for c in report["chunks"]] == list(range(1, len(report["chunks"]) + 1))
+    weights = [(model["model"], model["layers"]) for c in report["chunks"] for model in c["weights"]]
+    assert set(weights) == {("WAN21", "all"), ("AudioAdapter", "all")}, "on the CPU all are where they are used"
     assert outputs[PICKER]["images"], "the picks are shown on the node"
 
 

@@ -13,6 +13,9 @@ server; in the engine `test_runs.py`, `test_group_runs.py` and `test_untrusted_r
 its row when it passes. To rewrite the table, with 20 kills instead of 3:
 `INFINITETALK_FAULT_TABLE=1 INFINITETALK_KILLS=20 python3 tools/test.py`.
 
+These servers run on a CPU. On a GPU the same bits are promised where all weights are on it: where part of them waits in
+RAM, free memory decides which, and the run says it where they are others than before.
+
 | Fault | When | Result after Run |
 | --- | --- | --- |
 """

@@ -15,7 +15,7 @@ from ....infinitetalk_core.model.kernels import AttentionBackend
 from .attention import choose_attention
 from .backbone import HOW_TO_CONNECT, check_backbone
 from .memory import request_memory
-from .patchers import Patcher, load_whole, model_patcher
+from .patchers import Patcher, load_whole, model_patcher, on_device_of
 from .shared_models import SharedModels
 from .wan_wrappers import KEY, apply_model_wrapper, wan_forward_wrapper
 
@@ -42,7 +42,7 @@ def patch_model(
     )
     _check_fit(adapter.model.config, backbone, path.name)
     patched = model.clone()
-    patched.set_additional_models(KEY, [adapter])
+    patched.set_additional_models(KEY, [on_device_of(model, adapter)])
     patched.set_attachments(KEY, strength)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model_wrapper)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, wan_forward_wrapper)

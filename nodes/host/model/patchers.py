@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import comfy.model_management
@@ -12,7 +13,7 @@ import torch
 
 from ....infinitetalk_core.checkpoints.tensor_shapes import TensorShapes
 from ....infinitetalk_core.checkpoints.weights_file import Weights, WeightsFile
-from .quantized import put_quantized_layers
+from .quantized import put_quantized_layers, weights_of
 
 Patcher: TypeAlias = comfy.model_patcher.ModelPatcher
 
@@ -47,11 +48,39 @@ def _check(make: Callable[[Any], torch.nn.Module], shapes: TensorShapes) -> None
     shapes.check({name: tensor.shape for name, tensor in make(torch.nn).state_dict().items()})
 
 
-def model_patcher(module: Any) -> Patcher:
-    """Return a ModelPatcher of `module`. The class is looked up at the call, since dynamic VRAM replaces it."""
-    make = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-    return make(
+def model_patcher(module: Any, disable_dynamic: bool = False) -> Patcher:
+    """Return a ModelPatcher of `module`, which must have a `config` that its class is built from.
+
+    The class is looked up at the call, since dynamic VRAM replaces it. disable_dynamic: not that of dynamic VRAM.
+    """
+    plain = comfy.model_patcher.ModelPatcher
+    make = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
+    patcher = make(
         module,
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
+    # With it ComfyUI 0.33 makes copies for other GPUs (MultiGPU CFG Split, Select Model Device).
+    patcher.cached_patcher_init = (partial(_copy, module), ())
+    return patcher
+
+
+def _copy(module: Any, disable_dynamic: bool = False) -> Patcher:
+    """Return a patcher of another module with the same weights. In RAM the two share them; nothing changes them there.
+
+    ComfyUI reads its own models from their files again, which may have changed since.
+    """
+    make = partial(type(module), module.config, device="meta")
+    return model_patcher(load_strictly(make, weights_of(module), type(module).__name__), disable_dynamic)
+
+
+def on_device_of(model: Patcher, patcher: Patcher) -> Patcher:
+    """Return `patcher`, or a copy of it on the device of `model` where that is another one (Select Model Device)."""
+    device = model.load_device
+    if patcher.load_device == device or not hasattr(patcher, "deepclone_multigpu"):
+        return patcher
+    if device.type == "cpu" and patcher.is_dynamic():
+        copy = patcher.clone(disable_dynamic=True)
+        copy.load_device = copy.offload_device = device
+        return copy
+    return patcher.deepclone_multigpu(new_load_device=device)

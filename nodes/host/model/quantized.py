@@ -67,3 +67,17 @@ def put_quantized_layers(module: torch.nn.Module, weights: Weights) -> dict[str,
         if weight.scale is not None:
             loaded[f"{owner}.weight_scale"] = weight.scale
     return loaded
+
+
+def weights_of(module: torch.nn.Module) -> dict[str, Tensor | Quantized]:
+    """Return the weights of a module as its file gave them, on the CPU: the reverse of `put_quantized_layers`.
+
+    They share memory with those of the module that are on the CPU.
+    """
+    weights: dict[str, Tensor | Quantized] = {name: weight.cpu() for name, weight in module.state_dict().items()}
+    for name, layer in module.named_modules():
+        if isinstance(layer, QuantizedLinear):
+            shape = (layer.out_features, layer.in_features)
+            scale = weights.pop(f"{name}.weight_scale", None)
+            weights[f"{name}.weight"] = Quantized(weights[f"{name}.weight"], layer.layout, shape, scale)
+    return weights

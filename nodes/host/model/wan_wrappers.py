@@ -5,11 +5,12 @@ ComfyUI calls `apply_model_wrapper` around BaseModel.apply_model and `wan_forwar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
 from comfy.ldm.wan.model import apply_rope1
 from torch import Tensor
 
@@ -32,6 +33,7 @@ class SpeechCall:
     In transformer_options, `speech` has one entry per guidance branch (ComfyUI's `cond_or_uncond`). The model gets the
     result of `of_items`: one entry per batch item, with the branch of each item in `branches`. camera: Uni3C in this
     step, or None. cached: the step cache in this step, or None. attention: our own choice of attention on the MODEL.
+    copies: the same call with the models of other GPUs, among which ComfyUI 0.33 can divide the branches.
     """
 
     adapter: AudioAdapter
@@ -41,10 +43,16 @@ class SpeechCall:
     cached: CachedStep | None = None
     branches: tuple[int, ...] = ()
     attention: ChosenAttention | None = None
+    copies: Mapping[torch.device, SpeechCall] = field(default_factory=dict)
+
+    def on(self, device: torch.device | None) -> SpeechCall:
+        """Return the call for a prediction on one of several GPUs; None: on the MODEL's own."""
+        return self if device is None else self.copies.get(device, self)
 
     def of_items(self, branches: Sequence[int]) -> SpeechCall:
         """Return the call for a batch whose items belong to these branches."""
-        return replace(self, speech=tuple(self.speech[i] for i in branches), branches=tuple(branches))
+        speech = tuple(self.speech[i] for i in branches)
+        return replace(self, speech=speech, branches=tuple(branches), copies={})
 
     def to(self, *args: Any, **kwargs: Any) -> SpeechCall:
         """Return self. ComfyUI calls `to` on values in transformer_options; the blocks cast where they use them."""
@@ -71,7 +79,8 @@ def apply_model_wrapper(
     if KEY in options:
         override = options.get(OVERRIDE)
         chosen = override if isinstance(override, ChosenAttention) else None
-        kwargs[KEY] = replace(options[KEY].of_items(options["cond_or_uncond"]), attention=chosen)
+        call = options[KEY].on(options.get("multigpu_thread_device"))
+        kwargs[KEY] = replace(call.of_items(options["cond_or_uncond"]), attention=chosen)
         options = plain_for_few_keys(options)
     return executor(x, timestep, c_concat, c_crossattn, control, options, **kwargs)
 

@@ -20,12 +20,13 @@ from ....infinitetalk_core.errors import InputError, RunError
 from ....infinitetalk_core.log import log
 from ....infinitetalk_core.model.attention_trial import cause_of
 from ....infinitetalk_core.model.kernels import is_broken
+from ....infinitetalk_core.runs.weights_on_gpu import WeightsOnGpu
 from ....infinitetalk_core.sampling.euler import pin
 from ....infinitetalk_core.sampling.guidance import Guidance
 from ....infinitetalk_core.sampling.sdedit import start_at
 from ..messages import write_on_node
 from ..model.attention import AttentionFallback, attention_in_use, can_be_replaced, may_fail, with_plain_attention
-from ..model.memory import MemoryMargin, is_out_of_memory, retry_on_oom
+from ..model.memory import MemoryMargin, is_out_of_memory, retry_on_oom, retry_unloaded
 from ..model.patchers import Patcher
 from .conditioning import chunk_conditioning
 from .guider import SpeechGuider
@@ -33,6 +34,7 @@ from .guider import SpeechGuider
 CLIP_TOKENS = (257, 1280)
 # Errors that no other attention cures.
 NOT_THE_ATTENTION = (InputError, RunError, comfy.model_management.InterruptProcessingException)
+ENCODE_TILE, DECODE_TILE = 256, 32  # pixels and latent positions, as in ComfyUI's own fallback
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,18 @@ class ComfyBackend:
     camera: CameraControl | None = None
     margin: MemoryMargin = field(default_factory=MemoryMargin)
     fallback: AttentionFallback = field(default_factory=AttentionFallback)
+    weights: dict[int, tuple[WeightsOnGpu, ...]] = field(default_factory=dict)  # by chunk, until it is asked for
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames (F, H, W, 3) to latents (1, 16, T, h, w)."""
-        return self.vae.encode(frames)
+        vae, tiles = self.vae, _tiles(ENCODE_TILE)
+        return retry_unloaded(lambda: vae.encode(frames), lambda: vae.encode_tiled(frames, **tiles), "in tiles")
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (1, 16, T, h, w) to frames (F, H, W, 3) on the CPU. Raises RuntimeError for NaN or inf."""
-        frames = self.vae.decode(latents)[0].float().cpu()
+        vae, tiles = self.vae, _tiles(DECODE_TILE)
+        decoded = retry_unloaded(lambda: vae.decode(latents), lambda: vae.decode_tiled(latents, **tiles), "in tiles")
+        frames = decoded[0].float().cpu()
         if not torch.isfinite(frames).all():
             raise RuntimeError(
                 "the VAE gave not-a-number, which would be black frames; start ComfyUI with --fp32-vae or --bf16-vae, "
@@ -74,11 +80,8 @@ class ComfyBackend:
         vision = self.clip_vision
         if vision is None:
             return None
-        comfy.model_management.load_model_gpu(vision.patcher)
-        pixels = clip_pixels(
-            picture.to(vision.load_device), vision.image_size, tuple(vision.image_mean), tuple(vision.image_std)
-        )
-        tokens = vision.model(pixel_values=pixels, intermediate_output=-2)[1]
+        see = partial(_clip_tokens, vision, picture)
+        tokens = retry_unloaded(see, see, "alone")
         if tuple(tokens.shape[1:]) != CLIP_TOKENS:
             raise InputError(
                 f"this CLIP vision model gives tokens {tuple(tokens.shape[1:])}, and Wan 2.1 takes {CLIP_TOKENS}; "
@@ -166,7 +169,24 @@ class ComfyBackend:
             seed=conditioning.seed,
         )
         _check_latents(latents, context_length, can_retry, text)
+        self.weights[conditioning.chunk.index] = guider.weights
         return latents
+
+    def weights_of(self, chunk: int) -> tuple[WeightsOnGpu, ...]:
+        """Return where the weights were when a chunk was made (see `NotesWeights`); once, then it is forgotten."""
+        return self.weights.pop(chunk, ())
+
+
+def _tiles(size: int) -> dict[str, int]:
+    return {"tile_x": size, "tile_y": size, "overlap": size // 4}
+
+
+def _clip_tokens(vision: Any, picture: Tensor) -> Tensor:
+    comfy.model_management.load_model_gpu(vision.patcher)
+    pixels = clip_pixels(
+        picture.to(vision.load_device), vision.image_size, tuple(vision.image_mean), tuple(vision.image_std)
+    )
+    return vision.model(pixel_values=pixels, intermediate_output=-2)[1]
 
 
 def _check_latents(latents: Tensor, context_length: int, can_retry: bool, message: str) -> None:

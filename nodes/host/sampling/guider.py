@@ -13,30 +13,43 @@ from torch import Tensor
 from ....infinitetalk_core.chunks.camera_control import CameraControl
 from ....infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ....infinitetalk_core.log import log
+from ....infinitetalk_core.model.audio_cross_attention import SpeechTokens
+from ....infinitetalk_core.runs.weights_on_gpu import WeightsOnGpu
 from ....infinitetalk_core.sampling.euler import pin
 from ....infinitetalk_core.sampling.guidance import Branch, Guidance, guided
-from ....infinitetalk_core.sampling.step_cache import StepCache
+from ....infinitetalk_core.sampling.step_cache import CachedStep, StepCache
 from ..model.audio_adapter import adapter_of
 from ..model.cached_blocks import step_caching_of, time_modulation
 from ..model.patchers import Patcher
 from ..model.uni3c import KEY as CAMERA_KEY
 from ..model.uni3c_step import Uni3CStep, uni3c_steps
 from ..model.wan_wrappers import KEY, SpeechCall
+from ..model.weights_on_gpu import weights_on_gpu
 
 
 @dataclass(frozen=True)
 class ChunkInputs:
-    """What is the same in every step of a chunk, on the device.
+    """What is the same in every step of a chunk, on `device`.
 
-    context: clean context latents in the model's scale. combine: velocities by branch -> the guided velocity.
-    new_uni3c_step: creates Uni3C's state for a step; None without camera control. cache: None without step caching.
+    calls: by device; more than one where ComfyUI divides the branches among GPUs. context: clean context latents in the
+    model's scale. combine: velocities by branch -> the guided velocity. new_uni3c_steps: create Uni3C's state for a
+    step, by device; empty without camera control. cache: None without step caching.
     """
 
-    call: SpeechCall
+    device: torch.device
+    calls: dict[torch.device, SpeechCall]
     context: Tensor
     combine: Callable[[dict[Branch, Tensor]], Tensor]
-    new_uni3c_step: Callable[[], Uni3CStep] | None
+    new_uni3c_steps: dict[torch.device, Callable[[], Uni3CStep]]
     cache: StepCache | None
+
+    def call_of_step(self, camera: bool, cached: CachedStep | None) -> SpeechCall:
+        """Return the call of one step, with those on other devices as its copies."""
+        calls = {
+            where: replace(call, cached=cached, camera=self.new_uni3c_steps[where]() if camera else None)
+            for where, call in self.calls.items()
+        }
+        return replace(calls.pop(self.device), copies=calls)
 
 
 class SpeechGuider(comfy.samplers.CFGGuider):
@@ -53,6 +66,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         self.chunk = chunk
         self.camera = camera
         self.inputs: ChunkInputs | None = None  # set while the sampler runs
+        self.weights: tuple[WeightsOnGpu, ...] = ()  # set when the sampler has ended
 
     def set_branches(self, positive: list, negative: list) -> None:
         """Set one conditioning per active guidance branch, from the positive and the negative one."""
@@ -63,7 +77,9 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         self.inputs = self._chunk_inputs(device)
         cache = self.inputs.cache
         try:
-            return super().inner_sample(noise, latent_image, device, *args, **kw)
+            latents = super().inner_sample(noise, latent_image, device, *args, **kw)
+            self.weights = weights_on_gpu(self.model_patcher)
+            return latents
         finally:
             self.inputs = None
             if cache is not None:
@@ -78,30 +94,41 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         speech = adapter.speech_tokens(windows, None if chunk.masks is None else chunk.masks.to(device))
         silence = adapter.silence(windows)
         branch_speech = tuple(speech if b.uses_audio else silence for b in self.guidance.branches)
-        new_uni3c_step = None
+        strength = self.model_patcher.get_attachment(KEY)
+        # ComfyUI's MODELs by device, if there are several, this one among them.
+        models = {**self.model_options.get("multigpu_clones", {}), device: self.model_patcher}
+        calls = {
+            where: SpeechCall(adapter_of(patcher), tuple(_moved(tokens, where) for tokens in branch_speech), strength)
+            for where, patcher in models.items()
+        }
+        new_uni3c_steps = {}
         if self.camera is not None and chunk.camera is not None:
-            (uni3c,) = self.model_patcher.get_additional_models_with_key(CAMERA_KEY)
-            new_uni3c_step = uni3c_steps(self.camera, uni3c.model, chunk.camera, model, device, len(branch_speech))
+            branches = -(-len(branch_speech) // len(models))
+            for where, patcher in models.items():
+                (uni3c,) = patcher.get_additional_models_with_key(CAMERA_KEY)
+                new_uni3c_steps[where] = uni3c_steps(
+                    self.camera, uni3c.model, chunk.camera, patcher.model, where, branches
+                )
         caching = step_caching_of(self.model_patcher)
         return ChunkInputs(
-            call=SpeechCall(adapter, branch_speech, self.model_patcher.get_attachment(KEY)),
+            device=device,
+            calls=calls,
             context=model.process_latent_in(chunk.context.to(device)),
             combine=guided(self.guidance),
-            new_uni3c_step=new_uni3c_step,
+            new_uni3c_steps=new_uni3c_steps,
             cache=None if caching is None else StepCache(caching),
         )
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None):
         """Return the guided denoised latents (1, 16, T, h, w)."""
         assert self.inputs is not None
-        inputs, call = self.inputs, self.inputs.call
+        inputs, cached = self.inputs, None
         options = model_options or {}
         transformer_options = options.get("transformer_options", {})
-        if self._camera_acts(timestep, transformer_options) and inputs.new_uni3c_step is not None:
-            call = replace(call, camera=inputs.new_uni3c_step())
+        camera = bool(inputs.new_uni3c_steps) and self._camera_acts(timestep, transformer_options)
         if inputs.cache is not None:
-            modulation = time_modulation(self.inner_model, timestep)
-            call = replace(call, cached=inputs.cache.begin(modulation, call.camera is not None))
+            cached = inputs.cache.begin(time_modulation(self.inner_model, timestep), camera)
+        call = inputs.call_of_step(camera, cached)
         transformer_options = {**transformer_options, KEY: call}
         x = pin(x, inputs.context)
         branches = self.guidance.branches
@@ -143,3 +170,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
                 }
             )
         return guided_denoised
+
+
+def _moved(speech: SpeechTokens, device: torch.device) -> SpeechTokens:
+    return SpeechTokens(speech.tokens.to(device), None if speech.masks is None else speech.masks.to(device))

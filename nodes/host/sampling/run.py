@@ -27,6 +27,7 @@ from ..model.backbone import check_backbone, no_text
 from ..model.cached_blocks import step_caching_of
 from ..model.environment import precision, versions
 from ..model.loaded_files import LoadedFiles
+from ..model.patchers import on_device_of
 from ..model.shared_models import SharedModels, fingerprint_of
 from ..model.uni3c import KEY as CAMERA_KEY
 from ..model.uni3c import check_camera
@@ -188,7 +189,7 @@ def _backend(job: Job) -> ComfyBackend:
         check_camera(sampling.camera, check_backbone(model).dim)
         # As an additional model, ComfyUI loads it together with the MODEL.
         model = model.clone()
-        model.set_additional_models(CAMERA_KEY, [sampling.camera.controlnet.value])
+        model.set_additional_models(CAMERA_KEY, [on_device_of(model, sampling.camera.controlnet.value)])
     sigmas = sampling.schedule
     if sampling.sigmas is not None:
         sigmas = check_sigmas(sampling.sigmas.float().cpu(), from_source=bool(sampling.sdedit))
