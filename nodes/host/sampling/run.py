@@ -25,9 +25,10 @@ from ..model.backbone import check_backbone, no_text
 from ..model.cached_blocks import step_caching_of
 from ..model.environment import precision, versions
 from ..model.loaded_files import LoadedFiles
+from ..model.patchers import compute_dtype
 from ..model.shared_models import SharedModels, fingerprint_of
 from ..model.uni3c import KEY as CAMERA_KEY
-from ..model.uni3c import check_camera
+from ..model.uni3c import check_camera, narrowed_uni3c
 from .backend import ComfyBackend, check_vae
 from .finished_videos import FinishedVideos
 from .graph_fingerprint import Graph
@@ -172,7 +173,8 @@ def _backend(job: Job) -> ComfyBackend:
         check_camera(sampling.camera, check_backbone(model).dim)
         # As an additional model, ComfyUI loads it together with the MODEL.
         model = model.clone()
-        model.set_additional_models(CAMERA_KEY, [sampling.camera.controlnet.value])
+        uni3c = narrowed_uni3c(sampling.camera.controlnet.value, compute_dtype(model))
+        model.set_additional_models(CAMERA_KEY, [uni3c])
     sigmas = sampling.schedule
     if sampling.sigmas is not None:
         sigmas = check_sigmas(sampling.sigmas.float().cpu(), from_source=bool(sampling.sdedit))
