@@ -150,13 +150,16 @@ def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, A
 def with_host_settings(job: Job) -> Job:
     """Return `job` with the step cache settings of its MODEL, and with the GPU as the device of its color matching.
 
-    Color matching takes no time there.
+    Color matching takes no time there. With a SAMPLER and no SIGMAS its noise levels are evenly spaced ones.
     """
-    assert job.components is not None
+    components, sampling = job.components, job.sampling
+    assert components is not None
+    if components.sampler is not None and sampling.sigmas is None:
+        sampling = replace(sampling, sigmas=sampling.settings.even_sigmas)
     sampling = replace(
-        job.sampling,
-        color=replace(job.sampling.color, device=comfy.model_management.get_torch_device()),
-        step_cache=step_caching_of(job.components.model.value),
+        sampling,
+        color=replace(sampling.color, device=comfy.model_management.get_torch_device()),
+        step_cache=step_caching_of(components.model.value),
     )
     return replace(job, sampling=sampling)
 
