@@ -26,6 +26,7 @@ from transformers import Wav2Vec2Model
 
 from ..disk_buffer import DiskTensor, RowWriter, Spool
 from ..errors import InputError
+from ..model.exact_float32 import exact_float32
 from ..rate import FRAMES_PER_SECOND
 from .loudness import Samples
 from .sound import Sound, resample, to_mono
@@ -265,7 +266,7 @@ class SpeechEncoder(nn.Module):
         frames = frames_of(voice.samples)
         # Allocated outside of inference mode, so that training can use the result.
         finished = RowWriter((frames, self.layers, self.channels), scratch)
-        with torch.inference_mode():
+        with exact_float32(), torch.inference_mode():
             segments = self._convolve(self._prepare(voice, scratch), frames, device)
             for rows in self._transform(segments, frames, device, report):
                 finished.append(rows)

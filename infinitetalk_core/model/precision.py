@@ -30,7 +30,7 @@ def fast_autocast(device: torch.device | str = "cpu", enabled: bool = True) -> a
 
 @dataclass(frozen=True)
 class Narrowing:
-    """Which float32 weights are cast to the dtype that their layers compute in: it gives the same bits in half the memory.
+    """Which float32 weights are cast to the dtype that their layers compute in: equal bits in half the memory.
 
     dtype: the compute dtype. exact: beginnings of the names of weights that compute in float32 at any dtype.
     """

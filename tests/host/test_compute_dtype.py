@@ -1,4 +1,4 @@
-"""Our weights are kept in the dtype that ComfyUI computes the MODEL in, where that saves memory: the same bits come out."""
+"""Our weights are kept in the dtype that ComfyUI computes the MODEL in, where that saves memory: equal bits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def test_a_cast_at_load_gives_the_bits_of_a_cast_at_every_use(core, files, own, 
     uncast.set_model_compute_dtype(compute)
     assert set(types(core.adapter.adapter_of(uncast)).values()) == {torch.float32}
     c = make_conditioning(core, own)
-    got, want = (make_backend(core, m, core.guidance.Guidance(5, 4)).denoise(c, lambda step, x: None) for m in (cast, uncast))
+    guidance = core.guidance.Guidance(5, 4)
+    got, want = (make_backend(core, m, guidance).denoise(c, lambda step, x: None) for m in (cast, uncast))
     assert torch.equal(got, want)
 
 
@@ -95,3 +96,26 @@ def test_uni3c_in_float32_is_cast_for_a_job_and_its_embeddings_stay(core, files,
 def test_uni3c_that_needs_no_cast_is_the_shared_one(core, files, stored, compute, tmp_path):
     patcher = core.uni3c.load_uni3c_patcher(write(files.uni3c, tmp_path / "uni3c.safetensors", stored))
     assert core.uni3c.narrowed_uni3c(patcher, compute) is patcher
+
+
+@pytest.mark.parametrize("matmul", ["high", "highest"])
+@torch.inference_mode()
+def test_audio_tokens_are_computed_in_float32_without_tf32(core, files, own, monkeypatch, matmul):
+    seen = []
+    tokens = core.audio.AudioAdapter.speech_tokens
+
+    def watched(self, windows, masks=None):
+        seen.append((windows.dtype, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return tokens(self, windows, masks)
+
+    monkeypatch.setattr(core.audio.AudioAdapter, "speech_tokens", watched)
+    model = core.adapter.patch_model(base(files, torch.bfloat16), files.infinitetalk, 1.0)
+    torch.set_float32_matmul_precision(matmul)
+    try:
+        made = make_backend(core, model, core.guidance.Guidance(1, 2), steps=1)
+        made.denoise(make_conditioning(core, own), lambda step, x: None)
+        assert torch.get_float32_matmul_precision() == matmul
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {(torch.float32, "highest", False)}
+    assert torch.backends.cudnn.allow_tf32
