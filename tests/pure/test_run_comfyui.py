@@ -1,4 +1,4 @@
-"""The launcher of the demo's and the tests' servers: a VAE in bfloat16 exactly where the CPU has instructions for it."""
+"""The launcher of the demo and test servers: a VAE in bfloat16 exactly where the CPU has instructions for it."""
 
 from __future__ import annotations
 
