@@ -21,6 +21,7 @@ from itertools import pairwise
 from statistics import fmean, median
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..rate import FRAMES_PER_SECOND
@@ -108,6 +109,6 @@ def color_distance(made: Tensor, source: Tensor) -> float:
 
 def sharpness(frame: Tensor) -> float:
     """Return the variance of the Laplacian of the lightness of a frame (H, W, 3) in Lab."""
-    lightness = frame[..., 0]  # no convolution, which a GPU would compute in TF32
-    around = lightness[:-2, 1:-1] + lightness[2:, 1:-1] + lightness[1:-1, :-2] + lightness[1:-1, 2:]
-    return (around - 4 * lightness[1:-1, 1:-1]).var(correction=0).item()
+    lightness = frame[None, None, ..., 0]
+    kernel = lightness.new_tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    return F.conv2d(lightness, kernel).var(correction=0).item()

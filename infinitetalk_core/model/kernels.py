@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .precision import HALF_DTYPES
 
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 MOST_CHANNELS = {"sage": 128, "flash": 256}  # of a head
 SAGE_GPUS = ((8, 0), (8, 6), (8, 9), (9, 0), (12, 0), (12, 1))
 

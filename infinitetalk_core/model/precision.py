@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, autocast
 
-HALF_DTYPES = (torch.float16, torch.bfloat16)
+from .kernels import HALF_DTYPES
 
 
 def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
