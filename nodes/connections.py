@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..infinitetalk_core.camera.guide import PathGuide
 from ..infinitetalk_core.chunks.camera_control import CameraControl, FilmedGuide
-from ..infinitetalk_core.chunks.job import Reference
+from ..infinitetalk_core.chunks.job import Reference, check_levels
 from ..infinitetalk_core.chunks.pinned import Pinned
 from ..infinitetalk_core.errors import InputError
 from ..infinitetalk_core.model.uni3c import Uni3C
@@ -77,14 +77,18 @@ def conditioning(value: Any, name: str) -> Any:
 
 
 def sigmas(value: Any, name: str) -> Tensor:
-    """Return noise levels as a tensor of one dimension; a list of numbers becomes one."""
+    """Return noise levels as a tensor (steps + 1,) of their own; a list of numbers becomes one.
+
+    Raises InputError unless they are a schedule that falls from 1 or less to 0. The tensor is copied, since some
+    samplers write into it and other nodes hold it.
+    """
     if isinstance(value, (list, tuple)) and not any(isinstance(each, (Tensor, list, tuple)) for each in value):
         numbers = [each for each in value if isinstance(each, (int, float))]
         value = torch.tensor(numbers, dtype=torch.float32) if value and len(numbers) == len(value) else value
     levels = tensor_of(unwrapped(value), name, "noise levels (SIGMAS)")
     if levels.ndim != 1 or levels.dtype is torch.bool:
         raise InputError(f"{name} takes noise levels one after the other (SIGMAS), and got {what_is(value)}")
-    return levels if levels.is_floating_point() else levels.float()
+    return check_levels(levels.detach().to("cpu", torch.float32, copy=True))
 
 
 CONVERTERS: dict[str, Convert] = {

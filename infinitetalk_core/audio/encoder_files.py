@@ -10,12 +10,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import remove_parametrizations
-from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ..checkpoints.header import read_header, refuse_failed_download, without_prefix
 from ..checkpoints.kinds import WANT_WAV2VEC, check_kind
@@ -24,9 +23,12 @@ from ..checkpoints.pytorch_file import open_pytorch
 from ..checkpoints.tensor_data import read_tensors
 from ..checkpoints.tensor_shapes import TensorShapes
 from ..checkpoints.weights_file import refuse_unless_finite
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..fingerprint import key_of
 from .wav2vec import SpeechEncoder
+
+if TYPE_CHECKING:
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 ADVICE = WANT_WAV2VEC.advice
 SETTINGS_BYTES = 1_000_000  # of config.json, which has a few thousand
@@ -217,6 +219,27 @@ def _position_weight(stored: Sequence[Tensor], path: Path) -> Tensor:
     return weight
 
 
+def wav2vec2() -> tuple[type[Wav2Vec2Config], type[Wav2Vec2Model]]:
+    """Import transformers' classes on first use, since that takes longer than importing all of this package.
+
+    Raises RunError where transformers cannot be imported or does not work with this PyTorch.
+    """
+    try:
+        from transformers import Wav2Vec2Config, Wav2Vec2Model, __version__
+        from transformers.utils import is_torch_available
+    except (ImportError, RuntimeError) as error:  # RuntimeError: of transformers, for an error inside it
+        raise RunError(
+            f"the Python package transformers, which has the layers of the speech encoder, cannot be imported "
+            f"({shown(error)}); install it again: pip install -U transformers"
+        ) from error
+    if not is_torch_available():
+        raise RunError(
+            f"the Python package transformers {__version__}, which has the layers of the speech encoder, does not work "
+            f"with PyTorch {torch.__version__}; update PyTorch, or install an older one: pip install 'transformers<5'"
+        )
+    return Wav2Vec2Config, Wav2Vec2Model
+
+
 def inference_config(**sizes: Any) -> Wav2Vec2Config:
     """Return a config for inference with these sizes: no dropout, no masking, SDPA (no (F, F) matrix in memory)."""
     run_only: dict[str, Any] = {
@@ -230,7 +253,7 @@ def inference_config(**sizes: Any) -> Wav2Vec2Config:
         "mask_feature_prob": 0.0,
         "attn_implementation": "sdpa",
     }
-    return Wav2Vec2Config(**sizes, **run_only)
+    return wav2vec2()[0](**sizes, **run_only)
 
 
 def read_settings(file: TensorFile, config: dict[str, Any]) -> Wav2Vec2Config:
@@ -315,7 +338,7 @@ def _network(settings: Wav2Vec2Config, file: TensorFile) -> tuple[Wav2Vec2Model,
     Raises InputError if a tensor is missing or has another shape.
     """
     with torch.device("meta"):  # allocates no memory: the weights come from the file
-        network = Wav2Vec2Model(settings)
+        network = wav2vec2()[1](settings)
         # Weight norm is needed for training only; without it the weight has one name for every file layout.
         remove_parametrizations(network.encoder.pos_conv_embed.conv, "weight")
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}

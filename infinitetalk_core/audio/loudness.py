@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pyloudnorm import IIRfilter
-from scipy.signal import lfilter
 
 from ..disk_buffer import Spool
 
@@ -29,6 +27,10 @@ def _k_weighted(samples: Samples, rate_hz: int) -> Iterator[Samples]:
     The filters' state is carried over: filtering the whole clip at once gives the same numbers but needs several
     float64 copies of it.
     """
+    # Imported on first use, since scipy.signal takes long.
+    from pyloudnorm import IIRfilter
+    from scipy.signal import lfilter
+
     shelf = IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, rate_hz, "high_shelf")
     pass_ = IIRfilter(0.0, 0.5, 38.0, rate_hz, "high_pass")
     states = [np.zeros(2), np.zeros(2)]

@@ -16,20 +16,23 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
-from transformers import Wav2Vec2Model
 
 from ..disk_buffer import DiskTensor, RowWriter, Spool
 from ..errors import InputError
+from ..model.exact_float32 import exact_float32
 from ..rate import FRAMES_PER_SECOND
 from .loudness import Samples
 from .sound import Sound, resample, to_mono
 from .voice import SAMPLE_RATE_HZ, prepare_voice
+
+if TYPE_CHECKING:
+    from transformers import Wav2Vec2Model
 
 CHUNK_SAMPLES = 1 << 20
 CONVOLUTION_SHARE = 0.4  # of the work for wav2vec base, for the progress report
@@ -265,7 +268,7 @@ class SpeechEncoder(nn.Module):
         frames = frames_of(voice.samples)
         # Allocated outside of inference mode, so that training can use the result.
         finished = RowWriter((frames, self.layers, self.channels), scratch)
-        with torch.inference_mode():
+        with exact_float32(), torch.inference_mode():
             segments = self._convolve(self._prepare(voice, scratch), frames, device)
             for rows in self._transform(segments, frames, device, report):
                 finished.append(rows)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..model.exact_float32 import exact_float32
 from .depth import draw_in, edges
 from .path import Cameras
 
@@ -67,6 +68,7 @@ class PathRenderer:
     Raises InputError for sizes that do not fit and for depth that is not above 0.
     """
 
+    @exact_float32()
     def __init__(self, picture: Tensor, depth: Tensor, cameras: Cameras, device: torch.device | None = None) -> None:
         if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
             raise InputError(f"the picture must be (height, width, 3 colors), got {tuple(picture.shape)}")
@@ -85,6 +87,7 @@ class PathRenderer:
         self._cameras = cameras
         self._points = _unproject(depth, cameras.intrinsics[0])
 
+    @exact_float32()
     def render(self, window: slice) -> Warped:
         """Render frames start … stop-1 of the path, on the CPU; past its end the last camera is repeated.
 

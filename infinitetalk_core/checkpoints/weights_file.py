@@ -23,6 +23,7 @@ from .gguf_dequant import BLOCKS
 from .header import Header, read_header
 from .kinds import ExpectedCheckpoint, check_kind
 from .tensor_data import read_tensors
+from .tensor_entry import DTYPES
 from .tensor_shapes import TensorShapes
 
 FLOATS = ("F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
@@ -107,6 +108,11 @@ class WeightsFile:
     def shapes(self) -> TensorShapes:
         """The shapes after dequantization, for any layout."""
         return TensorShapes({name: stored.shape for name, stored in self.tensors.items()}, self.path.name)
+
+    @property
+    def dtypes(self) -> dict[str, torch.dtype | None]:
+        """The dtype of each tensor that is stored as plain numbers; None for quantized ones."""
+        return {k: DTYPES.get(stored.dtype) if stored.scale is None else None for k, stored in self.tensors.items()}
 
     def read(self) -> LoadedWeights:
         """Read all weights as they are stored (plain fp8 stays fp8) into memory that is independent of the file.

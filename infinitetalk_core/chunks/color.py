@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..model.exact_float32 import exact_float32
 
 COLOR_HOLD_FRAMES = 25  # one second: longer than a syllable or a blink, shorter than color drift
 FRAMES_AT_ONCE = 4  # a 720p frame needs about 60 MB while it is converted
@@ -72,6 +73,7 @@ def _moving_average(track: Tensor, over: int) -> Tensor:
     return mean.T.reshape(track.shape)
 
 
+@exact_float32()
 def hold_color(
     frames: Tensor, anchor: Tensor, strength: float, device: torch.device | None = None, over: int = 1
 ) -> Tensor:

@@ -33,7 +33,8 @@ from .reference import AfterEnd, PlannedChunk, Policy, ReferenceSettings, choose
 from .seam import SEAM_FADE, check_seam_fade
 from .sizes import fit_to
 
-SIGMA_SLACK = 0.02  # by which a schedule may begin beside 1
+SIGMA_SLACK = 0.02  # by which a schedule may begin below 1
+ROUNDING = 1e-4  # of noise levels
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,18 @@ def check_sigmas(sigmas: Tensor, from_source: bool) -> Tensor:
 
     from_source: SDEdit is on and sets their start.
     """
+    check_levels(sigmas)
+    if sigmas[0] < 1 - SIGMA_SLACK and not from_source:
+        raise InputError(
+            f"the SIGMAS start at {sigmas[0]:g}, but a video that is made from noise starts at 1: choose a scheduler "
+            "that begins there, such as simple, denoise 1, and the whole schedule (ddim_uniform begins lower with most "
+            "numbers of steps); a lower start is for videos made from the source, with SDEdit Strength connected"
+        )
+    return sigmas
+
+
+def check_levels(sigmas: Tensor) -> Tensor:
+    """Return `sigmas` if they fall from 1 or less to 0 in at least one step, else raise InputError."""
     if sigmas.ndim != 1 or len(sigmas) < 2:
         raise InputError(
             f"the SIGMAS hold {sigmas.numel()} noise levels, and at least 2 are needed (one step); "
@@ -240,22 +253,17 @@ def check_sigmas(sigmas: Tensor, from_source: bool) -> Tensor:
         )
     if not torch.isfinite(sigmas).all():
         raise InputError("the SIGMAS hold values that are no numbers (NaN or infinite); connect another scheduler")
-    if abs(sigmas[-1]) > 1e-3:
-        raise InputError(f"the SIGMAS must fall and end at 0, these end at {sigmas[-1]:g}; connect a whole schedule")
-    if (sigmas[1:] > sigmas[:-1]).any() or (sigmas[:-1] <= 0).any():
-        raise InputError(
-            "the SIGMAS must fall from step to step and reach 0 only at the end; connect a scheduler's own schedule, "
-            "not one that was flipped or joined"
-        )
-    if sigmas[0] > 1 + SIGMA_SLACK:
+    if sigmas[0] > 1 + ROUNDING:
         raise InputError(
             f"the SIGMAS start at {sigmas[0]:g}, above 1, as those of another kind of model do (SD, SDXL); make them "
             "for this MODEL: connect it to BasicScheduler, and that here"
         )
-    if sigmas[0] < 1 - SIGMA_SLACK and not from_source:
+    if not 0 <= sigmas[-1] <= 1e-3:
+        raise InputError(f"the SIGMAS must fall and end at 0, these end at {sigmas[-1]:g}; connect a whole schedule")
+    if (sigmas[1:] >= sigmas[:-1]).any():
         raise InputError(
-            f"the SIGMAS start at {sigmas[0]:g}, but a video that is made from noise starts at 1: choose a scheduler "
-            "that begins there, such as simple (ddim_uniform does not), denoise 1, and the whole schedule; a lower "
-            "start is for videos made from the source, with SDEdit Strength connected"
+            "the SIGMAS must fall from step to step and reach 0 only at the end, and two of these are equal or rise; "
+            "connect a scheduler's own schedule, not one that was flipped or joined, and not of more steps than it has "
+            "noise levels"
         )
     return sigmas

@@ -126,6 +126,8 @@ class AudioAdapter(nn.Module):
     themselves. factory: keyword arguments of each layer (device, dtype).
     """
 
+    EXACT = ("audio_proj.",)  # the speech features are float32, and so is the computation of their tokens
+
     def __init__(self, config: AdapterConfig, operations: ModuleType | type = nn, **factory: Any):
         super().__init__()
         self.config = config

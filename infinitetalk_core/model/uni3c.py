@@ -170,6 +170,8 @@ class Uni3C(nn.Module):
     computed in float32 for any dtype of x, as in the reference; so with torch.nn the weights must be float32.
     """
 
+    EXACT = ("controlnet_patch_embedding.", "controlnet_mask_embedding.")  # the embeddings
+
     def __init__(self, config: Uni3CConfig, operations: ModuleType | type = nn, **factory: Any):
         super().__init__()
         c, ops = config, cast(Any, operations)

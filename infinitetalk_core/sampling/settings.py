@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .guidance import Apg, Guidance
-from .schedule import shifted_sigmas
+from .schedule import even_sigmas, shifted_sigmas
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class SamplingSettings:
     def sigmas(self) -> Tensor:
         """The noise levels (steps + 1,), see `shifted_sigmas`."""
         return shifted_sigmas(self.steps, self.shift)
+
+    @property
+    def even_sigmas(self) -> Tensor:
+        """The noise levels (steps + 1,) for another sampler than Euler's, see `even_sigmas` of the schedule."""
+        return even_sigmas(self.steps, self.shift)
 
 
 # The reference's defaults (README and generate_infinitetalk.py): shift 7 at 480p, 11 at 720p; with a distill LoRA

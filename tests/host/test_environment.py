@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+
+REPO = Path(__file__).resolve().parents[2]
+START = """
+import sys
+sys.path.append("tools")
+import in_process
+in_process.enter_comfyui(in_process.comfyui_folder())
+import comfy.samplers, comfy.sd
+for name in [name for name in sys.modules if name.partition(".")[0] == "transformers"]:
+    del sys.modules[name]  # ComfyUI has imported its tokenizers
+in_process.load_pack()
+found = [name for name in ("transformers", "scipy.signal") if name in sys.modules]
+assert not found, found
+"""
+
+
+def test_the_start_of_comfyui_does_not_wait_for_what_only_speech_needs(comfyui):
+    done = subprocess.run(
+        [sys.executable, "-c", START],
+        cwd=REPO,
+        env={**os.environ, "COMFYUI_DIR": str(comfyui)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_types_that_comfyui_was_started_with_are_part_of_it(pack):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from infinitetalk_core.audio.encoder_files import load_speech_encoder
+from infinitetalk_core.audio.encoder_files import load_speech_encoder, wav2vec2
 from infinitetalk_core.audio.sound import Sound
-from infinitetalk_core.errors import InputError
+from infinitetalk_core.errors import InputError, RunError
 from tests.support.speech import HUGGING_FACE_STYLES, file_tensors, tiny_wav2vec
 
 CONFIG = {"model_type": "wav2vec2", "num_attention_heads": 1, "conv_stride": [5, 2, 2, 2, 2, 2, 2]}
@@ -302,3 +303,16 @@ def test_a_quantized_file_is_refused(tmp_path):
     path = tmp_path / "speech.safetensors"
     save_file(tensors, path)
     assert "torch.int8" in refusal(path)
+
+
+def test_a_transformers_that_cannot_be_imported_is_named_when_it_is_needed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(RunError, match=r"package transformers, .* cannot be imported .*; install it again"):
+        wav2vec2()
+
+
+def test_a_transformers_that_is_too_new_for_this_pytorch_is_named(monkeypatch):
+    """Version 5 does not import PyTorch 2.4: it hands out classes that raise when they are used."""
+    monkeypatch.setattr("transformers.utils.is_torch_available", lambda: False)
+    with pytest.raises(RunError, match=r"transformers \d.* does not work with PyTorch \d.*; update PyTorch, or"):
+        wav2vec2()

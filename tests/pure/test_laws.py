@@ -13,6 +13,7 @@ from infinitetalk_core.errors import InputError, RunError
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("infinitetalk_core", "nodes", "training", "evaluation")
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "nodes", "node_helpers", "server", "execution"}
+LATE = ("transformers", "scipy.signal")  # imported on first use: they take longer than the engine
 SCANNED_BY_THE_REGISTRY = re.compile(r"subprocess|os\.environ|requests|urllib|(?<![\w.])(eval|exec)\(")
 # Harmless here, but the scanner `nodesafe` calls an archive that contains them malicious.
 TAKEN_FOR_MALWARE = re.compile(r"(eval|exec|compile)\(|import_module")
@@ -42,7 +43,8 @@ def test_every_module_of_the_engine_imports_without_comfyui():
     ]
     setup = "import sys; sys.path.append('tools'); import run_comfyui; run_comfyui.make_torchvision_importable()"
     block = "\n".join(f"sys.modules[{name!r}] = None" for name in sorted(HOST_MODULES))
-    code = f"{setup}\n{block}\n" + "\n".join(f"import {module}" for module in modules)
+    late = f"found = [m for m in {LATE!r} if m in sys.modules]\nassert not found, found"
+    code = "\n".join([setup, block, *(f"import {module}" for module in modules), late])
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -97,6 +97,12 @@ def test_a_box_written_as_two_points():
         ([1.0, 0.5, 0.7, 0.0], "fall from step to step"),
         ([1.0, 0.5, 0.0, 0.0], "reach 0 only at the end"),
         ([1.0, 0.5, -0.2], "end at 0"),
+        ([1.0, 0.5, -0.0005], "end at 0"),
+        ([1.01, 0.5, 0.0], r"start at 1\.01, above 1"),
+        ([1.0, 0.5, 0.5, 0.0], "equal or rise"),
+        ([1.0, 1.0, 0.0], "equal or rise"),
+        ([0.0, 0.0], "equal or rise"),
+        ([1.0, float("nan"), 0.0], "no numbers"),
         ([1.0], "at least 2"),
     ],
 )

@@ -14,17 +14,25 @@ from infinitetalk_core.errors import InputError
 from infinitetalk_core.model.wan import model_input
 from infinitetalk_core.sampling.euler import euler, pin
 from infinitetalk_core.sampling.guidance import Apg, Branch, Guidance, guided
-from infinitetalk_core.sampling.schedule import shifted_sigmas
+from infinitetalk_core.sampling.schedule import even_sigmas, shifted_sigmas
 from infinitetalk_core.sampling.settings import PRESETS, SamplingSettings
 
 
+@pytest.mark.parametrize("schedule", [shifted_sigmas, even_sigmas])
 @given(steps=st.integers(1, 100), shift=st.floats(0.5, 20))
-def test_the_schedule_falls_from_one_to_zero(steps, shift):
-    sigmas = shifted_sigmas(steps, shift)
+def test_the_schedule_falls_from_one_to_zero(schedule, steps, shift):
+    sigmas = schedule(steps, shift)
+    assert sigmas.dtype == torch.float32
     assert len(sigmas) == steps + 1
     assert sigmas[0] == pytest.approx(1, abs=1e-6)
     assert sigmas[-1] == 0
     assert (sigmas.diff() < 0).all()
+
+
+def test_evenly_spaced_levels_are_those_of_the_formula():
+    for k, sigma in enumerate(even_sigmas(8, 7.0).tolist()):
+        t = 1 - k / 8
+        assert sigma == pytest.approx(7 * t / (1 + 6 * t), abs=1e-7)
 
 
 def test_euler_follows_a_straight_flow_exactly():

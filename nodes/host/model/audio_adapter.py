@@ -12,10 +12,11 @@ from ....infinitetalk_core.checkpoints.loaders import open_infinitetalk
 from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
 from ....infinitetalk_core.model.kernels import AttentionBackend
+from ....infinitetalk_core.model.precision import Narrowing
 from .attention import choose_attention
 from .backbone import HOW_TO_CONNECT, check_backbone
 from .memory import request_memory
-from .patchers import Patcher, load_whole, model_patcher, on_device_of
+from .patchers import Patcher, compute_dtype, load_whole, model_patcher, on_device_of
 from .shared_models import SharedModels
 from .wan_wrappers import KEY, apply_model_wrapper, wan_forward_wrapper
 
@@ -36,9 +37,13 @@ def patch_model(
     Wan 2.1 I2V or the weights do not fit it.
     """
     backbone = check_backbone(model)
-    # Strength and attention are not part of the cache key, since the weights do not depend on them.
-    adapter = (models or SharedModels()).patcher(
-        path, MODEL_LABEL, partial(_load_adapter, path, backbone), (backbone.num_heads,)
+    models = models or SharedModels()
+    narrowing = Narrowing(compute_dtype(model), AudioAdapter.EXACT)
+    # Of the compute dtype, strength and attention only what changes the weights is part of the cache key.
+    stored = models.fact(path, "dtypes of InfiniteTalk weights", lambda: open_infinitetalk(path).dtypes)
+    cast = narrowing.dtype if narrowing.casts_any(stored) else None
+    adapter = models.patcher(
+        path, MODEL_LABEL, partial(_load_adapter, path, backbone, narrowing), (backbone.num_heads, cast)
     )
     _check_fit(adapter.model.config, backbone, path.name)
     patched = model.clone()
@@ -51,7 +56,7 @@ def patch_model(
     return patched
 
 
-def _load_adapter(path: Path, backbone: Any) -> tuple[Patcher, str]:
+def _load_adapter(path: Path, backbone: Any, narrowing: Narrowing) -> tuple[Patcher, str]:
     """Load the weights of a file; return their patcher and fingerprint.
 
     Raises InputError before the tensors are read if the header shows that they are not made for `backbone`.
@@ -59,7 +64,7 @@ def _load_adapter(path: Path, backbone: Any) -> tuple[Patcher, str]:
     file = open_infinitetalk(path)
     config = AdapterConfig.from_shapes(file.shapes, backbone.num_heads)
     _check_fit(config, backbone, path.name)
-    adapter, fingerprint = load_whole(partial(AudioAdapter, config, device="meta"), file)
+    adapter, fingerprint = load_whole(partial(AudioAdapter, config, device="meta"), file, narrowing)
     return model_patcher(adapter), fingerprint
 
 

@@ -12,7 +12,6 @@ import av
 import comfy.model_management
 import comfyui_version
 import torch
-import transformers
 from comfy.cli_args import args
 
 from .attention import attention_modules, attention_name
@@ -23,6 +22,8 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 def versions(model: Patcher | None = None) -> dict[str, Any]:
     """Return the versions of the programs that compute, and their device. model: add the versions of its attention."""
+    import transformers  # on first use, since it takes long
+
     project = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(r'^version = "(.+)"', project, re.MULTILINE)
     device = comfy.model_management.get_torch_device()

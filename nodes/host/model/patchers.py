@@ -13,6 +13,7 @@ import torch
 
 from ....infinitetalk_core.checkpoints.tensor_shapes import TensorShapes
 from ....infinitetalk_core.checkpoints.weights_file import Weights, WeightsFile
+from ....infinitetalk_core.model.precision import Narrowing
 from .quantized import put_quantized_layers, weights_of
 
 Patcher: TypeAlias = comfy.model_patcher.ModelPatcher
@@ -33,19 +34,29 @@ def load_strictly(make: Callable[[Any], torch.nn.Module], weights: Weights, name
     return module
 
 
-def load_whole(make: Callable[[Any], torch.nn.Module], file: WeightsFile) -> tuple[torch.nn.Module, str]:
+def load_whole(
+    make: Callable[[Any], torch.nn.Module], file: WeightsFile, narrowing: Narrowing | None = None
+) -> tuple[torch.nn.Module, str]:
     """Build a module with the weights of `file`, as `load_strictly` does; return it with their fingerprint.
 
-    A wrong shape is refused before any weights are read: the file may say that it holds more than there is memory for.
+    narrowing: which of them to cast. A wrong shape is refused before any weights are read: the file may say that it
+    holds more than there is memory for.
     """
     _check(make, file.shapes)
     loaded = file.read()
+    if narrowing is not None:
+        narrowing.apply(loaded.tensors)
     return load_strictly(make, loaded.tensors, file.path.name), loaded.fingerprint
 
 
 def _check(make: Callable[[Any], torch.nn.Module], shapes: TensorShapes) -> None:
     """Raise InputError if a tensor of the module is missing, superfluous or of another shape in `shapes`."""
     shapes.check({name: tensor.shape for name, tensor in make(torch.nn).state_dict().items()})
+
+
+def compute_dtype(model: Patcher) -> torch.dtype:
+    """Return the dtype that ComfyUI computes a MODEL in, also where another node has chosen it (ModelComputeDtype)."""
+    return model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
 
 
 def model_patcher(module: Any, disable_dynamic: bool = False) -> Patcher:

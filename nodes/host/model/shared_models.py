@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import comfy.model_management
 import torch
@@ -21,7 +21,7 @@ import torch
 from ....infinitetalk_core.checkpoints.opened import stamp_of
 from ....infinitetalk_core.fingerprint import FileFingerprints
 from ....infinitetalk_core.log import log
-from ....infinitetalk_core.model_cache import ModelCache, ModelKey
+from ....infinitetalk_core.model_cache import FileStamp, ModelCache, ModelKey
 from .loaded_files import LoadedFiles
 from .patchers import Patcher
 
@@ -29,6 +29,7 @@ LEASE = "infinitetalk_lease"
 FINGERPRINT = "infinitetalk_fingerprint"
 GB = 1e9
 SHARE_OF_RAM = 4
+Fact = TypeVar("Fact")
 FREE_ROUTES = ("/free", "/api/free")
 LOOK_SECONDS, LOOKS = 0.2, 300
 
@@ -51,6 +52,7 @@ class SharedModels:
             comfy.model_management.throw_exception_if_processing_interrupted
         )  # kept here so that the next run does not read the same files again
         self.loaded = LoadedFiles()
+        self._facts: dict[tuple[str, str], tuple[FileStamp, Any]] = {}
 
     def patcher(
         self, path: Path, kind: str, load: Callable[[], tuple[Patcher, str]], options: tuple[Any, ...] = ()
@@ -79,6 +81,17 @@ class SharedModels:
         clone: Patcher = lease.value.clone()
         clone.set_attachments(LEASE, lease)
         return clone
+
+    def fact(self, path: Path, name: str, find: Callable[[], Fact]) -> Fact:
+        """Return `find()`, something about a file; found once for each state of it. Raises InputError without a file.
+
+        Kept for the last state of each file. name: of the fact.
+        """
+        stamp = stamp_of(path)
+        known = self._facts.get((stamp.path, name))
+        if known is None or known[0] != stamp:
+            known = self._facts[stamp.path, name] = (stamp, find())
+        return cast(Fact, known[1])
 
     def describe(self) -> str:
         """Describe the contents of the cache as text, one model per line."""

@@ -162,7 +162,7 @@ class ComfyBackend:
             conditioning.noise,
             torch.zeros_like(conditioning.noise) if source is None else source,
             self.sampler,
-            start_at(self.sigmas, conditioning.strength),
+            start_at(self.sigmas, conditioning.strength).clone(),  # uni_pc writes into them
             denoise_mask=conditioning.denoise_mask,
             callback=callback,
             disable_pbar=True,

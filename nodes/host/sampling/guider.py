@@ -14,6 +14,7 @@ from ....infinitetalk_core.chunks.camera_control import CameraControl
 from ....infinitetalk_core.chunks.conditioning import ChunkConditioning
 from ....infinitetalk_core.log import log
 from ....infinitetalk_core.model.audio_cross_attention import SpeechTokens
+from ....infinitetalk_core.model.exact_float32 import exact_float32
 from ....infinitetalk_core.runs.weights_on_gpu import WeightsOnGpu
 from ....infinitetalk_core.sampling.euler import pin
 from ....infinitetalk_core.sampling.guidance import Branch, Guidance, guided
@@ -86,6 +87,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
                 log.info("chunk %d: %s", self.chunk.chunk.index + 1, cache.summary())
                 cache.clear()
 
+    @exact_float32()  # audio and view tokens
     def _chunk_inputs(self, device: torch.device) -> ChunkInputs:
         """Compute what is the same in every step."""
         chunk, model = self.chunk, self.inner_model

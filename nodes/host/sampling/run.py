@@ -27,10 +27,10 @@ from ..model.backbone import check_backbone, no_text
 from ..model.cached_blocks import step_caching_of
 from ..model.environment import precision, versions
 from ..model.loaded_files import LoadedFiles
-from ..model.patchers import on_device_of
+from ..model.patchers import compute_dtype, on_device_of
 from ..model.shared_models import SharedModels, fingerprint_of
 from ..model.uni3c import KEY as CAMERA_KEY
-from ..model.uni3c import check_camera
+from ..model.uni3c import check_camera, narrowed_uni3c
 from .backend import ComfyBackend, check_vae
 from .finished_videos import FinishedVideos
 from .graph_fingerprint import Graph
@@ -166,13 +166,16 @@ def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, A
 def with_host_settings(job: Job) -> Job:
     """Return `job` with the step cache settings of its MODEL, and with the GPU as the device of its color matching.
 
-    Color matching takes no time there.
+    Color matching takes no time there. With a SAMPLER and no SIGMAS its noise levels are evenly spaced ones.
     """
-    assert job.components is not None
+    components, sampling = job.components, job.sampling
+    assert components is not None
+    if components.sampler is not None and sampling.sigmas is None:
+        sampling = replace(sampling, sigmas=sampling.settings.even_sigmas)
     sampling = replace(
-        job.sampling,
-        color=replace(job.sampling.color, device=comfy.model_management.get_torch_device()),
-        step_cache=step_caching_of(job.components.model.value),
+        sampling,
+        color=replace(sampling.color, device=comfy.model_management.get_torch_device()),
+        step_cache=step_caching_of(components.model.value),
     )
     return replace(job, sampling=sampling)
 
@@ -189,7 +192,8 @@ def _backend(job: Job) -> ComfyBackend:
         check_camera(sampling.camera, check_backbone(model).dim)
         # As an additional model, ComfyUI loads it together with the MODEL.
         model = model.clone()
-        model.set_additional_models(CAMERA_KEY, [on_device_of(model, sampling.camera.controlnet.value)])
+        uni3c = narrowed_uni3c(sampling.camera.controlnet.value, compute_dtype(model))
+        model.set_additional_models(CAMERA_KEY, [on_device_of(model, uni3c)])
     sigmas = sampling.schedule
     if sampling.sigmas is not None:
         sigmas = check_sigmas(sampling.sigmas.float().cpu(), from_source=bool(sampling.sdedit))
