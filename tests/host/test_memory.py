@@ -149,6 +149,30 @@ def test_all_models_are_loaded_by_one_request_of_the_estimated_memory(core, file
 
 
 @torch.inference_mode()
+def test_a_single_branch_asks_for_no_states_of_the_camera(core, files, own, more, monkeypatch):
+    """On an H200 they made up a third of the estimate at 480p, and were never there."""
+    asked = []
+    load = comfy.model_management.load_models_gpu
+
+    def spy(models, memory_required=0, **kwargs):
+        asked.append(kwargs["minimum_memory_required"])
+        return load(models, memory_required=memory_required, **kwargs)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", spy)
+    loaded = SimpleNamespace(
+        model=load_model(core, files), patcher=core.uni3c.load_uni3c_patcher(files.uni3c), adapter=own.adapter
+    )
+    c = with_camera(core, loaded, view=True)
+    for text_scale in (1, 5):
+        made = make_uni3c_backend(core, loaded, text_scale, text_scale, strength=1.0, start=0.0, end=1.0)
+        made.denoise(c, lambda s, x: None)
+    single, several = asked
+    assert several == pytest.approx(more.memory.needed_bytes(made.model, c.noise.shape))
+    assert single == pytest.approx(more.memory.needed_bytes(made.model, c.noise.shape, branches=1))
+    assert single < several
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("budget", [1, 400_000])
 def test_a_chunk_on_partly_loaded_models_is_the_same_to_the_bit(core, files, own, monkeypatch, budget):
     """MODEL, speech and camera, as on a card that is too small for them."""

@@ -50,7 +50,7 @@ def request_memory(executor: Any, model: Patcher, noise_shape: Any, conds: Any, 
     # Not the patcher's `memory_required`: 0.33's dynamic one is padded, and `estimate_memory` asks the model itself.
     comfy_bytes = float(model.model.memory_required([1, *noise_shape[1:]]))
     if comfy_bytes > 0:
-        requested_bytes = needed_bytes(model, noise_shape) * (model.get_attachment(KEY) or 1.0)
+        requested_bytes = needed_bytes(model, noise_shape, len(conds)) * (model.get_attachment(KEY) or 1.0)
         noise_shape = [noise_shape[0] * requested_bytes / comfy_bytes, *noise_shape[1:]]
         _load_additional_models(model, requested_bytes)
     return executor(model, noise_shape, conds, *args, **kwargs)
@@ -71,8 +71,11 @@ def _load_additional_models(model: Patcher, requested_bytes: float) -> None:
             )
 
 
-def needed_bytes(model: Patcher, noise_shape: Any) -> float:
-    """Return the bytes that one batch item needs besides the weights. noise_shape: (B, 16, T, h, w)."""
+def needed_bytes(model: Patcher, noise_shape: Any, branches: int = 2) -> float:
+    """Return the bytes that one batch item needs besides the weights.
+
+    noise_shape: (B, 16, T, h, w). branches: guidance branches of a step; a single one keeps no states of Uni3C.
+    """
     base = model.model
     backbone = base.diffusion_model
     sizes = BackboneSizes(backbone.dim, backbone.ffn_dim, backbone.num_heads)
@@ -80,7 +83,7 @@ def needed_bytes(model: Patcher, noise_shape: Any) -> float:
     tokens = frames * -(-height // 2) * -(-width // 2)
     dtype_bytes = comfy.model_management.dtype_size(base.manual_cast_dtype or base.get_dtype())
     needed = sizes.activation_bytes(1, tokens, dtype_bytes)
-    for patcher in model.get_additional_models_with_key(CAMERA_KEY):
+    for patcher in model.get_additional_models_with_key(CAMERA_KEY) if branches > 1 else ():
         c = patcher.model.config
         needed += camera_bytes(tokens, c.blocks, c.dim, c.out_dim, dtype_bytes)
     caching = step_caching_of(model)
