@@ -108,13 +108,14 @@ class JobProgress:
 
     def _progress(self, chunk: Chunk, step: int) -> Progress:
         elapsed = time.monotonic() - self.began
+        left = max(self.missing - len(self.begun), 0)
         return Progress(
             chunk=chunk.index + 1,
             chunks=self.chunks,
             step=step,
             steps=self.steps,
             seconds_done=max(self.frames, chunk.first) / FRAMES_PER_SECOND,
-            seconds_left=seconds_left(self.measured, max(self.missing - len(self.begun), 0), elapsed, step / self.steps),
+            seconds_left=seconds_left(self.measured, left, elapsed, step / self.steps),
             memory=psutil.Process().memory_info().rss,
             gpu=torch.cuda.memory_reserved() if torch.cuda.is_available() else None,
             disk=0 if self.store is None else self.store.bytes_used,
