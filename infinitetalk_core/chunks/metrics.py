@@ -113,7 +113,8 @@ def _measure_frame(job: Job, frame: Tensor, shown: int, read: Callable[[int], Te
 
 def seam(before: Tensor, frames: Tensor) -> float:
     """Return the difference between `before` (H, W, 3) and frames[0], divided by the median inside (F, H, W, 3)."""
-    steps = torch.stack([(b - a).abs().mean() for a, b in pairwise((before.to(frames), *frames))])
+    step = torch.empty_like(frames[0])  # one for all: new memory for each takes longer than the numbers
+    steps = torch.stack([torch.sub(b, a, out=step).abs_().mean() for a, b in pairwise((before.to(frames), *frames))])
     join, *inside = steps.tolist()
     return join / max(median(inside) if inside else join, 1e-6)
 

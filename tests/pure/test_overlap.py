@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from infinitetalk_core.chunks.assembly import Assembly
 from infinitetalk_core.chunks.camera_control import CameraControl
 from infinitetalk_core.chunks.job import Job
 from infinitetalk_core.chunks.pinned import Pinned
@@ -23,7 +24,9 @@ from infinitetalk_core.errors import InputError
 from infinitetalk_core.fingerprint import Component
 from infinitetalk_core.runs import runner
 from infinitetalk_core.runs.store import RunStore
-from tests.support.runs import FailingDisk, InputSensitiveModels, RunFolder, SessionLog, small_job
+from infinitetalk_core.standalone import write_video
+from infinitetalk_core.video.source import VideoFile
+from tests.support.runs import FailingDisk, InputSensitiveModels, RunFolder, SessionLog, no_space, small_job
 
 GPU_SECONDS, CPU_SECONDS = 0.9, 0.8
 CHUNKS = 3
@@ -149,7 +152,7 @@ def test_an_interrupt_while_the_worker_runs_keeps_the_finished_chunk(tmp_path, u
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("where", ["before it is stored", "before it is joined"])
 def test_a_process_that_is_gone_while_the_worker_encodes(tmp_path, undisturbed, monkeypatch, where):
-    """kill -9 from the thread of the run, in the second chunk, while the first one is in the worker."""
+    """Kill -9 from the thread of the run, in the second chunk, while the first one is in the worker."""
     workspace, inside = RunFolder(tmp_path), threading.Event()
     plain = RunStore.commit
 
@@ -193,6 +196,28 @@ def test_the_frames_of_a_chunk_are_freed_before_it_is_encoded(tmp_path, monkeypa
     monkeypatch.setattr(RunStore, "commit", commit)
     RunFolder(tmp_path, models=SleepingModels(seconds=0.6)).dub()
     assert alive == [0, 0, 0]
+
+
+def test_a_video_without_a_run_is_encoded_beside_too(tmp_path, monkeypatch):
+    plain, sampled = Assembly.add, []
+
+    def add(self, *args):
+        if sampled:
+            no_space()
+        plain(self, *args)
+
+    monkeypatch.setattr(Assembly, "add", add)
+    models, threads = SleepingModels(seconds=0.5, steps=10), threading.active_count()
+    with pytest.raises(OSError, match="No space left on device"):
+        write_video(
+            tmp_path / "v.mp4", small_job(), models, lambda chunk, step, denoised: sampled.append((chunk.index, step))
+        )
+    assert len([step for chunk, step in sampled if chunk == 1]) < 10 and len(models.sampled) == 1
+    assert threading.active_count() == threads and not list(tmp_path.glob("v.mp4"))
+    monkeypatch.undo()
+    whole = write_video(tmp_path / "w.mp4", small_job(), InputSensitiveModels())
+    with VideoFile(whole) as video:
+        assert video.length == 25
 
 
 # -- the source
