@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -40,8 +41,13 @@ class Worker:
                 self.wait()
         finally:
             self._pool.shutdown(wait=True)
-        late = None if self._started is None else self._started.exception()
-        if late is not None and late is not error:
+        if self._started is None:
+            return
+        late = self._started.exception()
+        if late is None:
+            with contextlib.suppress(Exception):  # a failure of this must not hide the first exception
+                self.check()
+        elif late is not error:
             log.warning("a finished chunk could not be kept: %s", late)
 
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:

@@ -89,7 +89,12 @@ def test_the_exception_of_the_block_comes_first_and_that_of_the_task_is_logged(c
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, GeneratorExit])
 def test_leaving_the_block_in_any_way_waits_for_the_task(error):
     before, done = threading.active_count(), []
+
+    def then(result: str) -> None:
+        done.append(result)
+        raise RuntimeError("not shown instead of the first exception")
+
     with pytest.raises(error), Worker() as worker:
-        worker.start(lambda: (time.sleep(0.2), done.append(1))[1])
+        worker.start(lambda: time.sleep(0.2) or "stored", then)
         raise error
-    assert done == [1] and threading.active_count() == before
+    assert done == ["stored"] and threading.active_count() == before
