@@ -59,7 +59,7 @@ def _color_statistics(frames: Tensor, device: torch.device, over: int) -> tuple[
     Converts a few frames at a time to limit memory.
     """
     starts = range(0, len(frames), FRAMES_AT_ONCE)
-    mean, deviation = _joined([_mean_and_deviation(_Part.at(start, frames, device).lab) for start in starts])
+    mean, deviation = _joined([_mean_and_deviation(_Part.at(start, frames, device).lab()) for start in starts])
     return _moving_average(mean, over), _moving_average(deviation, over)
 
 
@@ -108,41 +108,46 @@ def hold_color(
     if strength == 0:
         return frames
     device = device or frames.device
-    goal_mean, goal_deviation = (
-        track.expand(len(frames), -1, -1, -1) for track in _color_statistics(anchors, device, over)
-    )
+    goal = [track.expand(len(frames), -1, -1, -1) for track in _color_statistics(anchors, device, over)]
+    mean, deviation = (torch.empty(len(frames), 1, 1, 3, dtype=torch.float32, device=device) for _ in range(2))
     matched = torch.empty_like(frames)
     waiting: deque[_Part] = deque()
-    measured: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(frames), FRAMES_AT_ONCE):
         part = _Part.at(start, frames, device)
         waiting.append(part)
-        measured.append(_mean_and_deviation(part.lab))
+        mean[part.slice], deviation[part.slice] = _mean_and_deviation(part.lab())
         # A frame is corrected by the statistics of the frames around it, so it waits for those after it.
         while waiting and (part.stop == len(frames) or waiting[0].stop + over // 2 <= part.stop):
             ready = waiting.popleft()
-            mean, deviation = (_moving_average(track, over)[ready.slice] for track in _joined(measured))
-            gain = torch.where(deviation < _FLAT, 0, goal_deviation[ready.slice] / deviation)
-            converted = lab_to_rgb((ready.lab - mean) * gain + goal_mean[ready.slice])
-            matched[ready.slice] = torch.lerp(ready.rgb, converted, strength)
+            own = [_moving_average(track[: part.stop], over)[ready.slice] for track in (mean, deviation)]
+            matched[ready.slice] = ready.matched(own, [track[ready.slice] for track in goal], strength)
     return matched
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A few frames on the device, where they stay until they are corrected: the bus is slow."""
+    """A few frames on the device, where they stay until they are corrected: the bus is slow. Frames that are there
+    already are not copied."""
 
     slice: slice
     rgb: Tensor  # (F, H, W, 3)
-    lab: Tensor
 
     @classmethod
     def at(cls, start: int, frames: Tensor, device: torch.device) -> _Part:
         """Take the frames from `start` on."""
         part = slice(start, min(start + FRAMES_AT_ONCE, len(frames)))
-        rgb = frames[part].to(device, torch.float32).clamp(0, 1)
-        return cls(part, rgb, rgb_to_lab(rgb))
+        return cls(part, frames[part].to(device, torch.float32))
+
+    def lab(self) -> Tensor:
+        """Return their colors in Lab, computed anew: memory for all parts that wait is worth more."""
+        return rgb_to_lab(self.rgb.clamp(0, 1))
 
     @property
     def stop(self) -> int:
         return int(self.slice.stop)
+
+    def matched(self, own: Sequence[Tensor], goal: Sequence[Tensor], strength: float) -> Tensor:
+        """Return the frames with the mean and deviation `goal` in place of `own`, blended in by `strength`."""
+        gain = torch.where(own[1] < _FLAT, 0, goal[1] / own[1])
+        converted = lab_to_rgb((self.lab() - own[0]) * gain + goal[0])
+        return torch.lerp(self.rgb.clamp(0, 1), converted, strength)

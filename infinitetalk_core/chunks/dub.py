@@ -134,20 +134,22 @@ def _make_chunk(
     source = _read_source(job, chunk, models)
     conditioning = _make_conditioning(job, planned, models, encoded, context, source, noise)
     latents = _denoise(conditioning, models, after_step)
-    frames = decoded = models.decode(latents)
+    frames, own = models.decode(latents), False  # a backend may go on using what it returned
     if conditioning.strength > 0:
         # If the source is read for each frame, match each frame to it: the light may change within a chunk.
         color = sampling.color
         held_to = anchor if source is None or color.to_first else source.frames
-        frames = hold_color(frames, held_to, color.strength, color.device, color.over)
+        before, frames = frames, hold_color(frames, held_to, color.strength, color.device, color.over)
+        own = frames is not before
         if context is not None:
             last, count = context.frames[-1], sampling.seam_fade
-            own = frames is not decoded  # a backend may go on using what it returned
-            frames = fade_seam(frames, chunk, last, count, sampling.context_frames, in_place=own)
+            before, frames = frames, fade_seam(frames, chunk, last, count, sampling.context_frames, in_place=own)
+            own = own or frames is not before
+        del before
     if source is not None and source.mask is not None:
-        frames = paste(frames, source.frames, source.mask)
+        frames, own = paste(frames, source.frames, source.mask), True
     new = frames[chunk.new]
-    return new.clone() if frames is decoded else new, ContextFrames.at_end(frames, chunk, sampling.context_frames)
+    return new if own else new.clone(), ContextFrames.at_end(frames, chunk, sampling.context_frames)
 
 
 def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterStep) -> Tensor:
