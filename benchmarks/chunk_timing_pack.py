@@ -7,13 +7,15 @@ folders `models` and `output`:
         vae: seconds that the sampler spent before that on joining earlier chunks, loading models, encoding pictures
     chunk: from 1    wall: seconds since the chunk before
     metrics, encode, keep, join, show, trim: seconds spent on the chunk's metrics, on converting its frames, on
-        the run's folder, on H.264 and the video file, on progress, on returning memory to the system
+        the run's folder, on H.264 and the video file, on progress (of the chunk before), on returning memory to the
+        system; all but progress in a thread of their own, while the next chunk is made
     rss, peak: bytes    files: open handles    gpu: bytes allocated by PyTorch, null without a GPU
 """
 
 import json
 import os
 import sys
+import threading
 import time
 from functools import wraps
 from pathlib import Path
@@ -36,7 +38,7 @@ WRAPPED = (
     ("infinitetalk_core.runs.runner", "", "trim_heap", "trim"),  # the last call of a chunk
 )
 seconds: dict[str, float] = {}  # by name, excluding nested wrapped calls
-inside: list[float] = []  # for each wrapped call in progress: the seconds spent in nested ones
+inside = threading.local()  # `calls`: for each wrapped call in progress in this thread, the seconds in nested ones
 state = {"ready": False, "since": 0.0, "chunk": 0}
 plain = {"sample": comfy.samplers.CFGGuider.sample, "bar": comfy.utils.ProgressBar.__init__}
 
@@ -75,15 +77,16 @@ def timed(inner, name):
     @wraps(inner)
     def outer(*args, **kwargs):
         began = time.monotonic()
-        inside.append(0.0)
+        calls = inside.__dict__.setdefault("calls", [])
+        calls.append(0.0)
         try:
             return inner(*args, **kwargs)
         finally:
             spent = time.monotonic() - began
-            seconds[name] = seconds.get(name, 0.0) + spent - inside.pop()
-            if inside:
-                inside[-1] += spent
-            if name == "show":
+            seconds[name] = seconds.get(name, 0.0) + spent - calls.pop()
+            if calls:
+                calls[-1] += spent
+            if name == "keep":
                 state["chunk"] = args[1].chunk.index + 1
             if name == "trim":
                 write_chunk(state["chunk"])

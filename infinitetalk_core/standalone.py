@@ -32,6 +32,7 @@ from .model.infinitetalk import InfiniteTalkModel
 from .model.uni3c import Uni3C, Uni3CConfig
 from .model.vae import WanVae, fast
 from .model.wan import BlockRunner, WanBackbone, WanConfig, run_blocks, time_frequencies
+from .runs.worker import Worker
 from .sampling.euler import euler
 from .sampling.guidance import guided
 from .sampling.schedule import TIMESTEPS
@@ -258,15 +259,27 @@ def write_video(
 ) -> Path:
     """Make the video of `job` chunk by chunk and write it with its sound to `path` (.mp4, .m4v or .mov).
 
-    One chunk is in memory at a time. An exception leaves the frames so far as `…_interrupted.mp4`; a run that can be
-    resumed is `runs.session.execute_run`. Raises InputError for settings that do not fit, and an existing `path`.
+    One chunk is in memory at a time, and the pictures of the one before it, which are encoded meanwhile. An exception
+    leaves the frames so far as `…_interrupted.mp4`; a run that can be resumed is `runs.session.execute_run`. Raises
+    InputError for settings that do not fit, and an existing `path`.
     """
     job.check()
     video_format = job.output.format
     with (
         VideoWriter(path, encode_sound(job.speech.sound), metadata=metadata) as writer,
         Assembly(writer, plan_groups([planned.chunk for planned in job.plan]), video_format) as assembly,
+        Worker() as worker,
     ):
-        for output in dub(job, models, after_step):
-            assembly.add(len(output.frames), to_pictures(output.frames, video_format))
+
+        def checked(chunk: Chunk, step: int, denoised: Tensor) -> None:
+            worker.check()
+            after_step(chunk, step, denoised)
+
+        def append(frames: list[Tensor]) -> None:
+            pictures = to_pictures(frames.pop(), video_format)  # taken out, so that nothing else keeps them
+            assembly.add(len(pictures), pictures)
+
+        for output in dub(job, models, checked):
+            worker.start(partial(append, [output.frames]))
+            del output
     return path

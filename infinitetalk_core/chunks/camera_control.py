@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..fingerprint import Component
-from ..video.source import FrameSource
+from ..video.source import FrameSource, pixels_of
 from .plan import Chunk
 from .reference import AfterEnd, shown_frames
 from .sizes import fit_to
@@ -54,15 +55,15 @@ class FilmedGuide:
 
     def view(self, chunk: Chunk, height: int, width: int) -> View:
         """Return the video's frames for the chunk; a still picture is repeated."""
-        return View(source_window(self.source, chunk, self.after_end, height, width))
+        shown = shown_frames(chunk, self.source.length, self.after_end)
+        return View(stack_shown(shown, lambda frame: fit_to(pixels_of(self.source, frame), height, width)))
 
 
-def source_window(source: FrameSource, chunk: Chunk, after_end: AfterEnd, height: int, width: int) -> Tensor:
-    """Read the source frames for the chunk, fitted to the video's size: (length, height, width, 3)."""
-    shown = shown_frames(chunk, source.length, after_end)
+def stack_shown(shown: Sequence[int], picture: Callable[[int], Tensor]) -> Tensor:
+    """Read the source frames `shown` with `picture`: (frames, height, width, 3)."""
     # Each frame once and in order, so that a file is read forward and a repeated frame is resized once.
-    pictures = {n: fit_to(source.frame(n), height, width) for n in sorted(set(shown))}
-    return torch.stack([pictures[n] for n in shown])
+    pictures = {frame: picture(frame) for frame in sorted(set(shown))}
+    return torch.stack([pictures[frame] for frame in shown])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,13 +59,14 @@ def _color_statistics(frames: Tensor, device: torch.device, over: int) -> tuple[
 
     Converts a few frames at a time to limit memory.
     """
-    parts = [_mean_and_deviation(_lab(part, device)) for part in frames.split(FRAMES_AT_ONCE)]
-    mean, deviation = (torch.cat(tracks) for tracks in zip(*parts, strict=True))
+    starts = range(0, len(frames), FRAMES_AT_ONCE)
+    mean, deviation = _joined([_mean_and_deviation(_Part.at(start, frames, device).lab()) for start in starts])
     return _moving_average(mean, over), _moving_average(deviation, over)
 
 
-def _lab(frames: Tensor, device: torch.device) -> Tensor:
-    return rgb_to_lab(frames.to(device, torch.float32).clamp(0, 1))
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    mean, deviation = (torch.cat(tracks) for tracks in zip(*parts, strict=True))
+    return mean, deviation
 
 
 def _moving_average(track: Tensor, over: int) -> Tensor:
@@ -80,9 +85,9 @@ def hold_color(
     """Match the Lab mean and standard deviation of each frame to those of `anchor`, blended in by `strength`.
 
     frames: (F, H, W, 3) in [0, 1]; anchor: (h, w, 3) in [0, 1], any size, or one for each frame (F, h, w, 3); strength:
-    0 (off: returns the same tensor) to 1; device: where to compute, a few frames at a time, by default that of the
-    frames. A channel with zero deviation takes the anchor's mean. Returns the frames' shape, type and device, clamped
-    to [0, 1].
+    0 (off: returns the same tensor) to 1; device: where to compute, by default that of the frames, which cross the bus
+    once in each direction and of which over // 2 and a few are there at a time. A channel with zero deviation takes the
+    anchor's mean. Returns the frames' shape, type and device, clamped to [0, 1].
 
     over: odd number of frames over which the statistics for each correction are averaged. Colors drift over seconds,
     while an opening mouth or a moving hand changes a frame's statistics at once and must not be corrected: with 1, as
@@ -105,13 +110,46 @@ def hold_color(
     if strength == 0:
         return frames
     device = device or frames.device
-    mean, deviation = _color_statistics(frames, device, over)
-    anchor_mean, anchor_deviation = _color_statistics(anchors, device, over)
-    gain = torch.where(deviation < _FLAT, 0, anchor_deviation / deviation)
-    target = anchor_mean.expand_as(mean)
+    goal = [track.expand(len(frames), -1, -1, -1) for track in _color_statistics(anchors, device, over)]
+    mean, deviation = (torch.empty(len(frames), 1, 1, 3, dtype=torch.float32, device=device) for _ in range(2))
     matched = torch.empty_like(frames)
+    waiting: deque[_Part] = deque()
     for start in range(0, len(frames), FRAMES_AT_ONCE):
-        part = slice(start, start + FRAMES_AT_ONCE)
-        converted = lab_to_rgb((_lab(frames[part], device) - mean[part]) * gain[part] + target[part])
-        matched[part] = torch.lerp(frames[part].to(converted).clamp(0, 1), converted, strength)
+        part = _Part.at(start, frames, device)
+        waiting.append(part)
+        mean[part.slice], deviation[part.slice] = _mean_and_deviation(part.lab())
+        # A frame is corrected by the statistics of the frames around it, so it waits for those after it.
+        while waiting and (part.stop == len(frames) or waiting[0].stop + over // 2 <= part.stop):
+            ready = waiting.popleft()
+            own = [_moving_average(track[: part.stop], over)[ready.slice] for track in (mean, deviation)]
+            matched[ready.slice] = ready.matched(own, [track[ready.slice] for track in goal], strength)
     return matched
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A few frames on the device, where they stay until they are corrected: the bus is slow. Frames that are there
+    already are not copied."""
+
+    slice: slice
+    rgb: Tensor  # (F, H, W, 3)
+
+    @classmethod
+    def at(cls, start: int, frames: Tensor, device: torch.device) -> _Part:
+        """Take the frames from `start` on."""
+        part = slice(start, min(start + FRAMES_AT_ONCE, len(frames)))
+        return cls(part, frames[part].to(device, torch.float32))
+
+    def lab(self) -> Tensor:
+        """Return their colors in Lab, computed anew: memory for all parts that wait is worth more."""
+        return rgb_to_lab(self.rgb.clamp(0, 1))
+
+    @property
+    def stop(self) -> int:
+        return int(self.slice.stop)
+
+    def matched(self, own: Sequence[Tensor], goal: Sequence[Tensor], strength: float) -> Tensor:
+        """Return the frames with the mean and deviation `goal` in place of `own`, blended in by `strength`."""
+        gain = torch.where(own[1] < _FLAT, 0, goal[1] / own[1])
+        converted = lab_to_rgb((self.lab() - own[0]) * gain + goal[0])
+        return torch.lerp(self.rgb.clamp(0, 1), converted, strength)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..audio.windows import speech_windows
 from ..sampling.euler import pin
-from .camera_control import CameraConditioning, FilmedGuide
+from .camera_control import CameraConditioning, CameraGuide, FilmedGuide, View
 from .color import hold_color
 from .conditioning import (
     LATENT_CHANNELS,
@@ -24,7 +24,7 @@ from .conditioning import (
     reference_video,
 )
 from .context import ContextFrames
-from .job import Job
+from .job import Job, Reference
 from .pinned import latent_mask, paste
 from .plan import Chunk
 from .reference import PlannedChunk, Policy, ReferenceChoice, shown_frames, source_frame
@@ -128,23 +128,28 @@ def _make_chunk(
 ) -> tuple[Tensor, ContextFrames]:
     """Make one chunk.
 
-    Returns its new frames and the context for the next chunk, both as copies, so that the rest of the chunk is freed.
+    Returns its new frames, and a copy of the context for the next chunk.
     """
     chunk, sampling = planned.chunk, job.sampling
     source = _read_source(job, chunk, models)
     conditioning = _make_conditioning(job, planned, models, encoded, context, source, noise)
     latents = _denoise(conditioning, models, after_step)
-    frames = models.decode(latents)
+    frames, own = models.decode(latents), False  # a backend may go on using what it returned
     if conditioning.strength > 0:
         # If the source is read for each frame, match each frame to it: the light may change within a chunk.
         color = sampling.color
         held_to = anchor if source is None or color.to_first else source.frames
-        frames = hold_color(frames, held_to, color.strength, color.device, color.over)
+        before, frames = frames, hold_color(frames, held_to, color.strength, color.device, color.over)
+        own = frames is not before
         if context is not None:
-            frames = fade_seam(frames, chunk, context.frames[-1], sampling.seam_fade, sampling.context_frames)
+            last, count = context.frames[-1], sampling.seam_fade
+            before, frames = frames, fade_seam(frames, chunk, last, count, sampling.context_frames, in_place=own)
+            own = own or frames is not before
+        del before
     if source is not None and source.mask is not None:
-        frames = paste(frames, source.frames, source.mask)
-    return frames[chunk.new].clone(), ContextFrames.at_end(frames, chunk, sampling.context_frames)
+        frames, own = paste(frames, source.frames, source.mask), True
+    new = frames[chunk.new]
+    return new if own else new.clone(), ContextFrames.at_end(frames, chunk, sampling.context_frames)
 
 
 def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterStep) -> Tensor:
@@ -244,11 +249,23 @@ def _opening_frame(job: Job, chunk: Chunk, encoded: EncodedReference) -> Tensor:
     return encoded.picture if encoded.key == (frame,) else job.reference.picture(frame)
 
 
+def _shows_the_source(guide: CameraGuide, reference: Reference) -> bool:
+    """Return whether the guidance is the source at its own time."""
+    return (
+        isinstance(guide, FilmedGuide)
+        and guide.source is reference.source
+        and guide.after_end is reference.settings.after_end
+    )
+
+
 def _camera_conditioning(job: Job, chunk: Chunk, models: Models, source: _Source | None) -> CameraConditioning | None:
     guide, reference = job.camera_guide, job.reference
     if guide is None:
         return None
     if source is not None and isinstance(guide, FilmedGuide) and guide.source is reference.source:
         return CameraConditioning(source.latents, None, None)  # already encoded
-    view = guide.view(chunk, reference.height, reference.width)
+    if _shows_the_source(guide, reference):
+        view = View(reference.window(chunk))  # the same frames, which may have been read ahead
+    else:
+        view = guide.view(chunk, reference.height, reference.width)
     return CameraConditioning(models.encode(view.frames), view.mask, view.rays)

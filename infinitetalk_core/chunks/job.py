@@ -23,15 +23,15 @@ from ..speakers import speaker_masks, token_masks
 from ..speech import Speech
 from ..video.cuts import find_cuts
 from ..video.format import VideoFormat
-from ..video.source import FrameSource
-from .camera_control import CameraControl, CameraGuide, FilmedGuide, source_window
+from ..video.source import FrameSource, pixels_of
+from .camera_control import CameraControl, CameraGuide, FilmedGuide, stack_shown
 from .color import COLOR_HOLD_FRAMES
 from .pinned import Pinned
 from .plan import CHUNK_FRAMES, CONTEXT_FRAMES, Chunk, check_4n_plus_1, chunk_seed, plan_chunks
 from .redo import ChunkOverride, Redo, parse_redo
-from .reference import AfterEnd, PlannedChunk, Policy, ReferenceSettings, choose_references, output_cuts
+from .reference import AfterEnd, PlannedChunk, Policy, ReferenceSettings, choose_references, output_cuts, shown_frames
 from .seam import SEAM_FADE, check_seam_fade
-from .sizes import fit_to
+from .sizes import fit_8_bits, from_8_bits
 
 SIGMA_SLACK = 0.02  # by which a schedule may begin below 1
 ROUNDING = 1e-4  # of noise levels
@@ -61,13 +61,17 @@ class Reference:
         default=(), metadata=excluded("they change the plan, which counts; more of them are found in a longer search")
     )
 
+    def pixels(self, frame: int) -> Tensor:
+        """Read source frame `frame` at the video's size as 8-bit numbers: (height, width, 3)."""
+        return fit_8_bits(pixels_of(self.source, frame), self.height, self.width)
+
     def picture(self, frame: int) -> Tensor:
-        """Read source frame `frame` at the video's size: (height, width, 3)."""
-        return fit_to(self.source.frame(frame), self.height, self.width)
+        """Read source frame `frame` at the video's size: (height, width, 3) in [0, 1]."""
+        return from_8_bits(self.pixels(frame))
 
     def window(self, chunk: Chunk) -> Tensor:
         """Read the source frames of the chunk at the video's size: (length, height, width, 3)."""
-        return source_window(self.source, chunk, self.settings.after_end, self.height, self.width)
+        return stack_shown(shown_frames(chunk, self.source.length, self.settings.after_end), self.picture)
 
 
 @dataclass(frozen=True)

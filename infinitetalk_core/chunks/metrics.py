@@ -16,6 +16,7 @@ the same time. No unit; 1 is as sharp as the source, below 0.5 is visibly softer
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from statistics import fmean, median
@@ -28,6 +29,7 @@ from ..rate import FRAMES_PER_SECOND
 from .color import rgb_to_lab
 from .dub import ChunkOutput
 from .job import Job
+from .plan import Chunk
 from .reference import shown_frames
 
 EVERY = 8  # frames; colors and sharpness are measured on every 8th frame
@@ -60,16 +62,29 @@ class ChunkMetrics:
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
-def measure(job: Job, finished: ChunkOutput, before: Tensor | None) -> ChunkMetrics:
+def measured_frames(job: Job, chunk: Chunk) -> list[int]:
+    """Return the source frames that the measured frames of `chunk` are compared with."""
+    shown = shown_frames(chunk, job.reference.source.length, job.reference.settings.after_end)
+    return shown[chunk.context : chunk.context + chunk.keep : EVERY]
+
+
+def measure(
+    job: Job, finished: ChunkOutput, before: Tensor | None, read: Callable[[int], Tensor] | None = None
+) -> ChunkMetrics:
     """Measure the chunk `finished`. before: (H, W, 3), the last frame written before it, or None.
 
-    Works frame by frame, so that it does not take a chunk's memory twice.
+    read: returns a frame of the source at the video's size, by default by reading it. Computes on the device of the
+    frames, frame by frame, so that it does not take a chunk's memory twice, and fetches all numbers at once.
     """
     chunk, frames = finished.chunk, finished.frames
+    read = read or job.reference.picture
     first = chunk.start + chunk.context
-    sampled = range(0, len(frames), EVERY)
-    shown = shown_frames(chunk, job.reference.source.length, job.reference.settings.after_end)
-    values = [_measure_frame(job, frames[i], shown[chunk.context + i]) for i in sampled]
+    values = torch.stack(
+        [
+            _measure_frame(job, frame, shown, read)
+            for frame, shown in zip(frames[::EVERY], measured_frames(job, chunk), strict=True)
+        ]
+    ).tolist()
     colors, own, sources, outside = zip(*values, strict=True)
     return ChunkMetrics(
         chunk=chunk.index + 1,
@@ -81,34 +96,44 @@ def measure(job: Job, finished: ChunkOutput, before: Tensor | None) -> ChunkMetr
     )
 
 
-def _measure_frame(job: Job, frame: Tensor, shown: int) -> tuple[float, float, float, float]:
-    """Return color distance to source frame `shown`, sharpness of both, and difference outside the mask (0 … 255)."""
-    device = job.sampling.color.device
-    made, source = (t.to(device, torch.float32) for t in (frame, job.reference.picture(shown)))
+def _measure_frame(job: Job, frame: Tensor, shown: int, read: Callable[[int], Tensor]) -> Tensor:
+    """Return color distance to source frame `shown`, sharpness of both, and difference outside the mask (0 … 255):
+    (4,), float64."""
+    made = frame.float()
+    source = read(shown).to(made)
     made_lab, source_lab = rgb_to_lab(made), rgb_to_lab(source)
-    drift = 0.0
+    drift = made.new_zeros((), dtype=torch.float64)
     if job.sampling.pinned is not None:
-        outside = (
-            job.sampling.pinned.window([shown], (job.reference.height, job.reference.width))[0].to(made.device) == 0
-        )
-        drift = (made - source)[outside].abs().mean().item() * 255 if outside.any() else 0.0
-    return color_distance(made_lab, source_lab), sharpness(made_lab), sharpness(source_lab), drift
+        outside = job.sampling.pinned.window([shown], (job.reference.height, job.reference.width))[0] == 0
+        if outside.any():  # masks are in memory: nothing waits for a GPU
+            drift = (made - source)[outside.to(made.device)].abs().mean().double() * 255
+    distance = _color_distance(made_lab, source_lab)
+    return torch.stack([n.double() for n in (distance, _sharpness(made_lab), _sharpness(source_lab), drift)])
 
 
 def seam(before: Tensor, frames: Tensor) -> float:
     """Return the difference between `before` (H, W, 3) and frames[0], divided by the median inside (F, H, W, 3)."""
-    join = (frames[0] - before).abs().mean().item()
-    steps = [(b - a).abs().mean().item() for a, b in pairwise(frames)]
-    return join / max(median(steps) if steps else join, 1e-6)
+    step = torch.empty_like(frames[0])  # one for all: new memory for each takes longer than the numbers
+    steps = torch.stack([torch.sub(b, a, out=step).abs_().mean() for a, b in pairwise((before.to(frames), *frames))])
+    join, *inside = steps.tolist()
+    return join / max(median(inside) if inside else join, 1e-6)
 
 
 def color_distance(made: Tensor, source: Tensor) -> float:
     """Return the distance between the mean colors of two frames (H, W, 3) in Lab."""
-    return (made.mean(dim=(0, 1)) - source.mean(dim=(0, 1))).norm().item()
+    return _color_distance(made, source).item()
+
+
+def _color_distance(made: Tensor, source: Tensor) -> Tensor:
+    return (made.mean(dim=(0, 1)) - source.mean(dim=(0, 1))).norm()
 
 
 def sharpness(frame: Tensor) -> float:
     """Return the variance of the Laplacian of the lightness of a frame (H, W, 3) in Lab."""
+    return _sharpness(frame).item()
+
+
+def _sharpness(frame: Tensor) -> Tensor:
     lightness = frame[None, None, ..., 0]
     kernel = lightness.new_tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
-    return F.conv2d(lightness, kernel).var(correction=0).item()
+    return F.conv2d(lightness, kernel).var(correction=0)

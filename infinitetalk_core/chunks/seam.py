@@ -19,7 +19,9 @@ def check_seam_fade(count: int) -> int:
     return count
 
 
-def fade_seam(frames: Tensor, chunk: Chunk, last: Tensor, count: int, next_context: int) -> Tensor:
+def fade_seam(
+    frames: Tensor, chunk: Chunk, last: Tensor, count: int, next_context: int, in_place: bool = False
+) -> Tensor:
     """Correct the first new frames of `chunk` so that sharpness and color continue from the previous chunk.
 
     The context frames pass through the VAE once more, which changes them slightly; the new frames resemble the changed
@@ -27,7 +29,8 @@ def fade_seam(frames: Tensor, chunk: Chunk, last: Tensor, count: int, next_conte
     `frames` (F, H, W, 3) contains the same frame as the VAE decoded it. Their difference is added to `count` new frames
     with weights that fall along a cosine from 1. A step of the picture's mean color from the context to the first new
     frame, visible as a flash in still scenes, is compensated in the same way. The last `next_context` frames stay
-    unchanged, so corrections do not accumulate over chunks. The reference has no such step.
+    unchanged, so corrections do not accumulate over chunks. The reference has no such step. in_place: change `frames`
+    itself, which saves a copy of the whole chunk for a few frames.
     Returns frames in [0, 1], or the same tensor if there is nothing to fade.
     """
     count = min(count, chunk.length - chunk.context - next_context)
@@ -38,7 +41,7 @@ def fade_seam(frames: Tensor, chunk: Chunk, last: Tensor, count: int, next_conte
     flash = (frames[first] - frames[first - 1]).mean((0, 1))
     missing = lost - flash.clamp(-_MAX_FLASH, _MAX_FLASH)
     shares = 0.5 + 0.5 * torch.cos(torch.pi * torch.arange(count) / count)
-    faded = frames.clone()
+    faded = frames if in_place else frames.clone()
     for i, share in enumerate(shares.tolist(), first):
-        faded[i] = (frames[i] + share * missing).clamp(0, 1)
+        faded[i] = (faded[i] + share * missing).clamp(0, 1)
     return faded

@@ -111,22 +111,34 @@ def _crop_start(scaled: int, target: int) -> int:
 
 
 def fit_to(picture: Tensor, height: int, width: int) -> Tensor:
-    """Scale a picture (H, W, 3) in [0, 1] to cover height x width, and crop the center.
+    """Scale a picture (H, W, 3) to cover height x width, and crop the center.
 
-    Converts to 8 bits and uses PIL's bilinear filter, exactly as the reference's resize_and_centercrop
-    (wan/multitalk.py). Returns (height, width, 3) float32 on the picture's device.
+    picture: numbers in [0, 1], or 8-bit ones. Converts to 8 bits and uses PIL's bilinear filter, exactly as the
+    reference's resize_and_centercrop (wan/multitalk.py). Returns (height, width, 3) float32 on the picture's device.
     Raises InputError if the picture is not (H, W, 3).
     """
+    return from_8_bits(fit_8_bits(picture, height, width).to(picture.device))
+
+
+def from_8_bits(pixels: Tensor) -> Tensor:
+    """Return 8-bit numbers as float32 in [0, 1]."""
+    return pixels.float() / 255
+
+
+def fit_8_bits(picture: Tensor, height: int, width: int) -> Tensor:
+    """Like `fit_to`, but return 8-bit numbers (height, width, 3), in memory."""
     if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
         raise InputError(f"a picture must be (height, width, 3 colors), got {tuple(picture.shape)}")
-    pixels = (picture.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    if picture.dtype != torch.uint8:
+        picture = (picture.detach().float() * 255).round().clamp(0, 255).to(torch.uint8)
+    pixels = picture.cpu().numpy()
     new_height, new_width = scaled_size((pixels.shape[0], pixels.shape[1]), (height, width))
     image = Image.fromarray(np.ascontiguousarray(pixels)).resize(
         (new_width, new_height), resample=Image.Resampling.BILINEAR
     )
     top, left = _crop_start(new_height, height), _crop_start(new_width, width)
     cropped = np.asarray(image)[top : top + height, left : left + width]
-    return torch.tensor(cropped, device=picture.device).float() / 255
+    return torch.tensor(cropped)
 
 
 def fit_mask_to(masks: Tensor, height: int, width: int) -> Tensor:

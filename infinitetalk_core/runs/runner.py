@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from av import VideoFrame
@@ -16,8 +16,10 @@ from ..chunks.assembly import Assembly
 from ..chunks.dub import ChunkOutput, Models, dub
 from ..chunks.groups import Group
 from ..chunks.job import Job
-from ..chunks.metrics import measure
+from ..chunks.metrics import measure, measured_frames
 from ..chunks.plan import Chunk
+from ..chunks.read_ahead import ReadAhead, frames_to_read
+from ..chunks.sizes import from_8_bits
 from ..errors import RunError
 from ..malloc_trim import trim_heap
 from ..video.segment import is_segment, to_pictures
@@ -26,10 +28,11 @@ from .resume import missing_tasks
 from .store import RunStore
 from .tasks import ChunkTask, GroupTask, plan_group_tasks, plan_tasks
 from .weights_on_gpu import WeightsCheck, weights_entry
+from .worker import Worker
 
 
 class ChunkListener(Protocol):
-    """Callbacks of a run. An exception from one stops the run, which can be resumed."""
+    """Callbacks of a run, all in its thread. An exception from one stops the run, which can be resumed."""
 
     def after_step(self, chunk: Chunk, step: int, denoised: Tensor) -> None:
         """Called after denoising step `step` (from 0).
@@ -38,7 +41,10 @@ class ChunkListener(Protocol):
         """
 
     def chunk_made(self, finished: ChunkOutput, metrics: dict[str, Any]) -> None:
-        """Called after a chunk was made, stored and joined."""
+        """Called after a chunk was made, stored and joined, which happens while the next one is made.
+
+        finished: of its frames, only the last one is left.
+        """
 
     def chunk_joined(self, chunk: Chunk, metrics: dict[str, Any]) -> None:
         """Called after a stored chunk was joined."""
@@ -131,37 +137,82 @@ class Run:
         metrics: list[dict[str, Any]],
         check: WeightsCheck,
     ) -> None:
-        """Make `tasks`, each continuing from the one before it, and append those that come next in the video."""
+        """Make `tasks`, each continuing from the one before it, and append those that come next in the video.
+
+        The next chunk needs only the last frames of one, so a worker measures, encodes and stores that meanwhile.
+        """
         context = None if tasks[0].before is None else self.store.context(tasks[0].before)
         before = None if context is None else context.frames[-1].clone()
-        job = self.job
+        plan = [task.planned for task in tasks]
         remaining = iter(tasks)
-        started = time.monotonic()
-        for finished in dub(job, self.models, listener.after_step, context, [task.planned for task in tasks]):
-            task = next(remaining)
-            if job.reference.source.changed():
-                raise RunError(
-                    "the source file was changed while the video was being made from it; run again, which starts a new "
-                    "video from the changed file"
-                )
-            entry = {
-                **measure(job, finished, before).to_json(),
-                "reference_frames": list(finished.reference_frames),
-                "frames": len(finished.frames),
-                **weights_entry(self.models, task.chunk.index),
-            }
-            check.made(entry)
-            pictures = to_pictures(finished.frames, job.output.format)
-            entry["seconds_taken"] = round(time.monotonic() - started, 3)
-            self.store.commit(task, pictures, finished.context if self._is_continued(task) else None, entry)
-            if task == self.tasks[len(metrics)]:
-                assembly.add(len(pictures), pictures)
-                metrics.append(entry)
-                listener.chunk_made(finished, entry)
-            before = finished.frames[-1].clone()
+        with Worker() as worker, ReadAhead.of(self.job.reference, worker.submit) as reference:
+            job = replace(self.job, reference=reference)
+
+            def after_step(chunk: Chunk, step: int, denoised: Tensor) -> None:
+                if step == 0:  # from here to the end of the chunk, nothing else reads the source
+                    reference.start(frames_to_read(job, plan, chunk))
+                worker.check()
+                listener.after_step(chunk, step, denoised)
+
+            def made(chunk: ChunkOutput, entry: dict[str, Any] | None) -> None:
+                if entry is not None:
+                    listener.chunk_made(chunk, entry)
+
             started = time.monotonic()
-            del finished, pictures  # free their memory before the next chunk is made
-            trim_heap()
+            for finished in dub(job, self.models, after_step, context, plan):
+                task = next(remaining)
+                reference.settle()
+                if reference.source.changed():
+                    raise RunError(
+                        "the source file was changed while the video was being made from it; run again, which starts a "
+                        "new video from the changed file"
+                    )
+                shown = {frame: reference.pixels(frame) for frame in measured_frames(job, task.chunk)}
+                worker.wait()
+                seconds, started = time.monotonic() - started, time.monotonic()
+                weights = weights_entry(self.models, task.chunk.index)
+                check.made(weights)
+                noted = {**weights, "seconds_taken": round(seconds, 3)}
+                last = finished.frames[-1].clone()
+                brief = replace(finished, frames=last[None])
+                keep = partial(self._keep, task, [finished], shown, before, noted, assembly, metrics)
+                del finished  # only the worker has its frames now, and frees them before it encodes
+                worker.start(keep, partial(made, brief))
+                before = last
+
+    def _keep(
+        self,
+        task: ChunkTask,
+        finished: list[ChunkOutput],
+        shown: Mapping[int, Tensor],
+        before: Tensor | None,
+        noted: dict[str, Any],
+        assembly: Assembly,
+        metrics: list[dict[str, Any]],
+    ) -> dict[str, Any] | None:
+        """Measure and store a finished chunk, and append it if it comes next in the video; return its metrics then.
+
+        finished: the chunk alone, which is taken out of the list, so that nothing else keeps its frames; shown: the
+        source frames to measure it with, as 8-bit numbers; before: the last frame before it; noted: further metrics.
+        """
+        chunk = finished.pop()
+        entry = {
+            **measure(self.job, chunk, before, lambda frame: from_8_bits(shown[frame])).to_json(),
+            "reference_frames": list(chunk.reference_frames),
+            "frames": len(chunk.frames),
+            **noted,
+        }
+        pictures = to_pictures(chunk.frames, self.job.output.format)
+        context = chunk.context if self._is_continued(task) else None
+        del chunk
+        self.store.commit(task, pictures, context, entry)
+        joined = task == self.tasks[len(metrics)]
+        if joined:
+            assembly.add(len(pictures), pictures)
+            metrics.append(entry)
+        del pictures
+        trim_heap()
+        return entry if joined else None
 
     def _is_continued(self, task: ChunkTask) -> bool:
         """Return whether the next chunk continues from this one."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ _CONTEXT = r"([0-9]{5,})-[0-9a-f]{10}\.context"
 
 
 class RunStore:
-    """The folder of one run. The caller holds `lock`. Every change is atomic.
+    """The folder of one run. The caller holds `lock`. Every change is atomic, also from several threads.
 
     Raises RunError if another process has taken the run, InputError if a newer version of the pack began it, OSError if
     the disk fails.
@@ -61,6 +62,7 @@ class RunStore:
         """keep_all: keep frames and context frames of all chunks, so that any can be redone; start_over: delete old
         files."""
         self.folder, self.lock, self.disk, self.keep_all = folder, lock, disk or Disk(), keep_all
+        self._changing = threading.RLock()
         self.bytes_used = sum(path.stat().st_size for path in own_files(folder))
         # Partly written files of a crash.
         self._remove(path for path in own_files(folder) if path.suffix == SCRATCH)
@@ -80,8 +82,9 @@ class RunStore:
 
     def describe(self, **changes: Any) -> None:
         """Rewrite run.json with these entries changed."""
-        self.manifest = {**self.manifest, **changes}
-        self._write(self.folder / MANIFEST, encode_manifest(self.key, self.manifest))
+        with self._changing:
+            self.manifest = {**self.manifest, **changes}
+            self._write(self.folder / MANIFEST, encode_manifest(self.key, self.manifest))
 
     def remove_intermediates(self) -> None:
         """Delete all files of the run except run.json and the lock."""
@@ -206,15 +209,17 @@ class RunStore:
 
     def _write(self, path: Path, data: bytes) -> None:
         self.lock.check()
-        before = path.lstat().st_size if path.exists() else 0
-        self.disk.write(path, data)
-        self.bytes_used += len(data) - before
+        with self._changing:
+            before = path.lstat().st_size if path.exists() else 0
+            self.disk.write(path, data)
+            self.bytes_used += len(data) - before
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in list(paths):
             self.lock.check()
-            self.bytes_used -= path.lstat().st_size
-            self.disk.remove(path)
+            with self._changing:
+                self.bytes_used -= path.lstat().st_size
+                self.disk.remove(path)
 
     def _read_verified(self, stem: str, path: Path) -> bytes | None:
         """Read a file and verify it against its record; None if it is missing or damaged."""

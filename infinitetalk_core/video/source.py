@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -59,6 +60,20 @@ class FrameSource(Protocol):
         ...
 
 
+@runtime_checkable
+class PixelSource(Protocol):
+    """A FrameSource that can spare the conversion of its 8-bit pictures."""
+
+    def pixels(self, index: int) -> Tensor:
+        """Return `frame(index)`, or 255 times it as uint8, which must not be changed."""
+        ...
+
+
+def pixels_of(source: FrameSource, index: int) -> Tensor:
+    """Return a frame (H, W, 3) as the source has it: as 8-bit numbers, or as float32 in [0, 1]."""
+    return source.pixels(index) if isinstance(source, PixelSource) else source.frame(index)
+
+
 def _frames_in(seconds: Fraction) -> int:
     return max(math.floor(seconds * FRAMES_PER_SECOND + _LENGTH_SLACK), 1)
 
@@ -74,6 +89,13 @@ def _stamp(file: BinaryIO) -> FileStamp | None:
         return FileStamp.of_open(file)
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def _in_this_thread(check: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls `check` in this thread only. A host notices an interrupt once, and a thread that
+    reads ahead has nobody to tell."""
+    thread = threading.get_ident()
+    return lambda: check() if threading.get_ident() == thread else None
 
 
 def _decoder_of(file: BinaryIO, name: str, check_interrupted: Callable[[], None]) -> FrameDecoder:
@@ -133,8 +155,8 @@ class VideoFile:
         fingerprints: FileFingerprints | None = None,
         check_interrupted: Callable[[], None] = lambda: None,
     ) -> None:
-        """fingerprints: cache of fingerprints from earlier calls. check_interrupted: called often while the file is
-        read; an exception from it stops the reading."""
+        """fingerprints: cache of fingerprints from earlier calls. check_interrupted: called often while this thread
+        reads the file; an exception from it stops the reading."""
         self._fingerprints = fingerprints or FileFingerprints()
         self._owned: BinaryIO | None = None
         if isinstance(file, (str, Path)):
@@ -145,7 +167,7 @@ class VideoFile:
         name = getattr(file, "name", None)
         try:
             shown_name = Path(name).name if isinstance(name, str) else "the video"
-            self._decoder = _decoder_of(file, shown_name, check_interrupted)
+            self._decoder = _decoder_of(file, shown_name, _in_this_thread(check_interrupted))
         except BaseException:
             if self._owned is not None:
                 self._owned.close()
@@ -202,6 +224,10 @@ class VideoFile:
 
     def frame(self, index: int) -> Tensor:
         """Return the picture shown index / 25 seconds after the first one, (H, W, 3) float32 in [0, 1]."""
+        return self.pixels(index).float().div_(255)
+
+    def pixels(self, index: int) -> Tensor:
+        """Return the same as 8-bit numbers, which must not be changed."""
         _check_index(index, self.length)
         if index not in self._kept:
             self._go_to(self._time_of(index))
@@ -210,7 +236,7 @@ class VideoFile:
             self._kept[index] = self._picture
             if len(self._kept) > KEPT_FRAMES:
                 self._kept.popitem(last=False)
-        return torch.from_numpy(self._kept[index]).float().div_(255)
+        return torch.from_numpy(self._kept[index])
 
     def _time_of(self, index: int) -> int:
         """Return the latest start time, in the stream's ticks, of a frame that is shown at index / 25 s."""

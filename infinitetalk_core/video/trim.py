@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
-from .source import FrameSource
+from .source import FrameSource, pixels_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Cut:
     def frame(self, index: int) -> Tensor:
         """Return the picture shown index / 25 seconds after the cut's beginning, (H, W, 3)."""
         return self.source.frame(self.first + index)
+
+    def pixels(self, index: int) -> Tensor:
+        """Return the same as the source has it."""
+        return pixels_of(self.source, self.first + index)
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the whole source and the range of frames."""

@@ -62,3 +62,19 @@ def test_comfyui_opens_our_file(core, tmp_path):
     frames = torch.rand(5, 32, 32, 3)
     latents = comfy.latent_formats.Wan21().process_in(vae.encode(frames).float())
     assert relative(core.load_vae(path).encode(frames[None]), latents) < 2e-2
+
+
+@pytest.mark.parametrize("broken", [None, float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_decoded_frames_that_are_no_numbers_are_refused(pack, broken, dtype):
+    backend = import_module(f"{pack.__name__}.nodes.host.sampling.backend").ComfyBackend
+    frames = torch.rand(1, 5, 16, 24, 3).to(dtype)
+    if broken is not None:
+        frames[0, 3, 7, 9, 1] = broken
+    vae = SimpleNamespace(decode=lambda latents: frames)
+    made = backend(None, vae, None, [], [], None, None, torch.ones(2))
+    if broken is None:
+        assert torch.equal(made.decode(torch.zeros(1)), frames[0].float())
+    else:
+        with pytest.raises(RuntimeError, match="the VAE gave not-a-number"):
+            made.decode(torch.zeros(1))

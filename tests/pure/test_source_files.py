@@ -7,6 +7,8 @@ import io
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -207,3 +209,15 @@ def test_the_end_of_two_minutes_is_read_in_the_memory_of_a_few_frames(tmp_path):
     length, more_mb = map(int, done.stdout.split())
     assert length == 3000
     assert more_mb < 30, f"reading on took {more_mb} MB"
+
+
+def test_an_interrupt_is_looked_for_in_the_thread_that_opened_the_file(tmp_path):
+    """The host notices one once: a thread that reads ahead would take it away from the one that stops."""
+    make_video(tmp_path / "v.mp4", steady(60, 25))
+    asked: list[int] = []
+    with VideoFile(tmp_path / "v.mp4", check_interrupted=lambda: asked.append(threading.get_ident())) as video:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lambda: number_in(video.frame(30))).result() == 30
+        assert set(asked) == {threading.get_ident()}
+        before = len(asked)
+        assert number_in(video.frame(50)) == 50 and len(asked) > before

@@ -62,14 +62,15 @@ class ComfyBackend:
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (1, 16, T, h, w) to frames (F, H, W, 3) on the CPU. Raises RuntimeError for NaN or inf."""
         vae, tiles = self.vae, _tiles(DECODE_TILE)
-        decoded = retry_unloaded(lambda: vae.decode(latents), lambda: vae.decode_tiled(latents, **tiles), "in tiles")
-        frames = decoded[0].float().cpu()
-        if not torch.isfinite(frames).all():
+        decode, in_tiles = partial(vae.decode, latents), partial(vae.decode_tiled, latents, **tiles)
+        frames = retry_unloaded(decode, in_tiles, "in tiles")[0]
+        # On the device where they are, and in one pass: `isfinite` makes a second tensor of their size.
+        if not torch.isfinite(torch.stack(frames.aminmax())).all():
             raise RuntimeError(
                 "the VAE gave not-a-number, which would be black frames; start ComfyUI with --fp32-vae or --bf16-vae, "
                 "or download wan_2.1_vae.safetensors again"
             )
-        return frames
+        return frames.float().cpu()
 
     def encode_image(self, picture: Tensor) -> Any | None:
         """Encode a picture (H, W, 3) to ComfyUI's CLIP vision output, tokens (1, 257, 1280); None without a model.

@@ -25,6 +25,9 @@ from ..messages import say, write_on_node
 class JobProgress:
     """Counts the steps of all chunks. Most of its callbacks also check for an interrupt.
 
+    A chunk is reported as made while the next one is made. The text is that of the chunk in the sampler: the chunks
+    before it count as finished.
+
     Previews show the newest finished frame after each chunk and, if ComfyUI's previews are switched on, the denoised
     estimate of each step.
     """
@@ -36,9 +39,10 @@ class JobProgress:
         self.done = 0  # steps
         self.frames = 0  # of finished video
         self.missing = chunks
+        self.begun: set[int] = set()  # chunks that are or were in the sampler, by index
         self.measured: list[float] = []
         self.store: RunStore | None = None
-        self.began = time.monotonic()
+        self.began = self.latest = time.monotonic()  # the current chunk; the callback before
 
     def found(self, done: int, missing: int, store: RunStore) -> None:
         """Record that `done` chunks are finished and `missing` are to be made; report it where a run is continued."""
@@ -61,25 +65,26 @@ class JobProgress:
         """Count a chunk of an earlier session that was added to the video."""
         throw_exception_if_processing_interrupted()
         self._count(chunk, metrics)
+        self.latest = time.monotonic()
 
     def chunk_made(self, finished: ChunkOutput, metrics: dict[str, Any]) -> None:
         """Count and show a new chunk that was added to the video."""
         self.measured.append(metrics["seconds_taken"])
-        self.missing -= 1
+        self._begin(finished.chunk)
         self._count(finished.chunk, metrics)
         self.show(finished.frames[-1])
         log.info("%s", self._progress(finished.chunk, self.steps))
 
     def _count(self, chunk: Chunk, metrics: dict[str, Any]) -> None:
         self.frames += metrics["frames"]
-        self.done = (chunk.index + 1) * self.steps
-        self.began = time.monotonic()
+        self.done = max(self.done, (chunk.index + 1) * self.steps)
         self.bar.update_absolute(self.done, self.chunks * self.steps)
 
     def after_step(self, chunk: Chunk, step: int, denoised: Tensor) -> None:
         """Report that a step (from 0) of `chunk` is done; denoised: its denoised estimate (1, 16, T, h, w)."""
         throw_exception_if_processing_interrupted()
-        self.done = chunk.index * self.steps + step + 1
+        self._begin(chunk)
+        self.done = max(self.done, chunk.index * self.steps + step + 1)
         preview = None
         if self.previewer is not None:
             # Preview the middle of the chunk, since its context frames at the beginning never change.
@@ -87,6 +92,13 @@ class JobProgress:
             preview = self.previewer.decode_latent_to_preview_image("JPEG", middle)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
         write_on_node(str(self._progress(chunk, step + 1)))
+        self.latest = time.monotonic()
+
+    def _begin(self, chunk: Chunk) -> None:
+        """Count the time of a chunk from the callback before its first one."""
+        if chunk.index not in self.begun:
+            self.begun.add(chunk.index)
+            self.began = self.latest
 
     def show(self, frame: Tensor) -> None:
         """Show a finished frame (H, W, 3), or the reference before there is one, as the preview."""
@@ -96,13 +108,14 @@ class JobProgress:
 
     def _progress(self, chunk: Chunk, step: int) -> Progress:
         elapsed = time.monotonic() - self.began
+        left = max(self.missing - len(self.begun), 0)
         return Progress(
             chunk=chunk.index + 1,
             chunks=self.chunks,
             step=step,
             steps=self.steps,
-            seconds_done=self.frames / FRAMES_PER_SECOND,
-            seconds_left=seconds_left(self.measured, max(self.missing - 1, 0), elapsed, step / self.steps),
+            seconds_done=max(self.frames, chunk.first) / FRAMES_PER_SECOND,
+            seconds_left=seconds_left(self.measured, left, elapsed, step / self.steps),
             memory=psutil.Process().memory_info().rss,
             gpu=torch.cuda.memory_reserved() if torch.cuda.is_available() else None,
             disk=0 if self.store is None else self.store.bytes_used,
