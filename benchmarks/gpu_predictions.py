@@ -55,7 +55,7 @@ def _case(bench: Bench, models: SimpleNamespace, size: str, case: tuple[int, int
     took = bench.timed(run, 3 if size == "480p" else 1)
     memory = bench.module("infinitetalk_core.model.memory")
     estimate = memory.BackboneSizes(sizes.dim, sizes.ffn, sizes.heads).activation_bytes(branches, sizes.tokens, 2)
-    if camera:
+    if camera and branches > 1:
         config = models.uni3c.config
         estimate += memory.camera_bytes(sizes.tokens, config.blocks, config.dim, config.out_dim, 2)
     bench.rows.add(

@@ -62,6 +62,7 @@ def _row(bench: Any, gpu: Any, models: Any, size: Any, gib: float) -> dict[str, 
     backend = bench.module("nodes.host.sampling.backend").ComfyBackend
     copied: list[float] = [_gigabytes(gpu)]
     gpu.waits.clear()
+    gpu.from_gpu.clear()
     with gpu_jobs._after(backend, "denoise", lambda: copied.append(_gigabytes(gpu))):
         row = gpu_jobs._run(bench, models, size, f"{gib:g} GiB")
     chunks = [after - before for before, after in pairwise(copied)]
