@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .out_of_memory import is_gpu_out_of_memory
+
 # (B, L, H, D): more keys than FEW_KEYS and than ComfyUI's own limits, in whole blocks of every kernel.
 TRIAL_SHAPE = (1, 1152, 2, 128)
 # Relative to PyTorch's result. 8-bit kernels stay below 0.1; zeros give 1.
@@ -55,11 +57,8 @@ def cause_of(error: BaseException) -> str:
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Return whether an exception is about memory that has run out, as far as PyTorch's texts tell."""
-    text = str(error).lower()
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(
-        part in text for part in ("out of memory", "alloc_failed")
-    )
+    """Return whether an exception is about memory that has run out, the GPU's or RAM."""
+    return isinstance(error, MemoryError) or is_gpu_out_of_memory(error)
 
 
 def _kind(tensor: Tensor) -> str:
