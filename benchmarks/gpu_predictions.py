@@ -55,9 +55,10 @@ def _case(bench: Bench, models: SimpleNamespace, size: str, case: tuple[int, int
     took = bench.timed(run, 3 if size == "480p" else 1)
     memory = bench.module("infinitetalk_core.model.memory")
     estimate = memory.BackboneSizes(sizes.dim, sizes.ffn, sizes.heads).activation_bytes(branches, sizes.tokens, 2)
-    if camera and branches > 1:
+    if camera:
         config = models.uni3c.config
-        estimate += memory.camera_bytes(sizes.tokens, config.blocks, config.dim, config.out_dim, 2)
+        states = config.blocks if branches > 1 else 1
+        estimate += memory.camera_bytes(sizes.tokens, states, config.dim, config.out_dim, 2)
     bench.rows.add(
         size=size,
         what=f"{branches} branch(es), {speakers} speaker(s){', Uni3C' if camera else ''}",
@@ -173,4 +174,6 @@ def _camera(bench: Bench, models: SimpleNamespace, inputs: SimpleNamespace, came
     if not camera:
         return None
     step = bench.module("nodes.host.model.uni3c_step").Uni3CStep
-    return step(models.uni3c, inputs.given[0][:1, :16], None, 1.0, inputs.branches)
+    tokens = inputs.grid[0] * inputs.grid[1] * inputs.grid[2]
+    view = torch.randn(1, tokens, models.uni3c.config.embed_dim, device="cuda", dtype=torch.bfloat16)
+    return step(models.uni3c, inputs.given[0][:1, :16], view, 1.0, inputs.branches)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -132,8 +133,7 @@ def _measure_in_new_process(
             current, began = running, time.monotonic()
         late = time.monotonic() - began > SECTIONS.get(current, ("", 60))[1] + 30
         if late or time.monotonic() > stop:
-            process.kill()
-            process.wait()
+            _stop(process)
             break
     from gpu_bench import FAILED, Rows
 
@@ -141,6 +141,16 @@ def _measure_in_new_process(
     if running:
         reason = "the time was up" if time.monotonic() > stop else f"its process ended with {process.returncode}"
         Rows(rows).outcome(running, FAILED, time.monotonic() - began, reason)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt a process, so that it stops a server that it has started; kill it if that does not end it."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _keep_others(rows: Path, sections: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Options shared by all tests, and what must happen before any of them is imported."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """transformers imports torchvision, which on a machine without a GPU may not fit the CPU-only PyTorch.
+    """One thread, as in the README's command: a test that forks would wait for ever for the threads of its parent.
 
-    In ComfyUI's own process tools/run_comfyui.py does the same.
+    transformers imports torchvision, which on a machine without a GPU may not fit the CPU-only PyTorch; in ComfyUI's
+    own process tools/run_comfyui.py does the same.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from tools.run_comfyui import make_torchvision_importable
 
     make_torchvision_importable()

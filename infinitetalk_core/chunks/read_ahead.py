@@ -51,8 +51,12 @@ class ReadAhead(Reference):
         self._kept.clear()
 
     def start(self, frames: Sequence[int]) -> None:
-        """Read source `frames` in the other thread, in this order, and give up those that are not among them."""
+        """Read source `frames` in the other thread, in this order, and give up those that are not among them.
+
+        Raises the exception of the reading before: after one, a decoder would go on with another picture.
+        """
         self.settle()
+        self._raise()
         self._batch.clear()
         for frame in set(self._kept) - set(frames):
             del self._kept[frame]
@@ -74,10 +78,13 @@ class ReadAhead(Reference):
         """Read source frame `frame` at the video's size as 8-bit numbers: (height, width, 3)."""
         self.settle()
         if frame not in self._kept:
-            for batch in self._batch:
-                batch.result()  # after an exception, a decoder would go on with another picture
+            self._raise()
             return super().pixels(frame)
         return self._kept[frame]
+
+    def _raise(self) -> None:
+        for batch in self._batch:
+            batch.result()
 
 
 def frames_to_read(job: Job, plan: Sequence[PlannedChunk], chunk: Chunk) -> list[int]:

@@ -7,18 +7,19 @@ needs. That shows at its import, at its first call or only in what it returns.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .out_of_memory import is_gpu_out_of_memory
+from .out_of_memory import is_device_error, is_gpu_out_of_memory
 
 # (B, L, H, D): more keys than FEW_KEYS and than ComfyUI's own limits, in whole blocks of every kernel.
 TRIAL_SHAPE = (1, 1152, 2, 128)
-# Relative to PyTorch's result. 8-bit kernels stay below 0.1; zeros give 1.
-MOST_ERROR = 0.25
+# Relative to PyTorch's result. 8-bit kernels have 0.04, 4-bit ones 0.23; zeros give 1.
+MOST_ERROR = 0.5
 LONGEST_CAUSE = 200  # characters
 
 
@@ -31,7 +32,8 @@ def problem_with(run: Callable[[Tensor, Tensor, Tensor], Any], device: torch.dev
     random = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(TRIAL_SHAPE, generator=random).to(device, dtype) for _ in range(3))
     try:
-        out = run(q, k, v)
+        with _current(device):
+            out = run(q, k, v)
         if not isinstance(out, Tensor):
             return "it gave no tensor in a small test"
         if out.shape != q.shape or out.dtype != q.dtype:
@@ -40,7 +42,8 @@ def problem_with(run: Callable[[Tensor, Tensor, Tensor], Any], device: torch.dev
     except (Exception, SystemExit) as error:
         if is_memory_error(error):
             raise
-        return f"a small test of it failed: {cause_of(error)}"
+        restart = "; restart ComfyUI, since nothing runs on the GPU after that" if is_device_error(error) else ""
+        return f"a small test of it failed: {cause_of(error)}{restart}"
     if not torch.isfinite(out).all():
         return "it gave NaN or infinite values in a small test"
     q, k, v = (t.float().cpu().transpose(1, 2) for t in (q, k, v))
@@ -59,6 +62,12 @@ def cause_of(error: BaseException) -> str:
 def is_memory_error(error: BaseException) -> bool:
     """Return whether an exception is about memory that has run out, the GPU's or RAM."""
     return isinstance(error, MemoryError) or is_gpu_out_of_memory(error)
+
+
+def _current(device: torch.device) -> AbstractContextManager[Any]:
+    """Make `device` the current one, on which kernels written in Triton run whatever their tensors are on."""
+    is_other = device.type == "cuda" and device.index not in (None, torch.cuda.current_device())
+    return torch.cuda.device(device) if is_other else nullcontext()
 
 
 def _kind(tensor: Tensor) -> str:

@@ -41,9 +41,9 @@ class BackboneSizes:
         return tokens * (items * max(rotating, feeding) + angles)
 
 
-def camera_bytes(tokens: int, blocks: int, dim: int, out_dim: int, dtype_bytes: int) -> int:
-    """Return the bytes that Uni3C keeps during a prediction when its states are reused by the next guidance branch.
+def camera_bytes(tokens: int, states: int, dim: int, out_dim: int, dtype_bytes: int) -> int:
+    """Return the bytes that Uni3C keeps in a prediction: states (tokens, dim) and the view tokens (tokens, out_dim).
 
-    One state (tokens, dim) per control block, and the view tokens (tokens, out_dim). dtype_bytes: bytes per value.
+    states: one per control block where the next guidance branch reuses them, else 1. dtype_bytes: bytes per value.
     """
-    return tokens * (blocks * dim + out_dim) * dtype_bytes
+    return tokens * (states * dim + out_dim) * dtype_bytes

@@ -14,7 +14,7 @@ _ACCELERATOR_ERRORS: tuple[type[BaseException], ...] = (
 )
 _DEVICE_ERROR = r"(CUDA|HIP)( driver)? error: "
 _SHORTAGE = (
-    r"(?i)out[ _]of[ _](device[ _])?memory|OUT_OF_RESOURCES"
+    r"(?i)out[ _]of[ _](device[ _])?memory|(?<!LAUNCH_)OUT_OF_RESOURCES"
     r"|STATUS_(\w+_)?ALLOC(ATION)?_FAILED|CUFFT_ALLOC_FAILED|CUSPARSE_STATUS_INSUFFICIENT_RESOURCES"
     r"|NOT_INITIALIZED when calling .?(cu|hip|roc)\w*create"  # the workspace of a library's handle did not fit
     r"|not enough GPU video memory"
@@ -31,7 +31,7 @@ def is_gpu_out_of_memory(error: BaseException, known: tuple[type[BaseException],
     """
     chain = list(_chain(error))
     shortages = [link for link in chain if isinstance(link, known) or _is_shortage(link)]
-    return bool(shortages) and not any(_is_device_error(link) for link in chain if link not in shortages)
+    return bool(shortages) and not any(is_device_error(link) for link in chain if link not in shortages)
 
 
 def _is_shortage(error: BaseException) -> bool:
@@ -43,7 +43,8 @@ def _is_shortage(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(re.search(_SHORTAGE, text)) and not re.search(_RAM, text)
 
 
-def _is_device_error(error: BaseException) -> bool:
+def is_device_error(error: BaseException) -> bool:
+    """Return whether an error is the device's own, after most of which nothing runs on it any more."""
     return isinstance(error, _ACCELERATOR_ERRORS) or (
         isinstance(error, RuntimeError) and bool(re.match(_DEVICE_ERROR, str(error)))
     )

@@ -168,7 +168,7 @@ class Run:
                         "new video from the changed file"
                     )
                 shown = {frame: reference.pixels(frame) for frame in measured_frames(job, task.chunk)}
-                worker.wait()
+                worker.join()
                 seconds, started = time.monotonic() - started, time.monotonic()
                 weights = weights_entry(self.models, task.chunk.index)
                 check.made(weights)

@@ -70,9 +70,6 @@ class RunListener(ChunkListener, Protocol):
     def found(self, done: int, missing: int, store: RunStore) -> None:
         """Called before the work. done: chunks before the first missing one; missing: chunks to make in all."""
 
-    def warn(self, text: str) -> None:
-        """Called with a warning for the user before the work begins."""
-
     def check_interrupted(self) -> None:
         """Called repeatedly during longer work; an exception from it stops the run."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -45,10 +45,11 @@ class Worker:
             return
         late = self._started.exception()
         if late is None:
-            with contextlib.suppress(Exception):  # a failure of this must not hide the first exception
+            # A failure of this must not hide the first exception; an interrupt of ComfyUI 0.33 is no Exception.
+            with contextlib.suppress(BaseException):
                 self.check()
         elif late is not error:
-            log.warning("a finished chunk could not be kept: %s", late)
+            log.warning("a finished chunk could not be kept: %s", late or type(late).__name__)
 
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
         """Run `task` after all that were given before, and return its future, which alone has its exception."""
@@ -62,21 +63,31 @@ class Worker:
         return self._pool.submit(run)
 
     def start(self, task: Callable[[], _Result], then: Callable[[_Result], None] | None = None) -> None:
-        """Wait for the task started before, and start this one. then: called with its result, see `check`."""
-        self.wait()
+        """Wait for the task started before, start this one, and only then call the `then` of the one before.
+
+        So what `then` raises, such as the host's interrupt, does not lose the new task. then: called with its result.
+        """
+        self.join()
+        before, tell = self._started, self._then
         self._started, self._then = self.submit(task), then or _nothing
+        if before is not None:
+            tell(before.result())
+
+    def join(self) -> None:
+        """Wait for the started task; raise its exception, also at every further call."""
+        if self._started is not None:
+            self._started.result()
 
     def check(self) -> None:
         """If the started task has ended, call its `then`, or raise its exception, also at every further call."""
         if self._started is not None and self._started.done():
-            result = self._started.result()
-            self._started = None
-            self._then(result)
+            result, tell = self._started.result(), self._then
+            self._started, self._then = None, _nothing
+            tell(result)
 
     def wait(self) -> None:
         """Wait for the started task, then `check`."""
-        if self._started is not None:
-            wait([self._started])
+        self.join()
         self.check()
 
 

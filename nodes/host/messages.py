@@ -14,6 +14,12 @@ def say(text: str) -> None:
     write_on_node(text)
 
 
+def warn(text: str) -> None:
+    """Write a warning to the log and to the node that is running."""
+    log.warning("%s", text)
+    write_on_node(text)
+
+
 def write_on_node(text: str) -> None:
     """Write a message to the node that is running."""
     context = get_executing_context()

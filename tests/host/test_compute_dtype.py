@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
+from types import SimpleNamespace
 
+import comfy.model_management
 import comfy.sd
 import pytest
 import torch
@@ -119,3 +121,24 @@ def test_audio_tokens_are_computed_in_float32_without_tf32(core, files, own, mon
         torch.set_float32_matmul_precision("highest")
     assert set(seen) == {(torch.float32, "highest", False)}
     assert torch.backends.cudnn.allow_tf32
+
+
+@torch.inference_mode()
+def test_a_compute_dtype_of_another_node_counts_whether_or_not_the_model_is_loaded(core, files, own, pack):
+    """Else an interrupted run is not found while its MODEL is still loaded, and the first chunk asks for too little."""
+    environment, memory, adapter = (
+        import_module(f"{pack.__name__}.nodes.host.model.{name}") for name in ("environment", "memory", "audio_adapter")
+    )
+    vae = SimpleNamespace(vae_dtype=torch.float32, device=torch.device("cpu"))
+    plain = adapter.patch_model(base(files, torch.float32), files.infinitetalk, 1.0)
+    chosen = plain.clone()
+    chosen.set_model_compute_dtype(torch.bfloat16)
+    shape = make_conditioning(core, own).noise.shape
+
+    def seen():
+        return [(environment.precision(model, vae), memory.needed_bytes(model, shape)) for model in (plain, chosen)]
+
+    before = seen()
+    comfy.model_management.load_models_gpu([chosen])
+    assert seen() == before and before[0] != before[1]
+    comfy.model_management.unload_all_models()

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.ldm.modules.attention
 import torch
 
 REPO = Path(__file__).resolve().parents[2]
@@ -44,8 +45,9 @@ def test_the_types_that_comfyui_was_started_with_are_part_of_it(pack):
     precision = import_module(f"{pack.__name__}.nodes.host.model.environment").precision
 
     def of(model: Any = torch.float16, cast: Any = None, vae: Any = torch.float32) -> dict[str, Any]:
-        inner = SimpleNamespace(get_dtype=lambda: model, manual_cast_dtype=cast)
-        return precision(SimpleNamespace(model=inner), SimpleNamespace(vae_dtype=vae, device=torch.device("cpu")))
+        inner = SimpleNamespace(get_dtype=lambda: model)
+        patcher = SimpleNamespace(model=inner, get_model_object={"manual_cast_dtype": cast}.get)
+        return precision(patcher, SimpleNamespace(vae_dtype=vae, device=torch.device("cpu")))
 
     found = [of(), of(model=torch.float8_e4m3fn), of(cast=torch.float32), of(vae=torch.bfloat16)]
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
@@ -75,7 +77,7 @@ def test_packages_of_attention_count_where_they_are_used(pack, core, monkeypatch
     assert "sageattention" not in of(lambda *a: None), "but what is not loaded is not used"
     assert of(None) == {}, "ComfyUI's own on a CPU"
     chosen = SimpleNamespace(__name__="attention_flash")
-    monkeypatch.setattr(attention.comfy.ldm.modules.attention, "optimized_attention", chosen)
+    monkeypatch.setattr(comfy.ldm.modules.attention, "optimized_attention", chosen)
     assert of(None) == {"flash-attn": "1 of flash-attn"}
 
 

@@ -62,7 +62,7 @@ def small_gpu(more, monkeypatch):
     monkeypatch.setattr(management, "soft_empty_cache", lambda force=False: None)
     monkeypatch.setattr(management, "vram_state", management.VRAMState.NORMAL_VRAM)
     monkeypatch.setattr(management, "MIN_WEIGHT_MEMORY_RATIO", 0)
-    monkeypatch.setattr(more.memory, "needed_bytes", lambda model, shape: LAYER_BYTES)
+    monkeypatch.setattr(more.memory, "needed_bytes", lambda model, shape, branches: LAYER_BYTES)
     return make
 
 

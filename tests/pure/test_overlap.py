@@ -17,15 +17,17 @@ import torch
 
 from infinitetalk_core.chunks.assembly import Assembly
 from infinitetalk_core.chunks.camera_control import CameraControl
-from infinitetalk_core.chunks.job import Job
+from infinitetalk_core.chunks.job import Job, Reference
 from infinitetalk_core.chunks.pinned import Pinned
+from infinitetalk_core.chunks.read_ahead import ReadAhead
 from infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSettings
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.fingerprint import Component
 from infinitetalk_core.runs import runner
 from infinitetalk_core.runs.store import RunStore
+from infinitetalk_core.runs.worker import Worker
 from infinitetalk_core.standalone import write_video
-from infinitetalk_core.video.source import VideoFile
+from infinitetalk_core.video.source import PictureBatch, VideoFile
 from tests.support.runs import FailingDisk, InputSensitiveModels, RunFolder, SessionLog, no_space, small_job
 
 GPU_SECONDS, CPU_SECONDS = 0.9, 0.8
@@ -295,6 +297,25 @@ def test_an_error_of_the_source_is_raised_once_and_costs_no_finished_chunk(tmp_p
     assert chunk.index - 1 <= made <= chunk.index
     workspace.job = replace(job, reference=replace(job.reference, source=WatchedSource()))
     assert workspace.dub().path.read_bytes() == whole
+
+
+def test_after_an_error_a_source_is_not_read_on():
+    """A chunk that is sampled again begins to read again, and the decoder would go on with another picture."""
+    calls = []
+
+    class Broken(PictureBatch):
+        def frame(self, index):
+            calls.append(index)
+            raise MemoryError("made up by a test")
+
+    source = Broken(torch.rand(9, 32, 48, 3))
+    with Worker() as worker, ReadAhead.of(Reference(source, 32, 48), worker.submit) as reference:
+        reference.start([1, 2])
+        with pytest.raises(MemoryError):
+            reference.start([1, 2])
+        with pytest.raises(MemoryError):
+            reference.pixels(2)
+    assert calls == [1]
 
 
 def test_the_next_execution_finds_no_thread_of_the_last(tmp_path):

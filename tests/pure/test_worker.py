@@ -32,7 +32,9 @@ def test_tasks_run_one_after_the_other_and_their_results_come_to_the_caller():
     with Worker() as worker:
         for number in (1, 2, 3):
             worker.start(lambda n=number: task(n), then)
-    assert events == [1, "then 1", 2, "then 2", 3, "then 3"]
+    assert [event for event in events if isinstance(event, int)] == [1, 2, 3]
+    assert [event for event in events if isinstance(event, str)] == ["then 1", "then 2", "then 3"]
+    assert all(events.index(n) < events.index(f"then {n}") for n in (1, 2, 3))
 
 
 def test_a_task_has_the_context_variables_and_modes_of_its_caller():
@@ -49,6 +51,34 @@ def test_a_task_has_the_context_variables_and_modes_of_its_caller():
             worker.start(look)
         worker.start(look)
     assert seen == [("prompt 7", True, False), ("prompt 7", False, False), ("prompt 7", False, True)]
+
+
+class Interrupt(BaseException):
+    """As ComfyUI 0.33's, which is no Exception."""
+
+
+@pytest.mark.parametrize("error", [Interrupt, RuntimeError])
+def test_what_a_then_raises_does_not_lose_the_next_task(error):
+    """The interrupt comes when a chunk is shown, and the next is made by then."""
+    done = []
+
+    def interrupted(result: None) -> None:
+        raise error
+
+    with pytest.raises(error), Worker() as worker:
+        worker.start(lambda: None, interrupted)
+        worker.start(lambda: done.append("kept"))
+    assert done == ["kept"]
+
+
+@pytest.mark.parametrize("error", [Interrupt, RuntimeError])
+def test_what_a_then_raises_at_the_end_does_not_hide_the_error_of_the_block(error):
+    def interrupted(result: None) -> None:
+        raise error
+
+    with pytest.raises(ValueError, match="out of memory"), Worker() as worker:
+        worker.start(lambda: None, interrupted)
+        raise ValueError("out of memory")
 
 
 def fail() -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
@@ -33,7 +32,7 @@ from .comfyui_attention import (
     function_problem,
     is_pytorchs,
 )
-from .patchers import Patcher
+from .patchers import Patcher, compute_dtype
 
 # Arguments of ComfyUI's attention functions that change the result; only PyTorch's function supports them.
 PYTORCH_ONLY_ARGUMENTS = ("scale", "enable_gqa")
@@ -86,8 +85,7 @@ def choose_attention(model: Patcher, choice: AttentionBackend) -> None:
 
     Raises InputError for a backend that cannot run here.
     """
-    device, base = comfy.model_management.get_torch_device(), model.model
-    dtype = base.manual_cast_dtype or base.get_dtype()
+    device, dtype = model.load_device, compute_dtype(model)
     dtype = dtype if dtype.itemsize > 1 else torch.bfloat16  # an 8-bit type multiplies weights, and attends to nothing
     if choice is AttentionBackend.AUTO:
         _replace_if_broken(model, device, dtype)

@@ -69,10 +69,11 @@ def driver_version() -> str | None:
 def precision(model: Any, vae: Any) -> dict[str, Any]:
     """Return the dtypes in which a MODEL and a VAE store and compute, the VAE's device, and the `--fast` options.
 
-    They are not in the graph: `--fp32-unet`, `--bf16-vae`, `--cpu-vae`, `--fast` and free memory decide them.
+    They are not in the graph: `--fp32-unet`, `--bf16-vae`, `--cpu-vae`, `--fast` and free memory decide them. The
+    compute dtype is that of this MODEL, loaded or not: ComfyUI writes another node's choice to it only at loading.
     """
     return {
-        "model": [str(model.model.get_dtype()), str(model.model.manual_cast_dtype)],
+        "model": [str(model.model.get_dtype()), str(model.get_model_object("manual_cast_dtype"))],
         "vae": [str(vae.vae_dtype), str(vae.device)],
         "fast": sorted(feature.value for feature in args.fast),
     }

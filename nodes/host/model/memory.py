@@ -20,7 +20,7 @@ from ....infinitetalk_core.log import log
 from ....infinitetalk_core.model.memory import BackboneSizes, camera_bytes
 from ....infinitetalk_core.model.out_of_memory import is_gpu_out_of_memory
 from .cached_blocks import step_caching_of
-from .patchers import Patcher
+from .patchers import Patcher, compute_dtype
 from .uni3c import KEY as CAMERA_KEY
 from .weights_on_gpu import is_dynamic
 
@@ -74,18 +74,18 @@ def _load_additional_models(model: Patcher, requested_bytes: float) -> None:
 def needed_bytes(model: Patcher, noise_shape: Any, branches: int = 2) -> float:
     """Return the bytes that one batch item needs besides the weights.
 
-    noise_shape: (B, 16, T, h, w). branches: guidance branches of a step; a single one keeps no states of Uni3C.
+    noise_shape: (B, 16, T, h, w). branches: guidance branches of a step; a single one keeps no state of Uni3C.
     """
-    base = model.model
-    backbone = base.diffusion_model
+    backbone = model.model.diffusion_model
     sizes = BackboneSizes(backbone.dim, backbone.ffn_dim, backbone.num_heads)
     frames, height, width = noise_shape[2:]
     tokens = frames * -(-height // 2) * -(-width // 2)
-    dtype_bytes = comfy.model_management.dtype_size(base.manual_cast_dtype or base.get_dtype())
+    dtype_bytes = comfy.model_management.dtype_size(compute_dtype(model))
     needed = sizes.activation_bytes(1, tokens, dtype_bytes)
-    for patcher in model.get_additional_models_with_key(CAMERA_KEY) if branches > 1 else ():
+    for patcher in model.get_additional_models_with_key(CAMERA_KEY):
         c = patcher.model.config
-        needed += camera_bytes(tokens, c.blocks, c.dim, c.out_dim, dtype_bytes)
+        states = c.blocks if branches > 1 else 1
+        needed += camera_bytes(tokens, states, c.dim, c.out_dim, dtype_bytes)
     caching = step_caching_of(model)
     if caching is not None:
         needed += caching.gpu_bytes(tokens, backbone.dim, dtype_bytes)

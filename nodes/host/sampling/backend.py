@@ -24,7 +24,7 @@ from ....infinitetalk_core.runs.weights_on_gpu import WeightsOnGpu
 from ....infinitetalk_core.sampling.euler import pin
 from ....infinitetalk_core.sampling.guidance import Guidance
 from ....infinitetalk_core.sampling.sdedit import start_at
-from ..messages import write_on_node
+from ..messages import warn
 from ..model.attention import AttentionFallback, attention_in_use, can_be_replaced, may_fail, with_plain_attention
 from ..model.memory import MemoryMargin, is_out_of_memory, retry_on_oom, retry_unloaded
 from ..model.patchers import Patcher
@@ -62,8 +62,8 @@ class ComfyBackend:
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (1, 16, T, h, w) to frames (F, H, W, 3) on the CPU. Raises RuntimeError for NaN or inf."""
         vae, tiles = self.vae, _tiles(DECODE_TILE)
-        decode, in_tiles = partial(vae.decode, latents), partial(vae.decode_tiled, latents, **tiles)
-        frames = retry_unloaded(decode, in_tiles, "in tiles")[0]
+        decoded = retry_unloaded(lambda: vae.decode(latents), lambda: vae.decode_tiled(latents, **tiles), "in tiles")
+        frames = decoded[0]
         # On the device where they are, and in one pass: `isfinite` makes a second tensor of their size.
         if not torch.isfinite(torch.stack(frames.aminmax())).all():
             raise RuntimeError(
@@ -134,12 +134,10 @@ class ComfyBackend:
         # A picture that is flat with PyTorch's attention too is meant to be flat, and is no fault of the other.
         if not self.fallback.covers(index) and not is_broken(latents, conditioning.context.shape[2]):
             self.fallback.remember(index)
-            text = (
+            warn(
                 f"PyTorch's own attention makes the rest of this job, since {attention_in_use(model)} spoiled chunk "
                 f"{index + 1}; to save that time choose attention 'sdpa' in the InfiniteTalk Model Loader"
             )
-            log.warning("%s", text)
-            write_on_node(text)
         return latents
 
     def _sample(

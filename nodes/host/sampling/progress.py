@@ -19,7 +19,7 @@ from ....infinitetalk_core.log import log
 from ....infinitetalk_core.progress import Progress, seconds_left
 from ....infinitetalk_core.rate import FRAMES_PER_SECOND
 from ....infinitetalk_core.runs.store import RunStore
-from ..messages import say, write_on_node
+from ..messages import say, warn, write_on_node
 
 
 class JobProgress:
@@ -54,8 +54,7 @@ class JobProgress:
 
     def warn(self, text: str) -> None:
         """Write a warning to the log and the node."""
-        log.warning("%s", text)
-        write_on_node(text)
+        warn(text)
 
     def check_interrupted(self) -> None:
         """Raise if the user has interrupted; called during long operations."""

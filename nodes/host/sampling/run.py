@@ -196,7 +196,7 @@ def _backend(job: Job) -> ComfyBackend:
         model.set_additional_models(CAMERA_KEY, [on_device_of(model, uni3c)])
     sigmas = sampling.schedule
     if sampling.sigmas is not None:
-        sigmas = check_sigmas(sampling.sigmas.float().cpu(), from_source=bool(sampling.sdedit))
+        sigmas = check_sigmas(sampling.sigmas, from_source=bool(sampling.sdedit))
     return ComfyBackend(
         model=model,
         vae=components.vae.value,
