@@ -65,7 +65,7 @@ def model_patcher(module: Any, disable_dynamic: bool = False) -> Patcher:
     The class is looked up at the call, since dynamic VRAM replaces it. disable_dynamic: not that of dynamic VRAM.
     """
     plain = comfy.model_patcher.ModelPatcher
-    make = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
+    make: Any = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     patcher = make(
         module,
         load_device=comfy.model_management.get_torch_device(),

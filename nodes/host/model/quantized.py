@@ -74,10 +74,12 @@ def weights_of(module: torch.nn.Module) -> dict[str, Tensor | Quantized]:
 
     They share memory with those of the module that are on the CPU.
     """
-    weights: dict[str, Tensor | Quantized] = {name: weight.cpu() for name, weight in module.state_dict().items()}
+    stored: dict[str, Tensor] = {name: weight.cpu() for name, weight in module.state_dict().items()}
+    weights: dict[str, Tensor | Quantized] = dict(stored)
     for name, layer in module.named_modules():
         if isinstance(layer, QuantizedLinear):
             shape = (layer.out_features, layer.in_features)
-            scale = weights.pop(f"{name}.weight_scale", None)
-            weights[f"{name}.weight"] = Quantized(weights[f"{name}.weight"], layer.layout, shape, scale)
+            scale = stored.get(f"{name}.weight_scale")
+            weights.pop(f"{name}.weight_scale", None)
+            weights[f"{name}.weight"] = Quantized(stored[f"{name}.weight"], layer.layout, shape, scale)
     return weights
