@@ -81,7 +81,8 @@ def _copy(module: Any, disable_dynamic: bool = False) -> Patcher:
 
     ComfyUI reads its own models from their files again, which may have changed since.
     """
-    make = partial(type(module), module.config, device="meta")
+    kind: Callable[..., torch.nn.Module] = type(module)
+    make = partial(kind, module.config, device="meta")
     return model_patcher(load_strictly(make, weights_of(module), type(module).__name__), disable_dynamic)
 
 
