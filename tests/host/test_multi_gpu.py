@@ -32,9 +32,15 @@ def split(monkeypatch):
     """`split(model)` is what the node MultiGPU CFG Split does, with two GPUs."""
     multigpu = import_module("comfy.multigpu")
     devices = [FIRST, SECOND]
-    comfy.model_management.unload_all_models()  # of other tests, whose patchers are gone
     monkeypatch.setattr(comfy.model_management, "get_all_torch_devices", lambda exclude_current=False: devices)
-    return lambda model: multigpu.create_multigpu_deepclones(model, 2, reuse_loaded=True)
+
+    def create(model):
+        # ComfyUI's search for copies fails on a listed model of another test that was collected meanwhile.
+        comfy.model_management.cleanup_models()
+        return multigpu.create_multigpu_deepclones(model, 2, reuse_loaded=True)
+
+    comfy.model_management.unload_all_models()
+    return create
 
 
 @pytest.fixture
