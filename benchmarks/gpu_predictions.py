@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from comparison import AUDIO_WIDTH, PICTURE, SIZES, SPEECH, SPEECH_WIDTH, TEXT, Sizes
+from comparison import PICTURE, SIZES, SPEECH, SPEECH_WIDTH, TEXT, Sizes
 from gpu_bench import GIB, Bench, peak_bytes
+from step import native_blocks, wan_and_adapter
 
 LAYERS = 4
 TINY = Sizes(256, 2, 512, (3, 4, 4))
@@ -80,46 +80,19 @@ def sizes_of(bench: Bench, size: str) -> Sizes:
 def build(bench: Bench, layers: int) -> SimpleNamespace:
     """Build ComfyUI's Wan model, the audio adapter and Uni3C on the GPU in bfloat16, and native blocks if there are."""
     import comfy.ops
-    from comfy.ldm.wan.model import WanModel
 
     sizes = sizes_of(bench, "480p")
-    factory = {"device": torch.device("cuda"), "dtype": torch.bfloat16}
-    model = WanModel(
-        model_type="i2v",
-        in_dim=36,
-        dim=sizes.dim,
-        ffn_dim=sizes.ffn,
-        num_heads=sizes.heads,
-        num_layers=layers,
-        operations=comfy.ops.manual_cast,
-        cross_attn_norm=True,
-        **factory,
-    )
-    audio = bench.module("infinitetalk_core.model.audio_adapter")
-    config = audio.AdapterConfig(sizes.dim, sizes.heads, layers, audio_width=AUDIO_WIDTH)
-    adapter = audio.AudioAdapter(config, comfy.ops.manual_cast, **factory)
+    factory: dict[str, Any] = {"device": torch.device("cuda"), "dtype": torch.bfloat16}
+    model, adapter = wan_and_adapter(sizes, layers, bench.pack, **factory)
     control = bench.module("infinitetalk_core.model.uni3c")
     narrow = {"dim": 64, "heads": 2, "ffn_dim": 64, "blocks": 2} if bench.small else {}
     uni3c_config = control.Uni3CConfig(time_dim=sizes.dim, out_dim=sizes.dim, **narrow)
     uni3c = control.Uni3C(uni3c_config, comfy.ops.manual_cast, **factory)
     for module in (model, adapter, uni3c):
         bench.fill(module)
-    return SimpleNamespace(model=model, adapter=adapter, uni3c=uni3c, native=_native_blocks(sizes, adapter))
-
-
-def _native_blocks(sizes: Sizes, adapter: Any) -> list[Any]:
-    """ComfyUI's own audio blocks with our weights; none where this ComfyUI has no InfiniteTalk."""
-    if find_spec("comfy.ldm.wan.model_multitalk") is None:
-        return []
-    from block import native_audio_block
-
-    native = []
-    for block in adapter.blocks:
-        native.append(native_audio_block(sizes, device="meta", dtype=torch.bfloat16))
-        native[-1].load_state_dict(block.state_dict(), assign=True)
-        rope = native[-1].audio_cross_attn.rope_1d
-        native[-1].audio_cross_attn.rope_1d = type(rope)(sizes.dim // sizes.heads)
-    return native
+    return SimpleNamespace(
+        model=model, adapter=adapter, uni3c=uni3c, native=native_blocks(sizes, adapter, torch.bfloat16)
+    )
 
 
 def _inputs(sizes: Sizes, branches: int) -> SimpleNamespace:

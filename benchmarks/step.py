@@ -16,6 +16,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 from block import native_audio_block, override
@@ -33,6 +34,7 @@ from comparison import (
     matrix_rate,
     sizes_of,
 )
+from gpu_bench import peak_bytes
 from in_process import comfyui_folder, enter_comfyui, load_pack
 
 
@@ -47,14 +49,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build(sizes: Sizes, layers: int, device: str, dtype, pack: str, has_native: bool) -> SimpleNamespace:
-    """Build the model, the audio parts (native ones that share our weights), and inputs."""
+def wan_and_adapter(sizes: Sizes, layers: int, pack: str, **factory: Any) -> tuple[Any, Any]:
+    """Return ComfyUI's Wan model and our audio adapter for it, without numbers in their weights."""
     import comfy.ops
-    import torch
     from comfy.ldm.wan.model import WanModel
 
-    torch.manual_seed(0)
-    factory = {"device": torch.device(device), "dtype": dtype}
     model = WanModel(
         model_type="i2v",
         in_dim=36,
@@ -68,16 +67,36 @@ def build(sizes: Sizes, layers: int, device: str, dtype, pack: str, has_native: 
     )
     audio = import_module(f"{pack}.infinitetalk_core.model.audio_adapter")
     config = audio.AdapterConfig(sizes.dim, sizes.heads, layers, audio_width=AUDIO_WIDTH)
-    adapter = audio.AudioAdapter(config, comfy.ops.manual_cast, **factory)
+    return model, audio.AudioAdapter(config, comfy.ops.manual_cast, **factory)
+
+
+def has_native_audio() -> bool:
+    """Return whether this ComfyUI has InfiniteTalk itself."""
+    return find_spec("comfy.ldm.wan.model_multitalk") is not None
+
+
+def native_blocks(sizes: Sizes, adapter: Any, dtype: Any) -> list[Any]:
+    """Return ComfyUI's own audio blocks with the weights of `adapter`; none where this ComfyUI has none."""
+    native = []
+    for block in adapter.blocks if has_native_audio() else ():
+        native.append(native_audio_block(sizes, device="meta", dtype=dtype))
+        native[-1].load_state_dict(block.state_dict(), assign=True)
+        rope = native[-1].audio_cross_attn.rope_1d
+        native[-1].audio_cross_attn.rope_1d = type(rope)(sizes.dim // sizes.heads)
+    return native
+
+
+def build(sizes: Sizes, layers: int, device: str, dtype, pack: str) -> SimpleNamespace:
+    """Build the model, the audio parts (native ones that share our weights), and inputs."""
+    import torch
+
+    torch.manual_seed(0)
+    factory = {"device": torch.device(device), "dtype": dtype}
+    model, adapter = wan_and_adapter(sizes, layers, pack, **factory)
     fill(model)
     fill(adapter)
-    native = []
-    if has_native:
-        for block in adapter.blocks:
-            native.append(native_audio_block(sizes, device="meta", dtype=dtype))
-            native[-1].load_state_dict(block.state_dict(), assign=True)
-            rope = native[-1].audio_cross_attn.rope_1d
-            native[-1].audio_cross_attn.rope_1d = type(rope)(sizes.dim // sizes.heads)
+    native = native_blocks(sizes, adapter, dtype)
+    audio = import_module(f"{pack}.infinitetalk_core.model.audio_adapter")
     frames, height, width = sizes.grid
     speech = torch.randn(frames, SPEECH, SPEECH_WIDTH, **factory)
     return SimpleNamespace(
@@ -122,26 +141,13 @@ def callables(b: SimpleNamespace, pack: str, attention: str):
     return native, ours
 
 
-def peak_bytes(run) -> int:
-    """Return the peak GPU memory of `run` beyond what is allocated before."""
-    import torch
-
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
-
-
 def main() -> None:
     options = arguments()
     enter_comfyui(comfyui_folder(), cpu=options.device == "cpu")
     import torch
 
     pack, sizes, dtype = load_pack().__name__, sizes_of(options), dtype_of(options)
-    has_native = find_spec("comfy.ldm.wan.model_multitalk") is not None
-    b = build(sizes, options.layers, options.device, dtype, pack, has_native)
+    b = build(sizes, options.layers, options.device, dtype, pack)
     with torch.inference_mode():
         rate = matrix_rate(options.device, dtype)
         other, ours = callables(b, pack, options.attention)
@@ -149,7 +155,7 @@ def main() -> None:
         pair = in_turn(other, ours, options.device, options.rounds)
         rate = max(rate, matrix_rate(options.device, dtype))  # again: the first may have been slowed
         share = options.layers * sizes.block_operations() / pair.least / rate
-        name = "native" if has_native else "without speech"
+        name = "native" if b.native else "without speech"
         print(
             f"{options.layers} layers, {sizes.tokens} tokens of {sizes.dim} on {options.device} in {dtype}: "
             f"{name} {pair.first:.3f} s, ours {pair.second:.3f} s, ours/{name} {pair.ratio:.3f}, "
