@@ -64,6 +64,16 @@ def is_memory_error(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or is_gpu_out_of_memory(error)
 
 
+def known_problem(trial: Callable[[], str]) -> str:
+    """Return `trial()`, or "" where memory has run out: not known then, and not the function's fault."""
+    try:
+        return trial()
+    except Exception as error:
+        if is_memory_error(error):
+            return ""
+        raise
+
+
 def _current(device: torch.device) -> AbstractContextManager[Any]:
     """Make `device` the current one, on which kernels written in Triton run whatever their tensors are on."""
     is_other = device.type == "cuda" and device.index not in (None, torch.cuda.current_device())

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import InputError, RunError
 from ..log import log
-from .attention_trial import cause_of, is_memory_error, problem_with
+from .attention_trial import cause_of, is_memory_error, known_problem, problem_with
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 # Below so many keys no kernel that quantizes is used: it gains nothing there, and can give NaN. Wan's text has 512, its
@@ -147,12 +147,7 @@ def kernel_problem(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> 
         run = _import_kernel(kernel.module)
     except (Exception, SystemExit) as error:
         return f"it cannot be imported ({cause_of(error)})"
-    try:
-        return _tried(run, kernel.module, device, dtype if dtype in HALF_DTYPES else HALF_DTYPES[0])
-    except Exception as error:
-        if is_memory_error(error):
-            return ""  # not known, and not the package's fault
-        raise
+    return known_problem(lambda: _tried(run, kernel.module, device, dtype if dtype in HALF_DTYPES else HALF_DTYPES[0]))
 
 
 @lru_cache

@@ -14,7 +14,7 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
 
-from ....infinitetalk_core.model.attention_trial import is_memory_error, problem_with
+from ....infinitetalk_core.model.attention_trial import known_problem, problem_with
 from ....infinitetalk_core.model.kernels import has_few_keys
 
 OVERRIDE = "optimized_attention_override"
@@ -90,12 +90,7 @@ def function_problem(function: Callable, device: torch.device, dtype: torch.dtyp
 
     A function that was called is not called again in this process for the same device and dtype.
     """
-    try:
-        return _tried(function, device, dtype)
-    except Exception as error:
-        if is_memory_error(error):
-            return ""  # not known, and not the function's fault
-        raise
+    return known_problem(lambda: _tried(function, device, dtype))
 
 
 @lru_cache

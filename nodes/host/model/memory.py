@@ -74,7 +74,7 @@ def _load_additional_models(model: Patcher, requested_bytes: float) -> None:
 def needed_bytes(model: Patcher, noise_shape: Any, branches: int = 2) -> float:
     """Return the bytes that one batch item needs besides the weights.
 
-    noise_shape: (B, 16, T, h, w). branches: guidance branches of a step; a single one keeps no state of Uni3C.
+    noise_shape: (B, 16, T, h, w). branches: guidance branches of a step; one keeps one state of Uni3C at a time.
     """
     backbone = model.model.diffusion_model
     sizes = BackboneSizes(backbone.dim, backbone.ffn_dim, backbone.num_heads)
