@@ -12,6 +12,8 @@ wherever its colors are wrong in one place and wrong the other way in another.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,9 +27,11 @@ _REACH = 0.08  # farthest movement of a region, in longer sides
 _NEAR = 3.0  # lightness by which a movement of 1 longer side must fit better than none
 _SPREAD = 0.6  # a longer side counts in a segmentation as much as this many times 100 Lab units
 _ROUNDS = 8
+_ALIKE = 12.0  # Lab units from a region's median color: what is farther from it, such as an eye in a face, is left out
 _SMALLEST = 0.02  # share of the picture: smaller segments are dropped
-_BLOCK = 0.07  # width of the neighborhoods, in longer sides
+_BORDER = 0.07  # width of the border that a region is found again with, in longer sides
 _DETAIL = 0.2  # width of the neighborhood that details are lighter or darker than
+_AROUND = 0.02  # how far around a place the nearest color is taken, in longer sides
 _SEEN = 0.25  # share of a region that must be in the picture
 
 
@@ -63,7 +67,9 @@ def segments(lab: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
         member = F.one_hot(torch.cdist(points, centers).argmin(1), len(centers)).to(points)
         size = member.sum(0)[:, None]
         centers = torch.where(size > 0, member.T @ points / size.clamp_min(1), centers)
-    masks = F.one_hot(torch.cdist(points, centers).argmin(1), len(centers)).T.reshape(-1, height, width) > 0
+    member = F.one_hot(torch.cdist(points, centers).argmin(1), len(centers)).T > 0
+    alike = torch.stack([(points[:, :3] - points[mask, :3].median(0).values).norm(dim=1) < _ALIKE for mask in member])
+    masks = (member & alike).reshape(-1, height, width)
     return masks & (masks.flatten(1).float().mean(1) >= _SMALLEST)[:, None, None], centers
 
 
@@ -82,51 +88,43 @@ def _of_frame(made: Tensor, own: Tensor, masks: Tensor) -> Tensor:
     """Return the regional difference (R,) of one frame: made and own (3, h, w), masks (R, h, w)."""
     height, width = made.shape[-2:]
     reach = max(round(_REACH * max(height, width)), 1)
-    moves = _movements(made[:1], own[:1], masks, reach)
-    padded = F.pad(made[None], (reach,) * 4, mode="replicate")[0]
-    inside = F.pad(torch.ones_like(made[0], dtype=torch.bool), (reach,) * 4)
-    found = []
-    for mask, (down, right) in zip(masks, moves, strict=True):
-        there = (..., slice(down, down + height), slice(right, right + width))
-        seen = mask & inside[there]
-        if not seen.any() or seen.sum() < _SEEN * mask.sum():
-            found.append(made.new_tensor(torch.nan))
-            continue
-        colors = _local_means(torch.cat((padded[there], own)), seen)
-        found.append(ciede2000(colors[:, :3], colors[:, 3:]).median())
-    return torch.stack(found)
+    moved = torch.stack(_movements(made[0], own[0], masks, reach))  # (2, R)
+    y, x = torch.meshgrid(*(torch.arange(n, device=made.device) for n in (height, width)), indexing="ij")
+    down, right = ((n[:, None, None] * masks).sum(0) for n in moved)  # of each pixel, with its region
+    y, x = y + down, x + right
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    around = round(_AROUND * max(height, width))
+    offsets = itertools.product((-around, 0, around), repeat=2)
+    there = torch.stack([made[:, (y + j).clamp(0, height - 1), (x + i).clamp(0, width - 1)] for j, i in offsets])
+    best = (there - own).square().sum(1).argmin(0)  # (h, w)
+    nearest = there.take_along_dim(best[None, None], 0)[0]
+    difference = ciede2000(nearest.movedim(0, -1), own.movedim(0, -1))
+    seen = (masks & inside).flatten(1)
+    found = torch.where(seen, difference.flatten(), torch.nan).nanmedian(1).values
+    return torch.where(seen.sum(1) >= _SEEN * masks.sum((1, 2)), found, torch.nan)
 
 
-def _width(share: float, picture: Tensor) -> int:
-    """Return an odd number of pixels that is about `share` of the picture's longer side."""
-    return 2 * round(share * max(picture.shape[-2:]) / 2) + 1
+def _movements(made: Tensor, own: Tensor, masks: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """Return for each region (R, h, w) how many pixels down and right its details have moved: (R,) each.
 
-
-def _local_means(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the means of values (C, h, w) over the part of `mask` around each of its pixels: (n, C)."""
-    size = _width(_BLOCK, values)
-    weighted = torch.cat((values * mask, mask[None].to(values)))
-    means = F.avg_pool2d(weighted[None], size, stride=1, padding=size // 2)[0][:, mask]
-    return (means[:-1] / means[-1]).T
-
-
-def _movements(made: Tensor, own: Tensor, masks: Tensor, reach: int) -> list[tuple[int, int]]:
-    """Return for each region (R, h, w) where its details are, as the start (down, right) of a window of `made` that is
-    padded by `reach`. made, own: lightness (1, h, w)."""
-    height, width = made.shape[-2:]
-    wide = _width(_DETAIL, made)
-
-    def details(lightness: Tensor) -> Tensor:
-        around = F.avg_pool2d(lightness[None], wide, stride=1, padding=wide // 2, count_include_pad=False)[0]
-        return (lightness - around)[0]
-
-    size = _width(_BLOCK, made)
+    made, own: lightness (h, w); reach: the farthest movement. Where nothing tells, a region has not moved.
+    """
+    height, width = own.shape
+    steps = 2 * reach + 1
+    size = 2 * round(_BORDER * max(own.shape) / 2) + 1
     # The border of a region shows best where it is.
     wider = F.max_pool2d(masks[None].float(), size, stride=1, padding=size // 2)[0].flatten(1)
-    there = F.pad(details(made)[None, None], (reach,) * 4, mode="replicate")[0, 0]
-    windows = there.unfold(0, height, 1).unfold(1, width, 1)  # (2 reach + 1, 2 reach + 1, h, w)
-    misfit = (windows - details(own)).abs().flatten(0, 1).flatten(1) @ (wider / wider.sum(1).clamp_min(1)[:, None]).T
-    step = torch.arange(-reach, reach + 1, device=made.device)
-    far = torch.hypot(step[:, None].float(), step.float()).flatten() / max(height, width)
-    best = (misfit + _NEAR * far[:, None]).argmin(0).tolist()
-    return [divmod(index, 2 * reach + 1) for index in best]
+    padded = F.pad(_details(made)[None, None], (reach,) * 4, mode="replicate")[0, 0]
+    windows = padded.unfold(0, height, 1).unfold(1, width, 1).reshape(steps**2, -1)
+    misfit = (windows - _details(own).flatten()).abs_() @ (wider / wider.sum(1).clamp_min(1)[:, None]).T
+    step = torch.arange(-reach, reach + 1, device=made.device) / max(own.shape)
+    far = torch.hypot(step[:, None], step).reshape(-1, 1)
+    best = (misfit + _NEAR * far).argmin(0)
+    return best // steps - reach, best % steps - reach
+
+
+def _details(lightness: Tensor) -> Tensor:
+    """Return how much lighter each pixel of (h, w) is than what is around it."""
+    size = max(round(_DETAIL * max(lightness.shape)), 1)
+    around = F.avg_pool2d(lightness[None, None], size, ceil_mode=True, count_include_pad=False)
+    return lightness - F.interpolate(around, size=lightness.shape, mode="bilinear")[0, 0]
