@@ -13,6 +13,8 @@ wherever its colors are wrong in one place and wrong the other way in another.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -63,14 +65,52 @@ def segments(lab: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
         centers = points.reshape(height, width, -1)[rows[:, None], columns].flatten(0, 1)
     else:
         centers = start
+    numbers = torch.arange(len(centers), device=lab.device)
     for _ in range(_ROUNDS):
-        member = F.one_hot(torch.cdist(points, centers).argmin(1), len(centers)).to(points)
+        member = (torch.cdist(points, centers).argmin(1)[:, None] == numbers).to(points)
         size = member.sum(0)[:, None]
         centers = torch.where(size > 0, member.T @ points / size.clamp_min(1), centers)
-    member = F.one_hot(torch.cdist(points, centers).argmin(1), len(centers)).T > 0
-    alike = torch.stack([(points[:, :3] - points[mask, :3].median(0).values).norm(dim=1) < _ALIKE for mask in member])
-    masks = (member & alike).reshape(-1, height, width)
+    member = (torch.cdist(points, centers).argmin(1)[:, None] == numbers).T
+    colors = points[:, :3]
+    usual = torch.where(member[..., None], colors, torch.nan).nanmedian(1).values
+    masks = (member & (torch.cdist(usual, colors) < _ALIKE)).reshape(-1, height, width)
     return masks & (masks.flatten(1).float().mean(1) >= _SMALLEST)[:, None, None], centers
+
+
+@dataclass(frozen=True)
+class RegionalDrift:
+    """The regional color difference of a piece of video, of each region the median over the frames.
+
+    None where no region could be compared.
+    """
+
+    worst: float | None  # of the region that differs most
+    mean: float | None  # of all regions, by their sizes
+
+
+def regional_drift(pairs: Iterable[tuple[Tensor, Tensor]]) -> RegionalDrift:
+    """Return the drift of frames from the reference's, given as pairs of small Lab pictures (3, h, w).
+
+    A reference is one tensor again and again, or a video of one shot.
+    """
+    found, sizes = [], []
+    before, centers, masks = None, None, torch.empty(0)
+    for made, own in pairs:
+        if own is not before:
+            before = own
+            masks, centers = segments(own, centers)
+        found.append(regional_difference(made[None], own[None], masks)[0])
+        sizes.append(masks.sum((1, 2)))
+    return summarized(torch.stack(found), torch.stack(sizes)) if found else RegionalDrift(None, None)
+
+
+def summarized(differences: Tensor, sizes: Tensor) -> RegionalDrift:
+    """Return the drift from the regional color differences (F, R) and the regions' sizes, which broadcast to them."""
+    usual = differences.nanmedian(0).values
+    size = sizes.expand_as(differences).double().mean(0) * usual.isfinite()
+    mean = (usual.nan_to_num(0.0) * size).sum() / size.sum()
+    worst, mean = torch.stack((usual.nan_to_num(-1.0).max().double(), mean)).tolist()
+    return RegionalDrift(None, None) if worst < 0 else RegionalDrift(worst, mean)
 
 
 def regional_difference(made: Tensor, own: Tensor, masks: Tensor) -> Tensor:
