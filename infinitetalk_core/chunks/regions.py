@@ -127,8 +127,7 @@ def regional_difference(made: Tensor, own: Tensor, masks: Tensor) -> Tensor:
 def _of_frame(made: Tensor, own: Tensor, masks: Tensor) -> Tensor:
     """Return the regional difference (R,) of one frame: made and own (3, h, w), masks (R, h, w)."""
     height, width = made.shape[-2:]
-    reach = max(round(_REACH * max(height, width)), 1)
-    moved = torch.stack(_movements(made[0], own[0], masks, reach))  # (2, R)
+    moved = torch.stack(movements(made[0], own[0], masks))  # (2, R)
     y, x = torch.meshgrid(*(torch.arange(n, device=made.device) for n in (height, width)), indexing="ij")
     down, right = ((n[:, None, None] * masks).sum(0) for n in moved)  # of each pixel, with its region
     y, x = y + down, x + right
@@ -144,12 +143,14 @@ def _of_frame(made: Tensor, own: Tensor, masks: Tensor) -> Tensor:
     return torch.where(seen.sum(1) >= _SEEN * masks.sum((1, 2)), found, torch.nan)
 
 
-def _movements(made: Tensor, own: Tensor, masks: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+def movements(made: Tensor, own: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Return for each region (R, h, w) how many pixels down and right its details have moved: (R,) each.
 
-    made, own: lightness (h, w); reach: the farthest movement. Where nothing tells, a region has not moved.
+    made, own: lightness (h, w). The farthest movement is 8 % of the longer side. Where nothing tells, a region has not
+    moved.
     """
     height, width = own.shape
+    reach = max(round(_REACH * max(height, width)), 1)
     steps = 2 * reach + 1
     size = 2 * round(_BORDER * max(own.shape) / 2) + 1
     # The border of a region shows best where it is.
