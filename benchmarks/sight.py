@@ -1,9 +1,9 @@
 """Put faults of known size into true videos, and show what each number of evaluation/sight.py says about them.
 
-    python3 benchmarks/sight.py [--speakers 3] [--video FILE]... [--write docs/numbers.md]
+    python3 benchmarks/sight.py [--speakers 3] [--video FILE]... [--stranger PICTURE] [--write docs/numbers.md]
 
 The true videos are drawn speakers, whose parts are known exactly, and the given files of one person each (the first
-6 s). All are encoded and decoded as the pack does it before they are measured. --write replaces the tables in that file.
+6 s, at most 320 pixels wide or high); --stranger is a picture of somebody else. All are encoded and decoded as the pack does it before they are measured. --write replaces the tables in that file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -112,9 +113,24 @@ def _voice(seed: int) -> Articulation:
     return Articulation(*(np.asarray(t, np.float32) for t in (opening, np.clip(0.4 * width, -1, 1), energy)))
 
 
+def _smaller(frames: Tensor, longest: int = 320) -> Tensor:
+    """Return frames (F, H, W, 3) with even sides of at most `longest` pixels."""
+    scale = min(longest / max(frames.shape[1:3]), 1)
+    size = [round(side * scale / 2) * 2 for side in frames.shape[1:3]]
+    return torch.nn.functional.interpolate(frames.permute(0, 3, 1, 2), size=size, mode="area").permute(0, 2, 3, 1)
+
+
+def picture_of(path: Path, like: Tensor) -> Tensor:
+    """Return a picture, cut to the shape of the frames `like`, as as many frames."""
+    height, width = like.shape[1:3]
+    with Image.open(path) as opened:
+        fitted = ImageOps.fit(opened.convert("RGB"), (width, height))
+    return _pixels(np.array(fitted)).expand(len(like), -1, -1, -1)
+
+
 def filmed(path: Path) -> TrueVideo:
     """Return the beginning of a film of one person, with parts that are found by color and place."""
-    frames = film(path, FRAMES)
+    frames = _smaller(film(path, FRAMES))
     height, width = frames.shape[1:3]
     masks, _ = segments(small_lab(frames[:1])[0])
     wide = torch.nn.functional.interpolate(masks[None].float(), size=(height, width))[0]
@@ -237,11 +253,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--speakers", type=int, default=3)
     parser.add_argument("--video", type=Path, action="append", default=[])
+    parser.add_argument("--stranger", type=Path)
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
     found: list[Row] = []
     for video in [*(drawn(UNSEEN + number) for number in range(asked.speakers)), *map(filmed, asked.video)]:
-        for row in rows(video):
+        with_others = asked.stranger is not None and video.truth.real_face
+        for row in rows(video, [picture_of(asked.stranger, video.frames)] if with_others else []):
             found.append(row)
             name = "true" if row.fault is None else row.fault.name
             print(row.video, name, "" if row.right else "WRONG", row.sight.visible, flush=True)

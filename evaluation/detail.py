@@ -2,7 +2,7 @@
 
 softest part: in windows of a quarter of the picture that overlap by half, the variance of the Laplacian of the
 lightness divided by the reference's, the median over the frames, of the softest window. No unit; 1 is as sharp as the
-reference, 0.5 is just visible. Windows without detail in the reference do not count; None if there are no others.
+reference, 0.4 is just visible. Windows without detail in the reference do not count; None if there are no others.
 """
 
 from __future__ import annotations

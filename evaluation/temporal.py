@@ -5,14 +5,16 @@ averages out.
 
 flicker: the amplitude, in Lab units, by which what does not move changes to and fro from frame to frame: the root mean
 square of the second difference, divided by 4, over a second, of the worst second; 0.3 is just visible. Blocks count in
-which the mean of 5 frames changes by less than 0.15 a frame. None where fewer than a tenth of the picture stands still,
-as under a moving camera.
+which the mean of 8 frames changes by less than 0.15 a frame, or by less than a quarter of their flicker. None where
+fewer than a tenth of the picture stands still, as under a moving camera.
 
 frozen: the longest run of frames that repeat the one before, in frames; 3 is just visible. A frame repeats if its step,
-the mean change of the blocks that move at all, is less than a tenth of the usual step within two seconds.
+the mean change of the half of the picture that moves most, is less than a fifth of the usual step within a second. Of
+three steps the middle one counts, since an encoder goes on refining a frozen picture every few frames.
 
 jump: the change of the picture into a frame, in Lab units, beyond the largest one of the 6 frames before and after: the
-mean over the blocks of what each changes more. 0.5 is just visible. It is measured at the joins of chunks, and at the
+mean over the blocks of what each changes more. 0.25 is just visible: the whole picture becomes lighter by half a unit
+of L, of which noise hides half. It is measured at the joins of chunks, and at the
 key frames of an encoded file (pulse). None without neighbors to compare with.
 """
 
@@ -29,10 +31,11 @@ from infinitetalk_core.errors import InputError
 from infinitetalk_core.rate import FRAMES_PER_SECOND
 
 _ACROSS = 16
-_AVERAGED = 5  # frames
+_AVERAGED = 8  # frames: an even number, so that a flicker from frame to frame is gone
 _STILL = 0.15  # Lab units a frame
+_BY_FLICKER = 0.25  # what stands still and flickers moves by less than this share of its flicker
 _ENOUGH = 0.1  # share of the blocks
-_REPEATED = 0.1  # share of the usual step
+_REPEATED = 0.2  # share of the usual step
 _MOVES = 0.02  # Lab units: the least usual step of a video in which anything moves
 _AROUND = 6  # frames before and after a jump
 _FRAMES_AT_ONCE = 32
@@ -59,12 +62,11 @@ def flicker(colors: Tensor) -> float | None:
     if len(colors) < _AVERAGED + 1:
         return None
     slow = F.avg_pool1d(colors.flatten(1).T[None], _AVERAGED, stride=1)[0].T.reshape(-1, *colors.shape[1:])
-    still = (slow[1:] - slow[:-1]).norm(dim=-1).mean(0) < _STILL
+    fast = (colors[2:] - 2 * colors[1:-1] + colors[:-2]).norm(dim=-1) / 4  # (F - 2, n)
+    still = (slow[1:] - slow[:-1]).norm(dim=-1).mean(0) < torch.clamp(fast.mean(0) * _BY_FLICKER, min=_STILL)
     if still.float().mean() < _ENOUGH:
         return None
-    there = colors[:, still]
-    fast = (there[2:] - 2 * there[1:-1] + there[:-2]).norm(dim=-1) / 4  # (F - 2, m)
-    return max(second.square().mean().sqrt().item() for second in fast.split(FRAMES_PER_SECOND))
+    return max(second.square().mean().sqrt().item() for second in fast[:, still].split(FRAMES_PER_SECOND))
 
 
 def frozen(colors: Tensor) -> int | None:
@@ -73,7 +75,7 @@ def frozen(colors: Tensor) -> int | None:
     if steps.numel() == 0 or steps.mean(0).max() < _MOVES:
         return None
     moves = steps.mean(0) >= max(_MOVES, steps.mean(0).median().item())
-    step = steps[:, moves].mean(1)
+    step = F.pad(steps[:, moves].mean(1)[None], (1, 1), mode="replicate")[0].unfold(0, 3, 1).median(1).values
     longest = run = 0
     for index, value in enumerate(step.tolist()):
         around = step[max(index - FRAMES_PER_SECOND, 0) : index + FRAMES_PER_SECOND + 1]
