@@ -17,10 +17,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from infinitetalk_core.chunks.regions import regional_drift, small_lab
 from infinitetalk_core.errors import InputError
 
 from .detail import softest_part
+from .drift import drift
 from .faces import identity_distance
 from .features import Features, features
 from .landmarks import landmark_opening
@@ -123,12 +123,12 @@ def look(video: Delivered, truth: Truth) -> Sight:
     sampled = frames[::EVERY]
     shown = reference[::EVERY] if reference.ndim == 4 else reference
     colors = block_colors(frames)
-    drift = regional_drift(_pairs(sampled, shown))
+    moved = drift(sampled, shown)
     kept = _features(sampled, shown if shown.ndim == 3 else shown[0], truth.features)
     sight = Sight()
     for name, value, reason in (
-        ("color", drift.worst, "no region of the reference was found in the video"),
-        ("color_overall", drift.mean, "no region of the reference was found in the video"),
+        ("color", moved.color, "no region of the reference was found in the video"),
+        ("color_overall", moved.overall, "no region of the reference was found in the video"),
         ("contrast", kept and kept.weakest, "the places of eyes, brows and mouth are not known"),
         ("displaced", kept and kept.displaced, "the places of eyes, brows and mouth are not known"),
         ("softest_part", softest_part(sampled, shown), "the reference has no detail"),
@@ -141,15 +141,6 @@ def look(video: Delivered, truth: Truth) -> Sight:
     _try(sight, "identity", lambda: _identity(sampled, shown, truth.real_face))
     _try(sight, "lag", lambda: _lag(frames, truth))
     return sight
-
-
-def _pairs(frames: Tensor, shown: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return small Lab pictures of the frames with those of the reference."""
-    one = small_lab(shown[None])[0] if shown.ndim == 3 else None
-    return [
-        (small_lab(frame[None])[0], small_lab(shown[index][None])[0] if one is None else one)
-        for index, frame in enumerate(frames)
-    ]
 
 
 def _features(frames: Tensor, reference: Tensor, masks: Mapping[str, Tensor] | None) -> Features | None:
