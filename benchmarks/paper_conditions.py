@@ -114,8 +114,12 @@ def experiments(recordings: Sequence[str] = (), flite: bool = False) -> tuple[Ex
             ("camera_shift", "camera_scale", "background_difference", "worst_color_mean", "sync", "mouth_copied"),
             reference="none",
         ),
-        Experiment("guidance", "Guidance", _guidance(), ("sync", "best", "lag", "worst_color_mean", "sharpness", "motion")),
-        Experiment("context", "Context frames", _context(), ("seam", "seam_worst", "sync", "worst_color_end"), reference="9"),
+        Experiment(
+            "guidance", "Guidance", _guidance(), ("sync", "best", "lag", "worst_color_mean", "sharpness", "motion")
+        ),
+        Experiment(
+            "context", "Context frames", _context(), ("seam", "seam_worst", "sync", "worst_color_end"), reference="9"
+        ),
         Experiment("steps", "Steps", _steps(), ("sync", "sharpness", "seam", "worst_color_mean"), reference="40"),
         Experiment(
             "cache",
@@ -132,7 +136,11 @@ def experiments(recordings: Sequence[str] = (), flite: bool = False) -> tuple[Ex
             12,
         ),
         Experiment(
-            "codec", "The VAE alone", (Condition("VAE", voice=CODEC, chunks=2),), ("psnr", "sync", "worst_color_mean"), 20
+            "codec",
+            "The VAE alone",
+            (Condition("VAE", voice=CODEC, chunks=2),),
+            ("psnr", "sync", "worst_color_mean"),
+            20,
         ),
     )
 

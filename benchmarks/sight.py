@@ -3,7 +3,7 @@
     python3 benchmarks/sight.py [--speakers 3] [--video FILE]... [--stranger PICTURE] [--write docs/numbers.md]
 
 The true videos are drawn speakers, whose parts are known exactly, and the given files of one person each (the first
-6 s, at most 320 pixels wide or high); --stranger is a picture of somebody else. All are encoded and decoded as the pack does it before they are measured. --write replaces the tables in that file.
+6 s, at most 192 pixels wide or high); --stranger is a picture of somebody else. All are encoded and decoded as the pack does it before they are measured. --write replaces the tables in that file.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _voice(seed: int) -> Articulation:
     return Articulation(*(np.asarray(t, np.float32) for t in (opening, np.clip(0.4 * width, -1, 1), energy)))
 
 
-def _smaller(frames: Tensor, longest: int = 320) -> Tensor:
+def _smaller(frames: Tensor, longest: int = 192) -> Tensor:
     """Return frames (F, H, W, 3) with even sides of at most `longest` pixels."""
     scale = min(longest / max(frames.shape[1:3]), 1)
     size = [round(side * scale / 2) * 2 for side in frames.shape[1:3]]
@@ -148,21 +148,41 @@ def filmed(path: Path) -> TrueVideo:
 
 def faults(video: TrueVideo, strangers: Sequence[Tensor] = ()) -> Iterator[Fault]:
     """Yield the video with each fault in turn. strangers: frames of other people, for an identity that is another."""
-    frames = video.frames
-    color, whole = NUMBERS["color"].visible, torch.ones(len(frames), *frames.shape[1:3])
+    yield from _color_faults(video)
+    yield from _face_faults(video)
+    yield from _time_faults(video.frames)
+    if video.truth.opening is not None:
+        for count in (2, 5):
+            yield Fault(f"lips {count} frames late", "lag", float(count), late(video.frames, count))
+    if video.stranger is not None:
+        yield Fault("another identity", "displaced", None, video.stranger)
+    for frames in strangers:
+        yield Fault("another person", "identity", None, frames)
+
+
+def _color_faults(video: TrueVideo) -> Iterator[Fault]:
+    frames, color = video.frames, NUMBERS["color"].visible
     for units in (3, 6, 12):
         yield Fault(f"clothes turned by {units}", "color", units / color, turned(frames, video.clothes, units))
     for units in (3, 6):
         yield Fault(f"wall tinted by {units}", "color", units / color, turned(frames, video.wall, units, 200))
     for units in (1.5, 3):
         size = units / NUMBERS["color_overall"].visible
-        yield Fault(f"all tinted by {units:g}", "color_overall", size, turned(frames, whole, units, 20))
+        all_of_it = torch.ones(frames.shape[:3])
+        yield Fault(f"all tinted by {units:g}", "color_overall", size, turned(frames, all_of_it, units, 20))
+
+
+def _face_faults(video: TrueVideo) -> Iterator[Fault]:
+    frames = video.frames
     if video.brows is not None:
         for share in (0.4, 0.8):
             yield Fault(f"brows faded by {share:.0%}", "contrast", share / 0.2, faded(frames, video.brows, share))
-    for sigma in (1, 2):
-        pixels = sigma * frames.shape[1] / 96
-        yield Fault(f"face blurred by {sigma}% of the height", "softest_part", 2.0 * sigma, blurred(frames, video.face, pixels))
+    for percent in (1, 2):
+        soft = blurred(frames, video.face, percent / 100 * frames.shape[1])
+        yield Fault(f"face blurred by {percent}% of the height", "softest_part", 2.0 * percent, soft)
+
+
+def _time_faults(frames: Tensor) -> Iterator[Fault]:
     for count in (6, 12):
         yield Fault(f"{count} frames frozen", "frozen", count / 3, frozen(frames, count))
     for units in (0.6, 1.2):
@@ -170,13 +190,6 @@ def faults(video: TrueVideo, strangers: Sequence[Tensor] = ()) -> Iterator[Fault
     for units in (1, 2):
         yield Fault(f"jump by {units} at a join", "jump", units / 0.5, jumping(frames, JOINS[1], units))
         yield Fault(f"pulse of {units}", "pulse", units / 0.5, pulsing(frames, KEYS, units), KEYS[1:])
-    if video.truth.opening is not None:
-        for count in (2, 5):
-            yield Fault(f"lips {count} frames late", "lag", float(count), late(frames, count))
-    if video.stranger is not None:
-        yield Fault("another identity", "displaced", None, video.stranger)
-    for frames_of_other in strangers:
-        yield Fault("another person", "identity", None, frames_of_other)
 
 
 def delivered(frames: Tensor, folder: Path) -> Delivered:
@@ -227,7 +240,12 @@ def tables(found: Sequence[Row]) -> str:
         if row.fault is None:
             cells = [f"{row.sight.values[n]:.2f}" if n in row.sight.values else "–" for n in names]
             lines.append(f"| {row.video} | {' | '.join(cells)} |")
-    lines += ["", "### Faults", "", "| video | fault | times just visible | number | without | with | seen | others that see it |"]
+    lines += [
+        "",
+        "### Faults",
+        "",
+        "| video | fault | times just visible | number | without | with | seen | others that see it |",
+    ]
     lines += ["| --- |" + " --- |" * 7]
     clean = {row.video: row.sight for row in found if row.fault is None}
     for row in found:

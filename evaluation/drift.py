@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from infinitetalk_core.chunks.color import rgb_to_lab

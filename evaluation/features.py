@@ -69,7 +69,9 @@ def features(frames: Tensor, reference: Tensor, masks: Mapping[str, Tensor]) -> 
         places.append(torch.stack((down, right), dim=1).float())
     share = torch.tensor([1.0 if name == MOUTH else 0.5 for name in small])
     kept = _quantiles(torch.stack(contrast), share).tolist()
-    return Features(dict(zip(small, kept, strict=True)), _displaced(torch.stack(places), max(own.shape[-2:]), 1 - share))
+    return Features(
+        dict(zip(small, kept, strict=True)), _displaced(torch.stack(places), max(own.shape[-2:]), 1 - share)
+    )
 
 
 def _halves(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from .sync import mouth_opening, sync
 from .temporal import block_colors, flicker, frozen, jumps
 
 EVERY = 8  # frames; what changes slowly is measured on every 8th frame
-_FACES = 6  # frames in which a real face is looked for: dlib takes a second for each
+_FACES = 3  # frames in which a real face is looked for: dlib takes a second for each
 _LAG = 8  # frames; the largest lag that is tried
 
 

@@ -30,7 +30,7 @@ NUMBERS = REPO / ".test-output" / "speaking.txt"
 LEAST_SYNC = 0.7
 MOST_LAG = 1  # frames
 MOST_BY_CHANCE = 0.45
-MOST_COLOR_DRIFT = 4.0  # in Lab, of any chunk
+MOST_COLOR_DRIFT = 4.0  # CIEDE2000, of the worst region, of any chunk
 MOST_SEAM = 5.0  # usual steps
 
 
