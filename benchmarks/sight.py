@@ -3,7 +3,8 @@
     python3 benchmarks/sight.py [--speakers 3] [--video FILE]... [--stranger PICTURE] [--write docs/numbers.md]
 
 The true videos are drawn speakers, whose parts are known exactly, and the given files of one person each (the first
-6 s, at most 192 pixels wide or high); --stranger is a picture of somebody else. All are encoded and decoded as the pack does it before they are measured. --write replaces the tables in that file.
+6 s, at most 192 pixels wide or high); --stranger is a picture of somebody else. All are encoded and decoded as the
+pack does it before they are measured. --write replaces the tables in that file.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The features are given as masks of the reference picture, which a renderer knows
 by its details, within 8 % of the picture's longer side.
 
 contrast: of each feature, 1 pixel wider on a picture of 96, the root mean square distance from the usual color of the
-ring around it in CIE Lab, divided by the same in the reference; the median over the frames. No unit; 1 is as strong as in the reference, 0.8
-is just visible (faded brows). More than 1 is no fault.
+ring around it in CIE Lab, divided by the same in the reference; the median over the frames. No unit; 1 is as strong as in
+the reference, 0.8 is just visible (faded brows). More than 1 is no fault.
 
 displaced: how far a feature is from where the others say that it should be, the median over the frames, of the worst
 feature, in percent of the picture's longer side; 2.5 is just visible as another face.
@@ -76,7 +76,7 @@ def features(frames: Tensor, reference: Tensor, masks: Mapping[str, Tensor]) -> 
 
 def _halves(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the left and the right part of each pair of features, and the mouth; without those that are not seen."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, mask in masks.items():
         columns = torch.arange(mask.shape[1]).expand_as(mask)
         left = columns < columns[mask].float().mean() if mask.any() else mask

@@ -129,8 +129,8 @@ def look(video: Delivered, truth: Truth) -> Sight:
     for name, value, reason in (
         ("color", moved.color, "no region of the reference was found in the video"),
         ("color_overall", moved.overall, "no region of the reference was found in the video"),
-        ("contrast", kept and kept.weakest, "the places of eyes, brows and mouth are not known"),
-        ("displaced", kept and kept.displaced, "the places of eyes, brows and mouth are not known"),
+        ("contrast", kept.weakest if kept else None, "the places of eyes, brows and mouth are not known"),
+        ("displaced", kept.displaced if kept else None, "the places of eyes, brows and mouth are not known"),
         ("softest_part", softest_part(sampled, shown), "the reference has no detail"),
         ("flicker", flicker(colors), "too little of the picture stands still, or the video is too short"),
         ("frozen", frozen(colors), "nothing moves in the video"),

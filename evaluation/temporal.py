@@ -49,11 +49,11 @@ def block_colors(frames: Tensor) -> Tensor:
     if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
         raise InputError(f"changes are measured in frames (F, H, W, 3), got {tuple(frames.shape)}")
     longer = max(frames.shape[1:3])
-    size = [max(round(_ACROSS * side / longer), 1) for side in frames.shape[1:3]]
+    height, width = (max(round(_ACROSS * side / longer), 1) for side in frames.shape[1:3])
     parts = []
     for part in frames.split(_FRAMES_AT_ONCE):
         lab = rgb_to_lab(part.detach().cpu().float()).permute(0, 3, 1, 2)
-        parts.append(F.adaptive_avg_pool2d(lab, size).flatten(2).mT)
+        parts.append(F.adaptive_avg_pool2d(lab, (height, width)).flatten(2).mT)
     return torch.cat(parts)
 
 

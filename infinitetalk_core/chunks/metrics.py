@@ -85,7 +85,8 @@ def measure(
     chunk, frames = finished.chunk, finished.frames
     read = read or job.reference.picture
     first = chunk.start + chunk.context
-    values, small = [], []
+    values: list[Tensor] = []
+    small: list[tuple[Tensor, Tensor]] = []
     shown_before = None
     for index, shown in enumerate(measured_frames(job, chunk)):
         made = frames[index * EVERY].float()
