@@ -304,7 +304,7 @@ def source_numbers(condition: Condition, video: Video, scene: Scene) -> tuple[Nu
 
 
 def drift_numbers(curve: DriftCurve) -> Numbers:
-    """Return for color of the worst region and of all, and background: mean, mean of the last chunks, change a chunk."""
+    """Return for color of the worst region and of all, and background: mean, mean at the end, change a chunk."""
     numbers: Numbers = {}
     for kind, name in DRIFTS.items():
         last = DriftCurve(curve.chunks[-LAST_CHUNKS:])

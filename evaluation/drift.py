@@ -2,8 +2,8 @@
 
 Every number compares some frames of a chunk with the source's frames of the same time, and is averaged over them.
 
-color: the regional color difference (CIEDE2000, infinitetalk_core/chunks/regions.py) of the region that differs most;
-of each region the median over the frames. 2 is just visible, 10 is another color. overall: the mean over all regions, by
+color: the regional color difference (CIEDE2000, infinitetalk_core/chunks/regions.py) of the region that differs
+most; of each region the median over the frames. 2 is just visible, 10 is another color. overall: the mean over all regions, by
 their sizes; 1.5 is just visible. None if no region could be compared.
 
 background: the mean distance in Lab between background pixels at the same position. background_difference: their mean

@@ -4,8 +4,8 @@ The features are given as masks of the reference picture, which a renderer knows
 by its details, within 8 % of the picture's longer side.
 
 contrast: of each feature, 1 pixel wider on a picture of 96, the root mean square distance from the usual color of the
-ring around it in CIE Lab, divided by the same in the reference; the median over the frames. No unit; 1 is as strong as in
-the reference, 0.8 is just visible (faded brows). More than 1 is no fault.
+ring around it in CIE Lab, divided by the same in the reference; the median over the frames. No unit; 1 is as strong as
+in the reference, 0.75 is just visible (faded brows). More than 1 is no fault.
 
 displaced: how far a feature is from where the others say that it should be, the median over the frames, of the worst
 feature, in percent of the picture's longer side; 2.5 is just visible as another face.

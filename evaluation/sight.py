@@ -52,14 +52,14 @@ NUMBERS = {
     for number in (
         Number("color", "CIEDE2000", 2.0, "color of the worst region, from the reference"),
         Number("color_overall", "CIEDE2000", 1.5, "color of all regions on average, from the reference"),
-        Number("contrast", "of the reference's", 0.8, "contrast of eyes, brows or mouth, the weakest", falls=True),
+        Number("contrast", "of the reference's", 0.75, "contrast of eyes, brows or mouth, the weakest", falls=True),
         Number("displaced", "% of the longer side", 2.5, "place of eyes, brows or mouth between the others"),
         Number("identity", "embedding distance", 0.6, "a real face, from the reference's"),
         Number("softest_part", "of the reference's", 0.4, "sharpness of the softest part of the picture", falls=True),
         Number("flicker", "Lab units", 0.3, "what changes to and fro and does not move"),
         Number("frozen", "frames", 3.0, "longest run of repeated frames"),
-        Number("jump", "Lab units", 0.25, "change at a join beyond that of the frames around it"),
-        Number("pulse", "Lab units", 0.25, "change at a key frame of the file, in the same way"),
+        Number("jump", "Lab units", 0.4, "change at a join beyond that of the frames around it"),
+        Number("pulse", "Lab units", 0.4, "change at a key frame of the file, in the same way"),
         Number("lag", "frames", 1.0, "lips after or before the voice"),
     )
 }

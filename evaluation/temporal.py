@@ -13,8 +13,8 @@ the mean change of the half of the picture that moves most, is less than a fifth
 three steps the middle one counts, since an encoder goes on refining a frozen picture every few frames.
 
 jump: the change of the picture into a frame, in Lab units, beyond the largest one of the 6 frames before and after: the
-mean over the blocks of what each changes more. 0.25 is just visible: the whole picture becomes lighter by half a unit
-of L, of which noise hides half. It is measured at the joins of chunks, and at the
+mean over the blocks of what each changes more. 0.4 is just visible: the whole picture becomes lighter by one unit
+of L, of which movement and encoder hide a part. It is measured at the joins of chunks, and at the
 key frames of an encoded file (pulse). None without neighbors to compare with.
 """
 
