@@ -3,8 +3,10 @@
 Every number compares some frames of a chunk with the source's frames of the same time, and is averaged over them.
 
 color: the regional color difference (CIEDE2000, infinitetalk_core/chunks/regions.py) of the region that differs
-most; of each region the median over the frames. 2 is just visible, 10 is another color. overall: the mean over all regions, by
-their sizes; 1.5 is just visible. None if no region could be compared.
+most; of each region the median over the frames. 2 is just visible, 10 is another color.
+
+overall: the same of all regions, the mean by their sizes; 1.5 is just visible. Both are None if no region could be
+compared.
 
 background: the mean distance in Lab between background pixels at the same position. background_difference: their mean
 absolute difference on the scale of 0 to 255. None if there is no static background.
