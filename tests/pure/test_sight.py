@@ -3,6 +3,10 @@ benchmarks/sight.py makes the whole table, with films too."""
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
@@ -96,3 +100,25 @@ def test_a_region_that_leaves_the_picture_does_not_count():
 def test_sizes_must_agree():
     with pytest.raises(InputError, match="video's size"):
         look(Delivered(textured(9)), Truth(textured(1, 32, 32)[0]))
+
+
+@pytest.mark.parametrize(("faces", "reason"), [(0, "shows 0 faces"), (2, "shows 2 faces")])
+def test_a_reference_must_show_one_face(monkeypatch, faces, reason):
+    monkeypatch.setattr("evaluation.faces._embedding", lambda: lambda picture: [np.zeros(128)] * faces)
+    sight = look(Delivered(textured(20)), Truth(textured(1)[0], real_face=True))
+    assert reason in sight.absent["identity"]
+
+
+def test_a_face_that_is_rarely_seen_has_no_identity(monkeypatch):
+    """A profile, a hidden face: it is in the reference, and not found in the frames."""
+    found = iter([[np.zeros(128)], [], [], [np.zeros(128)]])
+    monkeypatch.setattr("evaluation.faces._embedding", lambda: lambda picture: next(found))
+    sight = look(Delivered(textured(20)), Truth(textured(1)[0], real_face=True))
+    assert "in only 1 of 3 frames" in sight.absent["identity"]
+
+
+def test_another_version_of_the_library_is_a_reason(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dlib", ModuleType("dlib"))
+    monkeypatch.setattr("evaluation.faces.find_spec", lambda name: SimpleNamespace(submodule_search_locations=["/no"]))
+    sight = look(Delivered(textured(20)), Truth(textured(1)[0], real_face=True))
+    assert "another version" in sight.absent["identity"]
