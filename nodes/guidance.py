@@ -81,13 +81,33 @@ class GuidanceSettings(io.ComfyNode):
                         tooltip="The pull is cut to this length; 0 is no limit. Only with apg.",
                     )
                 ),
+                advanced(
+                    io.Float.Input(
+                        "guidance_start",
+                        default=0.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.05,
+                        tooltip=f"Share of the steps at which guidance begins; before, a step is one prediction. {own}",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "guidance_end",
+                        default=1.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.05,
+                        tooltip=f"Share of the steps at which guidance ends; after, a step is one prediction. {own}",
+                    )
+                ),
             ],
             outputs=[GuidanceType.Output("guidance", display_name="guidance")],
         )
 
     @classmethod
     @checked
-    def execute(
+    def execute(  # noqa: PLR0913 (one parameter an input)
         cls,
         preset: str,
         steps: int,
@@ -97,7 +117,11 @@ class GuidanceSettings(io.ComfyNode):
         apg: bool = False,
         apg_momentum: float = -0.75,
         apg_norm_threshold: float = 55.0,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
     ) -> io.NodeOutput:
         """Return the `SamplingSettings` of the preset or of the inputs, with the APG settings applied."""
-        settings = PRESETS.get(preset) or SamplingSettings(steps, text_scale, audio_scale, shift)
+        settings = PRESETS.get(preset) or SamplingSettings(
+            steps, text_scale, audio_scale, shift, guidance_start=guidance_start, guidance_end=guidance_end
+        )
         return io.NodeOutput(with_apg(settings, apg, apg_momentum, apg_norm_threshold))

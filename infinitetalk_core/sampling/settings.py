@@ -8,29 +8,35 @@ from torch import Tensor
 
 from ..errors import InputError
 from .guidance import Apg, Guidance
-from .schedule import even_sigmas, shifted_sigmas
+from .schedule import check_range, even_sigmas, shifted_sigmas
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """The sampling settings of a chunk; the defaults are the reference's at 480p."""
+    """The sampling settings of a chunk; the defaults are the reference's at 480p.
+
+    guidance_start, guidance_end: the range with guidance, as shares of the schedule.
+    """
 
     steps: int = 40
     text_scale: float = 5.0
     audio_scale: float = 4.0
     shift: float = 7.0
     apg: Apg | None = None
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"there must be at least 1 step, got {self.steps}")
         if not self.shift > 0:
             raise InputError(f"shift must be above 0, got {self.shift}; 7 for 480p, 11 for 720p")
+        check_range("guidance_start and guidance_end", self.guidance_start, self.guidance_end)
 
     @property
     def guidance(self) -> Guidance:
-        """The guidance scales and APG settings."""
-        return Guidance(self.text_scale, self.audio_scale, self.apg)
+        """The guidance scales, their range and the APG settings."""
+        return Guidance(self.text_scale, self.audio_scale, self.apg, self.guidance_start, self.guidance_end)
 
     @property
     def sigmas(self) -> Tensor:

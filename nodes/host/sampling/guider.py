@@ -128,12 +128,13 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         options = model_options or {}
         transformer_options = options.get("transformer_options", {})
         camera = bool(inputs.new_uni3c_steps) and self._camera_acts(timestep, transformer_options)
+        branches = self.guidance.branches_at(float(timestep.flatten()[0]), transformer_options["sample_sigmas"])
         if inputs.cache is not None:
-            cached = inputs.cache.begin(time_modulation(self.inner_model, timestep), camera)
+            control = (camera, branches)
+            cached = inputs.cache.begin(time_modulation(self.inner_model, timestep), control)
         call = inputs.call_of_step(camera, cached)
         transformer_options = {**transformer_options, KEY: call}
         x = pin(x, inputs.context)
-        branches = self.guidance.branches
         denoised = comfy.samplers.calc_cond_batch(  # one per branch
             self.inner_model,
             [self.conds[b.name] for b in branches],
