@@ -50,10 +50,19 @@ class SamplingSettings:
 
 
 # The reference's defaults (README and generate_infinitetalk.py): shift 7 at 480p, 11 at 720p; with a distill LoRA
-# text scale 1 and audio scale 1 to 2.
+# text scale 1 and audio scale 1 to 2. Audio guidance alone, and in the middle of the schedule only (61 predictions of
+# 120): benchmarks/RESULTS.md, guidance in a range of the steps.
 PRESETS = {
     "quality 480p (40 steps)": SamplingSettings(40, 5.0, 4.0, 7.0),
     "quality 720p (40 steps)": SamplingSettings(40, 5.0, 4.0, 11.0),
+    "audio guidance 480p (40 steps)": SamplingSettings(40, 1.0, 4.0, 7.0),
+    "audio guidance 720p (40 steps)": SamplingSettings(40, 1.0, 4.0, 11.0),
+    "half the predictions 480p (40 steps)": SamplingSettings(
+        40, 1.0, 4.0, 7.0, guidance_start=0.125, guidance_end=0.625
+    ),
+    "half the predictions 720p (40 steps)": SamplingSettings(
+        40, 1.0, 4.0, 11.0, guidance_start=0.125, guidance_end=0.625
+    ),
     "distill LoRA (4 steps)": SamplingSettings(4, 1.0, 1.0, 7.0),
     "distill LoRA (8 steps)": SamplingSettings(8, 1.0, 2.0, 7.0),
 }
