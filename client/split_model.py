@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 INDEX = "*.safetensors.index.json"
-NUMBERED = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
-PREFIX = re.compile(r"(model\.diffusion_model|diffusion_model|model)\.")
-SPEECH = re.compile(r"audio_proj\.|blocks\.\d+\.(audio_cross_attn|norm_x)\.")
+NUMBERED = r"(.+)-\d{5}-of-(\d{5})\.safetensors"
+PREFIX = r"(model\.diffusion_model|diffusion_model|model)\."
+SPEECH = r"audio_proj\.|blocks\.\d+\.(audio_cross_attn|norm_x)\."
 MARKER = "scaled_fp8"  # of a file's layout, needed in both
 QUANTIZATION = "_quantization_metadata"
 # Each part: the folder, the end of the file's name, and tensors without which it is none.
@@ -62,7 +62,7 @@ class Model:
 
 def is_speech(name: str) -> bool:
     """Return whether a tensor, without prefix, belongs to InfiniteTalk and not to Wan."""
-    return SPEECH.match(name) is not None
+    return re.match(SPEECH, name) is not None
 
 
 def files_of(source: Path) -> list[Path]:
@@ -92,12 +92,12 @@ def _named_by(index: Path) -> set[str]:
 
 
 def _of_numbered(found: Iterable[str], source: Path) -> set[str]:
-    names = [name for name in sorted(found) if NUMBERED.fullmatch(name)]
+    names = [name for name in sorted(found) if re.fullmatch(NUMBERED, name)]
     if not names:
         raise SplitError(
             f"{source} holds no diffusion_pytorch_model-00001-of-….safetensors; give the folder in which they are"
         )
-    stem, count = NUMBERED.fullmatch(names[0]).groups()  # type: ignore[union-attr]
+    stem, count = re.fullmatch(NUMBERED, names[0]).groups()  # type: ignore[union-attr]
     return {f"{stem}-{number:05}-of-{count}.safetensors" for number in range(1, int(count) + 1)}
 
 
@@ -108,7 +108,7 @@ def read_model(files: Iterable[Path]) -> Model:
     for file in files:
         header, base = _header(file)
         metadata |= header.pop("__metadata__", None) or {}
-        prefix = PREFIX.match(next(iter(header), ""))
+        prefix = re.match(PREFIX, next(iter(header), ""))
         found = {name.removeprefix(prefix[0] if prefix else ""): entry for name, entry in header.items()}
         if twice := sorted((tensors.keys() & found.keys()) - {MARKER}):
             raise SplitError(
@@ -154,7 +154,7 @@ def part_of(model: Model, speech: bool) -> Model:
     metadata = dict(model.metadata)
     if QUANTIZATION in metadata:
         notes = json.loads(metadata[QUANTIZATION])
-        layers = {PREFIX.sub("", name, count=1): layer for name, layer in notes.get("layers", {}).items()}
+        layers = {re.sub(f"^{PREFIX}", "", name, count=1): layer for name, layer in notes.get("layers", {}).items()}
         notes["layers"] = {name: layer for name, layer in layers.items() if f"{name}.weight" in tensors}
         metadata[QUANTIZATION] = json.dumps(notes)
     return Model(tensors, metadata)

@@ -22,7 +22,7 @@ Detector = Callable[[set[str]], bool]
 
 LOAD_DIFFUSION = "Load Diffusion Model or a GGUF loader takes it from models/diffusion_models"
 NOT_HERE = "it does not work with InfiniteTalk"
-ADAPTER_TENSOR = re.compile(r"audio_proj\.|blocks\.\d+\.(audio_cross_attn|norm_x)\.")
+ADAPTER_TENSOR = r"audio_proj\.|blocks\.\d+\.(audio_cross_attn|norm_x)\."
 
 
 class CheckpointKind(enum.Enum):
@@ -208,7 +208,7 @@ def _ends(*ends: str) -> Detector:
 
 def is_adapter_tensor(name: str) -> bool:
     """Return whether a tensor of a merged file, or a scale or note beside one, belongs to its InfiniteTalk weights."""
-    return ADAPTER_TENSOR.match(name) is not None
+    return re.match(ADAPTER_TENSOR, name) is not None
 
 
 def _is_infinitetalk_shard(names: set[str]) -> bool:

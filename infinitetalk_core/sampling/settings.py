@@ -13,13 +13,20 @@ from .schedule import even_sigmas, shifted_sigmas
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """The sampling settings of a chunk; the defaults are the reference's at 480p."""
+    """The sampling settings of a chunk; the defaults are the reference's at 480p.
+
+    renoise: whether the model is distilled so that each step noises its estimate anew (sampling/renoise.py).
+    chunk_frames, context_frames: on which it was trained, if on other numbers than InfiniteTalk.
+    """
 
     steps: int = 40
     text_scale: float = 5.0
     audio_scale: float = 4.0
     shift: float = 7.0
     apg: Apg | None = None
+    renoise: bool = False
+    chunk_frames: int | None = None
+    context_frames: int | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -34,8 +41,8 @@ class SamplingSettings:
 
     @property
     def sigmas(self) -> Tensor:
-        """The noise levels (steps + 1,), see `shifted_sigmas`."""
-        return shifted_sigmas(self.steps, self.shift)
+        """The noise levels (steps + 1,), see `shifted_sigmas`; evenly spaced ones where estimates are noised anew."""
+        return self.even_sigmas if self.renoise else shifted_sigmas(self.steps, self.shift)
 
     @property
     def even_sigmas(self) -> Tensor:
@@ -50,6 +57,9 @@ PRESETS = {
     "quality 720p (40 steps)": SamplingSettings(40, 5.0, 4.0, 11.0),
     "distill LoRA (4 steps)": SamplingSettings(4, 1.0, 1.0, 7.0),
     "distill LoRA (8 steps)": SamplingSettings(8, 1.0, 2.0, 7.0),
+    # flash_talk/configs/infer_params.yaml and flash_talk_pipeline.py of Soul-AILab/SoulX-FlashTalk: the timesteps 1000,
+    # 750, 500, 250 and 0 with shift 5, one prediction each.
+    "FlashTalk (4 steps)": SamplingSettings(4, 1.0, 1.0, 5.0, renoise=True, chunk_frames=33, context_frames=5),
 }
 
 

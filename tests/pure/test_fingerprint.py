@@ -76,7 +76,7 @@ def make_job(guide: Any = None) -> Job:
         ),
         sampling=Sampling(
             seed=3,
-            settings=SamplingSettings(apg=Apg(-0.75, 55.0)),
+            settings=SamplingSettings(apg=Apg(-0.75, 55.0), chunk_frames=81, context_frames=9),
             sigmas=torch.tensor([1.0, 0.5, 0.0]),
             step_cache=StepCaching(),
             chunk_frames=13,
@@ -170,6 +170,9 @@ OTHER: dict[str, Any] = {
     "SamplingSettings.audio_scale": 1.5,
     "SamplingSettings.shift": 3.0,
     "SamplingSettings.apg": None,
+    "SamplingSettings.renoise": True,
+    "SamplingSettings.chunk_frames": 33,
+    "SamplingSettings.context_frames": 5,
     "Sound.waveform": torch.cat([torch.zeros(1, FRAMES * 640 - 1), torch.ones(1, 1)], dim=1),
     "Sound.sample_rate_hz": 15999,
     "Speech.voices": lambda speech: tuple(reversed(speech.voices)),
