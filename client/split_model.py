@@ -34,7 +34,7 @@ WAN = ("diffusion_models", "wan", ("patch_embedding.weight", "head.modulation"))
 TALK = ("model_patches", "infinitetalk", ("audio_proj.proj1_vf.weight", "blocks.0.audio_cross_attn.q_linear.weight"))
 COPIED_AT_ONCE = 1 << 24  # bytes
 MAX_HEADER_BYTES = 100_000_000  # what the format allows
-NOT_A_HEADER = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+NOT_A_HEADER = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 
 
 class SplitError(Exception):
@@ -106,20 +106,17 @@ def read_model(files: Iterable[Path]) -> Model:
     tensors: dict[str, Source] = {}
     metadata: dict[str, str] = {}
     for file in files:
-        header, base = _header(file)
-        metadata |= header.pop("__metadata__", None) or {}
-        prefix = re.match(PREFIX, next(iter(header), ""))
-        found = {name.removeprefix(prefix[0] if prefix else ""): entry for name, entry in header.items()}
-        if twice := sorted((tensors.keys() & found.keys()) - {MARKER}):
+        model = _read_header(file)
+        if twice := sorted((tensors.keys() & model.tensors.keys()) - {MARKER}):
             raise SplitError(
                 f"{file.name} holds {twice[0]}, which another file holds too; remove files of other models"
             )
-        tensors |= {name: _source(file, entry, base) for name, entry in found.items()}
+        tensors |= model.tensors
+        metadata |= model.metadata
     return Model(tensors, metadata)
 
 
-def _header(file: Path) -> tuple[dict[str, Any], int]:
-    """Return the header of a safetensors file and where its data begin."""
+def _read_header(file: Path) -> Model:
     size = file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(8)
@@ -129,23 +126,34 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
         if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             raise SplitError(f"{file.name} ({size} bytes) is no complete safetensors file; download it again")
         try:
-            header = json.loads(opened.read(length))
-            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+            model = _parse(file, json.loads(opened.read(length)), 8 + length)
         except NOT_A_HEADER as error:
             raise SplitError(f"{file.name} has a header that cannot be read; download it again") from error
-    if 8 + length + end != size:
-        raise SplitError(f"{file.name} is incomplete: it has {size} of {8 + length + end} bytes; download it again")
-    return header, 8 + length
+    end = max((source.start + source.size for source in model.tensors.values()), default=8 + length)
+    if end != size:
+        raise SplitError(f"{file.name} is incomplete: it has {size} of {end} bytes; download it again")
+    return model
 
 
-def _source(file: Path, entry: Mapping[str, Any], base: int) -> Source:
-    try:
+def _parse(file: Path, header: dict[str, Any], base: int) -> Model:
+    """Return what a header says. base: where the data begin. Raises one of NOT_A_HEADER where it is damaged."""
+    metadata = dict(header.pop("__metadata__", None) or {})
+    _layers(metadata)
+    prefix = re.match(PREFIX, next(iter(header), ""))
+    tensors = {}
+    for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        if not 0 <= begin <= end:
-            raise ValueError("a size below zero")
-        return Source(file, base + begin, end - begin, entry["dtype"], entry["shape"])
-    except NOT_A_HEADER as error:
-        raise SplitError(f"{file.name} has a header that cannot be read; download it again") from error
+        if not (isinstance(begin, int) and isinstance(end, int) and 0 <= begin <= end):
+            raise ValueError("no place in the file")
+        source = Source(file, base + begin, end - begin, entry["dtype"], entry["shape"])
+        tensors[name.removeprefix(prefix[0] if prefix else "")] = source
+    return Model(tensors, metadata)
+
+
+def _layers(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the metadata say about quantized layers, by name without prefix."""
+    layers = json.loads(metadata.get(QUANTIZATION, "{}")).get("layers", {})
+    return {re.sub(f"^{PREFIX}", "", name, count=1): layer for name, layer in layers.items()}
 
 
 def part_of(model: Model, speech: bool) -> Model:
@@ -153,10 +161,8 @@ def part_of(model: Model, speech: bool) -> Model:
     tensors = {n: source for n, source in model.tensors.items() if n == MARKER or is_speech(n) is speech}
     metadata = dict(model.metadata)
     if QUANTIZATION in metadata:
-        notes = json.loads(metadata[QUANTIZATION])
-        layers = {re.sub(f"^{PREFIX}", "", name, count=1): layer for name, layer in notes.get("layers", {}).items()}
-        notes["layers"] = {name: layer for name, layer in layers.items() if f"{name}.weight" in tensors}
-        metadata[QUANTIZATION] = json.dumps(notes)
+        layers = {name: layer for name, layer in _layers(metadata).items() if f"{name}.weight" in tensors}
+        metadata[QUANTIZATION] = json.dumps({**json.loads(metadata[QUANTIZATION]), "layers": layers})
     return Model(tensors, metadata)
 
 

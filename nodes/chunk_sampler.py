@@ -127,8 +127,8 @@ class ChunkSampler(ModelNode):
                         min=5,
                         max=401,
                         step=4,
-                        tooltip="Frames in one chunk, 4n+1. The model was trained on 81; fewer need less memory. With the "
-                        "FlashTalk preset 81 stands for the 33 of its model.",
+                        tooltip="Frames in one chunk, 4n+1. The model was trained on 81; fewer need less memory. With "
+                        "the FlashTalk preset 81 stands for the 33 of its model.",
                     )
                 ),
                 advanced(

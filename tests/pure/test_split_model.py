@@ -143,6 +143,24 @@ def test_what_cannot_be_split_is_said_in_one_sentence_and_nothing_is_written(rel
     assert sorted(models.rglob("*")) == before
 
 
+DAMAGED = [
+    *(b'{"a": 1}', b'{"a": {"data_offsets": []}}', b'{"a": {"data_offsets": [0, "x"], "dtype": "F16", "shape": []}}'),
+    *(b'{"__metadata__": 3}', b'{"__metadata__": {"_quantization_metadata": "x"}}', b"[]", b'{"a'),
+    *(
+        b'{"__metadata__": {"_quantization_metadata": "[]"}}',
+        b'{"a": {"data_offsets": [4, 1], "dtype": "", "shape": []}}',
+    ),
+]
+
+
+@pytest.mark.parametrize("header", DAMAGED)
+def test_a_damaged_header(header, models, tmp_path, capsys):
+    path = tmp_path / "merged.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert split_model.main([str(path), str(models)]) == 1
+    assert "header that cannot be read" in capsys.readouterr().err
+
+
 def test_a_full_disk(release, models, monkeypatch, capsys):
     monkeypatch.setattr(split_model.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
     assert split_model.main([str(release), str(models)]) == 1
