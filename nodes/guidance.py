@@ -28,7 +28,8 @@ class GuidanceSettings(io.ComfyNode):
                     tooltip="quality: 40 steps with text and speech guidance, for the model as released. distill LoRA: "
                     "for a step-distilled LoRA (lightx2v, FusionX) on the MODEL; 4 steps without guidance or 8 with "
                     "speech guidance, 4 or 16 predictions a chunk in place of 120. FlashTalk: for "
-                    "SoulX-FlashTalk-14B; 4 steps without guidance, each from new noise, and chunks of 33 frames. custom: the numbers below.",
+                    "SoulX-FlashTalk-14B; 4 steps without guidance, each from new noise, and chunks of 33 frames. "
+                    "custom: the numbers below.",
                 ),
                 io.Int.Input("steps", default=40, min=1, max=200, tooltip=f"Denoising steps a chunk. {own}"),
                 io.Float.Input(
