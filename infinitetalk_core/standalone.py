@@ -33,8 +33,9 @@ from .model.uni3c import Uni3C, Uni3CConfig
 from .model.vae import WanVae, fast
 from .model.wan import BlockRunner, WanBackbone, WanConfig, run_blocks, time_frequencies
 from .runs.worker import Worker
-from .sampling.euler import euler
+from .sampling.euler import euler, pin
 from .sampling.guidance import guided
+from .sampling.renoise import renoise
 from .sampling.schedule import TIMESTEPS
 from .sampling.sdedit import noised, start_at
 from .sampling.step_cache import StepCache
@@ -96,7 +97,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
-        """Return the denoised latents (1, 16, T, h, w) of a chunk, by Euler steps."""
+        """Return the denoised latents (1, 16, T, h, w) of a chunk, by Euler steps or by estimates noised anew."""
         c, device, sampling = conditioning, self.device, self.sampling
         adapter = self.model.adapter
         # Outside of autocast: audio tokens and Uni3C are computed in the dtype of their weights.
@@ -134,7 +135,15 @@ class TorchBackend:
         x = c.noise.to(device)
         if c.source is not None and c.strength < 1:
             x = noised(c.source.to(device), x, sigmas[0])
-        return euler(velocity, x, sigmas, c.context.to(device), after_step).cpu()
+        context = c.context.to(device)
+        if not sampling.settings.renoise:
+            return euler(velocity, x, sigmas, context, after_step).cpu()
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            x = pin(x, context)
+            return pin(x - sigma * velocity(x, sigma), context)
+
+        return renoise(denoise, x, sigmas, c.seed, lambda step, denoised, x: after_step(step, denoised)).cpu()
 
     def new_step_cache(self) -> StepCache | None:
         """Create the step cache of a chunk; None without step caching."""

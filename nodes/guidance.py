@@ -29,7 +29,8 @@ class GuidanceSettings(io.ComfyNode):
                     "guidance: 80 predictions a chunk in place of 120, the prompt pulls less. half the predictions: "
                     "the same, guided in the middle of the steps only, 61 predictions. distill LoRA: for a "
                     "step-distilled LoRA (lightx2v, FusionX) on the MODEL; 4 steps without guidance or 8 with speech "
-                    "guidance, 4 or 16 predictions. custom: the numbers below.",
+                    "guidance, 4 or 16 predictions. FlashTalk: for SoulX-FlashTalk-14B; 4 steps without guidance, "
+                    "each from new noise, and chunks of 33 frames. custom: the numbers below.",
                 ),
                 io.Int.Input("steps", default=40, min=1, max=200, tooltip=f"Denoising steps a chunk. {own}"),
                 io.Float.Input(

@@ -16,6 +16,8 @@ class SamplingSettings:
     """The sampling settings of a chunk; the defaults are the reference's at 480p.
 
     guidance_start, guidance_end: the range with guidance, as shares of the schedule.
+    renoise: whether the model is distilled so that each step noises its estimate anew (sampling/renoise.py).
+    chunk_frames, context_frames: on which it was trained, if on other numbers than InfiniteTalk.
     """
 
     steps: int = 40
@@ -25,6 +27,9 @@ class SamplingSettings:
     apg: Apg | None = None
     guidance_start: float = 0.0
     guidance_end: float = 1.0
+    renoise: bool = False
+    chunk_frames: int | None = None
+    context_frames: int | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -40,8 +45,8 @@ class SamplingSettings:
 
     @property
     def sigmas(self) -> Tensor:
-        """The noise levels (steps + 1,), see `shifted_sigmas`."""
-        return shifted_sigmas(self.steps, self.shift)
+        """The noise levels (steps + 1,), see `shifted_sigmas`; evenly spaced ones where estimates are noised anew."""
+        return self.even_sigmas if self.renoise else shifted_sigmas(self.steps, self.shift)
 
     @property
     def even_sigmas(self) -> Tensor:
@@ -65,6 +70,9 @@ PRESETS = {
     ),
     "distill LoRA (4 steps)": SamplingSettings(4, 1.0, 1.0, 7.0),
     "distill LoRA (8 steps)": SamplingSettings(8, 1.0, 2.0, 7.0),
+    # flash_talk/configs/infer_params.yaml and flash_talk_pipeline.py of Soul-AILab/SoulX-FlashTalk: the timesteps 1000,
+    # 750, 500, 250 and 0 with shift 5, one prediction each.
+    "FlashTalk (4 steps)": SamplingSettings(4, 1.0, 1.0, 5.0, renoise=True, chunk_frames=33, context_frames=5),
 }
 
 

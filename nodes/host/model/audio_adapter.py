@@ -8,11 +8,13 @@ from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
-from ....infinitetalk_core.checkpoints.loaders import open_infinitetalk
+from ....infinitetalk_core.checkpoints.kinds import WANT_INFINITETALK
+from ....infinitetalk_core.checkpoints.loaders import may_be_multitalk, open_infinitetalk
 from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
 from ....infinitetalk_core.model.kernels import AttentionBackend
 from ....infinitetalk_core.model.precision import Narrowing
+from ..messages import say
 from .attention import choose_attention
 from .backbone import HOW_TO_CONNECT, check_backbone
 from .memory import request_memory
@@ -64,6 +66,17 @@ def _load_adapter(path: Path, backbone: Any, narrowing: Narrowing) -> tuple[Patc
     file = open_infinitetalk(path)
     config = AdapterConfig.from_shapes(file.shapes, backbone.num_heads)
     _check_fit(config, backbone, path.name)
+    if file.is_merged:
+        say(
+            f"{path.name} holds Wan and InfiniteTalk in one, made for each other: its InfiniteTalk part is loaded "
+            "here, so load the same file as the MODEL too, with Load Diffusion Model or the GGUF loader"
+        )
+    elif may_be_multitalk(path.name):
+        say(
+            f"{path.name} may be MultiTalk's weights, going by its name alone, since its tensors are those of "
+            "InfiniteTalk's: they work, but were made for videos of up to 15 seconds; for longer ones, and to dub a "
+            f"video, {WANT_INFINITETALK.advice}"
+        )
     adapter, fingerprint = load_whole(partial(AudioAdapter, config, device="meta"), file, narrowing)
     return model_patcher(adapter), fingerprint
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import comfy.model_management
-import comfy.samplers
 from comfy_api.latest import io
 
 from ....infinitetalk_core.chunks.job import Components, Job, check_sigmas
@@ -35,6 +34,7 @@ from .backend import ComfyBackend, check_vae
 from .finished_videos import FinishedVideos
 from .graph_fingerprint import Graph
 from .progress import JobProgress
+from .samplers import own_sampler
 from .unfinished_runs import log_unfinished_runs
 
 # The attribute of each component that holds its weights.
@@ -166,9 +166,16 @@ def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, A
 def with_host_settings(job: Job) -> Job:
     """Return `job` with the step cache settings of its MODEL, and with the GPU as the device of its color matching.
 
-    Color matching takes no time there. With a SAMPLER and no SIGMAS its noise levels are evenly spaced ones.
+    Color matching takes no time there. With a SAMPLER and no SIGMAS its noise levels are evenly spaced ones. A preset
+    for a model that was trained on other lengths sets them where the inputs have their defaults.
     """
-    components, sampling = job.components, job.sampling
+    components, sampling = job.components, job.sampling.with_lengths_of_model()
+    if sampling.chunk_frames != job.sampling.chunk_frames or sampling.context_frames != job.sampling.context_frames:
+        say(
+            f"the preset makes chunks of {sampling.chunk_frames} frames with {sampling.context_frames} of context, on "
+            "which its model was trained; set chunk_frames or context_frames to another number than the default to "
+            "choose it yourself"
+        )
     assert components is not None
     if components.sampler is not None and sampling.sigmas is None:
         sampling = replace(sampling, sigmas=sampling.settings.even_sigmas)
@@ -204,7 +211,7 @@ def _backend(job: Job) -> ComfyBackend:
         positive=conditionings["positive"] or no_text(model),
         negative=conditionings["negative"] or no_text(model),
         guidance=sampling.guidance,
-        sampler=_value(components.sampler) or comfy.samplers.sampler_object("euler"),
+        sampler=_value(components.sampler) or own_sampler(sampling.settings),
         sigmas=sigmas,
         camera=sampling.camera,
     )
