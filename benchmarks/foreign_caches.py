@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--audio", type=float, default=2.0)
     parser.add_argument("--seeds", type=int, default=2, help="unseen characters")
     parser.add_argument("--chunks", type=int, default=2)
+    parser.add_argument("--only", nargs="+", default=[], help="caches whose names begin like one of these")
     options = parser.parse_args()
     enter_comfyui(comfyui_folder())
     pack = load_pack().__name__
@@ -97,6 +98,8 @@ def main() -> None:
         job = paper_videos.make_job(condition, scene, seed)
         uncached: tuple[Any, int] | None = None
         for name, cached in variants(pack).items():
+            if options.only and not name.startswith(("none", *options.only)):
+                continue
             frames, items = make(job, cached)
             uncached = uncached or (frames, items)
             heard = sync(mouth_opening(frames), scene.truth).correlation

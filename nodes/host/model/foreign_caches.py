@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....infinitetalk_core.errors import InputError
+from ..messages import warn
 from .cached_blocks import step_caching_of
 from .patchers import Patcher
 
@@ -40,19 +41,21 @@ FOREIGN_CACHES = (
 )
 
 
-def step_cache_titles(model: Patcher) -> list[str]:
-    """Return the names of the step caches on this MODEL, ours last."""
-    titles = [cache.title for cache in _caches_of(model)]
-    return titles if step_caching_of(model) is None else [*titles, OURS]
+def caches_by_branch(model: Patcher) -> list[str]:
+    """Return the names of the step caches on this MODEL that keep one answer for each prediction of a step."""
+    return [*(cache.title for cache in _caches_of(model) if cache.branches is not None), *_ours(model)]
 
 
 def check_step_caches(model: Patcher, branches: int, steps: int) -> None:
-    """Raise InputError where the step caches on this MODEL cannot make the video. branches: predictions per step."""
-    titles = step_cache_titles(model)
+    """Raise InputError where the step caches on this MODEL cannot make the video, and warn of two at once.
+
+    branches: predictions per step. steps: of a chunk.
+    """
+    titles = [*(cache.title for cache in _caches_of(model)), *_ours(model)]
     if len(titles) > 1:
-        raise InputError(
-            f"this MODEL has two step caches, {' and '.join(titles)}, each of which would take the other's guesses for "
-            "answers of the model; take one of them out"
+        warn(
+            f"this MODEL has two step caches, {' and '.join(titles)}, and each takes the other's guesses for answers of "
+            "the model; take one of them out for a better picture"
         )
     for cache in _caches_of(model):
         if cache.branches is not None and branches > cache.branches:
@@ -77,6 +80,10 @@ def _check_first_step(model: Patcher, steps: int) -> None:
 def _caches_of(model: Patcher) -> list[ForeignCache]:
     options = _options(model)
     return [cache for cache in FOREIGN_CACHES if cache.option in options]
+
+
+def _ours(model: Patcher) -> list[str]:
+    return [] if step_caching_of(model) is None else [OURS]
 
 
 def _options(model: Patcher) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ..model.audio_adapter import adapter_of, adapter_patcher
 from ..model.backbone import check_backbone, no_text
 from ..model.cached_blocks import step_caching_of
 from ..model.environment import precision, versions
-from ..model.foreign_caches import check_step_caches, step_cache_titles
+from ..model.foreign_caches import caches_by_branch, check_step_caches
 from ..model.loaded_files import LoadedFiles
 from ..model.patchers import compute_dtype, on_device_of
 from ..model.shared_models import SharedModels, fingerprint_of
@@ -186,7 +186,7 @@ def _backend(job: Job) -> ComfyBackend:
     assert components is not None
     model = components.model.value
     conditionings = {name: _value(getattr(components, name)) for name in TEXTS}
-    for cache in step_cache_titles(model):
+    for cache in caches_by_branch(model):
         for name, conditioning in conditionings.items():
             check_single_part(name, conditioning or [], cache)
     if sampling.camera is not None:
