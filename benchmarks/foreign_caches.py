@@ -49,7 +49,8 @@ def variants(pack: str) -> dict[str, Callable[[Any], Any]]:
     }
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--text", type=float, default=1.0)
@@ -57,7 +58,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="unseen characters")
     parser.add_argument("--chunks", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=[], help="caches whose names begin like one of these")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
     enter_comfyui(comfyui_folder())
     pack = load_pack().__name__
     import comfy.samplers

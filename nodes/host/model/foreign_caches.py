@@ -54,8 +54,8 @@ def check_step_caches(model: Patcher, branches: int, steps: int) -> None:
     titles = [*(cache.title for cache in _caches_of(model)), *_ours(model)]
     if len(titles) > 1:
         warn(
-            f"this MODEL has two step caches, {' and '.join(titles)}, and each takes the other's guesses for answers of "
-            "the model; take one of them out for a better picture"
+            f"this MODEL has two step caches, {' and '.join(titles)}, and each takes the other's guesses for answers "
+            "of the model; take one of them out for a better picture"
         )
     for cache in _caches_of(model):
         if cache.branches is not None and branches > cache.branches:
