@@ -175,9 +175,9 @@ def test_the_job_knows_the_cache_that_its_model_carries(core, files, caching):
 
 
 def test_texts_of_several_parts_are_refused(core):
-    core.run.check_single_part("positive", [["text", {}]])
+    core.run.check_single_part("positive", [["text", {}]], "InfiniteTalk Step Cache")
     with pytest.raises(ValueError, match="the positive text is made of 2 parts"):
-        core.run.check_single_part("positive", [["text", {}], ["another", {}]])
+        core.run.check_single_part("positive", [["text", {}], ["another", {}]], "InfiniteTalk Step Cache")
 
 
 @pytest.mark.parametrize("ours_too", [False, True])

@@ -16,7 +16,7 @@ from ....infinitetalk_core.model.kernels import AttentionBackend
 from ....infinitetalk_core.model.precision import Narrowing
 from ..messages import say
 from .attention import choose_attention
-from .backbone import HOW_TO_CONNECT, check_backbone
+from .backbone import HOW_TO_CONNECT, check_backbone, check_scales
 from .memory import request_memory
 from .patchers import Patcher, compute_dtype, load_whole, model_patcher, on_device_of
 from .shared_models import SharedModels
@@ -39,6 +39,7 @@ def patch_model(
     Wan 2.1 I2V or the weights do not fit it.
     """
     backbone = check_backbone(model)
+    check_scales(backbone)
     models = models or SharedModels()
     narrowing = Narrowing(compute_dtype(model), AudioAdapter.EXACT)
     # Of the compute dtype, strength and attention only what changes the weights is part of the cache key.

@@ -25,6 +25,7 @@ from ..model.audio_adapter import adapter_of, adapter_patcher
 from ..model.backbone import check_backbone, no_text
 from ..model.cached_blocks import step_caching_of
 from ..model.environment import precision, versions
+from ..model.foreign_caches import caches_by_branch, check_step_caches
 from ..model.loaded_files import LoadedFiles
 from ..model.patchers import compute_dtype, on_device_of
 from ..model.shared_models import SharedModels, fingerprint_of
@@ -192,9 +193,9 @@ def _backend(job: Job) -> ComfyBackend:
     assert components is not None
     model = components.model.value
     conditionings = {name: _value(getattr(components, name)) for name in TEXTS}
-    if step_caching_of(model) is not None:
+    for cache in caches_by_branch(model):
         for name, conditioning in conditionings.items():
-            check_single_part(name, conditioning or [])
+            check_single_part(name, conditioning or [], cache)
     if sampling.camera is not None:
         check_camera(sampling.camera, check_backbone(model).dim)
         # As an additional model, ComfyUI loads it together with the MODEL.
@@ -204,6 +205,7 @@ def _backend(job: Job) -> ComfyBackend:
     sigmas = sampling.schedule
     if sampling.sigmas is not None:
         sigmas = check_sigmas(sampling.sigmas, from_source=bool(sampling.sdedit))
+    check_step_caches(model, sampling.guidance, len(sigmas) - 1)
     return ComfyBackend(
         model=model,
         vae=components.vae.value,
@@ -231,10 +233,13 @@ def check_guidance(model: Any) -> None:
             )
 
 
-def check_single_part(name: str, conditioning: list) -> None:
-    """Raise InputError for a conditioning of several parts, since the cache has one residual per branch."""
+def check_single_part(name: str, conditioning: list, cache: str) -> None:
+    """Raise InputError for a conditioning of several parts, since a step cache has one residual per branch.
+
+    cache: the name of the step cache.
+    """
     if len(conditioning) > 1:
         raise InputError(
             f"the {name} text is made of {len(conditioning)} parts (Conditioning Combine or time ranges), and the step "
-            "cache knows one; connect a single text or take InfiniteTalk Step Cache out"
+            f"cache knows one; connect a single text or take {cache} out"
         )
