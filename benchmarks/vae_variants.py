@@ -14,6 +14,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,7 +89,7 @@ def main() -> None:
     torch.manual_seed(0)
     pixels = torch.rand(1, 3, options.frames, options.size, options.size) * 2 - 1
     weights: dict[str, Any] = {}
-    first: tuple[Any, Any] | None = None
+    first: list[Any] = []
     print("| variant | encode, CPU s | decode, CPU s | difference of latents | of frames |\n|---|---|---|---|---|")
     with torch.inference_mode():
         for variant in options.variants:
@@ -96,12 +97,14 @@ def main() -> None:
             weights = weights or codec.state_dict()
             if variant == "compiled":
                 codec.decode(codec.encode(pixels))
-            encoding, latents = least_seconds(lambda codec=codec: codec.encode(pixels), options.repeats)
-            first = first or (latents, None)
-            decoding, frames = least_seconds(lambda codec=codec: codec.decode(first[0]), options.repeats)
-            first = first if first[1] is not None else (latents, frames)
-            apart = [f"{(a - b).abs().max():.0e}" if not torch.equal(a, b) else "0, equal bits"
-                     for a, b in zip((latents, frames), first, strict=True)]  # fmt: skip
+            encoding, latents = least_seconds(partial(codec.encode, pixels), options.repeats)
+            first = first or [latents]
+            decoding, frames = least_seconds(partial(codec.decode, first[0]), options.repeats)
+            first = [*first, frames][:2]
+            apart = [
+                "0, equal bits" if torch.equal(a, b) else f"{(a - b).abs().max():.0e}"
+                for a, b in zip((latents, frames), first, strict=True)
+            ]
             print(f"| {variant} | {encoding:.2f} | {decoding:.2f} | {apart[0]} | {apart[1]} |", flush=True)
 
 
