@@ -56,6 +56,7 @@ class Condition:
     step_cache: float = 0.0  # threshold; 0: every step is computed
     portrait: bool = False  # the source is a picture instead of a video of a speaking person
     voice: str = ""  # empty: espeak-ng; else "flite VOICE", a sound file, or CODEC
+    guided: tuple[float, float] = (0.0, 1.0)  # the range with guidance, as shares of the schedule
 
     @property
     def plan(self) -> list[Chunk]:
@@ -77,7 +78,10 @@ class Condition:
     def to_json(self) -> str:
         """Return the settings as JSON for the row; rows with other settings are other rows."""
         named = {"policy": self.policy.value, "voice": Path(self.voice).name}  # without the machine's folder
-        return json.dumps({**asdict(self), **named}, sort_keys=True)
+        settings = {**asdict(self), **named}
+        if self.guided == Condition.guided:
+            del settings["guided"]  # rows from before there was a range stay the same rows
+        return json.dumps(settings, sort_keys=True)
 
 
 def with_frame_corrections(condition: Condition) -> Condition:
@@ -116,6 +120,13 @@ def experiments(recordings: Sequence[str] = (), flite: bool = False) -> tuple[Ex
         ),
         Experiment(
             "guidance", "Guidance", _guidance(), ("sync", "best", "lag", "worst_color_mean", "sharpness", "motion")
+        ),
+        Experiment(
+            "guidance_range",
+            "Guidance in a range of the steps",
+            _guidance_range(),
+            ("sync", "best", "lag", "worst_color_mean", "sharpness", "motion"),
+            reference="text and audio",
         ),
         Experiment(
             "context", "Context frames", _context(), ("seam", "seam_worst", "sync", "worst_color_end"), reference="9"
@@ -167,6 +178,14 @@ def _guidance() -> tuple[Condition, ...]:
     audio = [Condition(f"audio {scale}", 5, audio=float(scale)) for scale in range(1, 7)]
     text = [Condition(f"text {scale}, {LIVELY}", 5, text=float(scale), words=LIVELY) for scale in (1, 2, 3)]
     return (*audio, *text)
+
+
+def _guidance_range() -> tuple[Condition, ...]:
+    full = Condition("text and audio", 5, text=2.0)
+    audio = Condition("audio", 5)
+    # Of 8 steps; the first and the last of a range are in it.
+    ranges = {"steps 1 to 5": (0.0, 0.5), "steps 2 to 6": (0.125, 0.625), "steps 4 to 8": (0.375, 1.0)}
+    return (full, audio, *(replace(audio, name=f"audio, {name}", guided=r) for name, r in ranges.items()))
 
 
 def _context() -> tuple[Condition, ...]:

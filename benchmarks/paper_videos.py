@@ -188,7 +188,14 @@ def make_backend(condition: Condition, job: Job, models: Path, variant: Path) ->
         camera = replace(camera, controlnet=Component(small_models.load_uni3c(models), "Uni3C"))
     sampling = replace(
         job.sampling,
-        settings=SamplingSettings(condition.steps, condition.text, condition.audio, SHIFT),
+        settings=SamplingSettings(
+            condition.steps,
+            condition.text,
+            condition.audio,
+            SHIFT,
+            guidance_start=condition.guided[0],
+            guidance_end=condition.guided[1],
+        ),
         step_cache=StepCaching(condition.step_cache) if condition.step_cache else None,
         camera=camera,
     )

@@ -33,8 +33,9 @@ from .model.uni3c import Uni3C, Uni3CConfig
 from .model.vae import WanVae, fast
 from .model.wan import BlockRunner, WanBackbone, WanConfig, run_blocks, time_frequencies
 from .runs.worker import Worker
-from .sampling.euler import euler
+from .sampling.euler import euler, pin
 from .sampling.guidance import guided
+from .sampling.renoise import renoise
 from .sampling.schedule import TIMESTEPS
 from .sampling.sdedit import noised, start_at
 from .sampling.step_cache import StepCache
@@ -96,45 +97,53 @@ class TorchBackend:
 
     @torch.inference_mode()
     def denoise(self, conditioning: ChunkConditioning, after_step: AfterStep) -> Tensor:
-        """Return the denoised latents (1, 16, T, h, w) of a chunk, by Euler steps."""
+        """Return the denoised latents (1, 16, T, h, w) of a chunk, by Euler steps or by estimates noised anew."""
         c, device, sampling = conditioning, self.device, self.sampling
-        adapter, branches = self.model.adapter, sampling.guidance.branches
+        adapter = self.model.adapter
         # Outside of autocast: audio tokens and Uni3C are computed in the dtype of their weights.
         windows = c.audio_windows.to(device, _dtype_of(adapter))
         masks = None if c.masks is None else c.masks.to(device)
         speech, silence = adapter.speech_tokens(windows, masks), adapter.silence(windows)
-        branch_speech = [speech if b.uses_audio else silence for b in branches]
         dtype = _dtype_of(self.model.backbone)
-        text = torch.cat([self._text(self.prompt if b.uses_text else self.negative_prompt) for b in branches]).to(dtype)
-        clip = None if c.clip is None else c.clip.to(device, dtype).expand(len(branches), -1, -1)
+        prompts = {b: self.prompt if b.uses_text else self.negative_prompt for b in sampling.guidance.branches}
+        texts = {branch: self._text(prompt) for branch, prompt in prompts.items()}
         mask, reference = c.mask.to(device), c.reference.to(device)
         combine = guided(sampling.guidance)
         cache = self.new_step_cache()
+        sigmas = start_at(sampling.schedule, c.strength).to(device)
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            branches = sampling.guidance.branches_at(float(sigma), sigmas)
             after_block = self._uni3c(x, sigma, c)
             runner: BlockRunner = run_blocks
             if cache is not None:
-                runner = cache.block_runner(range(len(branches)), after_block is not None)
+                runner = cache.block_runner(range(len(branches)), (after_block is not None, branches))
             with self._autocast():
                 v = self.model.predict(
                     x.to(dtype).expand(len(branches), -1, -1, -1, -1),
                     sigma.expand(len(branches)),
-                    text,
-                    branch_speech,
+                    torch.cat([texts[b] for b in branches]).to(dtype),
+                    [speech if b.uses_audio else silence for b in branches],
                     reference,
                     mask,
-                    clip,
+                    None if c.clip is None else c.clip.to(device, dtype).expand(len(branches), -1, -1),
                     after_block,
                     runner,
                 )
             return combine({b: item[None] for b, item in zip(branches, v.float(), strict=True)})
 
-        sigmas = start_at(sampling.schedule, c.strength).to(device)
         x = c.noise.to(device)
         if c.source is not None and c.strength < 1:
             x = noised(c.source.to(device), x, sigmas[0])
-        return euler(velocity, x, sigmas, c.context.to(device), after_step).cpu()
+        context = c.context.to(device)
+        if not sampling.settings.renoise:
+            return euler(velocity, x, sigmas, context, after_step).cpu()
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            x = pin(x, context)
+            return pin(x - sigma * velocity(x, sigma), context)
+
+        return renoise(denoise, x, sigmas, c.seed, lambda step, denoised, x: after_step(step, denoised)).cpu()
 
     def new_step_cache(self) -> StepCache | None:
         """Create the step cache of a chunk; None without step caching."""

@@ -23,6 +23,7 @@ const RULES = {
   ],
   InfiniteTalkGuidance: [
     { numbers: ["steps", "text_scale", "audio_scale", "shift"], when: ["preset", "custom"] },
+    { numbers: ["guidance_start", "guidance_end"], when: ["preset", "custom"] },
     { numbers: ["apg_momentum", "apg_norm_threshold"], when: ["apg", true] },
   ],
   InfiniteTalkVideoFormat: [{ numbers: ["bit_depth", "crf"], when: ["codec", "H.264", "HEVC", "AV1"] }],

@@ -127,7 +127,8 @@ class ChunkSampler(ModelNode):
                         min=5,
                         max=401,
                         step=4,
-                        tooltip="Frames in one chunk, 4n+1. The model was trained on 81; fewer need less memory.",
+                        tooltip="Frames in one chunk, 4n+1. The model was trained on 81; fewer need less memory. With "
+                        "the FlashTalk preset 81 stands for the 33 of its model.",
                     )
                 ),
                 advanced(
@@ -138,7 +139,7 @@ class ChunkSampler(ModelNode):
                         max=397,
                         step=4,
                         tooltip="Frames that a chunk continues from, 4n+1: 9 carries the motion over, 1 only the "
-                        "picture.",
+                        "picture. With the FlashTalk preset 9 stands for the 5 of its model.",
                     )
                 ),
                 io.Float.Input(

@@ -25,9 +25,12 @@ class GuidanceSettings(io.ComfyNode):
                     "preset",
                     options=[*PRESETS, "custom"],
                     default=next(iter(PRESETS)),
-                    tooltip="quality: 40 steps with text and speech guidance, for the model as released. distill LoRA: "
-                    "for a step-distilled LoRA (lightx2v, FusionX) on the MODEL; 4 steps without guidance or 8 with "
-                    "speech guidance, 4 or 16 predictions a chunk in place of 120. custom: the numbers below.",
+                    tooltip="quality: 40 steps with text and speech guidance, for the model as released. audio "
+                    "guidance: 80 predictions a chunk in place of 120, the prompt pulls less. half the predictions: "
+                    "the same, guided in the middle of the steps only, 61 predictions. distill LoRA: for a "
+                    "step-distilled LoRA (lightx2v, FusionX) on the MODEL; 4 steps without guidance or 8 with speech "
+                    "guidance, 4 or 16 predictions. FlashTalk: for SoulX-FlashTalk-14B; 4 steps without guidance, "
+                    "each from new noise, and chunks of 33 frames. custom: the numbers below.",
                 ),
                 io.Int.Input("steps", default=40, min=1, max=200, tooltip=f"Denoising steps a chunk. {own}"),
                 io.Float.Input(
@@ -81,13 +84,33 @@ class GuidanceSettings(io.ComfyNode):
                         tooltip="The pull is cut to this length; 0 is no limit. Only with apg.",
                     )
                 ),
+                advanced(
+                    io.Float.Input(
+                        "guidance_start",
+                        default=0.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.05,
+                        tooltip=f"Share of the steps at which guidance begins; before, a step is one prediction. {own}",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "guidance_end",
+                        default=1.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.05,
+                        tooltip=f"Share of the steps at which guidance ends; after, a step is one prediction. {own}",
+                    )
+                ),
             ],
             outputs=[GuidanceType.Output("guidance", display_name="guidance")],
         )
 
     @classmethod
     @checked
-    def execute(
+    def execute(  # noqa: PLR0913 (one parameter an input)
         cls,
         preset: str,
         steps: int,
@@ -97,7 +120,11 @@ class GuidanceSettings(io.ComfyNode):
         apg: bool = False,
         apg_momentum: float = -0.75,
         apg_norm_threshold: float = 55.0,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
     ) -> io.NodeOutput:
         """Return the `SamplingSettings` of the preset or of the inputs, with the APG settings applied."""
-        settings = PRESETS.get(preset) or SamplingSettings(steps, text_scale, audio_scale, shift)
+        settings = PRESETS.get(preset) or SamplingSettings(
+            steps, text_scale, audio_scale, shift, guidance_start=guidance_start, guidance_end=guidance_end
+        )
         return io.NodeOutput(with_apg(settings, apg, apg_momentum, apg_norm_threshold))

@@ -35,7 +35,8 @@ class ModelLoader(ModelNode):
                     "infinitetalk",
                     options=infinitetalk_weights(),
                     tooltip="InfiniteTalk weights from models/model_patches, models/diffusion_models or "
-                    "models/multitalk: single for one speaker, multi for two. MultiTalk weights work too.",
+                    "models/multitalk: single for one speaker, multi for two. A file that holds Wan and InfiniteTalk "
+                    "in one is chosen here and as the MODEL. MultiTalk weights work too.",
                 ),
                 advanced(
                     io.Float.Input(

@@ -32,7 +32,7 @@ from near_misses import NEAR_MISSES  # noqa: E402
 from infinitetalk_core.audio.encoder_files import load_speech_encoder  # noqa: E402
 from infinitetalk_core.audio.sound import Sound  # noqa: E402
 from infinitetalk_core.checkpoints.gguf_dequant import BLOCKS  # noqa: E402
-from infinitetalk_core.checkpoints.kinds import WANT_INFINITETALK  # noqa: E402
+from infinitetalk_core.checkpoints.kinds import WANT_INFINITETALK, CheckpointKind  # noqa: E402
 from infinitetalk_core.checkpoints.loaders import open_infinitetalk, open_uni3c  # noqa: E402
 from infinitetalk_core.checkpoints.weights_file import READABLE_LAYOUTS, WeightsFile, as_numbers  # noqa: E402
 from infinitetalk_core.errors import InputError  # noqa: E402
@@ -196,7 +196,9 @@ def refusal_message(load: Callable[[Path], object], path: Path, folder: Path) ->
 def refusal_rows(folder: Path) -> Iterator[str]:
     """Yield a table row per near miss: the error message of the InfiniteTalk Model Loader."""
     path = folder / "file.safetensors"
-    for what, (_, shapes) in NEAR_MISSES.items():
+    for what, (kind, shapes) in NEAR_MISSES.items():
+        if kind is CheckpointKind.WAN_INFINITETALK:
+            continue  # no wrong file there
         save_file({k: torch.zeros(s, dtype=torch.uint8) for k, s in shapes.items()}, path)
         yield f"| {what} | {refusal_message(open_infinitetalk, path, folder).replace(WANT_INFINITETALK.advice, '…')} |"
 
@@ -249,6 +251,18 @@ The MODEL is ComfyUI's: whatever its loader reads works. `tests/host/test_base_l
 ComfyUI's own Load Diffusion Model (fp16, bf16, fp8, fp8 scaled in the old layout and in the new one with the format in
 the header; in newer ComfyUI also with notes beside the weights) and runs a stand-in for a GGUF loader's MODEL. It
 holds what the speech adds to that of the unquantized MODEL.
+
+## Wan and InfiniteTalk in one file
+
+SoulX-FlashTalk-14B and merged exports of InfiniteTalk hold the backbone and the speech layers together. Choose the one
+file twice, from models/diffusion_models: in Load Diffusion Model (or the GGUF loader) and in the InfiniteTalk Model
+Loader. Each reads its tensors only, in every layout above; the result is that of two separate files, bit for bit
+(`tests/pure/test_merged_files.py`, `tests/host/test_merged_files.py`). ComfyUI writes a warning to its log (*unet
+unexpected: audio_proj …*), which is that. Files in the layout of the authors' repositories
+(`diffusion_pytorch_model-00001-of-…`) are read by no loader of ComfyUI; this makes the two files of them, in the folder
+of this pack, with any Python:
+
+    python client/split_model.py SoulX-FlashTalk-14B /path/to/ComfyUI/models
 
 ## Other files
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from infinitetalk_core.checkpoints.kinds import CheckpointKind
 
 Shapes = dict[str, tuple[int, ...]]
+AUDIO_BLOCK = ("blocks.0.audio_cross_attn.q_linear.weight", "blocks.0.norm_x.weight")
 VISION = ("img_emb.proj.0.bias", "blocks.0.cross_attn.k_img.weight")
 
 
@@ -55,7 +56,11 @@ NEAR_MISSES: dict[str, tuple[CheckpointKind, Shapes]] = {
     "Wan for diffusers": (CheckpointKind.WAN_DIFFUSERS, parts("condition_embedder.time_embedder.linear_1.weight")),
     "Wan with InfiniteTalk merged in": (
         CheckpointKind.WAN_INFINITETALK,
-        wan(36, *VISION, "audio_proj.proj1_vf.weight", "blocks.0.audio_cross_attn.q_linear.weight"),
+        wan(36, *VISION, "audio_proj.proj1_vf.weight", *AUDIO_BLOCK),
+    ),
+    "one of SoulX-FlashTalk's files": (
+        CheckpointKind.WAN_INFINITETALK_SHARD,
+        parts("blocks.7.self_attn.norm_q.weight", "blocks.7.cross_attn.norm_k.weight", *AUDIO_BLOCK),
     ),
     "InfiniteTalk's quant_models (quanto)": (
         CheckpointKind.QUANTO,
@@ -64,6 +69,33 @@ NEAR_MISSES: dict[str, tuple[CheckpointKind, Shapes]] = {
     "FantasyTalking": (
         CheckpointKind.FANTASYTALKING,
         parts("proj_model.proj.weight", "proj_model.norm.weight", "blocks.0.cross_attn.processor.k_proj.weight"),
+    ),
+    "StableAvatar": (
+        CheckpointKind.STABLEAVATAR,
+        wan(36, *VISION, "vocal_projector.proj.weight", "blocks.0.cross_attn.k_vocal.weight", dim=1536),
+    ),
+    "EchoMimic V3": (
+        CheckpointKind.ECHOMIMIC,
+        wan(36, *VISION, "audio2token.proj.weight", "blocks.0.cross_attn.k_audio.weight", dim=1536),
+    ),
+    "EchoMimic V3 flash": (
+        CheckpointKind.ECHOMIMIC,
+        wan(36, *VISION, "audio_injection.proj1_vf.weight", "audio_injection.proj1.weight", dim=1536),
+    ),
+    "OmniAvatar": (
+        CheckpointKind.OMNIAVATAR,
+        parts("audio_proj.proj.weight", "audio_cond_projs.0.weight", "blocks.0.self_attn.q.lora_A.default.weight"),
+    ),
+    "LongCat-Video-Avatar": (
+        CheckpointKind.LONGCAT_AVATAR,
+        parts(
+            *("x_embedder.proj.weight", "audio_proj.proj1.weight", "audio_proj.proj1_vf.weight"),
+            *("blocks.0.audio_adaLN_modulation.1.weight", "blocks.0.audio_cross_attn.q_linear.weight"),
+        ),
+    ),
+    "SoulX-FlashHead": (
+        CheckpointKind.FLASHHEAD,
+        wan(32, "audio_emb.proj.0.weight", "audio_proj.proj1.weight", "audio_proj.proj1_vf.weight", dim=1536),
     ),
     "Uni3C": (CheckpointKind.UNI3C, parts("controlnet_patch_embedding.weight", "proj_out.0.weight")),
     "LoRA (lora_down)": (CheckpointKind.LORA, parts("diffusion_model.blocks.0.self_attn.q.lora_down.weight")),

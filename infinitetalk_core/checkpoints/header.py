@@ -6,10 +6,10 @@ import json
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from ..errors import InputError
 from ..model_cache import FileStamp
@@ -30,13 +30,15 @@ PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
 # Tensors that mark a format of the whole file, which some programs write without the prefix.
 MARKERS = ("scaled_fp8",)
 GGUF_MAGIC = b"GGUF"
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Header:
     """The header of a weights file. Tensor names are without their common prefix, and renamed to the model's.
 
-    stamp: size, times and inode of the file when the header was read.
+    stamp: size, times and inode of the file when the header was read. left_out: the names, with and without prefix, of
+    tensors that belong to another model, with which this one is merged (see `only`).
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -48,6 +50,24 @@ class Header:
     sizes: Mapping[str, int]
     stamp: FileStamp
     gguf: bool = False
+    left_out: frozenset[str] = frozenset()
+
+    def only(self, belongs: Callable[[str], bool]) -> Header:
+        """Return the header of one of the models that a file merges. belongs: whether a tensor is one of its."""
+        kept = {name for name in self.names if belongs(name)}
+
+        def of(values: Mapping[str, Value]) -> dict[str, Value]:
+            return {name: value for name, value in values.items() if name in kept}
+
+        return replace(
+            self,
+            shapes=of(self.shapes),
+            dtypes=of(self.dtypes),
+            names=of(self.names),
+            starts=of(self.starts),
+            sizes=of(self.sizes),
+            left_out=frozenset(n for name, found in self.names.items() if name not in kept for n in (name, found)),
+        )
 
 
 def read_header(path: Path, rename: Callable[[str], str] = str) -> Header:

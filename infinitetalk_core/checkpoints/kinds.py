@@ -1,8 +1,16 @@
-"""Detect what a checkpoint file contains from the names and shapes of its tensors, never from its file name."""
+"""Detect what a checkpoint file contains from the names and shapes of its tensors, never from its file name.
+
+The names are those of the modules in the authors' repositories; of the models that speak besides InfiniteTalk:
+FlashTalk (flash_talk/infinite_talk/modules/multitalk_model.py: InfiniteTalk's own, with its backbone), FlashHead
+(flash_head/src/modules/flash_head_model.py), LongCat-Video-Avatar (longcat_video/modules/avatar/
+longcat_video_dit_avatar.py), StableAvatar (wan/models/wan_fantasy_transformer3d_1B.py), EchoMimic V3
+(src/wan_transformer3d_audio.py and …_2512.py), OmniAvatar (OmniAvatar/models/wan_video_dit.py).
+"""
 
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +22,7 @@ Detector = Callable[[set[str]], bool]
 
 LOAD_DIFFUSION = "Load Diffusion Model or a GGUF loader takes it from models/diffusion_models"
 NOT_HERE = "it does not work with InfiniteTalk"
+ADAPTER_TENSOR = r"audio_proj\.|blocks\.\d+\.(audio_cross_attn|norm_x)\."
 
 
 class CheckpointKind(enum.Enum):
@@ -38,12 +47,21 @@ class CheckpointKind(enum.Enum):
     CONFORMER = ("a wav2vec 2.0 conformer", NOT_HERE)
     WHISPER = ("a Whisper audio encoder", NOT_HERE)
     FANTASYTALKING = ("a file of FantasyTalking weights", NOT_HERE)
+    STABLEAVATAR = ("a StableAvatar model", NOT_HERE)
+    ECHOMIMIC = ("an EchoMimic V3 model", NOT_HERE)
+    OMNIAVATAR = ("a file of OmniAvatar weights", NOT_HERE)
+    LONGCAT_AVATAR = ("a LongCat-Video-Avatar model, which is no Wan", NOT_HERE)
+    FLASHHEAD = ("a SoulX-FlashHead model", NOT_HERE)
     QUANTO = ("a whole model in the optimum-quanto layout", "ComfyUI has no loader for it")
     LORA = ("a LoRA", "LoraLoaderModelOnly takes it from models/loras")
     VAE = ("a VAE", "Load VAE takes it from models/vae")
     TEXT_ENCODER = ("a text encoder", "Load CLIP takes it from models/text_encoders")
     CLIP_VISION = ("a CLIP vision model", "Load CLIP Vision takes it from models/clip_vision")
-    WAN_INFINITETALK = ("a whole Wan model with InfiniteTalk weights merged in", "ComfyUI has no loader for it")
+    WAN_INFINITETALK = (
+        "a whole Wan model with InfiniteTalk weights merged in",
+        "the InfiniteTalk Model Loader and Load Diffusion Model or a GGUF loader take it, each its part, from "
+        "models/diffusion_models",
+    )
     WAN_VACE_PART = ("the VACE part of a Wan model, without the model", NOT_HERE)
     WAN_VACE = ("a Wan VACE model", NOT_HERE)
     WAN_FUN_CAMERA = ("a Wan Fun camera model", NOT_HERE)
@@ -59,6 +77,10 @@ class CheckpointKind(enum.Enum):
     WAN_T2V = ("a Wan 2.1 or 2.2 T2V model of 14B", NOT_HERE)
     WAN_T2V_SMALL = ("a Wan 2.1 T2V model of 1.3B", NOT_HERE)
     WAN_OTHER = ("another Wan model", NOT_HERE)
+    WAN_INFINITETALK_SHARD = (
+        "one of several files that together are a Wan model with InfiniteTalk weights merged in",
+        "python client/split_model.py in this pack's folder makes of all of them two files that can be loaded",
+    )
     WAN_SHARD = ("a part of a Wan model that is split into several files", "the file in one piece is needed")
     WAN_DIFFUSERS = ("a Wan model in the diffusers layout", "ComfyUI's own layout is needed")
     OTHER_DIFFUSION = ("a diffusion model that is not Wan", NOT_HERE)
@@ -184,6 +206,17 @@ def _ends(*ends: str) -> Detector:
     return lambda names: any(n.endswith(ends) for n in names)
 
 
+def is_adapter_tensor(name: str) -> bool:
+    """Return whether a tensor of a merged file, or a scale or note beside one, belongs to its InfiniteTalk weights."""
+    return re.match(ADAPTER_TENSOR, name) is not None
+
+
+def _is_infinitetalk_shard(names: set[str]) -> bool:
+    """Match a part of a merged file that is split by size: layers of InfiniteTalk beside the backbone's."""
+    backbone = any(n.startswith(("head.", "img_emb.")) or ".self_attn." in n for n in names)
+    return backbone and any(".audio_cross_attn.q_linear." in n or n.startswith("audio_proj.proj1_vf.") for n in names)
+
+
 _is_infinitetalk = _named("audio_proj.proj1_vf.weight", "blocks.0.audio_cross_attn.q_linear.weight")
 _is_wan = _named("head.modulation", "patch_embedding.weight")
 _LORA_ENDS = (
@@ -194,12 +227,17 @@ _LORA_ENDS = (
 # The first match decides.
 DETECTORS: tuple[tuple[CheckpointKind, Detector], ...] = (
     (CheckpointKind.QUANTO, _ends(".weight._data")),
+    (CheckpointKind.OMNIAVATAR, _has("audio_cond_projs.")),
     (CheckpointKind.LORA, _ends(*_LORA_ENDS)),
     (CheckpointKind.LORA, lambda n: bool(n) and all(k.endswith((".diff", ".diff_b", ".alpha")) for k in n)),
     (CheckpointKind.UNI3C, _has("controlnet_patch_embedding")),
-    (CheckpointKind.WAN_INFINITETALK, lambda n: _is_infinitetalk(n) and "patch_embedding.weight" in n),
+    (CheckpointKind.LONGCAT_AVATAR, _has(".audio_adaLN_modulation.")),
+    (CheckpointKind.WAN_INFINITETALK, lambda n: _is_infinitetalk(n) and _is_wan(n)),
     (CheckpointKind.INFINITETALK, _is_infinitetalk),
     (CheckpointKind.FANTASYTALKING, _named("proj_model.proj.weight")),
+    (CheckpointKind.STABLEAVATAR, lambda n: _has("vocal_projector.")(n) or _has("cross_attn.k_vocal.")(n)),
+    (CheckpointKind.ECHOMIMIC, lambda n: _has("audio2token.")(n) or _has("audio_injection.proj1")(n)),
+    (CheckpointKind.FLASHHEAD, lambda n: _has("audio_proj.proj1_vf.")(n) and _has("audio_emb.proj.")(n)),
     (CheckpointKind.WAN_VACE, lambda n: _is_wan(n) and "vace_blocks.0.after_proj.weight" in n),
     (CheckpointKind.WAN_VACE_PART, _named("vace_blocks.0.after_proj.weight")),
     (CheckpointKind.WAN_FUN_CAMERA, lambda n: _is_wan(n) and "control_adapter.conv.weight" in n),
@@ -230,6 +268,7 @@ DETECTORS: tuple[tuple[CheckpointKind, Detector], ...] = (
 # Kinds whose tensors the kinds above may contain too: tried only when none of those matches.
 WEAK_DETECTORS: tuple[tuple[CheckpointKind, Detector], ...] = (
     (CheckpointKind.WAN_DIFFUSERS, _has("condition_embedder.time_embedder")),
+    (CheckpointKind.WAN_INFINITETALK_SHARD, _is_infinitetalk_shard),
     (CheckpointKind.WAN_SHARD, lambda n: "head.modulation" in n or "patch_embedding.weight" in n),
     (CheckpointKind.WAN_SHARD, lambda n: _has("self_attn.norm_q.")(n) and _has("cross_attn.norm_k")(n)),
     (CheckpointKind.OTHER_DIFFUSION, _has("double_blocks.0.")),

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import InputError
 from .gguf_dequant import BLOCKS
 from .header import Header, read_header
-from .kinds import ExpectedCheckpoint, check_kind
+from .kinds import CheckpointKind, ExpectedCheckpoint, check_kind, kind_of
 from .tensor_data import read_tensors
 from .tensor_entry import DTYPES
 from .tensor_shapes import TensorShapes
@@ -110,6 +110,11 @@ class WeightsFile:
         return TensorShapes({name: stored.shape for name, stored in self.tensors.items()}, self.path.name)
 
     @property
+    def is_merged(self) -> bool:
+        """Whether the file holds another model too, of which nothing is read."""
+        return bool(self.header.left_out)
+
+    @property
     def dtypes(self) -> dict[str, torch.dtype | None]:
         """The dtype of each tensor that is stored as plain numbers; None for quantized ones."""
         return {k: DTYPES.get(stored.dtype) if stored.scale is None else None for k, stored in self.tensors.items()}
@@ -170,13 +175,21 @@ def _weight(data: Tensor, stored: Stored, others: Mapping[str, Tensor]) -> Tenso
     return Quantized(data.reshape(layout.stored_shape(stored.shape)), stored.dtype, stored.shape)
 
 
-def open_weights(path: Path, wanted: ExpectedCheckpoint, rename: Callable[[str], str] = str) -> WeightsFile:
+def open_weights(
+    path: Path,
+    wanted: ExpectedCheckpoint,
+    rename: Callable[[str], str] = str,
+    part: Callable[[str], bool] | None = None,
+) -> WeightsFile:
     """Open the file at `path`. Raises InputError if it is not of the wanted kind or has a layout that cannot be read.
 
-    rename: maps the file's tensor names, without their common prefix, to the model's. Reads the header only, so a wrong
-    file is refused at once, whatever its size.
+    rename: maps the file's tensor names, without their common prefix, to the model's. part: whether a tensor of a file
+    that merges Wan and InfiniteTalk is one of the wanted model; the others are as if they were not there. Reads the
+    header only, so a wrong file is refused at once, whatever its size.
     """
     header = read_header(path, rename)
+    if part is not None and kind_of(header.shapes) is CheckpointKind.WAN_INFINITETALK:
+        header = header.only(part)
     check_kind(path.name, header.shapes, wanted)
     _check_notes(path, header, wanted)
     tensors = {}
@@ -230,7 +243,7 @@ def _check_type(path: Path, header: Header, name: str, wanted: ExpectedCheckpoin
 
 def _check_notes(path: Path, header: Header, wanted: ExpectedCheckpoint) -> None:
     """Raise InputError for unreadable formats that ComfyUI's newer files name, beside each weight or in the header."""
-    formats = _noted_formats(header.metadata)
+    formats = _noted_formats(header)
     # All notes are read, since layers may differ.
     names = [name for name in header.names if name.endswith(QUANTIZATION_SUFFIX)]
     short = [name for name in names if header.sizes[name] <= NOTE_BYTES and header.dtypes[name] in BYTES]
@@ -241,11 +254,12 @@ def _check_notes(path: Path, header: Header, wanted: ExpectedCheckpoint) -> None
         _refuse_layout(path, other, wanted)
 
 
-def _noted_formats(metadata: Mapping[str, str]) -> set[str]:
-    """Return the formats that the header's metadata names (`_quantization_metadata`)."""
+def _noted_formats(header: Header) -> set[str]:
+    """Return the formats that the header's metadata names (`_quantization_metadata`) for the tensors that are read."""
     try:
-        layers = json.loads(metadata.get("_quantization_metadata", "{}")).get("layers", {})
-        return {_format_name(layer["format"]) for layer in layers.values()}
+        layers = json.loads(header.metadata.get("_quantization_metadata", "{}")).get("layers", {})
+        others = {name.removesuffix(".weight") for name in header.left_out}
+        return {_format_name(layer["format"]) for name, layer in layers.items() if name not in others}
     except NOT_A_NOTE:
         return {UNKNOWN_FORMAT}
 

@@ -31,7 +31,7 @@ class Assembly:
         stored: Callable[[Group], bytes | None] = lambda group: None,
         closed: Callable[[Group, bytes], None] = lambda group, segment: None,
     ) -> None:
-        self._writer, self._format, self._stored, self._closed = writer, video_format, stored, closed
+        self.writer, self._format, self._stored, self._closed = writer, video_format, stored, closed
         self._groups = list(groups)  # the ones not appended yet
         self._segments: dict[Group, bytes | None] = {}  # of groups that were looked for
         self._encoder: SegmentEncoder | None = None
@@ -45,7 +45,7 @@ class Assembly:
     ) -> None:
         if error is not None and self._encoder is not None and self._encoder.frames:
             with contextlib.suppress(Exception):  # a failure of this must not hide the first exception
-                self._writer.append(self._encoder.finish())
+                self.writer.append(self._encoder.finish())
 
     def needs(self, count: int) -> bool:
         """Return whether any of the next `count` frames belongs to a group that is not stored."""
@@ -77,10 +77,10 @@ class Assembly:
         self._groups.remove(group)
         self._segments.pop(group, None)
         if segment is not None:
-            self._writer.append(segment)
+            self.writer.append(segment)
             return
         assert self._encoder is not None
         encoder, self._encoder = self._encoder, None
         segment = encoder.finish()
-        self._writer.append(segment)
+        self.writer.append(segment)
         self._closed(group, segment)

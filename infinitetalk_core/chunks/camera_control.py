@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..fingerprint import Component
+from ..sampling.schedule import acts_at, check_range
 from ..video.source import FrameSource, pixels_of
 from .plan import Chunk
 from .reference import AfterEnd, shown_frames
@@ -80,23 +80,8 @@ class CameraControl:
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end <= 1:
-            raise InputError(
-                f"start and end must be between 0 and 1 and in this order, got {self.start:g} and {self.end:g}"
-            )
+        check_range("start and end", self.start, self.end)
 
     def acts_at(self, sigma: float, sigmas: Tensor) -> bool:
-        """Return whether noise level `sigma` lies between `start` and `end` of the schedule `sigmas` (steps + 1,).
-
-        start 0 and end 1 set no bound: samplers that add noise exceed the schedule.
-        """
-        low = 0.0 if self.end == 1 else level_at(sigmas, self.end) - 1e-6
-        high = float("inf") if self.start == 0 else level_at(sigmas, self.start) + 1e-6
-        return low <= sigma <= high
-
-
-def level_at(sigmas: Tensor, share: float) -> float:
-    """Return the noise level after `share` of the steps, linearly interpolated between steps."""
-    position = share * (len(sigmas) - 1)
-    low = min(int(position), len(sigmas) - 2)
-    return float(sigmas[low] + (sigmas[low + 1] - sigmas[low]) * (position - low))
+        """Return whether it acts at noise level `sigma` of the schedule `sigmas`, see `acts_at` of the schedule."""
+        return acts_at(sigma, sigmas, self.start, self.end)

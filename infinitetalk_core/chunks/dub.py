@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio.windows import speech_windows
@@ -21,18 +20,17 @@ from .conditioning import (
     Noise,
     draw_noise,
     reference_mask,
-    reference_video,
 )
 from .context import ContextFrames
+from .encoded_reference import EncodedReference, ReferenceEncoder
 from .job import Job, Reference
 from .pinned import latent_mask, paste
 from .plan import Chunk
-from .reference import PlannedChunk, Policy, ReferenceChoice, shown_frames, source_frame
+from .reference import PlannedChunk, Policy, shown_frames, source_frame
 from .seam import fade_seam
 
 # Called as (finished step, its denoised estimate (1, 16, T, h, w))
 AfterStep = Callable[[int, Tensor], None]
-LIKENESS_PIXELS = (24, 24)
 
 
 class Models(Protocol):
@@ -66,16 +64,6 @@ class ChunkOutput:
 
 
 @dataclass(frozen=True)
-class EncodedReference:
-    """An encoded reference frame, reused by the next chunk if its reference is the same."""
-
-    key: tuple[int, ...]  # source frames; empty for a frame of the video itself
-    picture: Tensor
-    latents: Tensor
-    clip: Any
-
-
-@dataclass(frozen=True)
 class _Source:
     """The source frames of a chunk, read only for SDEdit and pinned regions."""
 
@@ -97,6 +85,7 @@ def dub(
     after_step: called with (chunk, finished step, denoised estimate (1, 16, T, h, w)); context: motion context of the
     first chunk; plan: chunks to make instead, each continuing from the one before it; noise: (seed, shape) -> noise.
     """
+    references = ReferenceEncoder(job, models)
     encoded: EncodedReference | None = None
     anchor: Tensor | None = None
     color = job.sampling.color
@@ -105,7 +94,7 @@ def dub(
     for planned in job.plan if plan is None else plan:
         chunk = planned.chunk
         context = context if chunk.context else None
-        encoded = _encode_reference(job, planned, models, encoded, context)
+        encoded = references.encode(planned, encoded, context)
         anchor = encoded.picture if anchor is None or not color.to_first else anchor
         chunk_noise = partial(noise, planned.seed)
         frames, context = _make_chunk(
@@ -157,45 +146,6 @@ def _denoise(conditioning: ChunkConditioning, models: Models, after_step: AfterS
     if conditioning.strength == 0 and conditioning.source is not None:
         return pin(conditioning.source, conditioning.context)
     return models.denoise(conditioning, after_step)
-
-
-def _encode_reference(
-    job: Job, planned: PlannedChunk, models: Models, before: EncodedReference | None, context: ContextFrames | None
-) -> EncodedReference:
-    chunk, choice = planned.chunk, planned.choice
-    key: tuple[int, ...]
-    if choice.previous and context is not None:
-        key, picture, last = (), context.frames[-1], None
-    else:
-        frame = _choose_frame(job, choice, context)
-        key = (frame,) if choice.last is None else (frame, choice.last)
-        if before is not None and before.key == key and before.latents.shape[2] == chunk.latent_frames:
-            return before
-        picture = job.reference.picture(frame)
-        last = None if choice.last is None else job.reference.picture(choice.last)
-    latents = models.encode(reference_video(picture, chunk.length, last))
-    return EncodedReference(key, picture, latents, models.encode_image(picture))
-
-
-def _choose_frame(job: Job, choice: ReferenceChoice, context: ContextFrames | None) -> int:
-    """Return the number of the reference frame.
-
-    Several candidates are ranked by similarity to the last context frame, the most similar first, and `control`
-    selects the rank: 0 the first, 1 the last.
-    """
-    if len(choice.frames) == 1 or context is None:
-        return choice.frames[0]
-    last = _thumbnail(context.frames[-1])
-
-    def distance(frame: int) -> float:
-        return (_thumbnail(job.reference.picture(frame)) - last).abs().mean().item()
-
-    ranked = sorted(choice.frames, key=distance)
-    return ranked[round(job.reference.settings.control * (len(ranked) - 1))]
-
-
-def _thumbnail(picture: Tensor) -> Tensor:
-    return F.interpolate(picture.permute(2, 0, 1)[None], LIKENESS_PIXELS, mode="area")
 
 
 def _read_source(job: Job, chunk: Chunk, models: Models) -> _Source | None:

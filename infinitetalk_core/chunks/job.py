@@ -7,7 +7,7 @@ of help; a field that does not change the video is marked with `excluded`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -116,6 +116,16 @@ class Sampling:
     def guidance(self) -> Guidance:
         """The guidance that combines the predictions of a step."""
         return self.settings.guidance
+
+    def with_lengths_of_model(self) -> Sampling:
+        """Return the settings with the lengths that the model was trained on where they are InfiniteTalk's."""
+        own = self.settings
+        chunk_frames, context_frames = self.chunk_frames, self.context_frames
+        if own.chunk_frames is not None and chunk_frames == CHUNK_FRAMES:
+            chunk_frames = own.chunk_frames
+        if own.context_frames is not None and context_frames == CONTEXT_FRAMES:
+            context_frames = own.context_frames
+        return replace(self, chunk_frames=chunk_frames, context_frames=context_frames)
 
     def strength(self, chunk: Chunk) -> float:
         """Return SDEdit's t0 of `chunk`; 1 if SDEdit is off."""

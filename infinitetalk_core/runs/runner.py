@@ -169,6 +169,7 @@ class Run:
                     )
                 shown = {frame: reference.pixels(frame) for frame in measured_frames(job, task.chunk)}
                 worker.join()
+                assembly.writer.load_sound()
                 seconds, started = time.monotonic() - started, time.monotonic()
                 weights = weights_entry(self.models, task.chunk.index)
                 check.made(weights)

@@ -15,13 +15,13 @@ from ..errors import RunError
 from ..file_access import is_own_file, read_object
 from ..fingerprint import file_fingerprint
 from ..log import log
-from ..video.soundtrack import encode_sound, is_sound
 from ..video.writer import VideoWriter, free_path, is_interrupted_name, is_part_name
 from .disk import Disk
 from .lock import RunLock
 from .other_versions import begun_with_other_versions
 from .run_log import RunLog
 from .runner import ChunkListener, Run
+from .sound_encoding import encoded_sound
 from .store import RunStore
 
 LOCK = "lock"
@@ -134,11 +134,9 @@ def _make_video(store: RunStore, spec: OutputSpec, run: Run, listener: RunListen
             path = spec.new_path()
         with _release_on_failure(store, path, part):
             listener.found(done, len(unmade), store)
-            sound = store.sound()
-            if sound is None or not is_sound(sound):
-                sound = store.put_sound(encode_sound(spec.sound, listener.check_interrupted))
-            writer = VideoWriter(path, sound, part=part, metadata=spec.metadata)
-            report = _write_video(store, spec, run, writer, listener, done)
+            with encoded_sound(store, spec.sound, listener.check_interrupted) as sound:
+                writer = VideoWriter(path, sound, part=part, metadata=spec.metadata)
+                report = _write_video(store, spec, run, writer, listener, done)
     run_log.finish()
     return Outcome(path, report, done), run_log
 

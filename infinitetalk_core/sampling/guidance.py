@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .schedule import acts_at, check_range
 
 
 class Branch(enum.Enum):
@@ -50,16 +51,22 @@ class Apg:
 
 @dataclass(frozen=True)
 class Guidance:
-    """Guidance scales of text and audio. A scale of 1 means no guidance, and one prediction less per step."""
+    """Guidance scales of text and audio. A scale of 1 means no guidance, and one prediction less per step.
+
+    start, end: the range in which there is guidance, as shares of the schedule; outside of it a step is one prediction.
+    """
 
     text_scale: float = 5.0
     audio_scale: float = 4.0
     apg: Apg | None = None
+    start: float = 0.0
+    end: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in (("text", self.text_scale), ("audio", self.audio_scale)):
             if not math.isfinite(value) or value < 0:
                 raise InputError(f"{name} guidance must be a number from 0 up, got {value}; 1 means none")
+        check_range("start and end of the guidance", self.start, self.end)
 
     @property
     def text_is_off(self) -> bool:
@@ -78,19 +85,28 @@ class Guidance:
             return (Branch.COND, Branch.UNCOND)
         return (Branch.COND, Branch.DROP_TEXT, Branch.UNCOND)
 
+    def branches_at(self, sigma: float, sigmas: Tensor) -> tuple[Branch, ...]:
+        """Return the branches to predict at noise level `sigma` of the schedule `sigmas` (steps + 1,)."""
+        return self.branches if acts_at(sigma, sigmas, self.start, self.end) else (Branch.COND,)
+
 
 # Velocities by branch, each (..., C, T, H, W) -> the guided velocity.
 Combine = Callable[[Mapping[Branch, Tensor]], Tensor]
 
 
 def guided(guidance: Guidance) -> Combine:
-    """Return the function that combines the branches. Create one for each chunk: with APG it holds the momentum."""
+    """Return the function that combines the branches; the condition alone stays as it is.
+
+    Create one for each chunk: with APG it holds the momentum.
+    """
     if guidance.apg is not None:
         return _with_apg(guidance, guidance.apg)
     text, audio = guidance.text_scale, guidance.audio_scale
 
     def combine(v: Mapping[Branch, Tensor]) -> Tensor:
         cond = v[Branch.COND]
+        if len(v) == 1:
+            return cond
         if guidance.text_is_off:
             other = v.get(Branch.DROP_AUDIO)
             return cond if other is None else other + audio * (cond - other)
@@ -110,6 +126,8 @@ def _with_apg(guidance: Guidance, apg: Apg) -> Combine:
 
     def combine(v: Mapping[Branch, Tensor]) -> Tensor:
         cond = v[Branch.COND]
+        if len(v) == 1:
+            return cond
         out = cond
         with_audio = cond
         if not guidance.text_is_off:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 TIMESTEPS = 1000
 
 
@@ -30,3 +32,26 @@ def even_sigmas(steps: int, shift: float) -> Tensor:
 
 def _shifted(t: Tensor, shift: float) -> Tensor:
     return shift * t / (1 + (shift - 1) * t)
+
+
+def check_range(name: str, start: float, end: float) -> None:
+    """Raise InputError unless start and end are shares of a schedule, in this order. name: of both, for the error."""
+    if not 0 <= start <= end <= 1:
+        raise InputError(f"{name} must be between 0 and 1 and in this order, got {start:g} and {end:g}")
+
+
+def acts_at(sigma: float, sigmas: Tensor, start: float, end: float) -> bool:
+    """Return whether noise level `sigma` lies between the shares `start` and `end` of `sigmas` (steps + 1,).
+
+    start 0 and end 1 set no bound: samplers that add noise exceed the schedule.
+    """
+    low = 0.0 if end == 1 else level_at(sigmas, end) - 1e-6
+    high = float("inf") if start == 0 else level_at(sigmas, start) + 1e-6
+    return low <= sigma <= high
+
+
+def level_at(sigmas: Tensor, share: float) -> float:
+    """Return the noise level after `share` of the steps, linearly interpolated between steps."""
+    position = share * (len(sigmas) - 1)
+    low = min(int(position), len(sigmas) - 2)
+    return float(sigmas[low] + (sigmas[low + 1] - sigmas[low]) * (position - low))

@@ -93,16 +93,17 @@ class VideoWriter:
     `<stem>.part_2<suffix>`.
 
     path: .mp4, .m4v or .mov, in an existing folder; part: another name of the part file; sound: from `encode_sound`, or
-    a file of it, or None; metadata: written as tags, where ComfyUI looks for "prompt" and "workflow"; on_closed: called
-    with the finished part file just before it is renamed; on_kept: the same for an unfinished one, with its name to be,
-    which it does not get if this raises OSError. Raises InputError for invalid arguments and segments, RunError if the
-    part file is taken or removed meanwhile, OSError naming the path if the disk fails.
+    a file of it, or a function that returns one of them when it is needed, or None; metadata: written as tags, where
+    ComfyUI looks for "prompt" and "workflow"; on_closed: called with the finished part file just before it is renamed;
+    on_kept: the same for an unfinished one, with its name to be, which it does not get if this raises OSError. Raises
+    InputError for invalid arguments and segments, RunError if the part file is taken or removed meanwhile, OSError
+    naming the path if the disk fails.
     """
 
     def __init__(
         self,
         path: Path,
-        sound: bytes | Path | None,
+        sound: bytes | Path | Callable[[], bytes | Path] | None,
         *,
         part: Path | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -119,7 +120,8 @@ class VideoWriter:
         self.frames_written = 0
         self.kept: Path | None = None  # path of the kept unfinished video
         self.on_closed, self.on_kept = on_closed, on_kept
-        self._sound, self._metadata = sound, dict(metadata or {})
+        self._sound: bytes | Path | Callable[[], bytes | Path] | None = sound
+        self._metadata = dict(metadata or {})
         self._container: av.container.OutputContainer | None = None
         self._file: PartFile | None = None
         self._stream: av.VideoStream | None = None
@@ -156,8 +158,15 @@ class VideoWriter:
             stream.time_base = Fraction(1, FRAMES_PER_SECOND)
         if segment.encoder.tag is not None:
             stream.codec_context.codec_tag = segment.encoder.tag
-        self._soundtrack = None if self._sound is None else Soundtrack(container, self._sound)
+        sound = self.load_sound()
+        self._soundtrack = None if sound is None else Soundtrack(container, sound)
         return stream
+
+    def load_sound(self) -> bytes | Path | None:
+        """Return the sound; one that is given as a function is asked for once, in the thread of the first call."""
+        if callable(self._sound):
+            self._sound = self._sound()
+        return self._sound
 
     def append(self, data: bytes) -> None:
         """Append a segment (from `encode_segment`) and the sound up to its end.

@@ -216,6 +216,7 @@ MODULES = {
     "euler": "infinitetalk_core.sampling.euler",
     "guidance": "infinitetalk_core.sampling.guidance",
     "schedule": "infinitetalk_core.sampling.schedule",
+    "renoise": "infinitetalk_core.sampling.renoise",
     "settings": "infinitetalk_core.sampling.settings",
     "sdedit": "infinitetalk_core.sampling.sdedit",
     "sync": "evaluation.sync",

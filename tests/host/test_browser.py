@@ -242,7 +242,7 @@ def choose(window: Window, widget: str, value: str) -> None:
 
 def test_numbers_without_effect_are_gray(window: Window) -> None:
     window.load("talking_portrait")
-    preset = {"steps", "text_scale", "audio_scale", "shift"}
+    preset = {"steps", "text_scale", "audio_scale", "shift", "guidance_start", "guidance_end"}
     assert gray(window, "Picker|Guidance") == {"width", "height", *preset, *APG_NUMBERS, *POLICY_NUMBERS}
     choose(window, "size", "custom")
     choose(window, "preset", "custom")

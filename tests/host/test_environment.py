@@ -54,6 +54,14 @@ def test_the_types_that_comfyui_was_started_with_are_part_of_it(pack):
     assert args.fast is not None and found[0]["fast"] == []
 
 
+def test_what_changes_bits_between_two_versions_of_the_pack_is_part_of_them(pack, monkeypatch):
+    environment = import_module(f"{pack.__name__}.nodes.host.model.environment")
+    before = environment.versions()
+    assert before["method"] >= 2, "1, where it was not named, encoded every reference whole"
+    monkeypatch.setattr(environment, "METHOD", environment.METHOD + 1)
+    assert environment.versions() != before
+
+
 def test_packages_of_attention_count_where_they_are_used(pack, core, monkeypatch):
     environment = import_module(f"{pack.__name__}.nodes.host.model.environment")
     attention = import_module(f"{pack.__name__}.nodes.host.model.attention")

@@ -152,7 +152,7 @@ def sample_with_own_loop(core, own, made, model, c):
             # Without CLIP tokens ComfyUI gives the text to the image attention as well.
             return own.backbone(z, (sigma * 1000).reshape(1), text, None, own.adapter, [speech])
 
-        return combine({b: branch(b) for b in made.guidance.branches})
+        return combine({b: branch(b) for b in made.guidance.branches_at(float(sigma), made.sigmas)})
 
     return scale_out(core.euler.euler(velocity, c.noise, made.sigmas, scale_in(c.context)))
 
@@ -173,6 +173,20 @@ def test_host_sampling_equals_our_own_loop(core, files, own, speakers, text, aud
     assert relative(got, want) < 5e-5
     held = c.context.shape[2]
     torch.testing.assert_close(got[:, :, :held], c.context, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("text_attention_as_in_comfyui")
+@pytest.mark.parametrize(("text", "audio", "apg"), [(1, 4, False), (5, 4, True)])
+@torch.inference_mode()
+def test_guidance_in_a_range_equals_our_own_loop(core, files, own, text, audio, apg):
+    model, c = load_model(core, files), make_conditioning(core, own)
+    apg = core.guidance.Apg() if apg else None
+    steps = 4
+    made = make_backend(core, model, core.guidance.Guidance(text, audio, apg, start=0.25, end=0.5), steps=steps)
+    got = made.denoise(c, lambda step, denoised: None)
+    assert relative(got, sample_with_own_loop(core, own, made, model, c)) < 5e-5
+    always = make_backend(core, model, core.guidance.Guidance(text, audio, apg), steps=steps)
+    assert relative(always.denoise(c, lambda step, denoised: None), got) > 1e-3
 
 
 @pytest.mark.usefixtures("text_attention_as_in_comfyui")

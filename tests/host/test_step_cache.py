@@ -36,12 +36,13 @@ def own_loop(core, own, made, model, c, caching):
     scale_in, scale_out = model.model.process_latent_in, model.model.process_latent_out
     heard, silence = own.adapter.speech_tokens(c.audio_windows, c.masks), own.adapter.silence(c.audio_windows)
     combine, z2 = core.guidance.guided(made.guidance), scale_in(c.reference)
-    branches, cache = made.guidance.branches, core.cache.StepCache(caching)
+    cache = core.cache.StepCache(caching)
 
     def velocity(x, sigma):
+        branches = made.guidance.branches_at(float(sigma), made.sigmas)
         text = torch.cat([(made.positive if b.uses_text else made.negative)[0][0] for b in branches])
         z = core.wan.model_input(x.expand(len(branches), -1, -1, -1, -1), c.mask, z2)
-        running = core.wan.Running(block_runner=cache.block_runner(range(len(branches))))
+        running = core.wan.Running(block_runner=cache.block_runner(range(len(branches)), branches))
         speech = [heard if b.uses_audio else silence for b in branches]
         t = (sigma * 1000).expand(len(branches))
         out = own.backbone(z, t, text, None, own.adapter, speech, running=running)
@@ -52,16 +53,19 @@ def own_loop(core, own, made, model, c, caching):
 
 @pytest.mark.usefixtures("text_attention_as_in_comfyui")
 @pytest.mark.parametrize("together", [True, False])
-@pytest.mark.parametrize(("text", "audio"), [(1, 1), (1, 2), (5, 4)])
+@pytest.mark.parametrize(("text", "audio", "end"), [(1, 1, 1), (1, 2, 1), (5, 4, 1), (1, 2, 0.5)])
 @torch.inference_mode()
-def test_a_cached_chunk_equals_our_own_loop(core, files, own, caching, caplog, monkeypatch, text, audio, together):
-    """1, 2 and 3 branches, in one batch and, where memory is short, one by one; the context is held clean."""
+def test_a_cached_chunk_equals_our_own_loop(core, files, own, caching, caplog, monkeypatch, text, audio, end, together):
+    """1, 2 and 3 branches, in one batch and, where memory is short, one by one; the context is held clean.
+
+    Where guidance ends, the step after it has other branches, and its blocks run.
+    """
     c = make_conditioning(core, own)
     plain = load_model(core, files)
     if not together:
         monkeypatch.setattr(plain.model, "memory_required", lambda *a, **k: 1e18)
     model = core.host_cache.attach_step_cache(plain, caching)
-    made = make_backend(core, model, core.guidance.Guidance(text, audio), steps=STEPS)
+    made = make_backend(core, model, core.guidance.Guidance(text, audio, end=end), steps=STEPS)
     with caplog.at_level(logging.INFO, logger="infinitetalk"):
         got = made.denoise(c, lambda s, x: None)
     want, cache = own_loop(core, own, made, model, c, caching)
@@ -171,9 +175,9 @@ def test_the_job_knows_the_cache_that_its_model_carries(core, files, caching):
 
 
 def test_texts_of_several_parts_are_refused(core):
-    core.run.check_single_part("positive", [["text", {}]])
+    core.run.check_single_part("positive", [["text", {}]], "InfiniteTalk Step Cache")
     with pytest.raises(ValueError, match="the positive text is made of 2 parts"):
-        core.run.check_single_part("positive", [["text", {}], ["another", {}]])
+        core.run.check_single_part("positive", [["text", {}], ["another", {}]], "InfiniteTalk Step Cache")
 
 
 @pytest.mark.parametrize("ours_too", [False, True])

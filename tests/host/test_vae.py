@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import comfy.latent_formats
@@ -14,6 +15,7 @@ from comparing import relative
 from safetensors.torch import load_file
 
 CLOSE = 2e-5
+REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,41 @@ def test_decoded_frames_that_are_no_numbers_are_refused(pack, broken, dtype):
     else:
         with pytest.raises(RuntimeError, match="the VAE gave not-a-number"):
             made.decode(torch.zeros(1))
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_comfyuis_vae_encodes_the_gray_after_a_reference_until_it_has_settled(pack, core, tmp_path, trained):
+    chunks = f"{pack.__name__}.infinitetalk_core.chunks"
+    reference = import_module(f"{chunks}.reference")
+    path = REPO / "small_models" / "vae" / "small_wan_vae.safetensors"
+    if not trained:
+        torch.manual_seed(0)
+        path = tmp_path / "vae.safetensors"
+        core.save_vae(core.WanVae(8), path)
+    vae, encoded = comfy.sd.VAE(sd=load_file(path)), []
+    plain = vae.encode
+
+    def encode(frames):
+        encoded.append(len(frames))
+        return plain(frames)
+
+    vae.encode = encode
+    pictures = torch.rand(3, 24, 32, 3)
+    plan = [
+        reference.PlannedChunk(chunk, reference.ReferenceChoice((chunk.index,)), chunk.index)
+        for chunk in import_module(f"{chunks}.plan").plan_chunks(200)
+    ]
+    backend = import_module(f"{pack.__name__}.nodes.host.sampling.backend").ComfyBackend
+    encoder = import_module(f"{chunks}.encoded_reference").ReferenceEncoder(
+        SimpleNamespace(plan=plan, reference=SimpleNamespace(picture=lambda frame: pictures[frame])),
+        backend(None, vae, None, [], [], None, None, torch.ones(2)),
+    )
+    found = [encoder.encode(planned, None, None).latents for planned in plan]
+    assert encoded[0] == 81 and all(frames < 40 if trained else frames == 81 for frames in encoded[1:])
+    frames = import_module(f"{chunks}.conditioning").reference_video(pictures[2], 81)
+    whole = plain(frames)
+    if not trained:
+        assert torch.equal(found[2], whole)
+    count = 1 + (encoded[-1] - 1) // 4
+    assert torch.equal(found[2][:, :, :count], whole[:, :, :count]), "it encodes piece by piece"
+    assert relative(found[2], whole) < 2e-3

@@ -126,3 +126,39 @@ def test_presets_set_what_belongs_together():
     assert len(quality.guidance.branches) == 3
     assert len(distilled.guidance.branches) == 1
     assert PRESETS["quality 720p (40 steps)"].shift == 11
+
+
+@pytest.mark.parametrize("apg", [None, Apg()])
+@pytest.mark.parametrize("scales", [(5.0, 4.0), (1.0, 4.0), (5.0, 1.0), (1.0, 1.0)])
+def test_outside_of_its_range_guidance_is_one_prediction(scales, apg):
+    guidance = Guidance(*scales, apg, start=0.25, end=0.5)
+    sigmas = SamplingSettings(steps=8, shift=7).sigmas
+    counts = [len(guidance.branches_at(float(sigma), sigmas)) for sigma in sigmas[:-1]]
+    several = len(guidance.branches)
+    assert counts == [1, 1, several, several, several, 1, 1, 1]
+    condition = torch.randn(1, 16, 2, 4, 4)
+    assert torch.equal(guided(guidance)({Branch.COND: condition}), condition)
+
+
+def test_the_whole_range_has_no_bounds():
+    """Samplers that add noise exceed the schedule."""
+    sigmas = SamplingSettings(steps=8).sigmas
+    assert Guidance().branches_at(1.5, sigmas) == Guidance().branches
+
+
+@pytest.mark.parametrize(("start", "end"), [(-0.1, 1.0), (0.0, 1.1), (0.6, 0.5), (float("nan"), 1.0)])
+def test_a_range_that_is_none_is_refused(start, end):
+    with pytest.raises(InputError, match="guidance_start and guidance_end must be between 0 and 1"):
+        SamplingSettings(guidance_start=start, guidance_end=end)
+
+
+def test_the_presets_say_how_many_predictions_a_chunk_takes():
+    def predictions(settings: SamplingSettings) -> int:
+        sigmas = settings.sigmas
+        return sum(len(settings.guidance.branches_at(float(sigma), sigmas)) for sigma in sigmas[:-1])
+
+    counts = {name: predictions(settings) for name, settings in PRESETS.items()}
+    assert [counts[f"{name} 480p (40 steps)"] for name in ("quality", "audio guidance", "half the predictions")] == [
+        *(120, 80, 61)
+    ]
+    assert (counts["distill LoRA (4 steps)"], counts["distill LoRA (8 steps)"]) == (4, 16)

@@ -31,7 +31,7 @@ NODE_CLASS_MAPPINGS = {}
 PHASES = {
     "loading the VAE": ("comfy.sd", "VAE", "__init__"),
     "encoding the voice": ("nodes.host.media.audio", "HostAudioEncoder", "encode"),
-    "encoding the sound": ("infinitetalk_core.runs.session", "", "encode_sound"),
+    "encoding the sound": ("infinitetalk_core.runs.sound_encoding", "", "encode_sound"),
     "encoding pictures": ("comfy.sd", "VAE", "encode"),
     "denoising": ("comfy.samplers", "CFGGuider", "sample"),
     "decoding pictures": ("comfy.sd", "VAE", "decode"),

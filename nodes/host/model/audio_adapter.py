@@ -8,13 +8,15 @@ from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
-from ....infinitetalk_core.checkpoints.loaders import open_infinitetalk
+from ....infinitetalk_core.checkpoints.kinds import WANT_INFINITETALK
+from ....infinitetalk_core.checkpoints.loaders import may_be_multitalk, open_infinitetalk
 from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.model.audio_adapter import AdapterConfig, AudioAdapter
 from ....infinitetalk_core.model.kernels import AttentionBackend
 from ....infinitetalk_core.model.precision import Narrowing
+from ..messages import say
 from .attention import choose_attention
-from .backbone import HOW_TO_CONNECT, check_backbone
+from .backbone import HOW_TO_CONNECT, check_backbone, check_scales
 from .memory import request_memory
 from .patchers import Patcher, compute_dtype, load_whole, model_patcher, on_device_of
 from .shared_models import SharedModels
@@ -37,6 +39,7 @@ def patch_model(
     Wan 2.1 I2V or the weights do not fit it.
     """
     backbone = check_backbone(model)
+    check_scales(backbone)
     models = models or SharedModels()
     narrowing = Narrowing(compute_dtype(model), AudioAdapter.EXACT)
     # Of the compute dtype, strength and attention only what changes the weights is part of the cache key.
@@ -64,6 +67,17 @@ def _load_adapter(path: Path, backbone: Any, narrowing: Narrowing) -> tuple[Patc
     file = open_infinitetalk(path)
     config = AdapterConfig.from_shapes(file.shapes, backbone.num_heads)
     _check_fit(config, backbone, path.name)
+    if file.is_merged:
+        say(
+            f"{path.name} holds Wan and InfiniteTalk in one, made for each other: its InfiniteTalk part is loaded "
+            "here, so load the same file as the MODEL too, with Load Diffusion Model or the GGUF loader"
+        )
+    elif may_be_multitalk(path.name):
+        say(
+            f"{path.name} may be MultiTalk's weights, going by its name alone, since its tensors are those of "
+            "InfiniteTalk's: they work, but were made for videos of up to 15 seconds; for longer ones, and to dub a "
+            f"video, {WANT_INFINITETALK.advice}"
+        )
     adapter, fingerprint = load_whole(partial(AudioAdapter, config, device="meta"), file, narrowing)
     return model_patcher(adapter), fingerprint
 

@@ -12,6 +12,7 @@ from ....infinitetalk_core.errors import InputError
 from .patchers import Patcher
 
 HOW_TO_CONNECT = f"{WANT_BASE.advice}, load it with Load Diffusion Model or the GGUF loader and connect it here"
+LARGEST_MEAN = 1.0  # of a row's absolute weights; a trained one's is 0.02 to 0.05
 # ComfyUI's classes for Wan variants with additional layers.
 VARIANT_CLASSES = {
     "VaceWanModel": CheckpointKind.WAN_VACE,
@@ -46,6 +47,25 @@ def _kind_of_backbone(backbone: Any) -> CheckpointKind:
     has_image_embedding = backbone.img_emb is not None
     first_last_frame = has_image_embedding and getattr(backbone.img_emb, "emb_pos", None) is not None
     return kind_of_wan(backbone.dim, backbone.in_dim, has_image_embedding, first_last_frame)
+
+
+def check_scales(backbone: Any) -> None:
+    """Raise InputError where ComfyUI took a quantized file for plain numbers, some thousand times too large.
+
+    An older ComfyUI loads int8 and newer fp8 files without a word, and leaves their scales out.
+    """
+    layer = backbone.blocks[0].ffn[0]
+    weight: Any = getattr(layer, "weight", None)
+    # Layers that know their scales have weights of another class, or the scale beside the weight.
+    plain = type(weight) is torch.nn.Parameter and weight.is_floating_point() and not weight.is_meta
+    if not plain or getattr(layer, "scale_weight", None) is not None:
+        return
+    if float(weight[0].detach().float().abs().mean()) > LARGEST_MEAN:
+        raise InputError(
+            "the file of this MODEL is quantized in a way that this ComfyUI does not know, and was loaded without its "
+            f"scales, so that the video would be noise; update ComfyUI, or load {WANT_BASE.kind.label} as fp16, GGUF "
+            "or fp8_scaled"
+        )
 
 
 def no_text(model: Patcher) -> list:

@@ -18,6 +18,8 @@ from .attention import attention_modules, attention_name
 from .patchers import Patcher
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+# Raised where a change of the pack between its versions gives videos other bits.
+METHOD = 2
 
 
 def versions(model: Patcher | None = None) -> dict[str, Any]:
@@ -29,6 +31,7 @@ def versions(model: Patcher | None = None) -> dict[str, Any]:
     device = comfy.model_management.get_torch_device()
     return {
         "pack": found[1] if found else None,
+        "method": METHOD,
         "comfyui": comfyui_version.__version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -75,7 +75,7 @@ def temp_folder() -> Path:
 
 
 def _is_named_infinitetalk(name: str) -> bool:
-    return any(word in name.lower() for word in ("infinitetalk", "infinitalk", "multitalk"))
+    return any(word in name.lower() for word in ("infinitetalk", "infinitalk", "multitalk", "flashtalk"))
 
 
 def _roots(folders: tuple[str, ...]) -> list[Path]:

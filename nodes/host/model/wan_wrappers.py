@@ -139,7 +139,8 @@ def _audio_block(
     args: dict[str, Any],
     extra: dict[str, Any],
 ) -> dict[str, Tensor]:
-    options, e = args["transformer_options"], args["vec"]
+    # Packs that bring a forward pass of their own, written for an older ComfyUI, give the options beside the arguments.
+    options, e = args.get("transformer_options") or extra.get("transformer_options", {}), args["vec"]
     # ComfyUI 0.33 gives the modulation a token axis, of length 1 for Wan 2.1.
     e = e.squeeze(1) if e.ndim == 4 else e
 

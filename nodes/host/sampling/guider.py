@@ -21,6 +21,7 @@ from ....infinitetalk_core.sampling.guidance import Branch, Guidance, guided
 from ....infinitetalk_core.sampling.step_cache import CachedStep, StepCache
 from ..model.audio_adapter import adapter_of
 from ..model.cached_blocks import step_caching_of, time_modulation
+from ..model.foreign_caches import nothing_carried_over
 from ..model.patchers import Patcher
 from ..model.uni3c import KEY as CAMERA_KEY
 from ..model.uni3c_step import Uni3CStep, uni3c_steps
@@ -78,7 +79,8 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         self.inputs = self._chunk_inputs(device)
         cache = self.inputs.cache
         try:
-            latents = super().inner_sample(noise, latent_image, device, *args, **kw)
+            with nothing_carried_over(patcher.model.diffusion_model for patcher in self._models(device).values()):
+                latents = super().inner_sample(noise, latent_image, device, *args, **kw)
             self.weights = weights_on_gpu(self.model_patcher)
             return latents
         finally:
@@ -86,6 +88,10 @@ class SpeechGuider(comfy.samplers.CFGGuider):
             if cache is not None:
                 log.info("chunk %d: %s", self.chunk.chunk.index + 1, cache.summary())
                 cache.clear()
+
+    def _models(self, device: torch.device) -> dict[torch.device, Patcher]:
+        """Return ComfyUI's MODELs by device: this one on `device`, and those on other GPUs."""
+        return {**self.model_options.get("multigpu_clones", {}), device: self.model_patcher}
 
     @exact_float32()  # audio and view tokens
     def _chunk_inputs(self, device: torch.device) -> ChunkInputs:
@@ -97,8 +103,7 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         silence = adapter.silence(windows)
         branch_speech = tuple(speech if b.uses_audio else silence for b in self.guidance.branches)
         strength = self.model_patcher.get_attachment(KEY)
-        # ComfyUI's MODELs by device, if there are several, this one among them.
-        models = {**self.model_options.get("multigpu_clones", {}), device: self.model_patcher}
+        models = self._models(device)
         calls = {
             where: SpeechCall(adapter_of(patcher), tuple(_moved(tokens, where) for tokens in branch_speech), strength)
             for where, patcher in models.items()
@@ -128,12 +133,13 @@ class SpeechGuider(comfy.samplers.CFGGuider):
         options = model_options or {}
         transformer_options = options.get("transformer_options", {})
         camera = bool(inputs.new_uni3c_steps) and self._camera_acts(timestep, transformer_options)
+        branches = self.guidance.branches_at(float(timestep.flatten()[0]), transformer_options["sample_sigmas"])
         if inputs.cache is not None:
-            cached = inputs.cache.begin(time_modulation(self.inner_model, timestep), camera)
+            control = (camera, branches)
+            cached = inputs.cache.begin(time_modulation(self.inner_model, timestep), control)
         call = inputs.call_of_step(camera, cached)
         transformer_options = {**transformer_options, KEY: call}
         x = pin(x, inputs.context)
-        branches = self.guidance.branches
         denoised = comfy.samplers.calc_cond_batch(  # one per branch
             self.inner_model,
             [self.conds[b.name] for b in branches],

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import comfy.model_management
-import comfy.samplers
 from comfy_api.latest import io
 
 from ....infinitetalk_core.chunks.job import Components, Job, check_sigmas
@@ -26,6 +25,7 @@ from ..model.audio_adapter import adapter_of, adapter_patcher
 from ..model.backbone import check_backbone, no_text
 from ..model.cached_blocks import step_caching_of
 from ..model.environment import precision, versions
+from ..model.foreign_caches import caches_by_branch, check_step_caches
 from ..model.loaded_files import LoadedFiles
 from ..model.patchers import compute_dtype, on_device_of
 from ..model.shared_models import SharedModels, fingerprint_of
@@ -35,6 +35,7 @@ from .backend import ComfyBackend, check_vae
 from .finished_videos import FinishedVideos
 from .graph_fingerprint import Graph
 from .progress import JobProgress
+from .samplers import own_sampler
 from .unfinished_runs import log_unfinished_runs
 
 # The attribute of each component that holds its weights.
@@ -166,9 +167,16 @@ def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, A
 def with_host_settings(job: Job) -> Job:
     """Return `job` with the step cache settings of its MODEL, and with the GPU as the device of its color matching.
 
-    Color matching takes no time there. With a SAMPLER and no SIGMAS its noise levels are evenly spaced ones.
+    Color matching takes no time there. With a SAMPLER and no SIGMAS its noise levels are evenly spaced ones. A preset
+    for a model that was trained on other lengths sets them where the inputs have their defaults.
     """
-    components, sampling = job.components, job.sampling
+    components, sampling = job.components, job.sampling.with_lengths_of_model()
+    if sampling.chunk_frames != job.sampling.chunk_frames or sampling.context_frames != job.sampling.context_frames:
+        say(
+            f"the preset makes chunks of {sampling.chunk_frames} frames with {sampling.context_frames} of context, on "
+            "which its model was trained; set chunk_frames or context_frames to another number than the default to "
+            "choose it yourself"
+        )
     assert components is not None
     if components.sampler is not None and sampling.sigmas is None:
         sampling = replace(sampling, sigmas=sampling.settings.even_sigmas)
@@ -185,9 +193,9 @@ def _backend(job: Job) -> ComfyBackend:
     assert components is not None
     model = components.model.value
     conditionings = {name: _value(getattr(components, name)) for name in TEXTS}
-    if step_caching_of(model) is not None:
+    for cache in caches_by_branch(model):
         for name, conditioning in conditionings.items():
-            check_single_part(name, conditioning or [])
+            check_single_part(name, conditioning or [], cache)
     if sampling.camera is not None:
         check_camera(sampling.camera, check_backbone(model).dim)
         # As an additional model, ComfyUI loads it together with the MODEL.
@@ -197,6 +205,7 @@ def _backend(job: Job) -> ComfyBackend:
     sigmas = sampling.schedule
     if sampling.sigmas is not None:
         sigmas = check_sigmas(sampling.sigmas, from_source=bool(sampling.sdedit))
+    check_step_caches(model, sampling.guidance, len(sigmas) - 1)
     return ComfyBackend(
         model=model,
         vae=components.vae.value,
@@ -204,7 +213,7 @@ def _backend(job: Job) -> ComfyBackend:
         positive=conditionings["positive"] or no_text(model),
         negative=conditionings["negative"] or no_text(model),
         guidance=sampling.guidance,
-        sampler=_value(components.sampler) or comfy.samplers.sampler_object("euler"),
+        sampler=_value(components.sampler) or own_sampler(sampling.settings),
         sigmas=sigmas,
         camera=sampling.camera,
     )
@@ -224,10 +233,13 @@ def check_guidance(model: Any) -> None:
             )
 
 
-def check_single_part(name: str, conditioning: list) -> None:
-    """Raise InputError for a conditioning of several parts, since the cache has one residual per branch."""
+def check_single_part(name: str, conditioning: list, cache: str) -> None:
+    """Raise InputError for a conditioning of several parts, since a step cache has one residual per branch.
+
+    cache: the name of the step cache.
+    """
     if len(conditioning) > 1:
         raise InputError(
             f"the {name} text is made of {len(conditioning)} parts (Conditioning Combine or time ranges), and the step "
-            "cache knows one; connect a single text or take InfiniteTalk Step Cache out"
+            f"cache knows one; connect a single text or take {cache} out"
         )
