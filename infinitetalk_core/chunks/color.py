@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -60,8 +61,8 @@ def _color_statistics(frames: Tensor, device: torch.device, over: int) -> tuple[
     Converts a few frames at a time to limit memory.
     """
     starts = range(0, len(frames), FRAMES_AT_ONCE)
-    mean, deviation = _joined([_mean_and_deviation(_Part.at(start, frames, device).lab()) for start in starts])
-    return _moving_average(mean, over), _moving_average(deviation, over)
+    mean, deviation = _joined([_mean_and_deviation(Part.at(start, frames, device).lab()) for start in starts])
+    return moving_average(mean, over), moving_average(deviation, over)
 
 
 def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -69,11 +70,11 @@ def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return mean, deviation
 
 
-def _moving_average(track: Tensor, over: int) -> Tensor:
-    """Average each frame's values in (F, 1, 1, 3) over the `over` frames around it, fewer at the ends."""
+def moving_average(track: Tensor, over: int) -> Tensor:
+    """Average each frame's values in (F, ...) over the `over` frames around it, fewer at the ends."""
     if over == 1:
         return track
-    each = track.flatten(1).T  # (3, F)
+    each = track.flatten(1).T  # (values, F)
     mean = F.avg_pool1d(each, over, stride=1, padding=over // 2, count_include_pad=False)
     return mean.T.reshape(track.shape)
 
@@ -95,6 +96,15 @@ def hold_color(
     Source: the reference's match_and_blend_colors (wan/utils/multitalk_utils.py), which is `over` 1.
     Raises InputError for a strength outside 0 to 1, an even `over`, or a wrong shape.
     """
+    anchors = anchors_of(frames, anchor, strength, over)
+    if strength == 0:
+        return frames
+    device = device or frames.device
+    return corrected(frames, device, over, _ByStatistics(anchors, len(frames), strength, device, over))
+
+
+def anchors_of(frames: Tensor, anchor: Tensor, strength: float, over: int) -> Tensor:
+    """Return the anchor pictures, 1 or one for each frame: (1 or F, h, w, 3). Raises InputError as `hold_color` does."""
     if not 0 <= strength <= 1:
         raise InputError(f"color strength must be between 0 and 1, got {strength}")
     if over < 1 or over % 2 == 0:
@@ -107,27 +117,36 @@ def hold_color(
         )
     if len(anchors) not in (1, len(frames)):
         raise InputError(f"{len(frames)} frames need 1 anchor picture or {len(frames)} of them, got {len(anchors)}")
-    if strength == 0:
-        return frames
-    device = device or frames.device
-    goal = [track.expand(len(frames), -1, -1, -1) for track in _color_statistics(anchors, device, over)]
-    mean, deviation = (torch.empty(len(frames), 1, 1, 3, dtype=torch.float32, device=device) for _ in range(2))
+    return anchors
+
+
+class Correction(Protocol):
+    """A correction of the colors of a video, from what is measured in the frames around each."""
+
+    def measure(self, part: Part) -> None:
+        """Measure the next few frames."""
+
+    def matched(self, part: Part) -> Tensor:
+        """Return these frames corrected (F, H, W, 3), by what has been measured so far."""
+
+
+def corrected(frames: Tensor, device: torch.device, over: int, correction: Correction) -> Tensor:
+    """Correct frames (F, H, W, 3) a few at a time on `device`, each when the over // 2 frames after it are measured."""
     matched = torch.empty_like(frames)
-    waiting: deque[_Part] = deque()
+    waiting: deque[Part] = deque()
     for start in range(0, len(frames), FRAMES_AT_ONCE):
-        part = _Part.at(start, frames, device)
+        part = Part.at(start, frames, device)
         waiting.append(part)
-        mean[part.slice], deviation[part.slice] = _mean_and_deviation(part.lab())
-        # A frame is corrected by the statistics of the frames around it, so it waits for those after it.
+        correction.measure(part)
+        # A frame is corrected by what is measured in the frames around it, so it waits for those after it.
         while waiting and (part.stop == len(frames) or waiting[0].stop + over // 2 <= part.stop):
             ready = waiting.popleft()
-            own = [_moving_average(track[: part.stop], over)[ready.slice] for track in (mean, deviation)]
-            matched[ready.slice] = ready.matched(own, [track[ready.slice] for track in goal], strength)
+            matched[ready.slice] = correction.matched(ready)
     return matched
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A few frames on the device, where they stay until they are corrected: the bus is slow. Frames that are there
     already are not copied."""
 
@@ -135,7 +154,7 @@ class _Part:
     rgb: Tensor  # (F, H, W, 3)
 
     @classmethod
-    def at(cls, start: int, frames: Tensor, device: torch.device) -> _Part:
+    def at(cls, start: int, frames: Tensor, device: torch.device) -> Part:
         """Take the frames from `start` on."""
         part = slice(start, min(start + FRAMES_AT_ONCE, len(frames)))
         return cls(part, frames[part].to(device, torch.float32))
@@ -148,8 +167,24 @@ class _Part:
     def stop(self) -> int:
         return int(self.slice.stop)
 
-    def matched(self, own: Sequence[Tensor], goal: Sequence[Tensor], strength: float) -> Tensor:
-        """Return the frames with the mean and deviation `goal` in place of `own`, blended in by `strength`."""
-        gain = torch.where(own[1] < _FLAT, 0, goal[1] / own[1])
-        converted = lab_to_rgb((self.lab() - own[0]) * gain + goal[0])
-        return torch.lerp(self.rgb.clamp(0, 1), converted, strength)
+
+class _ByStatistics:
+    """The correction of each frame's mean and deviation to those of its anchor."""
+
+    def __init__(self, anchors: Tensor, length: int, strength: float, device: torch.device, over: int) -> None:
+        self.strength, self.over = strength, over
+        self.goal = [track.expand(length, -1, -1, -1) for track in _color_statistics(anchors, device, over)]
+        self.own = [torch.empty(length, 1, 1, 3, dtype=torch.float32, device=device) for _ in range(2)]
+        self.measured = 0
+
+    def measure(self, part: Part) -> None:
+        for track, values in zip(self.own, _mean_and_deviation(part.lab()), strict=True):
+            track[part.slice] = values
+        self.measured = part.stop
+
+    def matched(self, part: Part) -> Tensor:
+        mean, deviation = (moving_average(track[: self.measured], self.over)[part.slice] for track in self.own)
+        goal_mean, goal_deviation = (track[part.slice] for track in self.goal)
+        gain = torch.where(deviation < _FLAT, 0, goal_deviation / deviation)
+        converted = lab_to_rgb((part.lab() - mean) * gain + goal_mean)
+        return torch.lerp(part.rgb.clamp(0, 1), converted, self.strength)

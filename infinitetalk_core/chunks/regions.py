@@ -47,11 +47,14 @@ def small_lab(frames: Tensor, side: int = SIDE) -> Tensor:
     return rgb_to_lab(pictures.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def segments(lab: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def segments(
+    lab: Tensor, start: Tensor | None = None, count: tuple[int, int] = COUNT, smallest: float = _SMALLEST
+) -> tuple[Tensor, Tensor]:
     """Divide a picture into regions of similar color, by k-means over color and place: masks (R, h, w), and centers.
 
-    lab: (3, h, w); start: the centers of the picture before it in a video, so that regions keep their numbers. The
-    same picture gives the same regions on one device. A region that is too small has an empty mask.
+    lab: (3, h, w); start: the centers of the picture before it in a video, so that regions keep their numbers; count:
+    seeds along the shorter and the longer side; smallest: share of the picture, a region with less has an empty mask.
+    The same picture gives the same regions on one device.
     """
     height, width = lab.shape[-2:]
     longer = max(height, width)
@@ -59,7 +62,7 @@ def segments(lab: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
     place = torch.stack((x, y)).to(lab) * (100 * _SPREAD / longer)
     points = torch.cat((lab, place)).flatten(1).T  # (h * w, 5)
     if start is None:
-        down, across = COUNT if height <= width else COUNT[::-1]
+        down, across = count if height <= width else count[::-1]
         rows = ((torch.arange(down) + 0.5) * height / down).long()
         columns = ((torch.arange(across) + 0.5) * width / across).long()
         centers = points.reshape(height, width, -1)[rows[:, None], columns].flatten(0, 1)
@@ -74,7 +77,7 @@ def segments(lab: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
     colors = points[:, :3]
     usual = torch.where(member[..., None], colors, torch.nan).nanmedian(1).values
     masks = (member & (torch.cdist(usual, colors) < _ALIKE)).reshape(-1, height, width)
-    return masks & (masks.flatten(1).float().mean(1) >= _SMALLEST)[:, None, None], centers
+    return masks & (masks.flatten(1).float().mean(1) >= smallest)[:, None, None], centers
 
 
 @dataclass(frozen=True)
