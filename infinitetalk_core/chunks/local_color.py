@@ -31,8 +31,10 @@ _AROUND = 0.02  # how far around a place its color is looked for, in longer side
 _AGREE = 4.0  # Lab units: places of a node that differ more from its offset hardly count
 _ROUNDS = 3  # in which the places are weighed anew
 _SEEN = (0.3, 0.6)  # share of a node's places that must agree: below the first it is not seen, from the second on it is
-_STEADY = 2.0  # Lab units: an offset whose deviation within a second is larger is more movement than drift
-_ANOTHER = (18.0, 28.0)  # Lab units: so far off is no color that drifted, but another thing
+_STEADY = 1.0  # Lab units: an offset whose deviation within a second is larger is more movement than drift
+_STEADY_SHARE = 0.25  # of the offset, by which its deviation may be larger
+_ANOTHER = (15.0, 22.0)  # CIEDE2000: so far off is no color that drifted, but another thing
+_SMALLEST = 0.015  # share of the picture: smaller nodes are dropped, such as eyes and mouth
 _VISIBLE = (0.7, 1.7)  # CIEDE2000: offsets below the first are left, from the second on corrected whole
 _LIKE = 9.0  # Lab units: width of the nodes' weights
 _UNLIKE = 24.0  # Lab units: what is farther from all nodes takes the offset of what is around it
@@ -99,7 +101,7 @@ class _Nodes:
     @classmethod
     def of(cls, own: Tensor, before: _Nodes | None) -> _Nodes:
         """Divide an anchor. before: the nodes of the anchor of the frame before, which keep their numbers."""
-        masks, centers = segments(own, None if before is None else before.centers, _COUNT, smallest=0.01)
+        masks, centers = segments(own, None if before is None else before.centers, _COUNT, _SMALLEST)
         return cls(own, masks, centers)
 
     def measured(self, made: Tensor) -> Tensor:
@@ -128,11 +130,11 @@ class _Nodes:
             total = agrees.sum(1, keepdim=True).clamp_min(1e-6)
             offset = agrees @ chosen.T / total
         share = agrees.sum(1) / members.sum(1).clamp_min(1)
-        size = offset.norm(dim=1)
-        weight = _rising(share, *_SEEN) * (1 - _rising(size, *_ANOTHER)) * members.any(1)
         color = agrees @ (self.own.flatten(1) - chosen).T / total
+        another = _rising(ciede2000(color, color + offset), *_ANOTHER)
+        weight = _rising(share, *_SEEN) * (1 - another) * members.any(1)
         place = agrees @ torch.stack((y, x)).to(made).flatten(1).T / total / max(height, width)
-        values = torch.cat((offset, size.square()[:, None], color, place), dim=1)
+        values = torch.cat((offset, offset.square().sum(1, keepdim=True), color, place), dim=1)
         return torch.cat((weight[:, None], weight[:, None] * values), dim=1)
 
 
@@ -141,9 +143,12 @@ def _offsets(averaged: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     weight = averaged[:, 0]
     values = averaged[:, 1:] / weight[:, None].clamp_min(1e-6)
     offset, square, color, place = values.split((3, 1, 3, 2), dim=1)
-    unsteady = (square - offset.square().sum(1, keepdim=True)).clamp_min(0)
+    size = offset.square().sum(1, keepdim=True)
+    steady = (_STEADY + _STEADY_SHARE * size.sqrt()).square()
+    drift = steady / (steady + (square - size).clamp_min(0))
+    offset = offset * drift
     visible = _rising(ciede2000(color, color + offset), *_VISIBLE)[:, None]
-    return weight, offset * visible * _STEADY**2 / (_STEADY**2 + unsteady), color, place
+    return weight * drift[:, 0], offset * visible, color, place
 
 
 def _spread(lab: Tensor, weight: Tensor, offset: Tensor, color: Tensor, place: Tensor) -> Tensor:
