@@ -58,7 +58,9 @@ def drifts(video: TrueVideo) -> Iterator[Drift]:
 def difference(held: Tensor, true: Tensor) -> Tensor:
     """Return CIEDE2000 between two videos (F, H, W, 3), of colors averaged over 3 x 3 pixels: (F, H, W)."""
     soft = [torch.nn.functional.avg_pool2d(v.permute(0, 3, 1, 2), 3, 1, 1).permute(0, 2, 3, 1) for v in (held, true)]
-    return torch.cat([ciede2000(rgb_to_lab(a), rgb_to_lab(b)) for a, b in zip(*(s.split(25) for s in soft), strict=True)])
+    return torch.cat(
+        [ciede2000(rgb_to_lab(a), rgb_to_lab(b)) for a, b in zip(*(s.split(25) for s in soft), strict=True)]
+    )
 
 
 def report(video: TrueVideo, chunk: int) -> None:
@@ -67,7 +69,9 @@ def report(video: TrueVideo, chunk: int) -> None:
         inside = (drift.where > 0.5)[len(video.frames) // 2 :]
         for name, hold in HOLDS.items():
             started = time.monotonic()
-            held = torch.cat([hold(f, video.frames[0], 1.0, None, COLOR_HOLD_FRAMES) for f in drift.frames.split(chunk)])
+            held = torch.cat(
+                [hold(f, video.frames[0], 1.0, None, COLOR_HOLD_FRAMES) for f in drift.frames.split(chunk)]
+            )
             seconds = time.monotonic() - started
             away = difference(held, video.frames)[len(video.frames) // 2 :]
             there, elsewhere = away[inside], away[~inside]

@@ -23,6 +23,7 @@ __all__ = [
     "FilmedGuide",
     "FrameSource",
     "Guidance",
+    "HoldBy",
     "InfiniteTalkModel",
     "InputError",
     "Job",

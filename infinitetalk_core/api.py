@@ -7,7 +7,7 @@ from .audio.sound import Sound
 from .audio.wav2vec import SpeechEncoder
 from .chunks.camera_control import CameraControl, FilmedGuide
 from .chunks.dub import ChunkOutput, ContextFrames, Models, dub
-from .chunks.job import ColorHold, Job, Output, Reference, Sampling
+from .chunks.job import ColorHold, HoldBy, Job, Output, Reference, Sampling
 from .chunks.pinned import Pinned
 from .chunks.plan import Chunk
 from .chunks.reference import AfterEnd, PlannedChunk, Policy, ReferenceSettings

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from comfy_api.latest import io
 
-from ..infinitetalk_core.chunks.job import ColorHold, Job, Output, Sampling
+from ..infinitetalk_core.chunks.job import ColorHold, HoldBy, Job, Output, Sampling
 from ..infinitetalk_core.chunks.redo import AfterRedo, Redo
 from ..infinitetalk_core.sampling.settings import preset_for
 from ..infinitetalk_core.video.format import VideoFormat
@@ -27,6 +27,7 @@ from .types import (
 )
 
 COLOR_ANCHORS = ["chunk's reference", "first reference"]
+COLOR_HOLD_BY = [by.value for by in HoldBy]
 AFTER_REDO = [after.value for after in AfterRedo]
 
 
@@ -148,8 +149,8 @@ class ChunkSampler(ModelNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Holds mean and spread of the colors, taken over a second, to the reference so that they "
-                    "do not drift; 0 is off. Lower it when the light changes within a chunk.",
+                    tooltip="Holds the colors, taken over a second, to the reference so that they do not drift; 0 is "
+                    "off. Lower it when the light changes within a chunk.",
                 ),
                 advanced(
                     io.Combo.Input(
@@ -218,6 +219,16 @@ class ChunkSampler(ModelNode):
                         optional=True,
                     )
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "color_hold_by",
+                        options=COLOR_HOLD_BY,
+                        default=ColorHold.by.value,
+                        tooltip="What color_hold does. region: turns each part of the picture that has drifted back to "
+                        "its color. picture: gives the whole picture the reference's mean and spread.",
+                        optional=True,
+                    )
+                ),
             ],
             outputs=[
                 io.Video.Output("video", display_name="video"),
@@ -255,6 +266,7 @@ class ChunkSampler(ModelNode):
         crf: int = VideoFormat.crf,
         color_hold: float = ColorHold.strength,
         color_anchor: str = COLOR_ANCHORS[0],
+        color_hold_by: str = ColorHold.by.value,
         filename_prefix: str = Output.filename_prefix,
         start_over: bool = False,
         keep_intermediates: bool = False,
@@ -270,7 +282,7 @@ class ChunkSampler(ModelNode):
             reference=reference,
             sampling=Sampling(
                 settings=guidance or preset_for(reference.height, reference.width),
-                color=ColorHold(color_hold, to_first),
+                color=ColorHold(color_hold, to_first, by=HoldBy(color_hold_by)),
                 **sampling,
             ),
             components=components_of(

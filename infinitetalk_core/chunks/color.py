@@ -104,7 +104,7 @@ def hold_color(
 
 
 def anchors_of(frames: Tensor, anchor: Tensor, strength: float, over: int) -> Tensor:
-    """Return the anchor pictures, 1 or one for each frame: (1 or F, h, w, 3). Raises InputError as `hold_color` does."""
+    """Return the anchor pictures, one or one for each frame: (1 or F, h, w, 3). Raises InputError as `hold_color`."""
     if not 0 <= strength <= 1:
         raise InputError(f"color strength must be between 0 and 1, got {strength}")
     if over < 1 or over % 2 == 0:

@@ -23,7 +23,8 @@ from .conditioning import (
 )
 from .context import ContextFrames
 from .encoded_reference import EncodedReference, ReferenceEncoder
-from .job import Job, Reference
+from .job import HoldBy, Job, Reference
+from .local_color import hold_local_color
 from .pinned import latent_mask, paste
 from .plan import Chunk
 from .reference import PlannedChunk, Policy, shown_frames, source_frame
@@ -128,7 +129,8 @@ def _make_chunk(
         # If the source is read for each frame, match each frame to it: the light may change within a chunk.
         color = sampling.color
         held_to = anchor if source is None or color.to_first else source.frames
-        before, frames = frames, hold_color(frames, held_to, color.strength, color.device, color.over)
+        hold = hold_local_color if color.by is HoldBy.REGION else hold_color
+        before, frames = frames, hold(frames, held_to, color.strength, color.device, color.over)
         own = frames is not before
         if context is not None:
             last, count = context.frames[-1], sampling.seam_fade

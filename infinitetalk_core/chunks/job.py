@@ -6,6 +6,7 @@ of help; a field that does not change the video is marked with `excluded`.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -74,6 +75,13 @@ class Reference:
         return stack_shown(shown_frames(chunk, self.source.length, self.settings.after_end), self.picture)
 
 
+class HoldBy(enum.Enum):
+    """What colors are held by: mean and deviation of the whole picture, or the color of each region of the anchor."""
+
+    REGION = "region"  # local_color.py
+    PICTURE = "picture"  # color.py
+
+
 @dataclass(frozen=True)
 class ColorHold:
     """Settings of color matching to the reference frame of each chunk, or (`to_first`) of the first chunk."""
@@ -81,6 +89,7 @@ class ColorHold:
     strength: float = 1.0
     to_first: bool = False
     over: int = COLOR_HOLD_FRAMES  # odd number of frames whose statistics are averaged for each correction
+    by: HoldBy = HoldBy.PICTURE
     device: torch.device | None = field(
         default=None, metadata=excluded("where it is computed; the machine counts by itself")
     )  # None: the device of the frames

@@ -26,17 +26,18 @@ from .color_difference import ciede2000
 from .regions import movements, segments, small_lab
 
 _COUNT = (4, 6)  # seeds of the nodes, down and across
-_PLACE = 60.0  # Lab units: what a longer side counts as much as, as in `segments`
+_PLACE = 47.0  # Lab units: what a longer side counts as much as
 _AROUND = 0.02  # how far around a place its color is looked for, in longer sides
 _AGREE = 4.0  # Lab units: places of a node that differ more from its offset hardly count
 _ROUNDS = 3  # in which the places are weighed anew
 _SEEN = (0.3, 0.6)  # share of a node's places that must agree: below the first it is not seen, from the second on it is
+_KNOWN = (0.1, 0.5)  # share of a second in which a node must be seen: below the first it is left as it is
 _STEADY = 1.0  # Lab units: an offset whose deviation within a second is larger is more movement than drift
 _STEADY_SHARE = 0.25  # of the offset, by which its deviation may be larger
 _ANOTHER = (15.0, 22.0)  # CIEDE2000: so far off is no color that drifted, but another thing
 _SMALLEST = 0.015  # share of the picture: smaller nodes are dropped, such as eyes and mouth
-_VISIBLE = (0.7, 1.7)  # CIEDE2000: offsets below the first are left, from the second on corrected whole
-_LIKE = 9.0  # Lab units: width of the nodes' weights
+_VISIBLE = (0.6, 1.4)  # CIEDE2000: offsets below the first are left, from the second on corrected whole
+_LIKE = 7.0  # Lab units: width of the nodes' weights
 _UNLIKE = 24.0  # Lab units: what is farther from all nodes takes the offset of what is around it
 _UNKNOWN = 45.0  # Lab units, places included: what is farther from all nodes takes none
 _PIXELS_AT_ONCE = 1 << 18
@@ -77,7 +78,9 @@ class _ByNodes:
 
     def matched(self, part: Part) -> Tensor:
         averaged = moving_average(torch.stack(self.tracks), self.over)[part.slice]
-        return torch.stack([self._frame(*frame) for frame in zip(part.rgb.clamp(0, 1), part.lab(), averaged, strict=True)])
+        return torch.stack(
+            [self._frame(*frame) for frame in zip(part.rgb.clamp(0, 1), part.lab(), averaged, strict=True)]
+        )
 
     def _frame(self, rgb: Tensor, lab: Tensor, averaged: Tensor) -> Tensor:
         offsets = _spread(lab, *_offsets(averaged)) * self.strength
@@ -146,7 +149,7 @@ def _offsets(averaged: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     size = offset.square().sum(1, keepdim=True)
     steady = (_STEADY + _STEADY_SHARE * size.sqrt()).square()
     drift = steady / (steady + (square - size).clamp_min(0))
-    offset = offset * drift
+    offset = offset * drift * _rising(weight, *_KNOWN)[:, None]
     visible = _rising(ciede2000(color, color + offset), *_VISIBLE)[:, None]
     return weight * drift[:, 0], offset * visible, color, place
 
@@ -162,9 +165,14 @@ def _spread(lab: Tensor, weight: Tensor, offset: Tensor, color: Tensor, place: T
     for start in range(0, height, rows):
         part = lab[start : start + rows]
         down = (torch.arange(start, start + len(part), device=lab.device) + 0.5) / max(height, width)
-        near = [torch.exp(-((line[:, None] - at) * _PLACE).square() * sharpness) for line, at in zip((down, across), place.T)]
-        like = torch.cdist(part.reshape(-1, 3), color).square_().mul_(-sharpness).exp_().add_(floor)
-        like = like.view(len(part), width, -1).mul_(near[0][:, None]).mul_(near[1] * weight)
+        rows_near, columns_near = (
+            torch.exp(-((line[:, None] - at) * _PLACE).square() * sharpness)
+            for line, at in zip((down, across), place.T, strict=True)
+        )
+        near = rows_near[:, None] * columns_near  # (rows, W, K)
+        like = torch.cdist(part.reshape(-1, 3), color).square_().mul_(-sharpness).exp_().view_as(near)
+        # What is like no node is near few: the cheeks around a mouth, but not the jacket below it.
+        like = like.addcmul_(near, near, value=floor).mul_(near).mul_(weight)
         parts.append(like @ offset / (like.sum(-1, keepdim=True) + nothing))
     return torch.cat(parts)
 

@@ -58,7 +58,7 @@ def segments(
     """
     height, width = lab.shape[-2:]
     longer = max(height, width)
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(n, device=lab.device) + 0.5 for n in (height, width)), indexing="ij")
     place = torch.stack((x, y)).to(lab) * (100 * _SPREAD / longer)
     points = torch.cat((lab, place)).flatten(1).T  # (h * w, 5)
     if start is None:

@@ -13,6 +13,7 @@ from infinitetalk_core.chunks import dub as chunks_dub
 from infinitetalk_core.chunks.color import _color_statistics, hold_color, lab_to_rgb, rgb_to_lab
 from infinitetalk_core.chunks.dub import ChunkOutput, dub
 from infinitetalk_core.chunks.job import ColorHold
+from infinitetalk_core.chunks.local_color import hold_local_color
 from infinitetalk_core.chunks.metrics import measure
 from infinitetalk_core.chunks.pinned import Pinned
 from infinitetalk_core.chunks.plan import plan_chunks
@@ -47,15 +48,16 @@ class Bus(TorchDispatchMode):
         return out
 
 
+@pytest.mark.parametrize("hold", [hold_color, hold_local_color])
 @pytest.mark.parametrize("over", [1, 25])
 @pytest.mark.parametrize("anchors", [1, 81])
-def test_colors_cross_the_bus_once(over, anchors):
+def test_colors_cross_the_bus_once(over, anchors, hold):
     frames, anchor = torch.rand(81, 32, 48, 3), torch.rand(anchors, 32, 48, 3)
     with Bus() as bus:
-        hold_color(frames, anchor if anchors > 1 else anchor[0], 1.0, DEVICE, over)
+        hold(frames, anchor if anchors > 1 else anchor[0], 1.0, DEVICE, over)
     small = 2000  # matrices and white points
     assert frames.nbytes == bus.bytes["down"]
-    assert frames.nbytes + anchor.nbytes <= bus.bytes["up"] <= frames.nbytes + anchor.nbytes + small * 81
+    assert frames.nbytes <= bus.bytes["up"] <= frames.nbytes + anchor.nbytes + small * 81
     assert bus.waits == 0
 
 

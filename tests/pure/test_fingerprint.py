@@ -17,7 +17,7 @@ from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.camera.guide import PathGuide
 from infinitetalk_core.camera.path import Move, Swing
 from infinitetalk_core.chunks.camera_control import CameraControl, FilmedGuide
-from infinitetalk_core.chunks.job import ColorHold, Components, Job, Output, Reference, Sampling
+from infinitetalk_core.chunks.job import ColorHold, Components, HoldBy, Job, Output, Reference, Sampling
 from infinitetalk_core.chunks.pinned import Pinned
 from infinitetalk_core.chunks.redo import AfterRedo, Redo
 from infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSettings
@@ -110,6 +110,7 @@ OTHER: dict[str, Any] = {
     "ColorHold.strength": 0.5,
     "ColorHold.to_first": True,
     "ColorHold.over": 1,
+    "ColorHold.by": HoldBy.REGION,
     "ColorHold.device": torch.device("cpu"),
     "Component.value": object(),
     "Component.fingerprint": "of another",
