@@ -195,3 +195,35 @@ def test_a_run_that_goes_on_has_the_same_bits(pinned):
     by_picture = replace(job, sampling=replace(job.sampling, color=ColorHold(1.0)))
     other = list(dub(by_picture, PlainModels()))
     assert not torch.equal(whole[0].frames, other[0].frames)
+
+
+def test_a_true_video_that_was_encoded_is_left_as_it_is(tmp_path):
+    pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
+    from benchmarks.sight import UNSEEN, delivered, drawn
+    from evaluation.sync import correlation, mouth_opening
+
+    true = drawn(UNSEEN + 2).frames
+    file = delivered(true, tmp_path).frames[:66]
+    after = held(file, true[0])
+    assert away(after, file).max() < 0.5
+    wanted = mouth_opening(true[:66])
+    assert correlation(mouth_opening(after), wanted) > correlation(mouth_opening(file), wanted) - 0.005
+
+
+def test_a_drift_put_into_a_drawn_speaker_is_more_than_halved_and_the_lips_stay():
+    pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
+    from benchmarks.sight import UNSEEN, drawn
+    from benchmarks.sight_faults import turned
+    from evaluation.sync import correlation, mouth_opening
+    from evaluation.temporal import block_colors, flicker
+
+    video = drawn(UNSEEN + 3)
+    true, wall, clothes = video.frames[:50], video.wall[:50].float(), video.clothes[:50].float()
+    drifted = turned(turned(true, wall, 6.0, 20.0), clothes, 12.0)
+    after = held(drifted, true[0])
+    for part in (wall > 0.5, clothes > 0.5):
+        assert away(after, true)[part].mean() < 0.4 * away(drifted, true)[part].mean()
+    assert away(after, true)[(wall + clothes) < 0.5].mean() < 1
+    assert correlation(mouth_opening(after), mouth_opening(true)) > 0.99
+    least, most = flicker(block_colors(true)), flicker(block_colors(after))
+    assert least is not None and most is not None and most < least + 0.02
