@@ -24,10 +24,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.joins import film
 from benchmarks.sight_faults import blurred, faded, flickering, frozen, jumping, late, pulsing, turned
-from evaluation.landmarks import landmark_opening
 from evaluation.sight import NUMBERS, Delivered, Sight, Truth, look
 from infinitetalk_core.chunks.assembly import Assembly
 from infinitetalk_core.chunks.groups import plan_groups
+from infinitetalk_core.chunks.lips import mouth_gaps
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.regions import segments, small_lab
 from infinitetalk_core.errors import InputError
@@ -141,7 +141,7 @@ def filmed(path: Path) -> TrueVideo:
     clothes, wall = (wide[share.argmax()].expand(len(frames), -1, -1) for share in (low, high))
     face = (((x - 0.5) / 0.25) ** 2 + ((y - 0.42) / 0.32) ** 2 < 1).float().expand(len(frames), -1, -1)
     try:
-        opening = landmark_opening(frames)
+        opening = mouth_gaps(frames, every=1)[:, 0]
     except InputError:
         opening = None  # the library is missing
     return TrueVideo(path.stem, frames, Truth(frames[0], JOINS, None, opening, real_face=True), clothes, wall, face)

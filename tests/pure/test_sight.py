@@ -119,6 +119,7 @@ def test_a_face_that_is_rarely_seen_has_no_identity(monkeypatch):
 
 def test_another_version_of_the_library_is_a_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "dlib", ModuleType("dlib"))
-    monkeypatch.setattr("evaluation.faces.find_spec", lambda name: SimpleNamespace(submodule_search_locations=["/no"]))
+    weights = SimpleNamespace(submodule_search_locations=["/no"])
+    monkeypatch.setattr("infinitetalk_core.chunks.face_points.find_spec", lambda name: weights)
     sight = look(Delivered(textured(20)), Truth(textured(1)[0], real_face=True))
     assert "another version" in sight.absent["identity"]
