@@ -54,7 +54,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class Told:
-    """What was measured in one recording. shifted, foreign: whether the right voice scored higher, by chunk."""
+    """What was measured in one recording. shifted, foreign: whether the right voice scored higher, by chunk and voice.
+
+    known: the same of all voices, where only lags near the median of the recording's other chunks are tried.
+    """
 
     name: str
     right: list[float]
@@ -62,6 +65,7 @@ class Told:
     wrong: list[float]
     shifted: list[bool]
     foreign: list[bool]
+    known: list[bool]
 
 
 def read(path: Path) -> Recording:
@@ -85,23 +89,28 @@ def _smaller(frame: Tensor) -> Tensor:
     return torch.nn.functional.interpolate(frame.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
 
 
-def measured(gaps: NDArray[np.float64], sound: Sound, first: int, weights: NDArray[np.float64]) -> tuple[float, int]:
+def measured(
+    gaps: NDArray[np.float64], sound: Sound, first: int, weights: NDArray[np.float64], near: int | None = None
+) -> tuple[float, int]:
     """Return score and lag of a chunk with a voice; SILENT for a silent one."""
     try:
         bands = voice_bands(sound, first - MAX_LAG, FRAMES + 2 * MAX_LAG)
     except InputError:
         return SILENT, 0
-    sync = lip_sync(gaps, wanted_opening(bands, weights))
+    sync = lip_sync(gaps, wanted_opening(bands, weights), near)
     return sync.score, sync.lag
 
 
 def tell(recording: Recording, strangers: Sequence[Sound], weights: NDArray[np.float64]) -> Told:
     """Measure all chunks of a recording with right and wrong voices."""
-    told = Told(recording.name, [], [], [], [], [])
-    for first, gaps in recording.gaps.items():
-        right, lag = measured(gaps, recording.sound, first, weights)
-        if right == SILENT:
-            continue  # the speaker is silent
+    told = Told(recording.name, [], [], [], [], [], [])
+    own = {first: measured(gaps, recording.sound, first, weights) for first, gaps in recording.gaps.items()}
+    spoken = {first: found for first, found in own.items() if found[0] != SILENT}
+    for first, (right, lag) in spoken.items():
+        gaps = recording.gaps[first]
+        others = [lag for other, (_, lag) in spoken.items() if other != first]
+        near = round(float(np.median(others))) if others else lag
+        at_lag = measured(gaps, recording.sound, first, weights, near)[0]
         told.right.append(right)
         told.lags.append(lag)
         shifted = [(recording.sound, first + shift) for shift in SHIFTS]
@@ -114,6 +123,7 @@ def tell(recording: Recording, strangers: Sequence[Sound], weights: NDArray[np.f
                 if wrong != SILENT:
                     told.wrong.append(wrong)
                     apart.append(right > wrong)
+                    told.known.append(at_lag > measured(gaps, sound, begin, weights, near)[0])
     return told
 
 
@@ -140,15 +150,16 @@ def fitted(recordings: Sequence[Recording]) -> NDArray[np.float64]:
 def table(rows: Sequence[Told], recordings: Sequence[Recording]) -> str:
     """Return the results as Markdown."""
     lines = [
-        "| video | chunks | right voice | lag | wrong voices | shifted told apart | foreign told apart |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| video | chunks | right voice | lag | wrong voices | shifted told apart | foreign told apart | "
+        "both, at the video's lag |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in [*rows, _together(rows)]:
         if row.right:
             lag = f"{np.median(row.lags):+.0f}" if row.name != "all" else ""
             lines.append(
                 f"| {row.name} | {len(row.right)} | {np.mean(row.right):.2f} | {lag} | {np.mean(row.wrong):.2f} | "
-                f"{_share(row.shifted)} | {_share(row.foreign)} |"
+                f"{_share(row.shifted)} | {_share(row.foreign)} | {_share(row.known)} |"
             )
     absent = [f"{recording.name}: {reason}" for recording in recordings for reason in recording.absent]
     seconds = [s for recording in recordings for s in recording.seconds]
@@ -157,8 +168,8 @@ def table(rows: Sequence[Told], recordings: Sequence[Recording]) -> str:
 
 
 def _together(rows: Sequence[Told]) -> Told:
-    columns = ([x for row in rows for x in getattr(row, name)] for name in ("right", "lags", "wrong"))
-    return Told("all", *columns, [x for row in rows for x in row.shifted], [x for row in rows for x in row.foreign])
+    names = ("right", "lags", "wrong", "shifted", "foreign", "known")
+    return Told("all", *([x for row in rows for x in getattr(row, name)] for name in names))
 
 
 def _share(right: Sequence[bool]) -> str:

@@ -1,7 +1,7 @@
 """Lip sync of a real face: how well its mouth follows the voice.
 
 The mouth: the gap between the inner lips, the gap between the outer lips, and how far the chin is from the bridge of
-the nose, by the points of the face (face_points.py), which are found in every second frame.
+the nose, by the points of the face (face_points.py), which are found in every third frame.
 
 What the voice asks for: loudness where vowels are loud, minus loudness where an almost closed mouth is (the voice's
 lowest tones, a hissing s), in six bands of frequency over five frames. The weights were fitted to recorded speakers
@@ -29,7 +29,7 @@ from .face_points import face_points
 
 MAX_LAG = 4  # frames
 SHORTEST = 25  # frames; fewer say nothing
-_EVERY = 2  # frames; a mouth moves little faster
+_EVERY = 3  # frames; what is faster is hardly seen, and jitter of the points
 _RATE_HZ = 16000
 _FRAME = _RATE_HZ // FRAMES_PER_SECOND
 _WINDOW, _HOP = 512, _FRAME // 2
@@ -102,10 +102,11 @@ def wanted_opening(bands: NDArray[np.float64], weights: NDArray[np.float64] = WE
     return np.einsum("fbt,tb->f", np.lib.stride_tricks.sliding_window_view(around, len(weights), axis=0), weights)
 
 
-def lip_sync(gaps: ArrayLike, wanted: ArrayLike) -> LipSync:
+def lip_sync(gaps: ArrayLike, wanted: ArrayLike, near: int | None = None) -> LipSync:
     """Measure gaps (F, 3) against what the voice asks for (F + 2 · MAX_LAG,), from MAX_LAG frames before them on.
 
-    Of equally good lags the one nearest to 0 is taken. Raises InputError for fewer than SHORTEST frames.
+    near: the lag of the video, if it is known; only lags within a frame of it are tried. Of equally good lags the one
+    nearest to 0 is taken. Raises InputError for fewer than SHORTEST frames.
     """
     mouth, voice = np.asarray(gaps, np.float64), np.asarray(wanted, np.float64)
     if len(mouth) < SHORTEST:
@@ -116,6 +117,8 @@ def lip_sync(gaps: ArrayLike, wanted: ArrayLike) -> LipSync:
     scores = (_correlations(tracks, shifted) + _correlations(*(np.gradient(x, axis=1) for x in (tracks, shifted)))) / 2
     means = scores.mean(0)
     lags = MAX_LAG - np.arange(len(means))
+    if near is not None:
+        means = np.where(np.abs(lags - near) <= 1, means, -1)
     best = min(np.flatnonzero(means >= means.max() - 1e-3), key=lambda index: abs(lags[index]))
     return LipSync(float(means[best]), int(lags[best]))
 
