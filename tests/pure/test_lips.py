@@ -132,14 +132,14 @@ class Library:
 
     def detect(self, gray, enlarged):
         self.looked.append(gray.shape)
-        return np.array(self.boxes(round(gray.max())), float).reshape(-1, 4)
+        return np.array(self.boxes(int(gray.max())), float).reshape(-1, 4)
 
     def find(self, gray, box):
         return face(box[0], box[1], box[2] - box[0], self.turned)
 
 
 def film(frames: int, height: int = 240, width: int = 320) -> torch.Tensor:
-    return (torch.arange(frames) / 255)[:, None, None, None].expand(-1, height, width, 3)
+    return ((torch.arange(frames) + 0.5) / 255)[:, None, None, None].expand(-1, height, width, 3)
 
 
 def test_one_face_is_followed(monkeypatch):
@@ -156,7 +156,7 @@ def test_one_face_is_followed(monkeypatch):
     [
         (lambda number: [], 0.0, "in 0 of 40 frames"),
         (lambda number: [(60, 40, 160, 140), (180, 40, 270, 130)], 0.0, "2 faces"),
-        (lambda number: [(60, 40, 160, 140)] if number == 0 else [], 0.0, "in 8 of 40 frames"),
+        (lambda number: [(60, 40, 160, 140)] if number == 0 else [], 0.0, "in 12 of 40 frames"),
         (lambda number: [(60, 40, 160, 140)], 0.8, "from the side"),
     ],
     ids=["no face", "two faces", "a face that leaves", "a profile"],
@@ -173,7 +173,7 @@ def test_a_small_face_behind_is_no_second_one(monkeypatch):
 
 
 def test_a_face_that_comes_back_is_found_again(monkeypatch):
-    monkeypatch.setattr(faces, "_finders", Library(lambda number: [] if number == 8 else [(60, 40, 160, 140)]))
+    monkeypatch.setattr(faces, "_finders", Library(lambda number: [] if number == 12 else [(60, 40, 160, 140)]))
     assert faces.face_points(film(40)).shape == (40, 68, 2)
 
 
@@ -202,9 +202,9 @@ def test_the_report_of_a_chunk_has_the_lips(monkeypatch):
     opening = mouth(60, 1)
 
     def points(frames):
-        """A mouth that follows the voice, in every third frame of the first chunk."""
+        """A mouth that follows the voice, in every second frame of the first chunk."""
         found = np.tile(face(0, 0, 100), (len(frames), 1, 1))
-        found[:, [65, 66, 67, 56, 57, 58], 1] += 20 * opening[: 3 * len(frames) : 3][: len(frames), None]
+        found[:, [65, 66, 67, 56, 57, 58], 1] += 20 * opening[: 2 * len(frames) : 2][: len(frames), None]
         return found
 
     monkeypatch.setattr(lips, "face_points", points)
