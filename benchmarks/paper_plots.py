@@ -47,9 +47,9 @@ def _names(rows: Rows) -> list[str]:
 
 
 def _drift(rows: Rows) -> Any:
-    """Plot color, identity and background chunk by chunk; the band is one standard deviation."""
+    """Plot color of the worst region and of all, and background, by chunk; the band is one standard deviation."""
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.4))
-    for panel, curve in zip(panels, ("color", "identity", "background"), strict=True):
+    for panel, curve in zip(panels, ("worst_color", "overall_color", "background"), strict=True):
         for name in _names(rows):
             curves = [row.curves[curve] for row in rows if row.condition == name and curve in row.curves]
             if curves:

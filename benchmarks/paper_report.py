@@ -23,10 +23,10 @@ NUMBERS = {
     "mouth_copied": ("source's mouth", 2),
     "pose_own_time": ("pose at own time", 2),
     "pose_copied": ("pose copied", 2),
-    "color_mean": ("color, Lab", 2),
-    "color_end": ("color at end, Lab", 2),
-    "color_slope": ("color a chunk", 3),
-    "identity_slope": ("identity a chunk", 3),
+    "worst_color_mean": ("color of the worst region, CIEDE2000", 2),
+    "worst_color_end": ("the same at the end", 2),
+    "worst_color_slope": ("the same a chunk", 3),
+    "overall_color_slope": ("color of all regions a chunk", 3),
     "background_end": ("background at end, Lab", 2),
     "background_slope": ("background a chunk", 3),
     "background_difference": ("background, of 255", 1),
@@ -196,7 +196,7 @@ def _codec(rows: Sequence[Row]) -> list[str]:
 
 def _drift(rows: Sequence[Row], what: str) -> list[str]:
     lines = []
-    for number, text in (("color_end", "at the end"), ("color_slope", "a chunk")):
+    for number, text in (("worst_color_end", "at the end"), ("worst_color_slope", "a chunk")):
         values = [list(values_of(rows, name, number).values()) for name in ("M3", "I2V")]
         if all(values):
             own, other = (spread(v).mean for v in values)

@@ -2,12 +2,11 @@
 
 Every number compares some frames of a chunk with the source's frames of the same time, and is averaged over them.
 
-color: the distance in CIE Lab between the mean colors of the whole picture. 1 is just visible; 10 looks like other
-lighting.
+color: the regional color difference (CIEDE2000, infinitetalk_core/chunks/regions.py) of the region that differs
+most; of each region the median over the frames. 2 is just visible, 10 is another color.
 
-identity: the difference of the person's colors from the source's, in Lab: per channel the mean difference between the
-sorted values of all pixels that are not background (the earth mover's distance), then the norm over the channels. It
-depends on the colors of the person, not on the position of the head.
+overall: the same of all regions, the mean by their sizes; 1.5 is just visible. Both are None if no region could be
+compared.
 
 background: the mean distance in Lab between background pixels at the same position. background_difference: their mean
 absolute difference on the scale of 0 to 255. None if there is no static background.
@@ -21,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from infinitetalk_core.chunks.color import rgb_to_lab
 from infinitetalk_core.chunks.plan import Chunk
+from infinitetalk_core.chunks.regions import regional_drift, small_lab
 from infinitetalk_core.errors import InputError
 
 EVERY = 8  # frames; drift is measured on every 8th frame
@@ -37,8 +36,8 @@ _ENOUGH = 0.05  # share of the picture: fewer static pixels are chance
 class Drift:
     """The difference of some frames from the source; the module's docstring defines the fields."""
 
-    color: float
-    identity: float
+    color: float | None
+    overall: float | None
     background: float | None
     background_difference: float | None
 
@@ -103,23 +102,21 @@ def drift(frames: Tensor, source: Tensor, background: Tensor | None = None) -> D
             f"drift needs the source's frame for each frame, or one picture, of the same size; got "
             f"{tuple(frames.shape)} and {tuple(source.shape)}"
         )
-    made, own = (rgb_to_lab(f.float()) for f in (frames, source.expand_as(frames)))
-    color = (made.mean(dim=(1, 2)) - own.mean(dim=(1, 2))).norm(dim=-1).mean().item()
-    person = torch.ones_like(made[0, ..., 0], dtype=torch.bool) if background is None else ~background
-    if background is None:
-        return Drift(color, _colors_apart(made, own), None, None)
-    return Drift(
-        color=color,
-        identity=_colors_apart(made[:, person], own[:, person]),
-        background=(made - own)[:, background].norm(dim=-1).mean().item(),
-        background_difference=255 * (frames.float() - source.float())[:, background].abs().mean().item(),
+    one = small_lab(source)[0] if len(source) == 1 else None
+    found = regional_drift(
+        (small_lab(frame[None])[0], small_lab(source[index][None])[0] if one is None else one)
+        for index, frame in enumerate(frames)
     )
-
-
-def _colors_apart(made: Tensor, own: Tensor) -> float:
-    """Return the earth mover's distance between the colors of two equally large sets of pixels (..., 3)."""
-    first, second = (pixels.reshape(-1, 3).sort(dim=0).values for pixels in (made, own))
-    return (first - second).abs().mean(dim=0).norm().item() if len(first) else 0.0
+    if background is None:
+        return Drift(found.worst, found.mean, None, None)
+    own = source.expand_as(frames)[:, background].float()
+    made = frames[:, background].float()
+    return Drift(
+        color=found.worst,
+        overall=found.mean,
+        background=(rgb_to_lab(made) - rgb_to_lab(own)).norm(dim=-1).mean().item(),
+        background_difference=255 * (made - own).abs().mean().item(),
+    )
 
 
 def drift_curve(frames: Tensor, source: Tensor, plan: Sequence[Chunk], background: Tensor | None = None) -> DriftCurve:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -21,6 +21,7 @@ from infinitetalk_core.rate import FRAMES_PER_SECOND
 from .camera_motion import CameraError, CameraTrack, camera_error, measure_camera
 from .copying import Copying, copying
 from .drift import DriftCurve, drift_curve, still_pixels, written_frames
+from .sight import Delivered, Sight, Truth, look
 from .sync import Sync, correlation, mouth_opening, shuffled, sync
 
 _LAG = 8  # frames; the largest lag that is tried
@@ -40,6 +41,8 @@ class Dubbed:
     after_end: AfterEnd = AfterEnd.HOLD
     background: Tensor | None = None  # (H, W), true where nothing moves; None: detected in the source
     camera: CameraTrack | None = None  # the true camera; None: measured in the source
+    features: Mapping[str, Tensor] | None = None  # masks of eyes, brows and mouth in the source's first frame
+    key_frames: tuple[int, ...] = ()  # of the delivered file, after the first
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.source.shape[1:] != self.frames.shape[1:] or len(self.source) == 0:
@@ -65,11 +68,12 @@ class VideoMetrics:
     drift: DriftCurve
     seams: tuple[float, ...]  # of each chunk that continues another one
     camera: CameraError
+    sight: Sight
     sharpness: float  # relative to the source's
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers by name, with the drift's slopes and means."""
-        names = ("color", "identity", "background", "background_difference")
+        names = ("color", "overall", "background", "background_difference")
         return {
             "sync": asdict(self.sync),
             "shuffled": self.shuffled,
@@ -79,6 +83,7 @@ class VideoMetrics:
             "drift_mean": {name: self.drift.mean(name) for name in names},
             "seams": list(self.seams),
             "camera": asdict(self.camera),
+            "sight": asdict(self.sight),
             "sharpness": self.sharpness,
         }
 
@@ -97,8 +102,17 @@ def measure_video(video: Dubbed, seed: int = 0) -> VideoMetrics:
         drift=drift_curve(video.frames, shown, video.plan, background),
         seams=seams(video.frames, video.plan),
         camera=camera_error(measure_camera(video.frames), video.camera or measure_camera(shown)),
+        sight=_look(video, shown),
         sharpness=relative_sharpness(video.frames, shown),
     )
+
+
+def _look(video: Dubbed, shown: Tensor) -> Sight:
+    """Return what eyes would see, against the source frames `shown`, or the portrait."""
+    written = zip(video.plan, written_frames(video.plan, len(video.frames)), strict=True)
+    joins = [frames.start for chunk, frames in written if chunk.context and len(frames)]
+    reference = video.source[0] if len(video.source) == 1 else shown
+    return look(Delivered(video.frames, video.key_frames), Truth(reference, joins, video.features, video.truth))
 
 
 def seams(frames: Tensor, plan: Sequence[Chunk]) -> tuple[float, ...]:

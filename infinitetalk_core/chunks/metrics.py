@@ -4,8 +4,9 @@ seam: the mean absolute difference between the last frame before the join and th
 median of the same difference between neighboring frames inside the chunk. No unit; 1 is as smooth as inside the chunk,
 2 is a step twice as large. None for a chunk that begins a shot.
 
-color drift: the distance in CIE Lab between the mean color of the video's frames and that of the source's frames of
-the same time, averaged over frames. 1 is just visible; 10 looks like other lighting.
+color drift: the regional color difference (regions.py, CIEDE2000) between the video's frames and the source's frames of
+the same time: of the region that differs most, and the mean over all regions. No unit; 2 is just visible, 10 is another
+color. None if the source shows nothing that can be found again.
 
 outside drift: the mean absolute difference to the source, on the scale of 0 to 255, over the pixels outside the mask
 of a pinned region. 0 for pasted pixels. None without a pinned region.
@@ -31,8 +32,10 @@ from .dub import ChunkOutput
 from .job import Job
 from .plan import Chunk
 from .reference import shown_frames
+from .regions import regional_drift, small_lab
 
-EVERY = 8  # frames; colors and sharpness are measured on every 8th frame
+EVERY = 8  # frames; sharpness is measured on every 8th frame
+_COLORS_EVERY = 2  # of those; colors change slowly
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class ChunkMetrics:
     chunk: int  # counted from 1
     seconds: float  # time in the video at which the chunk's new frames begin
     seam: float | None
-    color_drift: float
+    color_drift: float | None  # of the worst region
+    color_drift_mean: float | None  # of all regions
     outside_drift: float | None
     sharpness: float
 
@@ -50,7 +54,9 @@ class ChunkMetrics:
         parts = [
             f"chunk {self.chunk} at {self.seconds:.1f} s",
             "a new shot" if self.seam is None else f"seam {self.seam:.2f}",
-            f"color drift {self.color_drift:.1f}",
+            "color drift not measured"
+            if self.color_drift is None
+            else f"color drift {self.color_drift:.1f} in the worst region, {self.color_drift_mean:.1f} on average",
             f"sharpness {self.sharpness:.2f}",
         ]
         if self.outside_drift is not None:
@@ -79,36 +85,39 @@ def measure(
     chunk, frames = finished.chunk, finished.frames
     read = read or job.reference.picture
     first = chunk.start + chunk.context
-    values = torch.stack(
-        [
-            _measure_frame(job, frame, shown, read)
-            for frame, shown in zip(frames[::EVERY], measured_frames(job, chunk), strict=True)
-        ]
-    ).tolist()
-    colors, own, sources, outside = zip(*values, strict=True)
+    values: list[Tensor] = []
+    small: list[tuple[Tensor, Tensor]] = []
+    shown_before = None
+    for index, shown in enumerate(measured_frames(job, chunk)):
+        made = frames[index * EVERY].float()
+        source = read(shown).to(made)
+        values.append(_measure_frame(job, made, source, shown))
+        if index % _COLORS_EVERY == 0:
+            same = shown == shown_before  # such as a portrait, which has the same regions again
+            small.append((small_lab(made[None])[0], small[-1][1] if same else small_lab(source[None])[0]))
+            shown_before = shown
+    drift = regional_drift(small)
+    own, sources, outside = zip(*torch.stack(values).tolist(), strict=True)
     return ChunkMetrics(
         chunk=chunk.index + 1,
         seconds=first / FRAMES_PER_SECOND,
         seam=None if before is None or chunk.context == 0 else seam(before, frames),
-        color_drift=fmean(colors),
+        color_drift=drift.worst,
+        color_drift_mean=drift.mean,
         outside_drift=None if job.sampling.pinned is None else fmean(outside),
         sharpness=fmean(own) / max(fmean(sources), 1e-9),
     )
 
 
-def _measure_frame(job: Job, frame: Tensor, shown: int, read: Callable[[int], Tensor]) -> Tensor:
-    """Return color distance to source frame `shown`, sharpness of both, and difference outside the mask (0 … 255):
-    (4,), float64."""
-    made = frame.float()
-    source = read(shown).to(made)
-    made_lab, source_lab = rgb_to_lab(made), rgb_to_lab(source)
+def _measure_frame(job: Job, made: Tensor, source: Tensor, shown: int) -> Tensor:
+    """Return sharpness of a frame and of source frame `shown`, and their difference outside the mask (0 … 255):
+    (3,), float64."""
     drift = made.new_zeros((), dtype=torch.float64)
     if job.sampling.pinned is not None:
         outside = job.sampling.pinned.window([shown], (job.reference.height, job.reference.width))[0] == 0
         if outside.any():  # masks are in memory: nothing waits for a GPU
             drift = (made - source)[outside.to(made.device)].abs().mean().double() * 255
-    distance = _color_distance(made_lab, source_lab)
-    return torch.stack([n.double() for n in (distance, _sharpness(made_lab), _sharpness(source_lab), drift)])
+    return torch.stack([n.double() for n in (_sharpness(rgb_to_lab(made)), _sharpness(rgb_to_lab(source)), drift)])
 
 
 def seam(before: Tensor, frames: Tensor) -> float:
@@ -117,15 +126,6 @@ def seam(before: Tensor, frames: Tensor) -> float:
     steps = torch.stack([torch.sub(b, a, out=step).abs_().mean() for a, b in pairwise((before.to(frames), *frames))])
     join, *inside = steps.tolist()
     return join / max(median(inside) if inside else join, 1e-6)
-
-
-def color_distance(made: Tensor, source: Tensor) -> float:
-    """Return the distance between the mean colors of two frames (H, W, 3) in Lab."""
-    return _color_distance(made, source).item()
-
-
-def _color_distance(made: Tensor, source: Tensor) -> Tensor:
-    return (made.mean(dim=(0, 1)) - source.mean(dim=(0, 1))).norm()
 
 
 def sharpness(frame: Tensor) -> float:

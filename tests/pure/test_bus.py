@@ -117,8 +117,8 @@ def test_frames_are_copied_only_where_they_are_not_ours(strength, monkeypatch):
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-def test_the_numbers_of_a_chunk_are_fetched_twice(pinned):
-    """Those of its frames, and those of its seam; masks and sources are in memory."""
+def test_the_numbers_of_a_chunk_are_fetched_three_times(pinned):
+    """Those of its frames, of its colors and of its seam; masks and sources are in memory."""
     source = PictureBatch(torch.rand(60, 32, 48, 3))
     mask = Pinned(torch.zeros(1, 32, 48).index_fill(1, torch.arange(8), 1), feather=0)
     options = {"pinned": mask} if pinned else {}

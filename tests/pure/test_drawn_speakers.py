@@ -19,7 +19,7 @@ from training.performance import (  # noqa: E402
     silent_performance,
     still_camera,
 )
-from training.render import MOUTH_INTERIOR, render  # noqa: E402
+from training.render import MOUTH_INTERIOR, PARTS, part_masks, render  # noqa: E402
 
 SEEDS = [*range(24), *range(1_000_000, 1_000_012)]
 
@@ -156,3 +156,29 @@ def test_the_picture_is_the_same_at_any_size() -> None:
 def test_a_camera_of_another_length_is_refused() -> None:
     with pytest.raises(InputError, match="must be equal"):
         render(make_character(0), posed(3), still_camera(4))
+
+
+def test_the_masks_are_where_the_parts_are_drawn() -> None:
+    """Each part has its character's color there; the parts do not overlap and leave only their borders."""
+    for seed in SEEDS[::6]:
+        character, performance = make_character(seed), perform(speech(40, seed), seed).at([0, 20])
+        pictures = render(character, performance, still_camera(2))
+        masks = part_masks(character, performance, still_camera(2))
+        assert masks.shape == (2, len(PARTS), 96, 96)
+        assert masks.sum(axis=1).max() == 1
+        assert masks.any(axis=1).mean() > 0.9
+        for part, color in (("skin", character.skin), ("clothes", character.shirt)):
+            inside = pictures[masks[:, PARTS.index(part)]].astype(float)
+            assert np.mean(np.abs(inside - color).max(axis=1) < 90) > 0.6, (seed, part)
+        mouth = masks[:, PARTS.index("mouth")]
+        assert (nearness(pictures)[~mouth].max()) < 0.9
+        assert masks[:, PARTS.index("eyes")].any() or performance.blink.min() > 0.9
+
+
+def test_masks_of_another_camera_or_size_fit_their_picture() -> None:
+    performance, camera = perform(speech(30, 1), 8).at([20]), move_camera(8, 30).at([20])
+    small = part_masks(make_character(3), performance, camera, 96)[0]
+    large = part_masks(make_character(3), performance, camera, 192)[0]
+    for part in ("skin", "wall", "clothes"):
+        shrunk = cv2.resize(large[PARTS.index(part)].astype(np.float32), (96, 96), interpolation=cv2.INTER_AREA) > 0.9
+        assert (shrunk != small[PARTS.index(part)]).mean() < 0.03

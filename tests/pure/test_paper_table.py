@@ -208,7 +208,7 @@ def test_the_baseline_looks_at_what_was_made(models):
     condition = Condition("I2V", chunks=2, policy=Policy.PREVIOUS_OUTPUT, steps=1)
     numbers, curves = make_row(condition, SEED, models, models)
     assert "pose_copied" not in numbers and numbers["mouth_copied"] is not None
-    assert len(curves["color"]) == 2
+    assert len(curves["worst_color"]) == 2
     assert TrainingConfig().shift == SHIFT
 
 
