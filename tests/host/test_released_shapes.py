@@ -10,7 +10,7 @@ import pytest
 import torch
 
 pytest.importorskip("sentencepiece")
-import make_released_shapes as released  # noqa: E402
+import make_released_shapes as released
 
 LAYERS = 2
 ADDED = ("scaled_fp8", ".scale_weight", "spiece_model", ".position_ids")  # what the files hold beside the networks'
