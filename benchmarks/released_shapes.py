@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="ComfyUI's base folder")
     parser.add_argument("workflows", nargs="*", metavar="workflow", help=f"some of {', '.join(ORDER)}")
     parser.add_argument("--layers", type=int, default=2, help="of Wan's 40")
-    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for a workflow")
+    parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for a workflow")
     options = parser.parse_args()
     if unknown := set(options.workflows) - set(ORDER):
         parser.error(f"there is no workflow {', '.join(sorted(unknown))}")
@@ -164,7 +164,7 @@ def main() -> None:
             try:
                 print(line_of(run(server, name, options.timeout)), flush=True)
             except (ServerError, TimeoutError) as error:
-                print(line_of({"workflow": name, "outcome": str(error).splitlines()[0]}), flush=True)
+                print(line_of({"workflow": name, "outcome": str(error).splitlines()[0].rstrip(":")}), flush=True)
                 if not server.alive():
                     server.stop()
                     server.start()
