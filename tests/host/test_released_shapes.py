@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 import torch
 
 pytest.importorskip("sentencepiece")
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import make_released_shapes as released
+import released_shapes as bench
 
 LAYERS = 2
 ADDED = ("scaled_fp8", ".scale_weight", "spiece_model", ".position_ids")  # what the files hold beside the networks'
@@ -74,6 +78,21 @@ def test_the_lora_changes_tensors_that_the_model_has(comfyui: Path) -> None:
             assert model[tensor] == shape, name
         else:
             assert model[tensor][1 if kind == "lora_down" else 0] == shape[1 if kind == "lora_down" else 0], name
+
+
+def test_a_row_says_that_the_workflow_finished_or_why_not(server: Any, small: Callable, short_voice: str) -> None:
+    graph = small(bench.workflow_of("talking_portrait"))
+    for node in graph.values():
+        if node["class_type"] == "LoadAudio":
+            node["inputs"]["audio"] = short_voice
+        if node["class_type"] == bench.SAMPLER:
+            node["inputs"] |= {"chunk_frames": 81, "context_frames": 9, "start_over": True}
+    row = bench.run(server, "talking_portrait", graph, 300)
+    assert row["outcome"] == "finished" and row["frames"] > 25, row
+    assert 0 < row["s in the sampler"] <= row["s"] and 0.2 < row["peak GiB"] < 8 and row["CPU s"] > 0, row
+    graph["11"]["inputs"].pop("audio")
+    with pytest.raises(bench.RefusedError):
+        bench.run(server, "talking_portrait", graph, 300)
 
 
 def shapes_of(folder: str) -> dict[str, tuple[int, ...]]:
