@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import signal
 import sys
 import time
@@ -37,7 +36,8 @@ FRAMES_PER_SECOND = 25
 OVERRIDES: dict[str, dict[str, Any]] = {
     PICKER: {"size": "custom", "width": 128, "height": 128},
     GUIDANCE: {"preset": "custom", "steps": 1, "text_scale": 1.0, "audio_scale": 2.0, "shift": 7.0},
-    SAMPLER: {"chunk_frames": 5, "context_frames": 1},
+    # dub_by_path is the same job as video_dubbing, whose video it would otherwise show again.
+    SAMPLER: {"chunk_frames": 5, "context_frames": 1, "start_over": True},
 }
 VOICES = {"voice.wav": 0.2, "voice_2.wav": 0.16}  # seconds of the samples that are kept: one chunk, two for two people
 # Neighbors share their texts, so that ComfyUI still has the last one's encoding.
@@ -160,7 +160,6 @@ def main() -> None:
         parser.error(f"there is no workflow {', '.join(sorted(unknown))}")
     write_released(options.folder / "models", with_layers(options.layers))
     place_media(options.folder / "input")
-    shutil.rmtree(options.folder / "output", ignore_errors=True)  # no run of before is continued
     print("\n".join((line_of(dict(zip(COLUMNS, COLUMNS, strict=True))), "|---" * len(COLUMNS) + "|")), flush=True)
     with ComfyServer(Path(sys.executable), comfyui_folder(), options.folder, pack=REPO) as server:
         for name in ORDER if not options.workflows else options.workflows:
