@@ -6,7 +6,7 @@ import numpy as np
 
 from .characters import Character, Color, blend, darker, lighter
 from .performance import Performance
-from .shapes import Layer, Points, both, mirrored, smooth
+from .shapes import Layer, Points, both, mirrored, part_of, smooth
 
 
 def _worn(half: list[list[float]], character: Character, performance: Performance, steps: int = 3) -> Points:
@@ -51,7 +51,7 @@ def shirt(character: Character, performance: Performance) -> list[Layer]:
         Layer(trunk, character.shirt),
         Layer(_breathing(smooth(shade, 3), performance), darker(character.shirt, 0.14)),
     ]
-    return layers + _collar(character, performance)
+    return part_of("clothes", *layers, *_collar(character, performance))
 
 
 def _pair(corners: list[list[float]], color: Color, performance: Performance) -> Layer:
@@ -120,5 +120,5 @@ def hand(character: Character, performance: Performance) -> list[Layer]:
 
     return [
         Layer(to_picture(_PALM), character.skin, seen),
-        Layer(to_picture(_SLEEVE), darker(character.shirt, 0.08), seen),
+        Layer(to_picture(_SLEEVE), darker(character.shirt, 0.08), seen, part="clothes"),
     ]

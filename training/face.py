@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from .characters import MOUTH_INTERIOR, Character, Color, blend, darker, lighter
 from .performance import Performance, Track
-from .shapes import Layer, Points, band, ellipse
+from .shapes import Layer, Points, band, ellipse, part_of
 
 MOUTH_Y = 0.158
 EYE_Y = -0.045
@@ -76,7 +76,7 @@ def mouth(character: Character, performance: Performance) -> list[Layer]:
         Layer(outline.shape(x, top - thin, bottom + thin), line),
         Layer(outline.shape(x * 0.97, top, bottom), inside, performance.opening > _CLOSED),
     ]
-    return layers + _tongue_and_teeth(outline, performance)
+    return part_of("mouth", *layers, *_tongue_and_teeth(outline, performance))
 
 
 def _tongue_and_teeth(outline: _Mouth, performance: Performance) -> list[Layer]:
@@ -160,7 +160,8 @@ def eye(character: Character, performance: Performance, side: int) -> list[Layer
         wing = np.array([[1.0, 0.05], [1.34, -0.28], [0.78, -0.42]], np.float32) * size
         fall = (upper[:, 10:11] + 0.5 * size) * 0.9
         layers.append(Layer(to_picture(side * wing[:, 0], wing[:, 1] + fall, 0.004), layers[-1].color))
-    return layers
+    lid, *open_eye = layers
+    return [lid, *part_of("eyes", *open_eye)]
 
 
 def brow(character: Character, performance: Performance, side: int) -> Layer:
@@ -176,4 +177,4 @@ def brow(character: Character, performance: Performance, side: int) -> Layer:
     color = blend(darker(character.hair, 0.25), darker(character.skin, 0.55), 0.35)
     if sum(character.skin) - sum(color) < 150:
         color = darker(color, 0.45)
-    return Layer(surface(ribbon, character, 0.012), color)
+    return Layer(surface(ribbon, character, 0.012), color, part="brows")

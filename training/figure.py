@@ -8,7 +8,7 @@ from .characters import Character, Color, blend, darker, lighter
 from .face import EYE_Y, MOUTH_Y, brow, eye, jaw_drop, mouth, surface
 from .hair import hair_front
 from .performance import Performance
-from .shapes import Layer, Points, both, ellipse, mirrored, smooth
+from .shapes import Layer, Points, both, ellipse, mirrored, part_of, smooth
 
 
 def head_outline(character: Character, performance: Performance, grow: float = 1.0) -> Points:
@@ -46,7 +46,9 @@ def _ears(character: Character) -> list[Layer]:
         pair(0.0, 0.0, size * 0.72, size, darker(character.skin, 0.06)),
         pair(0.004, 0.002, size * 0.36, size * 0.58, darker(character.skin, 0.2)),
     ]
-    return [*layers, pair(0.006, size * 1.2, 0.016, 0.018, character.earrings)] if character.earrings else layers
+    if character.earrings:
+        layers += part_of("other", pair(0.006, size * 1.2, 0.016, 0.018, character.earrings))
+    return layers
 
 
 def _nose(character: Character) -> list[Layer]:
@@ -106,7 +108,7 @@ def _beard(character: Character, performance: Performance) -> list[Layer]:
     if character.beard in ("goatee", "moustache", "full"):
         shape = smooth(np.array(mirrored(whiskers), np.float32), 3)
         layers.append(Layer(surface(shape, character, 0.02), darker(color, 0.06)))
-    return layers
+    return part_of("beard", *layers)
 
 
 def _glasses(character: Character) -> list[Layer]:
@@ -119,7 +121,7 @@ def _glasses(character: Character) -> list[Layer]:
         ring = np.concatenate([outer, outer[:1], inner[:1], inner[::-1]])
         rims.append(Layer(surface(ring[:, :2], character, 0.03), character.glasses))
     bridge = np.array([[-0.026, -0.062], [0.026, -0.062], [0.026, -0.048], [-0.026, -0.048]], np.float32)
-    return [both(*rims), Layer(surface(bridge, character, 0.05), character.glasses)]
+    return part_of("other", both(*rims), Layer(surface(bridge, character, 0.05), character.glasses))
 
 
 def head(character: Character, performance: Performance) -> list[Layer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .characters import Character, blend, darker, lighter
-from .shapes import Layer, Points, ellipse, mirrored, smooth
+from .shapes import Layer, Points, ellipse, mirrored, part_of, smooth
 
 
 def _scaled(character: Character, corners: list[list[float]], steps: int = 4) -> Points:
@@ -212,4 +212,5 @@ def hair_front(character: Character) -> list[Layer]:
             Layer(ellipse(x * character.face_width, y * character.face_height, 0.062, 0.056, 0.08), character.hair)
             for x, y in ((-0.78, -0.66), (-0.4, -0.8), (0.0, -0.84), (0.4, -0.8), (0.78, -0.66))
         ]
-    return [*layers, Layer(_scaled(character, glow.tolist(), 3), blend(character.hair, (255, 236, 214), 0.22))]
+    layers.append(Layer(_scaled(character, glow.tolist(), 3), blend(character.hair, (255, 236, 214), 0.22)))
+    return part_of("hair", *layers)

@@ -1,4 +1,4 @@
-"""Render pictures of a drawn speaker from a performance and a camera."""
+"""Render pictures of a drawn speaker from a performance and a camera, and the masks of its parts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from .characters import MOUTH_INTERIOR, Character
 from .figure import head, neck
 from .hair import hair_back
 from .performance import CameraMove, Performance
-from .shapes import Layer, Points
+from .shapes import PARTS, Layer, Points, part_of
 
-__all__ = ["MOUTH_INTERIOR", "render"]
+__all__ = ["MOUTH_INTERIOR", "PARTS", "part_masks", "render"]
 
 Frames = NDArray[np.uint8]
+Drawn = list[tuple[list[list[NDArray[np.int32]]], Layer]]  # for each layer the outlines of each frame, in pixels
 
 _HEAD = np.array([0.5, 0.462], np.float32)  # the middle of the head in the picture
 _PIVOT = np.array([0.0, 0.16, -0.05], np.float32)  # center of yaw and pitch
@@ -96,24 +97,31 @@ def _backdrops(character: Character, camera: CameraMove, size: int) -> Iterator[
         yield picture
 
 
-def render(character: Character, performance: Performance, camera: CameraMove, size: int = 96) -> Frames:
-    """Draw the performance (F frames) seen by the camera: (F, size, size, 3) RGB. The bytes are reproducible."""
-    frames = len(performance)
-    if len(camera) != frames:
-        raise InputError(f"The performance has {frames} frames, the camera {len(camera)}; they must be equal.")
-    side = size * _SUPERSAMPLING
+def _scene(character: Character, performance: Performance, camera: CameraMove, side: int) -> Drawn:
+    """Return all layers in front of the wall, from back to front. Raises InputError for tracks that do not fit."""
+    if len(camera) != len(performance):
+        raise InputError(
+            f"The performance has {len(performance)} frames, the camera {len(camera)}; they must be equal."
+        )
     stages: list[tuple[list[Layer], bool]] = [
-        (hair_back(character), True),
+        (part_of("hair", *hair_back(character)), True),
         (neck(character), True),
         (shirt(character, performance), False),
         (head(character, performance), True),
         (hand(character, performance), False),
     ]
-    drawn = []
+    drawn: Drawn = []
     for layers, turned in stages:
         if layers:
-            pixels = _pixels(layers, turned, performance, camera, side)
-            drawn += [(p, _colors(layer, frames), layer.visible) for p, layer in zip(pixels, layers, strict=True)]
+            drawn += zip(_pixels(layers, turned, performance, camera, side), layers, strict=True)
+    return drawn
+
+
+def render(character: Character, performance: Performance, camera: CameraMove, size: int = 96) -> Frames:
+    """Draw the performance (F frames) seen by the camera: (F, size, size, 3) RGB. The bytes are reproducible."""
+    frames, side = len(performance), size * _SUPERSAMPLING
+    scene = _scene(character, performance, camera, side)
+    drawn = [(points, _colors(layer, frames), layer.visible) for points, layer in scene]
     out = np.empty((frames, size, size, 3), np.uint8)
     canvas = np.empty((side, side, 3), np.uint8)
     rows = canvas.reshape(size, _SUPERSAMPLING, side, 3)
@@ -125,4 +133,26 @@ def render(character: Character, performance: Performance, camera: CameraMove, s
         # Halving twice is much faster in cv2 than one step by four.
         half = cv2.resize(canvas, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
         cv2.resize(half, (size, size), dst=out[index], interpolation=cv2.INTER_AREA)
+    return out
+
+
+def part_masks(
+    character: Character, performance: Performance, camera: CameraMove, size: int = 96, least: float = 0.75
+) -> NDArray[np.bool_]:
+    """Return what belongs to which of PARTS in the pictures of `render`: (F, len(PARTS), size, size).
+
+    least: the share of a pixel that a part must cover; above 0.5 a pixel belongs to one part at most, and the border
+    between two to none.
+    """
+    side = size * _SUPERSAMPLING
+    scene = _scene(character, performance, camera, side)
+    out = np.empty((len(performance), len(PARTS), size, size), np.bool_)
+    for index, masks in enumerate(out):
+        canvas = np.full((side, side), PARTS.index("wall"), np.uint8)
+        for points, layer in scene:
+            if layer.visible is None or layer.visible[index]:
+                cv2.fillPoly(canvas, points[index], PARTS.index(layer.part), cv2.LINE_8, _FRACTION_BITS)
+        blocks = canvas.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING)
+        for part, mask in enumerate(masks):
+            mask[:] = (blocks == part).mean(axis=(1, 3)) >= least
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from .characters import Color
 
 Points = NDArray[np.floating]
+PARTS = ("wall", "hair", "beard", "skin", "clothes", "eyes", "brows", "mouth", "other")
+"""The parts of a picture. other: glasses and earrings."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,17 @@ class Layer:
     color: Color | NDArray[np.float32]  # one color, or (F, 3) if it changes
     visible: NDArray[np.bool_] | None = None  # (F,), None = always
     parts: int = 1  # number of outlines of equal length in `points`, which do not overlap
+    part: str = "skin"  # what it is, one of PARTS
 
 
 def both(left: Layer, right: Layer) -> Layer:
     """Join two outlines of one color, such as the eyes, into one layer, which halves the work."""
-    return Layer(np.concatenate([left.points, right.points], axis=-2), left.color, left.visible, parts=2)
+    return Layer(np.concatenate([left.points, right.points], axis=-2), left.color, left.visible, 2, left.part)
+
+
+def part_of(part: str, *layers: Layer) -> list[Layer]:
+    """Return the layers as those of one of PARTS."""
+    return [replace(layer, part=part) for layer in layers]
 
 
 def smooth(corners: Sequence[Sequence[float]] | Points, steps: int = 4) -> Points:
