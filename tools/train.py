@@ -1,7 +1,8 @@
 """Train all small models from scratch, or one of them.
 
-    python3 tools/train.py all                 speech, vae, samples, model, uni3c in order
+    python3 tools/train.py all                 speech, vae, colors, samples, model, uni3c in order
     python3 tools/train.py model  --steps 800  one stage, with another number of steps
+    python3 tools/train.py colors              train the decoder of the finished VAE further
 
 Needs the packages of the tests (python3 tools/host.py --tests) and about 2 GB of disk in --folder. Every stage saves
 checkpoints there, so an interrupted command can be resumed. The settings are in the stages' configuration classes
@@ -11,6 +12,7 @@ checkpoints there, so an interrupted command can be resumed. The settings are in
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -34,11 +36,12 @@ from training.dataset import DatasetConfig, Samples, make_samples  # noqa: E402
 from training.speech_pretraining import SpeechPretraining, train_speech_encoder  # noqa: E402
 from training.stages import UNI3C_TRAINING, train_model, train_uni3c  # noqa: E402
 from training.trainer import TrainingConfig  # noqa: E402
-from training.vae_training import VaeTraining, train_vae  # noqa: E402
+from training.vae_training import VaeTraining, recoloring, train_vae  # noqa: E402
 
 LOGS = {
     "speech encoder": "speech/speech_log.jsonl",
     "VAE": "vae/vae_training.jsonl",
+    "VAE, colors": "colors/vae_training.jsonl",
     "speaking model": "model/log.jsonl",
     "camera control": "uni3c/log.jsonl",
 }
@@ -64,6 +67,17 @@ def speech(run: Run) -> None:
 def vae(run: Run) -> None:
     """Train the VAE."""
     train_vae(VaeTraining(), run.folder / "vae").replace(_place(run, small_models.VAE))
+
+
+def colors(run: Run) -> None:
+    """Train the VAE's decoder further, on the colors of the picture's parts; needs the finished VAE."""
+    folder = run.folder / "colors"
+    folder.mkdir(parents=True, exist_ok=True)
+    start, place = folder / "start.safetensors", _place(run, small_models.VAE)
+    if not start.exists():  # a resumed run goes on from the same weights
+        shutil.copyfile(place, start)
+    config = recoloring(start) if run.steps is None else recoloring(start, run.steps)
+    shutil.copyfile(train_vae(config, folder, say), place)
 
 
 def samples(run: Run) -> Samples:
@@ -93,6 +107,7 @@ def uni3c(run: Run) -> None:
 STAGES: dict[str, Callable[[Run], object]] = {
     "speech": speech,
     "vae": vae,
+    "colors": colors,
     "samples": samples,
     "model": model,
     "uni3c": uni3c,
@@ -121,7 +136,7 @@ def main() -> None:
     parser.add_argument("stage", choices=["all", *STAGES], help="what to train")
     parser.add_argument("--folder", type=Path, default=REPO / ".training", help="checkpoints, samples and logs")
     parser.add_argument("--models", type=Path, default=REPO / "small_models", help="where finished models go")
-    parser.add_argument("--steps", type=int, help="of model or uni3c; default: the recipe's")
+    parser.add_argument("--steps", type=int, help="of colors, model or uni3c; default: the recipe's")
     parser.add_argument("--samples", type=int, help="number of training samples; default: the recipe's")
     parser.add_argument("--threads", type=int, help="processor threads; default: all")
     device = "cuda" if torch.cuda.is_available() else "cpu"

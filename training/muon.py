@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from infinitetalk_core.model.precision import fast_dtype
+
 MOMENTUM, ADAM_BETAS, EPSILON = 0.95, (0.9, 0.98), 1e-8
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # moves all singular values towards 1 in five iterations
 
@@ -60,8 +62,8 @@ def _is_matrix(weight: Tensor) -> bool:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return the nearest matrix with equal singular values near 1, by Newton and Schulz's iteration in bfloat16."""
-    x = matrix.bfloat16()
+    """Return the nearest matrix with equal singular values near 1, by Newton and Schulz's iteration in `fast_dtype`."""
+    x = matrix.to(fast_dtype(matrix.device))
     x = x / (x.norm() + 1e-7)
     wide = x.shape[0] <= x.shape[1]
     x = x if wide else x.T

@@ -10,6 +10,9 @@ never exact, and sometimes on the codec's own output, so that repeated coding do
 
 4. Stages without the encoder train the decoder alone, the last one against flicker: each latent makes four frames, and
 its error differs from the next latent's, so that the picture would flicker about six times a second.
+
+5. `recoloring` trains a finished decoder further, on the color of each part of the picture. A long video passes through
+the codec once a chunk, so an error that is hardly visible after one pass becomes another jacket after ten.
 """
 
 from __future__ import annotations
@@ -21,26 +24,31 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from infinitetalk_core.model.vae import NormSilu, WanVae, fast, norm_silu, save_vae
+from infinitetalk_core.model.vae import NormSilu, WanVae, fast, load_vae, norm_silu, save_vae
 
+from .color_loss import part_color_errors
+from .folded_convolution import fold_convolutions
 from .muon import Muon
-from .vae_clips import ClipPool, ClipShape, draw_clip
+from .vae_clips import RECOLORED, ClipPool, ClipShape, draw_clip
 from .vae_init import start_from_clips, unit_variance
 
 FILE, CHECKPOINT, LOG = "small_wan_vae.safetensors", "vae_training.safetensors", "vae_training.jsonl"
-LOG_EVERY = 100  # steps
+LOG_EVERY, UNSEEN_EVERY = 20, 500  # steps
 UNSEEN = 1_000_000  # first seed of the characters that are never trained on
 
 # Small crops around the face, long clips for temporal layers, whole pictures for the attention in the middle.
 FACES, MOMENTS, PICTURES = ClipShape(4, 9, 48), ClipShape(1, 33, 48), ClipShape(1, 9, 96)
 MIXED = (FACES, FACES, FACES, MOMENTS, PICTURES)
 LONGER = (FACES, FACES, ClipShape(2, 17, 48), MOMENTS, PICTURES)
+# Colors change with time inside a chunk: clips as long as the demo's chunks, at the price of their size.
+LASTING = (*3 * (ClipShape(1, 33, 32),), *2 * (ClipShape(1, 17, 48),), ClipShape(1, 5, 96))
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,9 @@ class Stage:
     again: float = 0.1  # share of steps whose input is the codec's own output
     color: float = 1.0  # weight of errors of hue, which are small beside errors of brightness
     steady: float = 0.0  # weight of flicker: the change of the error from frame to frame
+    parts: float = 0.0  # weight of the color of each part of the picture: of a whole unit in Lab
+    repeat: int = 0  # batches after which the same come again, with latents kept in memory; needs a frozen encoder
+    recolored: float = RECOLORED  # share of clips with other colors, in stages with `parts`
 
 
 @dataclass(frozen=True)
@@ -74,12 +85,20 @@ class VaeTraining:
     slope_weight: float = 0.5  # weight of differences of neighboring pixels and frames, relative to the pixels
     square_weight: float = 1.0  # weight of squared errors relative to absolute ones
     checkpoint_every: int = 200
+    start: Path | None = None  # finished weights to go on from, with a frozen encoder; None: from scratch
     compile: bool = True  # torch.compile for the norms: a quarter faster, needs a C++ compiler
     stages: tuple[Stage, ...] = (
         Stage("together", 2800, 2e-3, 5e-5, MIXED, again=0.05),
         Stage("decoder", 1700, 1e-3, 4e-4, MIXED, encoder=False, noise=0.08, again=0.15),
         Stage("steady", 2200, 6e-4, 2e-5, LONGER, encoder=False, noise=0.06, again=0.3, steady=3.0),
     )
+
+
+def recoloring(start: Path, steps: int = 600) -> VaeTraining:
+    """Return the settings that train the decoder of the finished weights `start` further, on colors."""
+    stage = Stage("colors", steps, 8e-4, 2e-5, LASTING, encoder=False, again=0.0, steady=3.0, parts=0.06, repeat=500,
+                  recolored=0.25)  # fmt: skip
+    return VaeTraining(start=start, stages=(stage,), checkpoint_every=20, compile=False)
 
 
 def train_vae(config: VaeTraining, folder: Path, report: Callable[[str], None] = lambda line: None) -> Path:
@@ -104,6 +123,16 @@ def _schedule(stages: tuple[Stage, ...], done: int) -> Iterator[tuple[Stage, int
             step += 1
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What a step learns from; shapes as in vae_clips.py."""
+
+    pixels: Tensor
+    weight: Tensor
+    parts: Tensor | None
+    latents: Tensor  # of the pixels, or of what the codec made of them
+
+
 class _Run:
     """Float32 master weights, their average, the optimizer, and the module that computes, in `fast_dtype`."""
 
@@ -111,20 +140,29 @@ class _Run:
         self.config, self.folder, self.report = config, folder, report
         self.step, self.seconds = 0, 0.0
         self.encoder_frozen = False
+        self._recent: list[dict[str, float]] = []  # numbers of the steps since the last line of the log
+        self._kept: dict[tuple[str, int], _Batch] = {}
         torch.manual_seed(config.seed)
         self.master = WanVae(config.dim)
         self.averaged = WanVae(config.dim).requires_grad_(False)
         self.working = fast(WanVae(config.dim))
+        if self.working.dtype is torch.float32:
+            fold_convolutions(self.working)
         if config.compile:
             _compile_norms(self.working)
         checkpoint = folder / CHECKPOINT
-        if not checkpoint.exists():
+        if config.start is not None:
+            self.master.load_state_dict(load_vae(config.start).state_dict())
+            self.encoder_frozen = True
+        elif not checkpoint.exists():
             start_from_clips(self.master, *_first_clips(self.pool, config, config.size // 2))
         self.averaged.load_state_dict(self.master.state_dict())
         self.names = [name for name, _ in self.master.named_parameters()]
         self.optimizer = Muon([p.data for p in self.master.parameters()])
         if checkpoint.exists():
             self._resume(load_file(checkpoint))
+        if self.encoder_frozen:
+            self._train_decoder_only()
         self._publish()
 
     @cached_property
@@ -143,26 +181,44 @@ class _Run:
         begun = time.perf_counter()
         if not stage.encoder and not self.encoder_frozen:
             self._freeze_encoder()
-        rng = np.random.default_rng([self.config.seed, step])
-        shape = stage.shapes[rng.integers(len(stage.shapes))]
-        pixels, weight = self.pool.batch(shape, rng)
-        given = pixels.to(self.working.dtype).contiguous(memory_format=torch.channels_last_3d)
-        if rng.random() < stage.again:
-            with torch.no_grad():
-                given = self.working.pixels(self._noisy(self.working.means(given), stage, step))
-        with torch.set_grad_enabled(stage.encoder):
-            latents = self.working.means(given)
-        made = self.working.pixels(self._noisy(latents, stage, step)).float()
-        loss = picture_loss(made, pixels, weight, self.config, stage)
-        total = loss + self.config.latent_weight * latent_loss(latents.float()) if stage.encoder else loss
+        batch = self._batch(stage, step)
+        made = self.working.pixels(self._noisy(batch.latents, stage, step)).float()
+        loss = picture_loss(made, batch.pixels, batch.weight, self.config, stage)
+        color = None if batch.parts is None else part_color_errors(made, batch.pixels, batch.parts).mean()
+        if color is not None:
+            loss = loss + stage.parts * color
+        total = loss + self.config.latent_weight * latent_loss(batch.latents.float()) if stage.encoder else loss
         torch.autograd.backward(total)
         wave = 0.5 + 0.5 * math.cos(math.pi * progress)
         rate = stage.last_rate + (stage.rate - stage.last_rate) * wave
         self._update(rate * min(1.0, (self.optimizer.steps + 1) / self.config.warmup))
         self.step = step + 1
         self.seconds += time.perf_counter() - begun
+        self._recent.append({"loss": loss.item(), "psnr": psnr(made.detach(), batch.pixels, 2.0)})
+        if color is not None:
+            self._recent[-1]["color"] = color.item()  # Lab
         if self.step % LOG_EVERY == 0:
-            self._log(stage, loss.item(), psnr(made.detach(), pixels, 2.0))
+            self._log(stage)
+
+    def _batch(self, stage: Stage, step: int) -> _Batch:
+        number = step % stage.repeat if stage.repeat else step
+        if (stage.name, number) in self._kept:
+            return self._kept[stage.name, number]
+        rng = np.random.default_rng([self.config.seed, number])
+        shape, parts = stage.shapes[rng.integers(len(stage.shapes))], None
+        if stage.parts:
+            pixels, weight, parts = self.pool.batch_with_parts(shape, rng, stage.recolored)
+        else:
+            pixels, weight = self.pool.batch(shape, rng)
+        given = pixels.to(self.working.dtype).contiguous(memory_format=torch.channels_last_3d)
+        if rng.random() < stage.again:
+            with torch.no_grad():
+                given = self.working.pixels(self._noisy(self.working.means(given), stage, step))
+        with torch.set_grad_enabled(stage.encoder):
+            batch = _Batch(pixels, weight, parts, self.working.means(given))
+        if stage.repeat:
+            self._kept[stage.name, number] = batch
+        return batch
 
     def _noisy(self, latents: Tensor, stage: Stage, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 10_000_019 + step)
@@ -192,18 +248,18 @@ class _Run:
         unit_variance(self.averaged, _first_clips(self.pool, self.config, self.config.size)[0])
         self.averaged.load_state_dict({k: v.half().float() for k, v in self.averaged.state_dict().items()})
         self.master.load_state_dict(self.averaged.state_dict())
-        trained = [name.startswith(("decoder.", "conv2.")) for name in self.names]
         self.optimizer = Muon([p.data for p in self.master.parameters()])
-        for parameter, wanted in zip(self.working.parameters(), trained, strict=True):
-            parameter.requires_grad_(wanted)
         self.encoder_frozen = True
+        self._train_decoder_only()
         self._publish()
         self.save()
 
-    def _log(self, stage: Stage, loss: float, batch: float) -> None:
-        entry: dict[str, object] = {"step": self.step, "stage": stage.name, "loss": round(loss, 5)}
-        entry |= {"psnr": round(batch, 2), "seconds": round(self.seconds, 1)}
-        if self.step % 100 == 0:
+    def _log(self, stage: Stage) -> None:
+        entry: dict[str, object] = {"step": self.step, "stage": stage.name, "seconds": round(self.seconds, 1)}
+        for name in self._recent[-1]:
+            entry[name] = round(fmean(step[name] for step in self._recent if name in step), 4)
+        self._recent.clear()
+        if self.step % UNSEEN_EVERY == 0:
             entry["unseen_psnr"] = round(unseen_psnr(self.averaged, self.unseen), 2)
         line = json.dumps(entry)
         with (self.folder / LOG).open("a") as log:
@@ -231,9 +287,10 @@ class _Run:
         self.master.load_state_dict(part("master"))
         self.averaged.load_state_dict(part("averaged"))
         self.optimizer.load(part("optimizer"))
-        if self.encoder_frozen:
-            for name, parameter in zip(self.names, self.working.parameters(), strict=True):
-                parameter.requires_grad_(name.startswith(("decoder.", "conv2.")))
+
+    def _train_decoder_only(self) -> None:
+        for name, parameter in zip(self.names, self.working.parameters(), strict=True):
+            parameter.requires_grad_(name.startswith(("decoder.", "conv2.")))
 
 
 def _first_clips(pool: ClipPool, config: VaeTraining, side: int) -> tuple[Tensor, Tensor]:
