@@ -58,7 +58,7 @@ def draw_clip(seed: int, frames: int, size: int) -> NDArray[np.uint8]:
 
 
 def clip_parts(seed: int, frames: int, size: int, start: int, stop: int) -> NDArray[np.uint8]:
-    """Return the number in PARTS of each pixel of frames start … stop - 1 of `draw_clip`, or BORDER: (F, size, size)."""
+    """Return for frames start … stop - 1 of `draw_clip` each pixel's number in PARTS, or BORDER: (F, size, size)."""
     character, performance, camera = _scene(seed, frames)
     masks = part_masks(character, performance.window(start, stop), camera.window(start, stop), size)
     return np.where(masks.any(axis=1), masks.argmax(axis=1), BORDER).astype(np.uint8)
