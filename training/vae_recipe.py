@@ -32,6 +32,7 @@ class Stage:
     parts: float = 0.0  # weight of the color of each part of the picture: of a whole unit in Lab
     repeat: int = 0  # batches after which the same come again, with latents kept in memory; needs a frozen encoder
     recolored: float = RECOLORED  # share of clips with other colors, in stages with `parts`
+    window: int = 0  # pixels: side of the square of a picture that a step decodes, see windowed_decoding.py; 0: all
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class VaeTraining:
     square_weight: float = 1.0  # weight of squared errors relative to absolute ones
     checkpoint_every: int = 200
     start: Path | None = None  # finished weights to go on from, with a frozen encoder; None: from scratch
+    gains_only: bool = False  # of the decoder; its matrices stay as they are
     compile: bool = True  # torch.compile for the norms: a quarter faster, needs a C++ compiler
     stages: tuple[Stage, ...] = (
         Stage("together", 2800, 2e-3, 5e-5, MIXED, again=0.05),

@@ -21,7 +21,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -35,11 +35,12 @@ from infinitetalk_core.model.vae import NormSilu, WanVae, fast, load_vae, norm_s
 
 from .color_loss import part_color_errors
 from .folded_convolution import fold_convolutions
-from .muon import Muon
+from .muon import Muon, is_matrix
 from .vae_clips import ClipPool, ClipShape, draw_clip
 from .vae_init import start_from_clips, unit_variance
 from .vae_losses import latent_loss, picture_loss, psnr
 from .vae_recipe import Stage, VaeTraining, recoloring
+from .windowed_decoding import Window, decode_window
 
 __all__ = ["Stage", "VaeTraining", "recoloring", "train_vae"]
 
@@ -78,6 +79,11 @@ class _Batch:
     weight: Tensor
     parts: Tensor | None
     latents: Tensor  # of the pixels, or of what the codec made of them
+
+    def cut(self, window: Window) -> _Batch:
+        """Return the batch with the pixels in the window only."""
+        parts = None if self.parts is None else window.of(self.parts)
+        return replace(self, pixels=window.of(self.pixels), weight=window.of(self.weight), parts=parts)
 
 
 class _Run:
@@ -129,7 +135,13 @@ class _Run:
         if not stage.encoder and not self.encoder_frozen:
             self._freeze_encoder()
         batch = self._batch(stage, step)
-        made = self.working.pixels(self._noisy(batch.latents, stage, step)).float()
+        noisy = self._noisy(batch.latents, stage, step)
+        if stage.window:
+            rng = np.random.default_rng([self.config.seed, step, stage.window])
+            window = Window.drawn(rng, (batch.pixels.shape[-2], batch.pixels.shape[-1]), stage.window)
+            made, batch = decode_window(self.working, noisy, window).float(), batch.cut(window)
+        else:
+            made = self.working.pixels(noisy).float()
         loss = picture_loss(made, batch.pixels, batch.weight, self.config, stage)
         color = None if batch.parts is None else part_color_errors(made, batch.pixels, batch.parts).mean()
         if color is not None:
@@ -172,10 +184,7 @@ class _Run:
         return latents + stage.noise * torch.randn(latents.shape, generator=generator).to(latents)
 
     def _update(self, rate: float) -> None:
-        gradients = [
-            torch.zeros_like(m) if w.grad is None else w.grad.float()
-            for m, w in zip(self.optimizer.weights, self.working.parameters(), strict=True)
-        ]
+        gradients = [None if weight.grad is None else weight.grad.float() for weight in self.working.parameters()]
         self.optimizer.step(gradients, rate)
         # A faster average in the first steps, so that the initial weights do not dominate the average.
         share = max(1 - self.config.average, 10 / (self.step + 10))
@@ -236,8 +245,10 @@ class _Run:
         self.optimizer.load(part("optimizer"))
 
     def _train_decoder_only(self) -> None:
+        gains_only = self.config.gains_only
         for name, parameter in zip(self.names, self.working.parameters(), strict=True):
-            parameter.requires_grad_(name.startswith(("decoder.", "conv2.")))
+            inside = name.startswith(("decoder.", "conv2."))
+            parameter.requires_grad_(inside and not (gains_only and is_matrix(parameter)))
 
 
 def _first_clips(pool: ClipPool, config: VaeTraining, side: int) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from training.folded_convolution import fold_convolutions
 from training.shapes import PARTS
 from training.vae_clips import BORDER, EYES_WEIGHT, ClipPool, ClipShape, clip_parts, draw_clip
 from training.vae_training import recoloring, train_vae
+from training.windowed_decoding import Window, decode_window
 
 SIZE = 96
 
@@ -87,6 +88,22 @@ def test_folded_convolutions_give_the_same_picture_and_gradients(frames):
         torch.testing.assert_close(other.grad, one.grad, atol=1e-6, rtol=1e-3)
 
 
+def test_a_window_is_decoded_as_in_the_whole_picture():
+    torch.manual_seed(0)
+    vae, latents = WanVae(8).requires_grad_(False), torch.randn(1, 16, 3, 8, 8)
+    whole = vae.pixels(latents)
+    wide = Window(top=20, left=22, side=8, margin=20)  # nothing that lies beyond the margin reaches the window
+    torch.testing.assert_close(decode_window(vae, latents, wide), wide.of(whole), atol=1e-5, rtol=1e-4)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        window = Window.drawn(rng, (64, 64), 32)
+        found = decode_window(vae, latents, window)
+        assert found.shape == window.of(whole).shape == (1, 3, 9, 32, 32)
+        inside = (..., slice(8, -8), slice(8, -8))
+        error = (found - window.of(whole))[inside].abs().mean() / whole.std()
+        assert error < 0.1
+
+
 @pytest.fixture
 def finished(tmp_path):
     """A finished autoencoder, as far as its file goes."""
@@ -106,6 +123,16 @@ def test_a_finished_decoder_is_trained_further_and_its_encoder_left_alone(finish
     assert before.keys() == after.keys()
     trained = {key for key in after if not torch.equal(before[key], after[key])}
     assert trained and all(key.startswith(("decoder.", "conv2.")) for key in trained)
+
+
+def test_a_window_of_the_picture_and_the_gains_alone_can_be_trained(finished, tmp_path):
+    config = few_steps(finished, gains_only=True)
+    config = replace(config, stages=(replace(config.stages[0], window=16),))
+    before, after = load_file(finished), load_file(train_vae(config, tmp_path / "run"))
+    trained = {key for key in after if not torch.equal(before[key], after[key])}
+    assert trained and all(
+        key.endswith(("gamma", "bias")) and key.startswith(("decoder.", "conv2.")) for key in trained
+    )
 
 
 def test_it_goes_on_where_it_was_interrupted_with_the_same_batches(finished, tmp_path, monkeypatch):
