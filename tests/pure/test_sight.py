@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
 
-from benchmarks.sight import UNSEEN, TrueVideo, delivered, drawn, faults, replace
+from benchmarks.sight import UNSEEN, TrueVideo, delivered, drawn, faults, faulty
 from evaluation.sight import NUMBERS, Delivered, Sight, Truth, look
 from infinitetalk_core.errors import InputError
 
@@ -53,9 +53,8 @@ def test_each_fault_is_seen_by_its_number(speaker, tmp_path):
     for fault in faults(speaker):
         if fault.name in SEEN:
             assert fault.size is None or fault.size >= 2
-            file = delivered(fault.frames, tmp_path)
-            file = file if fault.key_frames is None else replace(file, key_frames=fault.key_frames)
-            found[fault.name] = fault.number if fault.number in look(file, speaker.truth).visible else "not seen"
+            seen = look(faulty(fault, tmp_path), speaker.truth).visible
+            found[fault.name] = fault.number if fault.number in seen else "not seen"
     assert found == SEEN
 
 
