@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,10 +25,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.joins import film
 from benchmarks.sight_faults import blurred, faded, flickering, frozen, jumping, late, pulsing, turned
-from evaluation.landmarks import landmark_opening
 from evaluation.sight import NUMBERS, Delivered, Sight, Truth, look
 from infinitetalk_core.chunks.assembly import Assembly
 from infinitetalk_core.chunks.groups import plan_groups
+from infinitetalk_core.chunks.lips import mouth_gaps
 from infinitetalk_core.chunks.plan import plan_chunks
 from infinitetalk_core.chunks.regions import segments, small_lab
 from infinitetalk_core.errors import InputError
@@ -69,7 +70,7 @@ class Fault:
     name: str
     number: str  # the number named for it
     size: float | None
-    frames: Tensor
+    make: Callable[[], Tensor]  # returns the frames
     key_frames: tuple[int, ...] | None = None  # None: those of the file
 
 
@@ -141,7 +142,7 @@ def filmed(path: Path) -> TrueVideo:
     clothes, wall = (wide[share.argmax()].expand(len(frames), -1, -1) for share in (low, high))
     face = (((x - 0.5) / 0.25) ** 2 + ((y - 0.42) / 0.32) ** 2 < 1).float().expand(len(frames), -1, -1)
     try:
-        opening = landmark_opening(frames)
+        opening = mouth_gaps(frames, every=1)[:, 0]
     except InputError:
         opening = None  # the library is missing
     return TrueVideo(path.stem, frames, Truth(frames[0], JOINS, None, opening, real_face=True), clothes, wall, face)
@@ -154,43 +155,45 @@ def faults(video: TrueVideo, strangers: Sequence[Tensor] = ()) -> Iterator[Fault
     yield from _time_faults(video.frames)
     if video.truth.opening is not None:
         for count in (2, 5):
-            yield Fault(f"lips {count} frames late", "lag", float(count), late(video.frames, count))
+            yield Fault(f"lips {count} frames late", "lag", float(count), partial(late, video.frames, count))
     if video.stranger is not None:
-        yield Fault("another identity", "displaced", None, video.stranger)
+        yield Fault("another identity", "displaced", None, partial(torch.clone, video.stranger))
     for frames in strangers:
-        yield Fault("another person", "identity", None, frames)
+        yield Fault("another person", "identity", None, partial(torch.clone, frames))
 
 
 def _color_faults(video: TrueVideo) -> Iterator[Fault]:
     frames, color = video.frames, NUMBERS["color"].visible
     for units in (3, 6, 12):
-        yield Fault(f"clothes turned by {units}", "color", units / color, turned(frames, video.clothes, units))
+        yield Fault(f"clothes turned by {units}", "color", units / color, partial(turned, frames, video.clothes, units))
     for units in (3, 6):
-        yield Fault(f"wall tinted by {units}", "color", units / color, turned(frames, video.wall, units, 200))
+        yield Fault(f"wall tinted by {units}", "color", units / color, partial(turned, frames, video.wall, units, 200))
     for units in (1.5, 3):
         size = units / NUMBERS["color_overall"].visible
         all_of_it = torch.ones(frames.shape[:3])
-        yield Fault(f"all tinted by {units:g}", "color_overall", size, turned(frames, all_of_it, units, 20))
+        yield Fault(f"all tinted by {units:g}", "color_overall", size, partial(turned, frames, all_of_it, units, 20))
 
 
 def _face_faults(video: TrueVideo) -> Iterator[Fault]:
     frames = video.frames
     if video.brows is not None:
         for share in (0.5, 0.8):
-            yield Fault(f"brows faded by {share:.0%}", "contrast", share / 0.25, faded(frames, video.brows, share))
+            yield Fault(
+                f"brows faded by {share:.0%}", "contrast", share / 0.25, partial(faded, frames, video.brows, share)
+            )
     for percent in (1, 2):
-        soft = blurred(frames, video.face, percent / 100 * frames.shape[1])
+        soft = partial(blurred, frames, video.face, percent / 100 * frames.shape[1])
         yield Fault(f"face blurred by {percent}% of the height", "softest_part", 2.0 * percent, soft)
 
 
 def _time_faults(frames: Tensor) -> Iterator[Fault]:
     for count in (6, 12):
-        yield Fault(f"{count} frames frozen", "frozen", count / 3, frozen(frames, count))
+        yield Fault(f"{count} frames frozen", "frozen", count / 3, partial(frozen, frames, count))
     for units in (0.6, 1.2):
-        yield Fault(f"flicker of ±{units}", "flicker", units / 0.3, flickering(frames, units))
+        yield Fault(f"flicker of ±{units}", "flicker", units / 0.3, partial(flickering, frames, units))
     for units in (2, 4):  # of lightness; 1 is just visible
-        yield Fault(f"jump by {units} at a join", "jump", float(units), jumping(frames, JOINS[1], units))
-        yield Fault(f"pulse of {units}", "pulse", float(units), pulsing(frames, KEYS, units), KEYS[1:])
+        yield Fault(f"jump by {units} at a join", "jump", float(units), partial(jumping, frames, JOINS[1], units))
+        yield Fault(f"pulse of {units}", "pulse", float(units), partial(pulsing, frames, KEYS, units), KEYS[1:])
 
 
 def delivered(frames: Tensor, folder: Path) -> Delivered:
@@ -201,6 +204,12 @@ def delivered(frames: Tensor, folder: Path) -> Delivered:
         for chunk in PLAN:
             assembly.add(chunk.keep, to_pictures(frames[chunk.first : chunk.stop], VideoFormat()))
     return Delivered.read(path)
+
+
+def faulty(fault: Fault, folder: Path) -> Delivered:
+    """Return the delivered file of a video with a fault."""
+    file = delivered(fault.make(), folder)
+    return file if fault.key_frames is None else replace(file, key_frames=fault.key_frames)
 
 
 @dataclass(frozen=True)
@@ -226,9 +235,7 @@ def rows(video: TrueVideo, strangers: Sequence[Tensor] = ()) -> Iterator[Row]:
         folder = Path(name)
         yield Row(video.name, None, look(delivered(video.frames, folder), video.truth))
         for fault in faults(video, strangers):
-            file = delivered(fault.frames, folder)
-            file = file if fault.key_frames is None else replace(file, key_frames=fault.key_frames)
-            yield Row(video.name, replace(fault, frames=video.frames[:0]), look(file, video.truth))
+            yield Row(video.name, fault, look(faulty(fault, folder), video.truth))
 
 
 def tables(found: Sequence[Row]) -> str:

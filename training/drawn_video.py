@@ -11,7 +11,7 @@ from torch import Tensor
 from .articulation import Articulation
 from .characters import Character, make_character
 from .performance import CameraMove, Performance, move_camera, perform, silent_performance, still_camera
-from .render import render
+from .render import part_masks, render
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,13 @@ class DrawnVideo:
             self.character, self.performance.window(start, stop), self.camera.window(start, stop), self.size
         )
         return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+
+    def parts(self, start: int, stop: int) -> Tensor:
+        """Return which of PARTS covers each pixel of frames start … stop-1: (F, len(PARTS), H, W), bool."""
+        masks = part_masks(
+            self.character, self.performance.window(start, stop), self.camera.window(start, stop), self.size
+        )
+        return torch.from_numpy(masks)
 
     def close(self) -> None:
         """Do nothing: the source holds no open file."""

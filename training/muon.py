@@ -8,9 +8,12 @@ loss in fewer steps. Biases and gains are trained with Adam.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from infinitetalk_core.model.precision import fast_dtype
 
 MOMENTUM, ADAM_BETAS, EPSILON = 0.95, (0.9, 0.98), 1e-8
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # moves all singular values towards 1 in five iterations
@@ -23,14 +26,16 @@ class Muon:
         self.weights = weights
         self.steps = 0
         self.first = [torch.zeros_like(w) for w in weights]
-        self.second = [torch.zeros_like(w) if not _is_matrix(w) else torch.zeros(()) for w in weights]
+        self.second = [torch.zeros_like(w) if not is_matrix(w) else torch.zeros(()) for w in weights]
 
     @torch.no_grad()
-    def step(self, gradients: list[Tensor], learning_rate: float) -> None:
-        """Update the weights with `gradients` (float32)."""
+    def step(self, gradients: Sequence[Tensor | None], learning_rate: float) -> None:
+        """Update the weights with `gradients` (float32); None leaves a weight as it is."""
         self.steps += 1
         for weight, gradient, first, second in zip(self.weights, gradients, self.first, self.second, strict=True):
-            if _is_matrix(weight):
+            if gradient is None:
+                continue
+            if is_matrix(weight):
                 first.mul_(MOMENTUM).add_(gradient)
                 ahead = (gradient + MOMENTUM * first).flatten(1)
                 size = 0.2 * math.sqrt(max(ahead.shape))
@@ -55,13 +60,14 @@ class Muon:
         self.second = [state[f"second.{i}"] for i in range(len(self.weights))]
 
 
-def _is_matrix(weight: Tensor) -> bool:
+def is_matrix(weight: Tensor) -> bool:
+    """Return whether a weight has several columns; gains and biases have one."""
     return weight.ndim >= 2 and weight[0].numel() > 1
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return the nearest matrix with equal singular values near 1, by Newton and Schulz's iteration in bfloat16."""
-    x = matrix.bfloat16()
+    """Return the nearest matrix with equal singular values near 1, by Newton and Schulz's iteration in `fast_dtype`."""
+    x = matrix.to(fast_dtype(matrix.device))
     x = x / (x.norm() + 1e-7)
     wide = x.shape[0] <= x.shape[1]
     x = x if wide else x.T

@@ -1,24 +1,29 @@
-"""Define the stages of training: the speaking model, then its camera control."""
+"""Define the stages of training: the speaking model, its tuning against drift, then its camera control."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from infinitetalk_core.chunks.camera_control import CameraConditioning
 from infinitetalk_core.chunks.reference import Policy
 from infinitetalk_core.model.infinitetalk import InfiniteTalkModel
 from infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig
+from infinitetalk_core.model.vae import WanVae
 from infinitetalk_core.standalone import add_uni3c
 
-from .dataset import Samples
+from .dataset import DatasetConfig, Samples
 from .flow_matching import Batch, flow_matching_loss
+from .own_chunks import OwnChunks, with_own_contexts
 from .small_models import UNI3C, save_half, save_model
 from .trainer import Trainer, TrainingConfig
+from .worn_context import Wear
 
 Report = Callable[[str], None]
 
@@ -31,6 +36,11 @@ UNI3C_TRAINING = TrainingConfig(
     drop_text=1.0,
     mouth_weight=1.0,
 )
+
+# From the finished model: a lower learning rate, and contexts as they are after many chunks.
+TUNING = TrainingConfig(steps=900, learning_rate=4e-4, warmup=30, drifted_share=0.75, context_noise=0.15, average=0.99)
+TUNING_SAMPLES = DatasetConfig(samples=800, first_seed=100_000, wear=Wear(parts=5.0, passes=2))
+TUNING_ROUNDS = 3
 
 
 def model_trainer(config: TrainingConfig, model: InfiniteTalkModel, samples: Samples, folder: Path) -> Trainer:
@@ -55,6 +65,40 @@ def train_model(
     """Train the model and write its two files into the folder `models`."""
     trainer = model_trainer(config, model, samples, folder)
     trainer.run(report)
+    return save_model(averaged_model(trainer), models)
+
+
+def tune_model(
+    config: TrainingConfig,
+    own: OwnChunks,
+    model: InfiniteTalkModel,
+    vae: WanVae,
+    samples: Samples,
+    folder: Path,
+    models: Path,
+    report: Report,
+) -> list[Path]:
+    """Train a finished model further, against drift, and write its two files into the folder `models`.
+
+    Begins with the samples' own contexts; in every later round some of them are made by the model as it is then.
+    """
+    trainer = model_trainer(config, model, samples, folder)
+    length = config.steps // TUNING_ROUNDS
+    for number in range(TUNING_ROUNDS):
+        end = config.steps if number == TUNING_ROUNDS - 1 else (number + 1) * length
+        if trainer.step >= end:
+            continue
+        if number:
+            made = folder / f"own_contexts_{number}.safetensors"
+            if not made.exists():  # a resumed run takes those that it has begun with
+                report(f"round {number + 1} of {TUNING_ROUNDS}: the model makes contexts")
+                now = averaged_model(trainer)
+                drifted = with_own_contexts(now, vae, samples, config.policies, own, config.seed + number)
+                part = made.with_suffix(".part")
+                save_file({"drifted": drifted}, part)
+                part.replace(made)
+            trainer.samples = replace(samples, drifted=load_file(made)["drifted"])
+        trainer.run(report, end)
     return save_model(averaged_model(trainer), models)
 
 

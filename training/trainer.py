@@ -62,8 +62,8 @@ def draw_batch(config: TrainingConfig, samples: Samples, rng: torch.Generator) -
     """Draw a batch: samples, references by policy, length of the context, dropped conditions."""
     rows = torch.randint(len(samples), (config.batch,), generator=rng)
     target = samples.target[rows].float()
-    held = _choose(config.context_latents, rng)
-    policy = _choose(config.policies, rng)
+    held = choose(config.context_latents, rng)
+    policy = choose(config.policies, rng)
     reference = samples.references_of(policy)[rows].float()
     if held == 1 and Policy.CHUNK_START in samples.policies and _happens(config.opening_share, rng):
         reference = samples.references_of(Policy.CHUNK_START)[rows].float()
@@ -90,7 +90,7 @@ def _context(config: TrainingConfig, samples: Samples, rows: Tensor, held: int, 
     return torch.lerp(clean, drifted, use) + level * torch.randn(clean.shape, generator=rng)
 
 
-def _choose(shares: dict[Any, float], rng: torch.Generator) -> Any:
+def choose(shares: dict[Any, float], rng: torch.Generator) -> Any:
     """Draw a key of `shares` with probabilities in proportion to the values."""
     index = torch.multinomial(torch.tensor(list(shares.values())), 1, generator=rng)
     return list(shares)[int(index)]

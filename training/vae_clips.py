@@ -11,13 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .articulation import Articulation
-from .characters import make_character
-from .performance import move_camera, perform, still_camera
-from .render import MOUTH_INTERIOR, render
+from .characters import Character, make_character
+from .performance import CameraMove, Performance, move_camera, perform, still_camera
+from .render import MOUTH_INTERIOR, PARTS, part_masks, render
 
 FASTEST_MOUTH = 6.0  # Hz
 MOUTH_WEIGHT, MOTION_WEIGHT, EDGE_WEIGHT = 6.0, 3.0, 2.0
 MOUTH_REACH = 9  # pixels around the inside of a mouth that also count as mouth
+EYES_WEIGHT = 7.0
+TOWARDS_FACE = 1.6  # crops near the middle are more frequent, since the face is there; 1: all places alike
+RECOLORED = 0.5  # share of clips with permuted channels, and of those with changed gains
+BORDER = len(PARTS)  # the label of pixels that belong to no part
 
 
 @dataclass(frozen=True)
@@ -43,44 +47,103 @@ def random_mouth(frames: int, seed: int) -> Articulation:
     return Articulation(*tracks)
 
 
+def _scene(seed: int, frames: int) -> tuple[Character, Performance, CameraMove]:
+    camera = move_camera(seed, frames) if seed % 2 else still_camera(frames)
+    return make_character(seed), perform(random_mouth(frames, seed), seed), camera
+
+
 def draw_clip(seed: int, frames: int, size: int) -> NDArray[np.uint8]:
     """Return a video (F, size, size, 3) of the speaker of a seed; the camera moves for every other seed."""
-    camera = move_camera(seed, frames) if seed % 2 else still_camera(frames)
-    return render(make_character(seed), perform(random_mouth(frames, seed), seed), camera, size)
+    return render(*_scene(seed, frames), size)
+
+
+def clip_parts(seed: int, frames: int, size: int, start: int, stop: int) -> NDArray[np.uint8]:
+    """Return for frames start … stop - 1 of `draw_clip` each pixel's number in PARTS, or BORDER: (F, size, size)."""
+    character, performance, camera = _scene(seed, frames)
+    masks = part_masks(character, performance.window(start, stop), camera.window(start, stop), size)
+    return np.where(masks.any(axis=1), masks.argmax(axis=1), BORDER).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A part of a clip of the pool."""
+
+    clip: int
+    start: int
+    top: int
+    left: int
+    flipped: bool
+    shape: ClipShape
+
+    def of(self, clip: Tensor) -> Tensor:
+        """Cut it out of a clip (F, H, W, ...), which begins with the piece's first frame."""
+        side = self.shape.side
+        cut = clip[: self.shape.frames, self.top : self.top + side, self.left : self.left + side]
+        return cut.flip(2) if self.flipped else cut
 
 
 class ClipPool:
     """Drawn clips in memory, from which random batches are cropped."""
 
     def __init__(self, clips: int, frames: int, size: int, first_seed: int = 0) -> None:
-        drawn = [draw_clip(first_seed + i, frames, size) for i in range(clips)]
-        self.clips = torch.from_numpy(np.stack(drawn))
+        self.count, self.frames, self.size, self.first_seed = clips, frames, size, first_seed
+        self._drawn: dict[int, Tensor] = {}
+
+    @property
+    def clips(self) -> Tensor:
+        """Return all clips (N, F, H, W, 3), uint8."""
+        return torch.stack([self.clip(number) for number in range(self.count)])
+
+    def clip(self, number: int) -> Tensor:
+        """Return a clip (F, H, W, 3), uint8, drawn at first use."""
+        if number not in self._drawn:
+            self._drawn[number] = torch.from_numpy(draw_clip(self.first_seed + number, self.frames, self.size))
+        return self._drawn[number]
 
     def batch(self, shape: ClipShape, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return pictures (B, 3, F, s, s) in [-1, 1] and the weight of each pixel (B, 1, F, s, s)."""
-        pieces = torch.stack([self._piece(shape, rng) for _ in range(shape.batch)])
-        pieces = pieces.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
-        weight = importance(pieces)
-        return torch.stack([_augment(clip, rng) for clip in pieces]), weight
+        pieces = [self._piece(shape, rng) for _ in range(shape.batch)]
+        return self._pictures(pieces, rng, RECOLORED)
 
-    def _piece(self, shape: ClipShape, rng: np.random.Generator) -> Tensor:
-        _, frames, height, width, _ = self.clips.shape
-        start = rng.integers(frames - shape.frames + 1)
-        # Crops near the middle are more frequent, since the face is there.
-        top, left = (round(float(rng.beta(1.6, 1.6)) * (side - shape.side)) for side in (height, width))
-        clip = self.clips[rng.integers(len(self.clips)), start : start + shape.frames]
-        clip = clip[:, top : top + shape.side, left : left + shape.side]
-        return clip.flip(2) if rng.random() < 0.5 else clip
+    def batch_with_parts(
+        self, shape: ClipShape, rng: np.random.Generator, recolored: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `batch` with a larger weight of eyes and brows, and the number in PARTS of each pixel (B, F, s, s).
+
+        The crops are from all of the picture alike, since clothes and walls are at its edges.
+        recolored: the share of clips with permuted channels, and of clips with changed gains and levels.
+        """
+        pieces = [self._piece(shape, rng, middle=1.0) for _ in range(shape.batch)]
+        pixels, weight = self._pictures(pieces, rng, recolored)
+        parts = torch.stack([self._parts(piece) for piece in pieces])
+        fine = (parts == PARTS.index("eyes")) | (parts == PARTS.index("brows"))
+        near = F.max_pool2d(fine.float(), 3, 1, 1)[:, None]
+        return pixels, torch.maximum(weight, EYES_WEIGHT * near), parts
+
+    def _pictures(self, pieces: list[_Piece], rng: np.random.Generator, recolored: float) -> tuple[Tensor, Tensor]:
+        cut = torch.stack([piece.of(self.clip(piece.clip)[piece.start :]) for piece in pieces])
+        pixels = cut.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
+        weight = importance(pixels)
+        return torch.stack([_augment(clip, rng, recolored) for clip in pixels]), weight
+
+    def _parts(self, piece: _Piece) -> Tensor:
+        seed, stop = self.first_seed + piece.clip, piece.start + piece.shape.frames
+        return piece.of(torch.from_numpy(clip_parts(seed, self.frames, self.size, piece.start, stop)))
+
+    def _piece(self, shape: ClipShape, rng: np.random.Generator, middle: float = TOWARDS_FACE) -> _Piece:
+        start = int(rng.integers(self.frames - shape.frames + 1))
+        top, left = (round(float(rng.beta(middle, middle)) * (self.size - shape.side)) for _ in range(2))
+        return _Piece(int(rng.integers(self.count)), start, top, left, bool(rng.random() < 0.5), shape)
 
 
-def _augment(clip: Tensor, rng: np.random.Generator) -> Tensor:
+def _augment(clip: Tensor, rng: np.random.Generator, recolored: float) -> Tensor:
     """Return a clip (3, F, s, s) with varied colors; one in ten is a frame followed by mid-gray, as references are."""
     if rng.random() < 0.1:
         clip = torch.cat((clip[:, :1], torch.zeros_like(clip[:, 1:])), dim=1)
-    if rng.random() < 0.5:
+    if rng.random() < recolored:
         # Permute the channels, so that all directions in color space are equally frequent.
         clip = clip[torch.from_numpy(rng.permutation(3))]
-    if rng.random() < 0.5:
+    if rng.random() < 1 - recolored:
         return clip
     gain = clip.new_tensor(rng.normal(1.0, 0.06, (3, 1, 1, 1)))
     level = clip.new_tensor(rng.normal(0.0, 0.05, (3, 1, 1, 1)))

@@ -10,6 +10,9 @@ never exact, and sometimes on the codec's own output, so that repeated coding do
 
 4. Stages without the encoder train the decoder alone, the last one against flicker: each latent makes four frames, and
 its error differs from the next latent's, so that the picture would flicker about six times a second.
+
+5. `recoloring` trains a finished decoder further, on the color of each part of the picture. A long video passes through
+the codec once a chunk, so an error that is hardly visible after one pass becomes another jacket after ten.
 """
 
 from __future__ import annotations
@@ -18,68 +21,32 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from infinitetalk_core.model.vae import NormSilu, WanVae, fast, norm_silu, save_vae
+from infinitetalk_core.model.vae import NormSilu, WanVae, fast, load_vae, norm_silu, save_vae
 
-from .muon import Muon
+from .color_loss import part_color_errors
+from .folded_convolution import fold_convolutions
+from .muon import Muon, is_matrix
 from .vae_clips import ClipPool, ClipShape, draw_clip
 from .vae_init import start_from_clips, unit_variance
+from .vae_losses import latent_loss, picture_loss, psnr
+from .vae_recipe import Stage, VaeTraining, recoloring
+from .windowed_decoding import Window, decode_window
+
+__all__ = ["Stage", "VaeTraining", "recoloring", "train_vae"]
 
 FILE, CHECKPOINT, LOG = "small_wan_vae.safetensors", "vae_training.safetensors", "vae_training.jsonl"
-LOG_EVERY = 100  # steps
+LOG_EVERY, UNSEEN_EVERY = 20, 500  # steps
 UNSEEN = 1_000_000  # first seed of the characters that are never trained on
-
-# Small crops around the face, long clips for temporal layers, whole pictures for the attention in the middle.
-FACES, MOMENTS, PICTURES = ClipShape(4, 9, 48), ClipShape(1, 33, 48), ClipShape(1, 9, 96)
-MIXED = (FACES, FACES, FACES, MOMENTS, PICTURES)
-LONGER = (FACES, FACES, ClipShape(2, 17, 48), MOMENTS, PICTURES)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Steps with the same settings; the learning rate decays from `rate` to `last_rate` along a cosine."""
-
-    name: str
-    steps: int
-    rate: float
-    last_rate: float
-    shapes: tuple[ClipShape, ...]
-    encoder: bool = True  # False: only the decoder learns
-    noise: float = 0.05  # standard deviation of the noise on the latents, whose own is 1
-    again: float = 0.1  # share of steps whose input is the codec's own output
-    color: float = 1.0  # weight of errors of hue, which are small beside errors of brightness
-    steady: float = 0.0  # weight of flicker: the change of the error from frame to frame
-
-
-@dataclass(frozen=True)
-class VaeTraining:
-    """The settings of the training. The defaults made the weights in the repository."""
-
-    dim: int = 16
-    seed: int = 0
-    size: int = 96
-    clips: int = 800
-    clip_frames: int = 33
-    warmup: int = 50
-    average: float = 0.99  # of the weights, per step
-    latent_weight: float = 0.02  # keeps each latent channel near mean 0 and variance 1
-    slope_weight: float = 0.5  # weight of differences of neighboring pixels and frames, relative to the pixels
-    square_weight: float = 1.0  # weight of squared errors relative to absolute ones
-    checkpoint_every: int = 200
-    compile: bool = True  # torch.compile for the norms: a quarter faster, needs a C++ compiler
-    stages: tuple[Stage, ...] = (
-        Stage("together", 2800, 2e-3, 5e-5, MIXED, again=0.05),
-        Stage("decoder", 1700, 1e-3, 4e-4, MIXED, encoder=False, noise=0.08, again=0.15),
-        Stage("steady", 2200, 6e-4, 2e-5, LONGER, encoder=False, noise=0.06, again=0.3, steady=3.0),
-    )
 
 
 def train_vae(config: VaeTraining, folder: Path, report: Callable[[str], None] = lambda line: None) -> Path:
@@ -104,6 +71,21 @@ def _schedule(stages: tuple[Stage, ...], done: int) -> Iterator[tuple[Stage, int
             step += 1
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What a step learns from; shapes as in vae_clips.py."""
+
+    pixels: Tensor
+    weight: Tensor
+    parts: Tensor | None
+    latents: Tensor  # of the pixels, or of what the codec made of them
+
+    def cut(self, window: Window) -> _Batch:
+        """Return the batch with the pixels in the window only."""
+        parts = None if self.parts is None else window.of(self.parts)
+        return replace(self, pixels=window.of(self.pixels), weight=window.of(self.weight), parts=parts)
+
+
 class _Run:
     """Float32 master weights, their average, the optimizer, and the module that computes, in `fast_dtype`."""
 
@@ -111,20 +93,29 @@ class _Run:
         self.config, self.folder, self.report = config, folder, report
         self.step, self.seconds = 0, 0.0
         self.encoder_frozen = False
+        self._recent: list[dict[str, float]] = []  # numbers of the steps since the last line of the log
+        self._kept: dict[tuple[str, int], _Batch] = {}
         torch.manual_seed(config.seed)
         self.master = WanVae(config.dim)
         self.averaged = WanVae(config.dim).requires_grad_(False)
         self.working = fast(WanVae(config.dim))
+        if self.working.dtype is torch.float32:
+            fold_convolutions(self.working)
         if config.compile:
             _compile_norms(self.working)
         checkpoint = folder / CHECKPOINT
-        if not checkpoint.exists():
+        if config.start is not None:
+            self.master.load_state_dict(load_vae(config.start).state_dict())
+            self.encoder_frozen = True
+        elif not checkpoint.exists():
             start_from_clips(self.master, *_first_clips(self.pool, config, config.size // 2))
         self.averaged.load_state_dict(self.master.state_dict())
         self.names = [name for name, _ in self.master.named_parameters()]
         self.optimizer = Muon([p.data for p in self.master.parameters()])
         if checkpoint.exists():
             self._resume(load_file(checkpoint))
+        if self.encoder_frozen:
+            self._train_decoder_only()
         self._publish()
 
     @cached_property
@@ -143,36 +134,57 @@ class _Run:
         begun = time.perf_counter()
         if not stage.encoder and not self.encoder_frozen:
             self._freeze_encoder()
-        rng = np.random.default_rng([self.config.seed, step])
-        shape = stage.shapes[rng.integers(len(stage.shapes))]
-        pixels, weight = self.pool.batch(shape, rng)
-        given = pixels.to(self.working.dtype).contiguous(memory_format=torch.channels_last_3d)
-        if rng.random() < stage.again:
-            with torch.no_grad():
-                given = self.working.pixels(self._noisy(self.working.means(given), stage, step))
-        with torch.set_grad_enabled(stage.encoder):
-            latents = self.working.means(given)
-        made = self.working.pixels(self._noisy(latents, stage, step)).float()
-        loss = picture_loss(made, pixels, weight, self.config, stage)
-        total = loss + self.config.latent_weight * latent_loss(latents.float()) if stage.encoder else loss
+        batch = self._batch(stage, step)
+        noisy = self._noisy(batch.latents, stage, step)
+        if stage.window:
+            rng = np.random.default_rng([self.config.seed, step, stage.window])
+            window = Window.drawn(rng, (batch.pixels.shape[-2], batch.pixels.shape[-1]), stage.window)
+            made, batch = decode_window(self.working, noisy, window).float(), batch.cut(window)
+        else:
+            made = self.working.pixels(noisy).float()
+        loss = picture_loss(made, batch.pixels, batch.weight, self.config, stage)
+        color = None if batch.parts is None else part_color_errors(made, batch.pixels, batch.parts).mean()
+        if color is not None:
+            loss = loss + stage.parts * color
+        total = loss + self.config.latent_weight * latent_loss(batch.latents.float()) if stage.encoder else loss
         torch.autograd.backward(total)
         wave = 0.5 + 0.5 * math.cos(math.pi * progress)
         rate = stage.last_rate + (stage.rate - stage.last_rate) * wave
         self._update(rate * min(1.0, (self.optimizer.steps + 1) / self.config.warmup))
         self.step = step + 1
         self.seconds += time.perf_counter() - begun
+        self._recent.append({"loss": loss.item(), "psnr": psnr(made.detach(), batch.pixels, 2.0)})
+        if color is not None:
+            self._recent[-1]["color"] = color.item()  # Lab
         if self.step % LOG_EVERY == 0:
-            self._log(stage, loss.item(), psnr(made.detach(), pixels, 2.0))
+            self._log(stage)
+
+    def _batch(self, stage: Stage, step: int) -> _Batch:
+        number = step % stage.repeat if stage.repeat else step
+        if (stage.name, number) in self._kept:
+            return self._kept[stage.name, number]
+        rng = np.random.default_rng([self.config.seed, number])
+        shape, parts = stage.shapes[rng.integers(len(stage.shapes))], None
+        if stage.parts:
+            pixels, weight, parts = self.pool.batch_with_parts(shape, rng, stage.recolored)
+        else:
+            pixels, weight = self.pool.batch(shape, rng)
+        given = pixels.to(self.working.dtype).contiguous(memory_format=torch.channels_last_3d)
+        if rng.random() < stage.again:
+            with torch.no_grad():
+                given = self.working.pixels(self._noisy(self.working.means(given), stage, step))
+        with torch.set_grad_enabled(stage.encoder):
+            batch = _Batch(pixels, weight, parts, self.working.means(given))
+        if stage.repeat:
+            self._kept[stage.name, number] = batch
+        return batch
 
     def _noisy(self, latents: Tensor, stage: Stage, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 10_000_019 + step)
         return latents + stage.noise * torch.randn(latents.shape, generator=generator).to(latents)
 
     def _update(self, rate: float) -> None:
-        gradients = [
-            torch.zeros_like(m) if w.grad is None else w.grad.float()
-            for m, w in zip(self.optimizer.weights, self.working.parameters(), strict=True)
-        ]
+        gradients = [None if weight.grad is None else weight.grad.float() for weight in self.working.parameters()]
         self.optimizer.step(gradients, rate)
         # A faster average in the first steps, so that the initial weights do not dominate the average.
         share = max(1 - self.config.average, 10 / (self.step + 10))
@@ -192,18 +204,18 @@ class _Run:
         unit_variance(self.averaged, _first_clips(self.pool, self.config, self.config.size)[0])
         self.averaged.load_state_dict({k: v.half().float() for k, v in self.averaged.state_dict().items()})
         self.master.load_state_dict(self.averaged.state_dict())
-        trained = [name.startswith(("decoder.", "conv2.")) for name in self.names]
         self.optimizer = Muon([p.data for p in self.master.parameters()])
-        for parameter, wanted in zip(self.working.parameters(), trained, strict=True):
-            parameter.requires_grad_(wanted)
         self.encoder_frozen = True
+        self._train_decoder_only()
         self._publish()
         self.save()
 
-    def _log(self, stage: Stage, loss: float, batch: float) -> None:
-        entry: dict[str, object] = {"step": self.step, "stage": stage.name, "loss": round(loss, 5)}
-        entry |= {"psnr": round(batch, 2), "seconds": round(self.seconds, 1)}
-        if self.step % 100 == 0:
+    def _log(self, stage: Stage) -> None:
+        entry: dict[str, object] = {"step": self.step, "stage": stage.name, "seconds": round(self.seconds, 1)}
+        for name in self._recent[-1]:
+            entry[name] = round(fmean(step[name] for step in self._recent if name in step), 4)
+        self._recent.clear()
+        if self.step % UNSEEN_EVERY == 0:
             entry["unseen_psnr"] = round(unseen_psnr(self.averaged, self.unseen), 2)
         line = json.dumps(entry)
         with (self.folder / LOG).open("a") as log:
@@ -231,9 +243,12 @@ class _Run:
         self.master.load_state_dict(part("master"))
         self.averaged.load_state_dict(part("averaged"))
         self.optimizer.load(part("optimizer"))
-        if self.encoder_frozen:
-            for name, parameter in zip(self.names, self.working.parameters(), strict=True):
-                parameter.requires_grad_(name.startswith(("decoder.", "conv2.")))
+
+    def _train_decoder_only(self) -> None:
+        gains_only = self.config.gains_only
+        for name, parameter in zip(self.names, self.working.parameters(), strict=True):
+            inside = name.startswith(("decoder.", "conv2."))
+            parameter.requires_grad_(inside and not (gains_only and is_matrix(parameter)))
 
 
 def _first_clips(pool: ClipPool, config: VaeTraining, side: int) -> tuple[Tensor, Tensor]:
@@ -254,28 +269,6 @@ def _compile_norms(vae: WanVae) -> None:
     for layer in vae.modules():
         if isinstance(layer, NormSilu):
             layer.formula = formula
-
-
-def picture_loss(made: Tensor, wanted: Tensor, weight: Tensor, config: VaeTraining, stage: Stage) -> Tensor:
-    """Return the loss of clips (B, 3, F, H, W) in [-1, 1]: errors of pixels, gradients and hue, and flicker."""
-    error = made - wanted
-    share = weight / weight.mean()
-    pixels = (share * (error.abs() + config.square_weight * error.square())).mean()
-    slopes = [(share.narrow(axis, 1, share.shape[axis] - 1) * error.diff(dim=axis).abs()).mean() for axis in (2, 3, 4)]
-    hue = (share * (error - error.mean(1, keepdim=True)).abs()).mean()
-    flicker = error.diff(dim=2).abs().mean()
-    return pixels + config.slope_weight * torch.stack(slopes).sum() + stage.color * hue + stage.steady * flicker
-
-
-def latent_loss(latents: Tensor) -> Tensor:
-    """Return the deviation of the channels of latents (B, 16, T, h, w) from mean 0 and variance 1."""
-    variance, mean = torch.var_mean(latents, dim=(0, 2, 3, 4))
-    return mean.square().mean() + (variance + 1e-6).log().square().mean()
-
-
-def psnr(made: Tensor, wanted: Tensor, reach: float = 1.0) -> float:
-    """Return the PSNR in dB; `reach` is white minus black."""
-    return -10 * math.log10(float((made - wanted).square().mean()) / reach**2)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Metrics of a chunk: seam, color drift, drift outside a pinned region, sharpness.
+"""Metrics of a chunk: seam, color drift, drift outside a pinned region, sharpness, lip sync of a real face.
 
 seam: the mean absolute difference between the last frame before the join and the first one after it, divided by the
 median of the same difference between neighboring frames inside the chunk. No unit; 1 is as smooth as inside the chunk,
@@ -13,6 +13,9 @@ of a pinned region. 0 for pasted pixels. None without a pinned region.
 
 sharpness: the variance of the Laplacian of the video's lightness (L of Lab), divided by that of the source's frames of
 the same time. No unit; 1 is as sharp as the source, below 0.5 is visibly softer.
+
+lip sync, lip lag: how well the mouth of a real face follows the voice, and by how many frames it is late (lips.py).
+None with the reason, such as that the optional library is not installed.
 """
 
 from __future__ import annotations
@@ -21,15 +24,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from statistics import fmean, median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
 from .color import rgb_to_lab
 from .dub import ChunkOutput
 from .job import Job
+from .lips import measure_lips
 from .plan import Chunk
 from .reference import shown_frames
 from .regions import regional_drift, small_lab
@@ -49,6 +55,9 @@ class ChunkMetrics:
     color_drift_mean: float | None  # of all regions
     outside_drift: float | None
     sharpness: float
+    lip_sync: float | None = None
+    lip_lag: int | None = None
+    lips_absent: str | None = None  # why there is no lip sync
 
     def __str__(self) -> str:
         parts = [
@@ -61,9 +70,11 @@ class ChunkMetrics:
         ]
         if self.outside_drift is not None:
             parts.append(f"drift outside the mask {self.outside_drift:.2f}")
+        if self.lip_sync is not None:
+            parts.append(f"lip sync {self.lip_sync:.2f} at a lag of {self.lip_lag} frames")
         return ", ".join(parts)
 
-    def to_json(self) -> dict[str, float | int | None]:
+    def to_json(self) -> dict[str, float | int | str | None]:
         """Return the metrics by name, rounded to 4 digits."""
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
@@ -106,7 +117,17 @@ def measure(
         color_drift_mean=drift.mean,
         outside_drift=None if job.sampling.pinned is None else fmean(outside),
         sharpness=fmean(own) / max(fmean(sources), 1e-9),
+        **_lips(job, finished),
     )
+
+
+def _lips(job: Job, finished: ChunkOutput) -> dict[str, Any]:
+    """Return the metrics of the lips by name, or why there are none."""
+    try:
+        sync = measure_lips(finished.frames, finished.chunk.first, job.speech.sound, len(job.speech.voices))
+    except InputError as reason:
+        return {"lips_absent": str(reason)}
+    return {"lip_sync": sync.score, "lip_lag": sync.lag}
 
 
 def _measure_frame(job: Job, made: Tensor, source: Tensor, shown: int) -> Tensor:

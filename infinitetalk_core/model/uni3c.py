@@ -33,7 +33,7 @@ class Uni3CConfig:
     """Sizes of a Uni3C ControlNet; the defaults are the released one's."""
 
     dim: int = 1024
-    ffn_dim: int = 8192
+    ffn_dim: int = 4096
     heads: int = RELEASED_HEADS
     blocks: int = 20
     embed_dim: int = 5120  # width of the patch embedding, before the projection to `dim`

@@ -237,8 +237,12 @@ class WanVae(nn.Module):
 
     def pixels(self, latents: Tensor) -> Tensor:
         """(B, 16, T, h, w) as `means` gives -> (B, 3, F, 8 h, 8 w) around [-1, 1]."""
+        return self.decoder(self.conv2(self.unscaled(latents)))
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """(B, 16, T, h, w) as `means` gives -> as `raw_means` gives them."""
         center, spread = self.latent_statistics()
-        return self.decoder(self.conv2(latents * _channels(spread) + _channels(center)))
+        return latents * _channels(spread) + _channels(center)
 
     def latent_statistics(self) -> tuple[Tensor, Tensor]:
         """The fixed mean and deviation of the latents, (16,) each."""

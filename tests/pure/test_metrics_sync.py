@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from evaluation.landmarks import landmark_opening
 from evaluation.sync import MOUTH_COLOR, correlation, mouth_opening, shuffled, sync
 from infinitetalk_core.errors import InputError
-
-MEDIA = Path(__file__).parents[2].parent / "shared" / "media"
 
 
 def wave(frames: int, seed: int = 0) -> np.ndarray:
@@ -87,26 +82,3 @@ def test_the_mouth_of_unseen_speakers_is_read_from_pixels():
             seen = mouth_opening(through_a_codec(frames, shift))
             assert correlation(seen, voice.opening) >= 0.94, f"speaker {number} through a codec, {shift:+}"
         assert abs(correlation(mouth_opening(frames), shuffled(voice.opening, number))) < 0.5
-
-
-def test_a_real_face_needs_the_optional_library():
-    try:
-        import mediapipe.python.solutions.face_mesh  # noqa: F401
-    except ImportError:
-        with pytest.raises(InputError, match="pip install mediapipe"):
-            landmark_opening(torch.zeros(1, 64, 64, 3))
-        return
-    with pytest.raises(InputError, match="no face"):
-        landmark_opening(torch.zeros(2, 64, 64, 3))
-
-
-def test_the_mouth_of_a_real_face_moves():
-    pytest.importorskip("mediapipe.python.solutions.face_mesh", reason="the face mesh is an optional library")
-    av = pytest.importorskip("av")
-    if not (MEDIA / "source_video.mp4").exists():
-        pytest.skip("no real video here")
-    with av.open(str(MEDIA / "source_video.mp4")) as video:
-        pictures = [f.to_ndarray(format="rgb24") for _, f in zip(range(75), video.decode(video=0), strict=False)]
-    opening = landmark_opening(torch.from_numpy(np.stack(pictures)).float() / 255)
-    assert len(opening) == 75
-    assert 0 < opening.min() < 0.025 < 0.035 < opening.max() < 0.2

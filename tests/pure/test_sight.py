@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("cv2", reason="drawn speakers need OpenCV")
 
-from benchmarks.sight import UNSEEN, TrueVideo, delivered, drawn, faults, replace
+from benchmarks.sight import UNSEEN, TrueVideo, delivered, drawn, faults, faulty
 from evaluation.sight import NUMBERS, Delivered, Sight, Truth, look
 from infinitetalk_core.errors import InputError
 
@@ -53,9 +53,8 @@ def test_each_fault_is_seen_by_its_number(speaker, tmp_path):
     for fault in faults(speaker):
         if fault.name in SEEN:
             assert fault.size is None or fault.size >= 2
-            file = delivered(fault.frames, tmp_path)
-            file = file if fault.key_frames is None else replace(file, key_frames=fault.key_frames)
-            found[fault.name] = fault.number if fault.number in look(file, speaker.truth).visible else "not seen"
+            seen = look(faulty(fault, tmp_path), speaker.truth).visible
+            found[fault.name] = fault.number if fault.number in seen else "not seen"
     assert found == SEEN
 
 
@@ -119,6 +118,7 @@ def test_a_face_that_is_rarely_seen_has_no_identity(monkeypatch):
 
 def test_another_version_of_the_library_is_a_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "dlib", ModuleType("dlib"))
-    monkeypatch.setattr("evaluation.faces.find_spec", lambda name: SimpleNamespace(submodule_search_locations=["/no"]))
+    weights = SimpleNamespace(submodule_search_locations=["/no"])
+    monkeypatch.setattr("infinitetalk_core.chunks.face_points.find_spec", lambda name: weights)
     sight = look(Delivered(textured(20)), Truth(textured(1)[0], real_face=True))
     assert "another version" in sight.absent["identity"]
