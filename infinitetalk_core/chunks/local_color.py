@@ -12,7 +12,6 @@ visible are left as they are.
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -23,11 +22,10 @@ from torch import Tensor
 from ..model.exact_float32 import exact_float32
 from .color import Part, anchors_of, corrected, lab_to_rgb, moving_average
 from .color_difference import ciede2000
-from .regions import movements, segments, small_lab
+from .regions import find_again, segments, small_lab
 
 _COUNT = (4, 6)  # seeds of the nodes, down and across
 _PLACE = 47.0  # Lab units: what a longer side counts as much as
-_AROUND = 0.02  # how far around a place its color is looked for, in longer sides
 _AGREE = 4.0  # Lab units: places of a node that differ more from its offset hardly count
 _ROUNDS = 3  # in which the places are weighed anew
 _SEEN = (0.3, 0.6)  # share of a node's places that must agree: below the first it is not seen, from the second on it is
@@ -112,17 +110,10 @@ class _Nodes:
 
         made: the frame (3, h, w) in Lab.
         """
-        height, width = made.shape[1:]
-        down, right = movements(made[0], self.own[0], self.masks)
-        y, x = torch.meshgrid(*(torch.arange(n, device=made.device) for n in (height, width)), indexing="ij")
-        y, x = (n + (m[:, None, None] * self.masks).sum(0) for n, m in ((y, down), (x, right)))
-        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        around = round(_AROUND * max(height, width))
-        steps = itertools.product((0, -around, around), repeat=2)  # in the same place first
-        there = torch.stack([made[:, (y + j).clamp(0, height - 1), (x + i).clamp(0, width - 1)] for j, i in steps])
-        away = (self.own - there).flatten(2)  # (9, 3, N)
+        found = find_again(made, self.own, self.masks, (0, -1, 1))  # in the same place first
+        away = (self.own - found.around).flatten(2)  # (9, 3, N)
         members = self.masks.flatten(1)
-        seen = (members & inside.flatten()).to(made)  # (K, N)
+        seen = (members & found.inside.flatten()).to(made)  # (K, N)
         offset = torch.where(seen[:, None] > 0, away[0], torch.nan).nanmedian(-1).values.nan_to_num(0.0)  # (K, 3)
         for _ in range(_ROUNDS):
             expected = members.to(made).T @ offset  # (N, 3)
@@ -136,7 +127,7 @@ class _Nodes:
         color = agrees @ (self.own.flatten(1) - chosen).T / total
         another = _rising(ciede2000(color, color + offset), *_ANOTHER)
         weight = _rising(share, *_SEEN) * (1 - another) * members.any(1)
-        place = agrees @ torch.stack((y, x)).to(made).flatten(1).T / total / max(height, width)
+        place = agrees @ found.place.to(made).flatten(1).T / total / max(made.shape[1:])
         values = torch.cat((offset, offset.square().sum(1, keepdim=True), color, place), dim=1)
         return torch.cat((weight[:, None], weight[:, None] * values), dim=1)
 

@@ -129,21 +129,43 @@ def regional_difference(made: Tensor, own: Tensor, masks: Tensor) -> Tensor:
 
 def _of_frame(made: Tensor, own: Tensor, masks: Tensor) -> Tensor:
     """Return the regional difference (R,) of one frame: made and own (3, h, w), masks (R, h, w)."""
+    found = find_again(made, own, masks)
+    best = (found.around - own).square().sum(1).argmin(0)  # (h, w)
+    nearest = found.around.take_along_dim(best[None, None], 0)[0]
+    difference = ciede2000(nearest.movedim(0, -1), own.movedim(0, -1))
+    seen = (masks & found.inside).flatten(1)
+    usual = torch.where(seen, difference.flatten(), torch.nan).nanmedian(1).values
+    return torch.where(seen.sum(1) >= _SEEN * masks.sum((1, 2)), usual, torch.nan)
+
+
+@dataclass(frozen=True)
+class FoundAgain:
+    """Where the places of a reference (h, w) are in a frame, each moved with its region.
+
+    place: down and right (2, h, w), in pixels; inside: whether that is in the frame (h, w); around: the frame's colors
+    there and around it (9, 3, h, w), in the order that was asked for.
+    """
+
+    place: Tensor
+    inside: Tensor
+    around: Tensor
+
+
+def find_again(made: Tensor, own: Tensor, masks: Tensor, steps: tuple[int, int, int] = (-1, 0, 1)) -> FoundAgain:
+    """Find the places of the reference own (3, h, w) in a frame made (3, h, w) by its regions (R, h, w), all in Lab.
+
+    steps: the order in which the colors around a place are taken, down and across.
+    """
     height, width = made.shape[-2:]
     moved = torch.stack(movements(made[0], own[0], masks))  # (2, R)
     y, x = torch.meshgrid(*(torch.arange(n, device=made.device) for n in (height, width)), indexing="ij")
     down, right = ((n[:, None, None] * masks).sum(0) for n in moved)  # of each pixel, with its region
     y, x = y + down, x + right
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    around = round(_AROUND * max(height, width))
-    offsets = itertools.product((-around, 0, around), repeat=2)
-    there = torch.stack([made[:, (y + j).clamp(0, height - 1), (x + i).clamp(0, width - 1)] for j, i in offsets])
-    best = (there - own).square().sum(1).argmin(0)  # (h, w)
-    nearest = there.take_along_dim(best[None, None], 0)[0]
-    difference = ciede2000(nearest.movedim(0, -1), own.movedim(0, -1))
-    seen = (masks & inside).flatten(1)
-    found = torch.where(seen, difference.flatten(), torch.nan).nanmedian(1).values
-    return torch.where(seen.sum(1) >= _SEEN * masks.sum((1, 2)), found, torch.nan)
+    far = round(_AROUND * max(height, width))
+    offsets = itertools.product((step * far for step in steps), repeat=2)
+    around = [made[:, (y + j).clamp(0, height - 1), (x + i).clamp(0, width - 1)] for j, i in offsets]
+    return FoundAgain(torch.stack((y, x)), inside, torch.stack(around))
 
 
 def movements(made: Tensor, own: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
