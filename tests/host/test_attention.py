@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import replace
-from importlib import import_module
 from types import ModuleType, SimpleNamespace
 
 import comfy.ldm.modules.attention as host_attention
@@ -14,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from comparing import relative
+from core_modules import with_modules
 from test_equality import load_model, make_backend, make_conditioning
 from test_layouts import base_model
 
@@ -22,7 +22,7 @@ from test_layouts import base_model
 def core(core, pack):
     """With the modules of this test."""
     found = {"attention": "nodes.host.model.attention", "kernels": "infinitetalk_core.model.kernels"}
-    return SimpleNamespace(**vars(core), **{k: import_module(f"{pack.__name__}.{v}") for k, v in found.items()})
+    return with_modules(core, pack, **found)
 
 
 def loaded(core, files, choice: str):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from types import SimpleNamespace
 
 import comfy.sd
@@ -17,6 +16,7 @@ import torch
 import torch._dynamo
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comparing import relative
+from core_modules import with_modules
 from test_equality import make_backend, make_conditioning
 from torch._dynamo.utils import counters
 
@@ -32,7 +32,7 @@ def core(core, pack):
         "cache": "infinitetalk_core.sampling.step_cache",
         "host_cache": "nodes.host.model.cached_blocks",
     }
-    return SimpleNamespace(**vars(core), **{k: import_module(f"{pack.__name__}.{v}") for k, v in found.items()})
+    return with_modules(core, pack, **found)
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from comparing import relative
+from core_modules import with_modules
 from step_cache_nodes import Passes, easycache, lazycache, magcache, teacache, unknown_cache
 from test_equality import load_model, make_backend, make_conditioning
 
@@ -31,7 +31,7 @@ def core(core, pack):
     """With the modules of this test."""
     found = {"cache": "infinitetalk_core.sampling.step_cache", "host_cache": "nodes.host.model.cached_blocks"}
     found["foreign"] = "nodes.host.model.foreign_caches"
-    return SimpleNamespace(**vars(core), **{k: import_module(f"{pack.__name__}.{v}") for k, v in found.items()})
+    return with_modules(core, pack, **found)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from comparing import relative
+from core_modules import with_modules
 from make_tiny_models import state_dict
 from safetensors.torch import save_file
 from test_base_layouts import in_blocks
@@ -79,7 +79,7 @@ def core(core, pack):
     """With the modules of this test."""
     found = {"cache": "infinitetalk_core.sampling.step_cache", "host_cache": "nodes.host.model.cached_blocks"}
     found |= {"memory": "nodes.host.model.memory", "environment": "nodes.host.model.environment"}
-    return SimpleNamespace(**vars(core), **{k: import_module(f"{pack.__name__}.{v}") for k, v in found.items()})
+    return with_modules(core, pack, **found)
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import logging
 import weakref
 from dataclasses import asdict, replace
 from importlib import import_module
-from types import SimpleNamespace
 
 import pytest
 import torch
 from comparing import relative
+from core_modules import with_modules
 from test_equality import load_model, make_backend, make_conditioning
 
 STEPS = 10
@@ -22,7 +22,7 @@ def core(core, pack):
     """With the modules of this test."""
     found = {"cache": "infinitetalk_core.sampling.step_cache", "host_cache": "nodes.host.model.cached_blocks"}
     found["guider"] = "nodes.host.sampling.guider"
-    return SimpleNamespace(**vars(core), **{k: import_module(f"{pack.__name__}.{v}") for k, v in found.items()})
+    return with_modules(core, pack, **found)
 
 
 @pytest.fixture
