@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from infinitetalk_core.chunks.reference import Policy
-from training.dataset import DatasetConfig, Samples, make_samples
+from training.dataset import Samples, make_samples
+from training.drawing import DatasetConfig
 from training.small_models import DIFFUSION, INFINITETALK, load_model
 from training.stages import train_model
 from training.trainer import TrainingConfig

@@ -7,6 +7,7 @@ the text branch of guidance is trained nevertheless. An empty text is all zeros,
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ LIVELY = "lively"
 TOKENS = 2
 
 
+@lru_cache(8)
 def caption_tokens(words: str, width: int = 4096) -> Tensor:
     """Return the text embeddings (TOKENS, width) of up to TOKENS words; rows without a word are zeros."""
     tokens = torch.zeros(TOKENS, width)

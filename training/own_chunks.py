@@ -32,7 +32,7 @@ class OwnChunks:
     share: float = 0.5  # of the samples whose drifted context becomes the model's own
     steps: int = 4
     noise: tuple[float, float] = (0.6, 0.9)  # the noise level that a chunk is made from: the colors come from the model
-    batch: int = 16
+    batch: int = 20
 
 
 @torch.inference_mode()

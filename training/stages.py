@@ -18,7 +18,8 @@ from infinitetalk_core.model.uni3c import Uni3C, Uni3CConfig
 from infinitetalk_core.model.vae import WanVae
 from infinitetalk_core.standalone import add_uni3c
 
-from .dataset import DatasetConfig, Samples
+from .dataset import Samples
+from .drawing import DatasetConfig
 from .flow_matching import Batch, flow_matching_loss
 from .own_chunks import OwnChunks, with_own_contexts
 from .small_models import UNI3C, save_half, save_model
@@ -37,10 +38,12 @@ UNI3C_TRAINING = TrainingConfig(
     mouth_weight=1.0,
 )
 
-# From the finished model: a lower learning rate, and contexts as they are after many chunks.
-TUNING = TrainingConfig(steps=900, learning_rate=4e-4, warmup=30, drifted_share=0.75, context_noise=0.15, average=0.99)
-TUNING_SAMPLES = DatasetConfig(samples=800, first_seed=100_000, wear=Wear(parts=5.0, passes=2))
-TUNING_ROUNDS = 3
+# From the finished model, on a GPU: large batches, and contexts as they are after many chunks.
+TUNING = TrainingConfig(
+    steps=3200, batch=64, learning_rate=1.2e-3, warmup=60, drifted_share=0.7, context_noise=0.15, average=0.997
+)
+TUNING_SAMPLES = DatasetConfig(samples=4000, first_seed=100_000, wear=Wear(parts=5.0, passes=2))
+TUNING_ROUNDS = 4
 
 
 def model_trainer(config: TrainingConfig, model: InfiniteTalkModel, samples: Samples, folder: Path) -> Trainer:
@@ -97,7 +100,8 @@ def tune_model(
                 part = made.with_suffix(".part")
                 save_file({"drifted": drifted}, part)
                 part.replace(made)
-            trainer.samples = replace(samples, drifted=load_file(made)["drifted"])
+            drifted = load_file(made, device=str(samples.target.device))["drifted"]
+            trainer.samples = replace(samples, drifted=drifted)
         trainer.run(report, end)
     return save_model(averaged_model(trainer), models)
 

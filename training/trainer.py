@@ -58,22 +58,26 @@ class TrainingConfig:
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def draw_batch(config: TrainingConfig, samples: Samples, rng: torch.Generator) -> Batch:
-    """Draw a batch: samples, references by policy, length of the context, dropped conditions."""
+def draw_batch(config: TrainingConfig, samples: Samples, rng: torch.Generator, noise: torch.Generator) -> Batch:
+    """Draw a batch: samples, references by policy, length of the context, dropped conditions.
+
+    rng: draws what is chosen, on the CPU. noise: draws the noise, on the device of the samples.
+    """
     rows = torch.randint(len(samples), (config.batch,), generator=rng)
+    device = samples.target.device
     target = samples.target[rows].float()
     held = choose(config.context_latents, rng)
     policy = choose(config.policies, rng)
     reference = samples.references_of(policy)[rows].float()
     if held == 1 and Policy.CHUNK_START in samples.policies and _happens(config.opening_share, rng):
         reference = samples.references_of(Policy.CHUNK_START)[rows].float()
-    windows = samples.speech[rows].float() * _kept(config.drop_speech, config.batch, rng).view(-1, 1, 1, 1, 1)
+    heard = _kept(config.drop_speech, config.batch, rng).view(-1, 1, 1, 1, 1).to(device)
     text = torch.stack([caption_tokens(caption(bool(samples.lively[r]))) for r in rows])
     return Batch(
         target=target,
-        context=_context(config, samples, rows, held, rng),
+        context=_context(config, samples, rows, held, rng, noise),
         reference=reference,
-        audio_windows=windows,
+        audio_windows=samples.speech[rows].float() * heard,
         text=text * _kept(config.drop_text, config.batch, rng).view(-1, 1, 1),
         weight=1 + (config.mouth_weight - 1) * samples.mouth[rows].float()[:, None],
         guide=samples.guide[rows].float() if samples.guide.ndim == 5 else None,
@@ -81,13 +85,16 @@ def draw_batch(config: TrainingConfig, samples: Samples, rng: torch.Generator) -
     )
 
 
-def _context(config: TrainingConfig, samples: Samples, rows: Tensor, held: int, rng: torch.Generator) -> Tensor:
+def _context(
+    config: TrainingConfig, samples: Samples, rows: Tensor, held: int, rng: torch.Generator, noise: torch.Generator
+) -> Tensor:
     """Return the context latents with simulated errors: sometimes color drift, always a little noise."""
     clean = samples.target[rows, :, :held].float()
     drifted = samples.drifted[rows, :, :held].float()
     use = 1 - _kept(config.drifted_share, config.batch, rng).view(-1, 1, 1, 1, 1)
     level = torch.rand(config.batch, 1, 1, 1, 1, generator=rng) * config.context_noise
-    return torch.lerp(clean, drifted, use) + level * torch.randn(clean.shape, generator=rng)
+    added = torch.randn(clean.shape, generator=noise, device=clean.device)
+    return torch.lerp(clean, drifted, use.to(clean)) + level.to(clean) * added
 
 
 def choose(shares: dict[Any, float], rng: torch.Generator) -> Any:
@@ -177,10 +184,11 @@ class Trainer:
 
     def _train_step(self) -> float:
         # The random generator is seeded by the step, so a resumed run draws the same as an uninterrupted one.
-        rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        batch = draw_batch(self.config, self.samples, rng)
+        seed, device = self.config.seed * 1_000_003 + self.step, self.samples.target.device
+        rng, noise_rng = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
+        batch = draw_batch(self.config, self.samples, rng, noise_rng)
         sigma = shifted_levels(torch.rand(self.config.batch, generator=rng), self.config.shift)
-        noise = torch.randn(batch.target.shape, generator=rng)
+        noise = torch.randn(batch.target.shape, generator=noise_rng, device=device)
         with self._precision():
             loss = self.loss(batch.to(self.device), sigma.to(self.device), noise.to(self.device))
         loss.backward()

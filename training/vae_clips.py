@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,12 +84,43 @@ class _Piece:
         return cut.flip(2) if self.flipped else cut
 
 
-class ClipPool:
-    """Drawn clips in memory, from which random batches are cropped."""
+def draw_with_parts(seed: int, frames: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return `draw_clip` and `clip_parts` of all frames."""
+    return draw_clip(seed, frames, size), clip_parts(seed, frames, size, 0, frames)
 
-    def __init__(self, clips: int, frames: int, size: int, first_seed: int = 0) -> None:
-        self.count, self.frames, self.size, self.first_seed = clips, frames, size, first_seed
+
+class ClipPool:
+    """Drawn clips in memory, from which random batches are cropped.
+
+    device: where the clips are kept and the batches are made. workers: processes that draw all clips, from the first to
+    the last, while the first ones are in use; 0: each clip is drawn at first use.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        frames: int,
+        size: int,
+        first_seed: int = 0,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        self.count, self.frames, self.size, self.first_seed = count, frames, size, first_seed
+        self.device = torch.device(device)
         self._drawn: dict[int, Tensor] = {}
+        self._parts: dict[int, Tensor] = {}
+        self._coming: list[Future[tuple[NDArray[np.uint8], NDArray[np.uint8]]]] = []
+        self._drawers: ProcessPoolExecutor | None = None
+        if workers:
+            # A GPU cannot be used by a process that is forked from one that uses it.
+            self._drawers = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+            seeds = range(first_seed, first_seed + count)
+            self._coming = [self._drawers.submit(draw_with_parts, seed, frames, size) for seed in seeds]
+
+    def close(self) -> None:
+        """Stop drawing."""
+        if self._drawers is not None:
+            self._drawers.shutdown(cancel_futures=True)
 
     @property
     def clips(self) -> Tensor:
@@ -95,10 +128,22 @@ class ClipPool:
         return torch.stack([self.clip(number) for number in range(self.count)])
 
     def clip(self, number: int) -> Tensor:
-        """Return a clip (F, H, W, 3), uint8, drawn at first use."""
+        """Return a clip (F, H, W, 3), uint8."""
+        if number not in self._drawn and self._coming:
+            self._receive(number)
         if number not in self._drawn:
-            self._drawn[number] = torch.from_numpy(draw_clip(self.first_seed + number, self.frames, self.size))
+            drawn = draw_clip(self.first_seed + number, self.frames, self.size)
+            self._drawn[number] = torch.from_numpy(drawn).to(self.device)
         return self._drawn[number]
+
+    def parts(self, number: int) -> Tensor:
+        """Return the number in PARTS of each pixel of a clip, or BORDER: (F, H, W), uint8."""
+        if number not in self._parts and self._coming:
+            self._receive(number)
+        if number not in self._parts:
+            labels = clip_parts(self.first_seed + number, self.frames, self.size, 0, self.frames)
+            self._parts[number] = torch.from_numpy(labels).to(self.device)
+        return self._parts[number]
 
     def batch(self, shape: ClipShape, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return pictures (B, 3, F, s, s) in [-1, 1] and the weight of each pixel (B, 1, F, s, s)."""
@@ -106,19 +151,23 @@ class ClipPool:
         return self._pictures(pieces, rng, RECOLORED)
 
     def batch_with_parts(
-        self, shape: ClipShape, rng: np.random.Generator, recolored: float
+        self, shape: ClipShape, rng: np.random.Generator, recolored: float, among: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return `batch` with a larger weight of eyes and brows, and the number in PARTS of each pixel (B, F, s, s).
 
         The crops are from all of the picture alike, since clothes and walls are at its edges.
-        recolored: the share of clips with permuted channels, and of clips with changed gains and levels.
+        recolored: the share of clips with permuted channels, and of clips with changed gains and levels. among: the
+        number of clips to take from, the first ones; None: all.
         """
-        pieces = [self._piece(shape, rng, middle=1.0) for _ in range(shape.batch)]
+        pieces = [self._piece(shape, rng, middle=1.0, among=among) for _ in range(shape.batch)]
         pixels, weight = self._pictures(pieces, rng, recolored)
-        parts = torch.stack([self._parts(piece) for piece in pieces])
-        fine = (parts == PARTS.index("eyes")) | (parts == PARTS.index("brows"))
-        near = F.max_pool2d(fine.float(), 3, 1, 1)[:, None]
-        return pixels, torch.maximum(weight, EYES_WEIGHT * near), parts
+        parts = torch.stack([piece.of(self.parts(piece.clip)[piece.start :]) for piece in pieces])
+        return pixels, torch.maximum(weight, EYES_WEIGHT * near_parts(parts, ("eyes", "brows"))), parts
+
+    def _receive(self, number: int) -> None:
+        clip, labels = self._coming[number].result()
+        self._drawn[number] = torch.from_numpy(clip).to(self.device)
+        self._parts[number] = torch.from_numpy(labels).to(self.device)
 
     def _pictures(self, pieces: list[_Piece], rng: np.random.Generator, recolored: float) -> tuple[Tensor, Tensor]:
         cut = torch.stack([piece.of(self.clip(piece.clip)[piece.start :]) for piece in pieces])
@@ -126,14 +175,20 @@ class ClipPool:
         weight = importance(pixels)
         return torch.stack([_augment(clip, rng, recolored) for clip in pixels]), weight
 
-    def _parts(self, piece: _Piece) -> Tensor:
-        seed, stop = self.first_seed + piece.clip, piece.start + piece.shape.frames
-        return piece.of(torch.from_numpy(clip_parts(seed, self.frames, self.size, piece.start, stop)))
-
-    def _piece(self, shape: ClipShape, rng: np.random.Generator, middle: float = TOWARDS_FACE) -> _Piece:
+    def _piece(
+        self, shape: ClipShape, rng: np.random.Generator, middle: float = TOWARDS_FACE, among: int | None = None
+    ) -> _Piece:
         start = int(rng.integers(self.frames - shape.frames + 1))
         top, left = (round(float(rng.beta(middle, middle)) * (self.size - shape.side)) for _ in range(2))
-        return _Piece(int(rng.integers(self.count)), start, top, left, bool(rng.random() < 0.5), shape)
+        return _Piece(int(rng.integers(among or self.count)), start, top, left, bool(rng.random() < 0.5), shape)
+
+
+def near_parts(parts: Tensor, names: tuple[str, ...]) -> Tensor:
+    """Return 1.0 for pixels of these parts and beside them, else 0.0: (B, 1, F, s, s), of parts (B, F, s, s)."""
+    inside = torch.zeros_like(parts, dtype=torch.bool)
+    for name in names:
+        inside |= parts == PARTS.index(name)
+    return F.max_pool2d(inside.float(), 3, 1, 1)[:, None]
 
 
 def _augment(clip: Tensor, rng: np.random.Generator, recolored: float) -> Tensor:
@@ -142,7 +197,7 @@ def _augment(clip: Tensor, rng: np.random.Generator, recolored: float) -> Tensor
         clip = torch.cat((clip[:, :1], torch.zeros_like(clip[:, 1:])), dim=1)
     if rng.random() < recolored:
         # Permute the channels, so that all directions in color space are equally frequent.
-        clip = clip[torch.from_numpy(rng.permutation(3))]
+        clip = clip[rng.permutation(3).tolist()]
     if rng.random() < 1 - recolored:
         return clip
     gain = clip.new_tensor(rng.normal(1.0, 0.06, (3, 1, 1, 1)))

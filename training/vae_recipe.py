@@ -11,7 +11,8 @@ from .vae_clips import RECOLORED, ClipShape
 FACES, MOMENTS, PICTURES = ClipShape(4, 9, 48), ClipShape(1, 33, 48), ClipShape(1, 9, 96)
 MIXED = (FACES, FACES, FACES, MOMENTS, PICTURES)
 LONGER = (FACES, FACES, ClipShape(2, 17, 48), MOMENTS, PICTURES)
-DEMO_CHUNK = ClipShape(1, 33, 96)
+CHUNKS = ClipShape(12, 33, 96)  # whole chunks of the small models: colors turn with each frame of a chunk
+CONTEXT_FRAMES = 9  # with which the sampler goes on from a chunk
 
 
 @dataclass(frozen=True)
@@ -26,31 +27,31 @@ class Stage:
     encoder: bool = True  # False: only the decoder learns
     noise: float = 0.05  # standard deviation of the noise on the latents, whose own is 1
     again: float = 0.1  # share of steps whose input is the codec's own output
+    passes: int = 1  # most passes through the codec that made such an input
     color: float = 1.0  # weight of errors of hue, which are small beside errors of brightness
     steady: float = 0.0  # weight of flicker: the change of the error from frame to frame
     parts: float = 0.0  # weight of the color of each part of the picture: of a whole unit in Lab
-    repeat: int = 0  # batches after which the same come again, with latents kept in memory; needs a frozen encoder
+    contrast: float = 0.0  # weight of the lightest and darkest places of eyes, brows and mouths
     recolored: float = RECOLORED  # share of clips with other colors, in stages with `parts`
-    window: int = 0  # pixels: side of the square of a picture that a step decodes, see windowed_decoding.py; 0: all
 
 
 @dataclass(frozen=True)
 class VaeTraining:
-    """The settings of the training. The defaults made the weights in the repository."""
+    """The settings of the training. The defaults made the weights that `refining` goes on from."""
 
     dim: int = 16
     seed: int = 0
     size: int = 96
     clips: int = 800
     clip_frames: int = 33
+    workers: int = 0  # processes that draw clips while the training goes on; 0: clips are drawn when they are needed
     warmup: int = 50
     average: float = 0.99  # of the weights, per step
     latent_weight: float = 0.02  # keeps each latent channel near mean 0 and variance 1
     slope_weight: float = 0.5  # weight of differences of neighboring pixels and frames, relative to the pixels
     square_weight: float = 1.0  # weight of squared errors relative to absolute ones
     checkpoint_every: int = 200
-    start: Path | None = None  # finished weights to go on from, with a frozen encoder; None: from scratch
-    gains_only: bool = False  # of the decoder; its matrices stay as they are
+    start: Path | None = None  # finished weights to go on from; None: from scratch
     compile: bool = True  # torch.compile for the norms: a quarter faster, needs a C++ compiler
     stages: tuple[Stage, ...] = (
         Stage("together", 2800, 2e-3, 5e-5, MIXED, again=0.05),
@@ -59,12 +60,12 @@ class VaeTraining:
     )
 
 
-def recoloring(start: Path, steps: int = 600) -> VaeTraining:
-    """Return the settings that train the decoder of the finished weights `start` further, on colors.
+def refining(start: Path, steps: int = 1100, workers: int = 0) -> VaeTraining:
+    """Return the settings that train both halves of the finished weights `start` further, on a GPU.
 
-    Only gains and biases learn. With all weights, or with crops in place of windows, some colors became right and
-    others wrong in as many steps.
+    Whole chunks, so that colors stay through all of their frames; the color of each part and the contrast of eyes and
+    brows count; half of the inputs have been through the codec before, as those of a long video have.
     """
-    stage = Stage("colors", steps, 2e-3, 6e-5, (DEMO_CHUNK,), encoder=False, again=0.0, steady=3.0, parts=0.1,
-                  repeat=120, recolored=0.15, window=32)  # fmt: skip
-    return VaeTraining(start=start, warmup=10, stages=(stage,), checkpoint_every=20, gains_only=True, compile=False)
+    stage = Stage("refine", steps, 1.2e-3, 1e-5, (CHUNKS,), again=0.5, passes=3, noise=0.05, steady=2.0, parts=0.1,
+                  contrast=0.6, recolored=0.2)  # fmt: skip
+    return VaeTraining(start=start, clips=4000, workers=workers, warmup=30, average=0.995, stages=(stage,))

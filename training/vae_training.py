@@ -11,8 +11,9 @@ never exact, and sometimes on the codec's own output, so that repeated coding do
 4. Stages without the encoder train the decoder alone, the last one against flicker: each latent makes four frames, and
 its error differs from the next latent's, so that the picture would flicker about six times a second.
 
-5. `recoloring` trains a finished decoder further, on the color of each part of the picture. A long video passes through
-the codec once a chunk, so an error that is hardly visible after one pass becomes another jacket after ten.
+5. `refining` trains both halves of a finished codec further, on the color of each part of the picture and on what has
+been through the codec before. A long video passes through it once a chunk, so an error that is hardly visible after one
+pass becomes another jacket after ten.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -35,29 +36,36 @@ from infinitetalk_core.model.vae import NormSilu, WanVae, fast, load_vae, norm_s
 
 from .color_loss import part_color_errors
 from .folded_convolution import fold_convolutions
-from .muon import Muon, is_matrix
+from .muon import Muon
 from .vae_clips import ClipPool, ClipShape, draw_clip
 from .vae_init import start_from_clips, unit_variance
-from .vae_losses import latent_loss, picture_loss, psnr
-from .vae_recipe import Stage, VaeTraining, recoloring
-from .windowed_decoding import Window, decode_window
+from .vae_losses import contrast_loss, latent_loss, picture_loss, psnr
+from .vae_recipe import CONTEXT_FRAMES, Stage, VaeTraining, refining
 
-__all__ = ["Stage", "VaeTraining", "recoloring", "train_vae"]
+__all__ = ["Stage", "VaeTraining", "refining", "train_vae"]
 
 FILE, CHECKPOINT, LOG = "small_wan_vae.safetensors", "vae_training.safetensors", "vae_training.jsonl"
 LOG_EVERY, UNSEEN_EVERY = 20, 500  # steps
+# With workers: the clips that a step draws from, so that the first steps need not wait for the last clip.
+FIRST_CLIPS, CLIPS_PER_STEP = 200, 8
 UNSEEN = 1_000_000  # first seed of the characters that are never trained on
 
 
-def train_vae(config: VaeTraining, folder: Path, report: Callable[[str], None] = lambda line: None) -> Path:
+def train_vae(
+    config: VaeTraining,
+    folder: Path,
+    report: Callable[[str], None] = lambda line: None,
+    device: torch.device | str = "cpu",
+) -> Path:
     """Train from scratch, or resume the checkpoint in `folder`; return the path of the float16 weights there."""
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(config, folder, report)
+    run = _Run(config, folder, report, torch.device(device))
     for stage, step, progress in _schedule(config.stages, run.step):
         run.train(stage, step, progress)
         if (step + 1) % config.checkpoint_every == 0:
             run.save()
     run.save()
+    run.pool.close()
     return folder / FILE
 
 
@@ -80,25 +88,20 @@ class _Batch:
     parts: Tensor | None
     latents: Tensor  # of the pixels, or of what the codec made of them
 
-    def cut(self, window: Window) -> _Batch:
-        """Return the batch with the pixels in the window only."""
-        parts = None if self.parts is None else window.of(self.parts)
-        return replace(self, pixels=window.of(self.pixels), weight=window.of(self.weight), parts=parts)
-
 
 class _Run:
     """Float32 master weights, their average, the optimizer, and the module that computes, in `fast_dtype`."""
 
-    def __init__(self, config: VaeTraining, folder: Path, report: Callable[[str], None]) -> None:
-        self.config, self.folder, self.report = config, folder, report
+    def __init__(self, config: VaeTraining, folder: Path, report: Callable[[str], None], device: torch.device) -> None:
+        self.config, self.folder, self.report, self.device = config, folder, report, device
         self.step, self.seconds = 0, 0.0
         self.encoder_frozen = False
         self._recent: list[dict[str, float]] = []  # numbers of the steps since the last line of the log
-        self._kept: dict[tuple[str, int], _Batch] = {}
+        torch.backends.cudnn.benchmark = True  # few shapes, many steps
         torch.manual_seed(config.seed)
-        self.master = WanVae(config.dim)
-        self.averaged = WanVae(config.dim).requires_grad_(False)
-        self.working = fast(WanVae(config.dim))
+        self.master = WanVae(config.dim).to(device)
+        self.averaged = WanVae(config.dim).requires_grad_(False).to(device)
+        self.working = fast(WanVae(config.dim).to(device))
         if self.working.dtype is torch.float32:
             fold_convolutions(self.working)
         if config.compile:
@@ -106,11 +109,9 @@ class _Run:
         checkpoint = folder / CHECKPOINT
         if config.start is not None:
             self.master.load_state_dict(load_vae(config.start).state_dict())
-            self.encoder_frozen = True
         elif not checkpoint.exists():
             start_from_clips(self.master, *_first_clips(self.pool, config, config.size // 2))
         self.averaged.load_state_dict(self.master.state_dict())
-        self.names = [name for name, _ in self.master.named_parameters()]
         self.optimizer = Muon([p.data for p in self.master.parameters()])
         if checkpoint.exists():
             self._resume(load_file(checkpoint))
@@ -121,13 +122,14 @@ class _Run:
     @cached_property
     def pool(self) -> ClipPool:
         """Return the training clips, drawn at first use."""
-        return ClipPool(self.config.clips, self.config.clip_frames, self.config.size)
+        config = self.config
+        return ClipPool(config.clips, config.clip_frames, config.size, device=self.device, workers=config.workers)
 
     @cached_property
     def unseen(self) -> Tensor:
         """Return clips of characters that are never trained on: (B, F, H, W, 3) in [0, 1]."""
         clips = [draw_clip(UNSEEN + i, 9, self.config.size) for i in range(6)]
-        return torch.from_numpy(np.stack(clips)).float() / 255
+        return torch.from_numpy(np.stack(clips)).to(self.device).float() / 255
 
     def train(self, stage: Stage, step: int, progress: float) -> None:
         """Train one step."""
@@ -135,17 +137,11 @@ class _Run:
         if not stage.encoder and not self.encoder_frozen:
             self._freeze_encoder()
         batch = self._batch(stage, step)
-        noisy = self._noisy(batch.latents, stage, step)
-        if stage.window:
-            rng = np.random.default_rng([self.config.seed, step, stage.window])
-            window = Window.drawn(rng, (batch.pixels.shape[-2], batch.pixels.shape[-1]), stage.window)
-            made, batch = decode_window(self.working, noisy, window).float(), batch.cut(window)
-        else:
-            made = self.working.pixels(noisy).float()
+        made = self.working.pixels(self._noisy(batch.latents, stage, step)).float()
         loss = picture_loss(made, batch.pixels, batch.weight, self.config, stage)
         color = None if batch.parts is None else part_color_errors(made, batch.pixels, batch.parts).mean()
-        if color is not None:
-            loss = loss + stage.parts * color
+        if batch.parts is not None and color is not None:
+            loss = loss + stage.parts * color + stage.contrast * contrast_loss(made, batch.pixels, batch.parts)
         total = loss + self.config.latent_weight * latent_loss(batch.latents.float()) if stage.encoder else loss
         torch.autograd.backward(total)
         wave = 0.5 + 0.5 * math.cos(math.pi * progress)
@@ -160,24 +156,24 @@ class _Run:
             self._log(stage)
 
     def _batch(self, stage: Stage, step: int) -> _Batch:
-        number = step % stage.repeat if stage.repeat else step
-        if (stage.name, number) in self._kept:
-            return self._kept[stage.name, number]
-        rng = np.random.default_rng([self.config.seed, number])
+        rng = np.random.default_rng([self.config.seed, step])
         shape, parts = stage.shapes[rng.integers(len(stage.shapes))], None
         if stage.parts:
-            pixels, weight, parts = self.pool.batch_with_parts(shape, rng, stage.recolored)
+            among = min(self.config.clips, FIRST_CLIPS + CLIPS_PER_STEP * step) if self.config.workers else None
+            pixels, weight, parts = self.pool.batch_with_parts(shape, rng, stage.recolored, among)
         else:
             pixels, weight = self.pool.batch(shape, rng)
         given = pixels.to(self.working.dtype).contiguous(memory_format=torch.channels_last_3d)
         if rng.random() < stage.again:
             with torch.no_grad():
-                given = self.working.pixels(self._noisy(self.working.means(given), stage, step))
+                for number in range(rng.integers(1, stage.passes + 1)):
+                    given = self.working.pixels(self._noisy(self.working.means(given), stage, step + number))
+            if stage.passes > 1 and rng.random() < 0.5:  # the next chunk begins with the end of this one
+                end = slice(-CONTEXT_FRAMES, None)
+                given, pixels, weight = given[:, :, end], pixels[:, :, end], weight[:, :, end]
+                parts = None if parts is None else parts[:, end]
         with torch.set_grad_enabled(stage.encoder):
-            batch = _Batch(pixels, weight, parts, self.working.means(given))
-        if stage.repeat:
-            self._kept[stage.name, number] = batch
-        return batch
+            return _Batch(pixels, weight, parts, self.working.means(given))
 
     def _noisy(self, latents: Tensor, stage: Stage, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 10_000_019 + step)
@@ -245,10 +241,8 @@ class _Run:
         self.optimizer.load(part("optimizer"))
 
     def _train_decoder_only(self) -> None:
-        gains_only = self.config.gains_only
-        for name, parameter in zip(self.names, self.working.parameters(), strict=True):
-            inside = name.startswith(("decoder.", "conv2."))
-            parameter.requires_grad_(inside and not (gains_only and is_matrix(parameter)))
+        for name, parameter in self.working.named_parameters():
+            parameter.requires_grad_(name.startswith(("decoder.", "conv2.")))
 
 
 def _first_clips(pool: ClipPool, config: VaeTraining, side: int) -> tuple[Tensor, Tensor]:
@@ -274,7 +268,7 @@ def _compile_norms(vae: WanVae) -> None:
 @torch.no_grad()
 def unseen_psnr(vae: WanVae, frames: Tensor) -> float:
     """Return the PSNR of frames (B, F, H, W, 3) in [0, 1] after encoding and decoding in `fast_dtype`."""
-    copy = WanVae(vae.dim)
+    copy = WanVae(vae.dim).to(frames.device)
     copy.load_state_dict(vae.state_dict())
     copy = fast(copy)
     return psnr(copy.decode(copy.encode(frames)), frames)

@@ -17,6 +17,8 @@ from torch import Tensor
 from infinitetalk_core.chunks.color import lab_to_rgb, rgb_to_lab
 from infinitetalk_core.model.vae import WanVae
 
+WORN_AT_ONCE = 20  # clips
+
 
 @dataclass(frozen=True)
 class Wear:
@@ -50,11 +52,17 @@ def add_part_drift(frames: Tensor, parts: Tensor, strength: float, rng: random.R
     return lab_to_rgb(rgb_to_lab(frames) + share.permute(0, 2, 3, 1) @ moves)
 
 
-def worn(frames: Tensor, parts: Tensor, wear: Wear, vae: WanVae, rng: random.Random) -> Tensor:
-    """Return context frames (F, H, W, 3) as `wear` and `add_color_drift` change them; shapes as in `add_part_drift`."""
+def drifted(frames: Tensor, parts: Tensor, wear: Wear, rng: random.Random) -> Tensor:
+    """Return context frames (F, H, W, 3) with a drift of each part and of all; shapes as in `add_part_drift`."""
     moved = add_part_drift(frames, parts, wear.parts, rng) if wear.parts else frames
-    moved = add_color_drift(moved, rng)
-    with torch.inference_mode():
-        for _ in range(rng.randint(0, wear.passes)):
-            moved = vae.decode(vae.encode(moved[None].to(next(vae.parameters()).device)))[0].float().cpu().clamp(0, 1)
-    return moved
+    return add_color_drift(moved, rng)
+
+
+@torch.inference_mode()
+def coded_again(vae: WanVae, clips: Tensor, passes: Tensor) -> Tensor:
+    """Return clips (B, F, H, W, 3), each encoded and decoded as often as `passes` (B,) says."""
+    device, again = next(vae.parameters()).device, clips.clone()
+    for number in range(int(passes.max())):
+        for row in (passes > number).nonzero()[:, 0].split(WORN_AT_ONCE):
+            again[row] = vae.decode(vae.encode(again[row].to(device))).float().cpu().clamp(0, 1)
+    return again

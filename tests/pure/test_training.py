@@ -14,7 +14,8 @@ pytest.importorskip("cv2", reason="training needs opencv-python-headless")
 pytest.importorskip("espeakng_loader", reason="training needs espeakng_loader")
 
 from infinitetalk_core.model.infinitetalk import InfiniteTalkModel
-from training.dataset import DEFAULT_POLICIES, Samples
+from training.dataset import Samples
+from training.drawing import DEFAULT_POLICIES
 from training.flow_matching import Batch, flow_matching_loss, shifted_levels
 from training.small_models import SmallSizes, new_model
 from training.stages import model_trainer
@@ -45,6 +46,11 @@ def random_samples(count: int = 6) -> Samples:
 def tiny_config(**changes) -> TrainingConfig:
     settings = {"steps": 8, "batch": 2, "warmup": 2, "log_every": 1, "save_every": 100, "low_precision": False}
     return TrainingConfig(**{**settings, **changes})
+
+
+def drawn(config: TrainingConfig, samples: Samples, seed: int = 0) -> Batch:
+    """Return the batch of a seed."""
+    return draw_batch(config, samples, torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed))
 
 
 class KnowsTheAnswer:
@@ -110,7 +116,7 @@ def test_noise_levels_are_those_of_the_sampling_schedule():
 
 def test_what_is_dropped_is_zero_and_only_its_share():
     config = tiny_config(batch=200, drop_speech=0.25, drop_text=0.5)
-    batch = draw_batch(config, random_samples(), torch.Generator().manual_seed(0))
+    batch = drawn(config, random_samples())
     deaf = batch.audio_windows.flatten(1).eq(0).all(dim=1).float().mean().item()
     without_text = batch.text.flatten(1).eq(0).all(dim=1).float().mean().item()
     assert deaf == pytest.approx(0.25, abs=0.1)
@@ -121,7 +127,7 @@ def test_what_is_dropped_is_zero_and_only_its_share():
 def test_a_policy_takes_its_own_references(policy):
     samples = random_samples()
     config = tiny_config(policies={policy: 1.0}, context_latents={3: 1.0})
-    batch = draw_batch(config, samples, torch.Generator().manual_seed(1))
+    batch = drawn(config, samples, seed=1)
     own = samples.references_of(policy)
     assert all(any(torch.equal(r, o) for o in own) for r in batch.reference)
     assert batch.context.shape[2] == 3
@@ -130,7 +136,7 @@ def test_a_policy_takes_its_own_references(policy):
 
 def test_the_asked_share_of_contexts_has_drifted():
     config = tiny_config(batch=200, drifted_share=0.3, context_noise=0.0, context_latents={2: 1.0})
-    batch = draw_batch(config, random_samples(), torch.Generator().manual_seed(2))
+    batch = drawn(config, random_samples(), seed=2)
     drifted = (batch.context.flatten(1).mean(dim=1) > 50).float().mean().item()
     assert drifted == pytest.approx(0.3, abs=0.1)
 

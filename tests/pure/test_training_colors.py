@@ -1,4 +1,4 @@
-"""How the autoencoder's decoder is trained on the color of each part of the picture."""
+"""How a finished autoencoder is trained further: on the color of each part of the picture, and on its own output."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from training.color_loss import part_color_errors
 from training.folded_convolution import fold_convolutions
 from training.shapes import PARTS
 from training.vae_clips import BORDER, EYES_WEIGHT, ClipPool, ClipShape, clip_parts, draw_clip
-from training.vae_training import recoloring, train_vae
-from training.windowed_decoding import Window, decode_window
+from training.vae_losses import contrast_loss
+from training.vae_training import refining, train_vae
 
 SIZE = 96
 
@@ -88,20 +88,25 @@ def test_folded_convolutions_give_the_same_picture_and_gradients(frames):
         torch.testing.assert_close(other.grad, one.grad, atol=1e-6, rtol=1e-3)
 
 
-def test_a_window_is_decoded_as_in_the_whole_picture():
-    torch.manual_seed(0)
-    vae, latents = WanVae(8).requires_grad_(False), torch.randn(1, 16, 3, 8, 8)
-    whole = vae.pixels(latents)
-    wide = Window(top=20, left=22, side=8, margin=20)  # nothing that lies beyond the margin reaches the window
-    torch.testing.assert_close(decode_window(vae, latents, wide), wide.of(whole), atol=1e-5, rtol=1e-4)
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        window = Window.drawn(rng, (64, 64), 32)
-        found = decode_window(vae, latents, window)
-        assert found.shape == window.of(whole).shape == (1, 3, 9, 32, 32)
-        inside = (..., slice(8, -8), slice(8, -8))
-        error = (found - window.of(whole))[inside].abs().mean() / whole.std()
-        assert error < 0.1
+def test_a_spot_that_moves_costs_less_contrast_than_one_that_fades():
+    parts = torch.full((1, 1, 12, 12), PARTS.index("eyes"))
+    true = torch.zeros(1, 3, 1, 12, 12)
+    true[..., 4:8, 4:8] = 1.0
+    moved, faded = torch.roll(true, 1, dims=-1), 0.5 * true
+    assert (faded - true).square().mean() < (moved - true).square().mean()
+    assert contrast_loss(true, true, parts) == 0
+    assert contrast_loss(faded, true, parts) > contrast_loss(moved, true, parts) > 0
+
+
+def test_contrast_counts_at_eyes_brows_and_mouths_only():
+    parts = torch.full((1, 1, 12, 12), PARTS.index("wall"))
+    assert contrast_loss(torch.rand(1, 3, 1, 12, 12), torch.zeros(1, 3, 1, 12, 12), parts) == 0
+
+
+def test_clips_are_the_same_whether_other_processes_draw_them():
+    drawn, here = ClipPool(2, 3, 32, workers=1), ClipPool(2, 3, 32)
+    assert torch.equal(drawn.clips, here.clips) and torch.equal(drawn.parts(1), here.parts(1))
+    drawn.close()
 
 
 @pytest.fixture
@@ -113,19 +118,32 @@ def finished(tmp_path):
 
 
 def few_steps(start, steps=4, **changes):
-    whole = recoloring(start, steps)
-    stage = replace(whole.stages[0], shapes=(ClipShape(1, 5, 32),), repeat=3, window=16)
-    return replace(whole, dim=8, size=32, clips=4, clip_frames=5, checkpoint_every=1, stages=(stage,), **changes)
+    whole = refining(start, steps)
+    stage = replace(whole.stages[0], shapes=(ClipShape(1, 13, 32),), **changes)
+    return replace(whole, dim=8, size=32, clips=4, clip_frames=13, checkpoint_every=1, compile=False, stages=(stage,))
 
 
-@pytest.mark.parametrize("gains_only", [True, False])
-def test_a_finished_decoder_is_trained_further_and_its_encoder_left_alone(finished, tmp_path, gains_only):
-    config = few_steps(finished, gains_only=gains_only)
-    before, after = load_file(finished), load_file(train_vae(config, tmp_path / "run"))
+def test_both_halves_of_a_finished_autoencoder_are_trained_further(finished, tmp_path):
+    before, after = load_file(finished), load_file(train_vae(few_steps(finished), tmp_path / "run"))
     assert before.keys() == after.keys()
     trained = {key for key in after if not torch.equal(before[key], after[key])}
-    assert trained and all(key.startswith(("decoder.", "conv2.")) for key in trained)
-    assert all(key.endswith(("gamma", "bias")) for key in trained) == gains_only
+    assert any(key.startswith("encoder.") for key in trained) and any(key.startswith("decoder.") for key in trained)
+
+
+def test_inputs_that_have_been_through_the_codec_have_the_true_pictures_as_their_target(finished, tmp_path):
+    """And every second of them begins with the end of a chunk, as the next chunk does."""
+    config = few_steps(finished, again=1.0)
+    (stage,) = config.stages
+    run, lengths = vae_training._Run(config, tmp_path, print, torch.device("cpu")), []
+    for step in range(8):
+        batch = run._batch(stage, step)
+        lengths.append(batch.pixels.shape[2])
+        clips = run.pool.batch_with_parts(stage.shapes[0], np.random.default_rng([0, step]), stage.recolored)
+        drawn = [tensor[:, :, -lengths[-1] :] for tensor in clips[:2]] + [clips[2][:, -lengths[-1] :]]
+        for got, wanted in zip((batch.pixels, batch.weight, batch.parts), drawn, strict=True):
+            assert torch.equal(got, wanted)
+        assert batch.latents.shape[2] == (lengths[-1] + 3) // 4
+    assert set(lengths) == {9, 13}
 
 
 def test_it_goes_on_where_it_was_interrupted_with_the_same_batches(finished, tmp_path, monkeypatch):

@@ -15,9 +15,10 @@ from infinitetalk_core.chunks.plan import Chunk
 from infinitetalk_core.chunks.reference import PlannedChunk, Policy, ReferenceChoice, ReferenceSettings
 from infinitetalk_core.speech import Speech, encode_speech
 from tests.support.models import PlainModels
-from training import dataset
+from training import drawing
 from training.articulation import articulate
-from training.dataset import DatasetConfig, make_samples
+from training.dataset import make_samples
+from training.drawing import DatasetConfig
 from training.drawn_video import speaking
 from training.voices import speak
 
@@ -43,7 +44,7 @@ def heard(sound: Sound) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch):
-    monkeypatch.setattr(dataset, "SHARD", 2)
+    monkeypatch.setattr(drawing, "SHARD", 2)
 
 
 @pytest.fixture
