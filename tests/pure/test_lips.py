@@ -19,23 +19,10 @@ from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.video.source import PictureBatch, open_source
 from tests.support.models import PlainModels, make_job, run_and_measure
+from tests.support.mouths import face, mouth, open_mouth, voice
 
 MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
 FRAMES = 72
-
-
-def mouth(frames: int, seed: int) -> np.ndarray:
-    """Return a mouth opening (frames,), 0 … 1, that opens and closes about as fast as in speech."""
-    track = np.convolve(np.random.default_rng(seed).normal(size=frames + 4), np.hanning(5), "valid")
-    return np.clip(0.5 + 0.4 * track / track.std(), 0, 1)
-
-
-def voice(opening: np.ndarray, rate: int = 16000) -> Sound:
-    """Return a vowel that is as loud as the mouth is open."""
-    seconds = np.arange(len(opening) * rate // 25) / rate
-    loud = np.interp(seconds * 25, np.arange(len(opening)) + 0.5, opening)
-    vowel = sum(np.sin(2 * np.pi * hz * seconds + hz) for hz in (500, 800, 1000, 3200, 3600))
-    return Sound(torch.from_numpy(0.1 * loud * vowel).float()[None], rate)
 
 
 def seen(opening: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -99,26 +86,13 @@ def test_there_is_silence_around_a_voice():
 
 
 @pytest.mark.parametrize(
-    ("frames", "sound", "voices", "reason"),
-    [
-        (FRAMES, Sound(torch.zeros(1, 99999), 16000), 1, "silent"),
-        (FRAMES, voice(mouth(FRAMES, 1)), 2, "2 voices"),
-        (9, voice(mouth(FRAMES, 1)), 1, "too few"),
-    ],
+    ("frames", "sound", "reason"),
+    [(FRAMES, Sound(torch.zeros(1, 99999), 16000), "silent"), (9, voice(mouth(FRAMES, 1)), "too few")],
 )
-def test_what_cannot_be_measured_says_why(monkeypatch, frames, sound, voices, reason):
-    monkeypatch.setattr(lips, "face_points", lambda shown: np.random.default_rng(0).random((len(shown), 68, 2)))
+def test_what_cannot_be_measured_says_why(monkeypatch, frames, sound, reason):
+    monkeypatch.setattr(lips, "face_points", lambda shown, area: np.random.default_rng(0).random((len(shown), 68, 2)))
     with pytest.raises(InputError, match=reason):
-        measure_lips(torch.zeros(frames, 8, 8, 3), 0, sound, voices)
-
-
-def face(x: float, y: float, size: float, turned: float = 0.0) -> np.ndarray:
-    """Return 68 points, of which those that count have a place."""
-    points = np.tile([x + size / 2, y + size / 2], (68, 1)).astype(float)
-    points[2, 0], points[14, 0] = x, x + size
-    points[30, 0] += turned * size / 2
-    points[27, 1], points[8, 1] = y + 0.2 * size, y + size
-    return points
+        measure_lips(torch.zeros(frames, 8, 8, 3), 0, sound)
 
 
 class Library:
@@ -201,11 +175,9 @@ def test_the_report_of_a_chunk_says_why_there_are_no_lips(monkeypatch):
 def test_the_report_of_a_chunk_has_the_lips(monkeypatch):
     opening = mouth(60, 1)
 
-    def points(frames):
+    def points(frames, area):
         """A mouth that follows the voice, in every second frame of the first chunk."""
-        found = np.tile(face(0, 0, 100), (len(frames), 1, 1))
-        found[:, [65, 66, 67, 56, 57, 58], 1] += 20 * opening[: 2 * len(frames) : 2][: len(frames), None]
-        return found
+        return open_mouth(np.tile(face(0, 0, 100), (len(frames), 1, 1)), opening[: 2 * len(frames) : 2][: len(frames)])
 
     monkeypatch.setattr(lips, "face_points", points)
     job = make_job(PictureBatch(torch.full((60, 32, 48, 3), 0.5)), 60, chunk_frames=61, context_frames=5)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ....infinitetalk_core.chunks.dub import ChunkOutput
+from ....infinitetalk_core.chunks.lip_tries import LipTries
 from ....infinitetalk_core.chunks.plan import Chunk
 from ....infinitetalk_core.log import log
 from ....infinitetalk_core.progress import Progress, seconds_left
@@ -39,6 +40,7 @@ class JobProgress:
         self.done = 0  # steps
         self.frames = 0  # of finished video
         self.missing = chunks
+        self.attempt = 1  # to make the chunk in the sampler
         self.begun: set[int] = set()  # chunks that are or were in the sampler, by index
         self.measured: list[float] = []
         self.store: RunStore | None = None
@@ -65,6 +67,14 @@ class JobProgress:
         throw_exception_if_processing_interrupted()
         self._count(chunk, metrics)
         self.latest = time.monotonic()
+
+    def chunk_made_again(self, tries: LipTries) -> None:
+        """Begin to count the steps of a chunk once more, and say so."""
+        throw_exception_if_processing_interrupted()
+        self.attempt = len(tries.scores) + 1
+        self.done, self.began = tries.chunk.index * self.steps, time.monotonic()
+        self.bar.update_absolute(self.done, self.chunks * self.steps)
+        say(f"{tries}, is made again")
 
     def chunk_made(self, finished: ChunkOutput, metrics: dict[str, Any]) -> None:
         """Count and show a new chunk that was added to the video."""
@@ -97,7 +107,7 @@ class JobProgress:
         """Count the time of a chunk from the callback before its first one."""
         if chunk.index not in self.begun:
             self.begun.add(chunk.index)
-            self.began = self.latest
+            self.began, self.attempt = self.latest, 1
 
     def show(self, frame: Tensor) -> None:
         """Show a finished frame (H, W, 3), or the reference before there is one, as the preview."""
@@ -113,6 +123,7 @@ class JobProgress:
             chunks=self.chunks,
             step=step,
             steps=self.steps,
+            attempt=self.attempt,
             seconds_done=max(self.frames, chunk.first) / FRAMES_PER_SECOND,
             seconds_left=seconds_left(self.measured, left, elapsed, step / self.steps),
             memory=psutil.Process().memory_info().rss,
