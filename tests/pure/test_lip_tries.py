@@ -347,11 +347,10 @@ def test_what_a_try_is_made_from_is_there_for_the_next(tmp_path, monkeypatch):
     """Colors are held and seams faded in a later try as in a first one."""
     monkeypatch.setattr(lip_tries, "ENOUGH", 2.0)
     held = {"color": ColorHold(0.5, over=1), "seam_fade": 3, "sdedit": (0.6,), "pinned": Pinned(torch.ones(1, 32, 48))}
-    follows = ((WELL,), (BADLY, PARTLY, WELL), (WELL,))
-    follows = tuple((*each, *(BADLY,) * (3 - len(each))) for each in follows)
+    follows = ((BADLY, WELL, PARTLY), (BADLY, PARTLY, WELL), (WELL, BADLY, PARTLY))
     run = a_run(tmp_path / "a", *follows, job=speaking_job(**held))
-    (kept,) = [each["seed"] for each in chunks_of(run.dub())[1]["tries"] if each["kept"]]
-    assert kept == SEED + 2 * SEED_STEP
+    kept = [each["seed"] for chunk in chunks_of(run.dub()) for each in chunk["tries"] if each["kept"]]
+    assert kept[1] == SEED + 2 * SEED_STEP
     alone = a_run(tmp_path / "b", *follows, job=speaking_job(0, **held))
-    alone.dub(redo=f"2={kept}")
+    alone.dub(redo=", ".join(f"{chunk}={seed}" for chunk, seed in enumerate(kept, start=1)))
     assert (tmp_path / "a" / "v.mp4").read_bytes() == (tmp_path / "b" / "v.mp4").read_bytes()
