@@ -36,7 +36,8 @@ _FRAME = _RATE_HZ // FRAMES_PER_SECOND
 _WINDOW, _HOP = 512, _FRAME // 2
 _BANDS_HZ = (100.0, 7000.0)  # of the bands, which are equal on the mel scale
 _QUIET = 1e-4  # of the mean of a band, added before the logarithm
-_SILENT = 1e-6  # mean square of a silent voice: -60 dB of full scale
+_SILENT = 1e-6  # mean square of a silent frame: -60 dB of full scale
+_SPOKEN = 12  # frames that are not, below which a voice says too little
 SILENT = "the voice is silent"
 # Rows: frames from -2 to 2. Columns: bands around 410, 830, 1410, 2220, 3330 and 4870 Hz.
 WEIGHTS: NDArray[np.float64] = np.array(
@@ -124,17 +125,18 @@ def mouth_gaps(frames: Tensor, every: int = _EVERY, area: Tensor | None = None) 
 def voice_bands(sound: Sound, first: int, frames: int) -> NDArray[np.float64]:
     """Return the loudness (frames, 6) of the bands of a voice from video frame `first` on, each around its mean.
 
-    Before its beginning and after its end there is silence. Raises InputError for a voice that is silent there.
+    Before its beginning and after its end there is silence. Raises InputError for a voice that is silent there, or
+    speaks for less than half a second.
     """
     start, stop = (round(frame * sound.sample_rate_hz / FRAMES_PER_SECOND) for frame in (first, first + frames + 1))
     part = sound.waveform[:, max(start, 0) : max(stop, 0)]
     voice = torch.zeros(1)
     if part.shape[-1]:
         voice = resample_mono(Sound(part, sound.sample_rate_hz), _RATE_HZ).waveform[0]
-    if voice.square().mean() < _SILENT:
-        raise InputError(SILENT)
     before = max(-first, 0) * _FRAME
     samples = torch.nn.functional.pad(voice, (before, max(frames * _FRAME + _WINDOW - before - len(voice), 0)))
+    if (samples[: frames * _FRAME].view(-1, _FRAME).square().mean(1) > _SILENT).sum() < _SPOKEN:
+        raise InputError(SILENT)
     power = torch.stft(
         samples[: frames * _FRAME + _WINDOW], _WINDOW, _HOP, window=torch.hann_window(_WINDOW), center=False,
         return_complex=True,

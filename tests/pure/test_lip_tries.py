@@ -283,9 +283,7 @@ def test_no_two_threads_read_the_source(tmp_path):
             finally:
                 busy.release()
 
-    job = speaking_job(
-        source=Watched(pictures()), settings=ReferenceSettings(Policy.CHUNK_START), sdedit=(0.6,)
-    )
+    job = speaking_job(source=Watched(pictures()), settings=ReferenceSettings(Policy.CHUNK_START), sdedit=(0.6,))
     run = a_run(tmp_path, (BADLY, WELL), (BADLY, BADLY, WELL), (BADLY, WELL), job=job)
     run.dub()
     assert run.models.tries == [1, 1, 2, 2, 2, 3, 3] and len(threads) == 2

@@ -188,14 +188,20 @@ def test_the_report_of_a_chunk_has_the_lips(monkeypatch):
     assert first.to_json()["lip_lag"] == first.lip_lag
 
 
-def test_a_recorded_speaker_is_told_from_other_voices():
+@pytest.fixture(scope="module")
+def recorded():
+    """A recorded speaker and their sound; skips the test where there is none, or no library."""
     try:
         faces.load_dlib()
     except InputError as reason:
         pytest.skip(str(reason))
     if not (MEDIA / "source_video.mp4").exists():
         pytest.skip("no real video here")
-    source, sound = open_source(MEDIA / "source_video.mp4"), read_sound(MEDIA / "source_video.mp4")
+    return open_source(MEDIA / "source_video.mp4"), read_sound(MEDIA / "source_video.mp4")
+
+
+def test_a_recorded_speaker_is_told_from_other_voices(recorded):
+    source, sound = recorded
     stranger = read_sound(MEDIA / "speech_single.wav")
     foreign = [wanted(stranger, begin) for begin in (10, 90, 170)]
     for first in (25, 169):
@@ -206,3 +212,64 @@ def test_a_recorded_speaker_is_told_from_other_voices():
         others += [lip_sync(gaps, other).score for other in foreign]
         assert right.score > 0.3 and right.score > max(others), first
         assert 1 <= right.lag <= 3  # as far as its sound is early
+
+
+@pytest.mark.parametrize(("spoken", "silent"), [(0, True), (6, True), (30, False)])
+def test_a_voice_that_only_begins_says_too_little(spoken, silent):
+    """A mouth that waits for its word is no mouth that does not follow it."""
+    sound = voice(np.concatenate([np.zeros(FRAMES - spoken), np.ones(spoken)]))
+    if silent:
+        with pytest.raises(InputError, match="silent"):
+            wanted(sound)
+    else:
+        assert len(wanted(sound)) == FRAMES + 2 * MAX_LAG
+
+
+@pytest.fixture(scope="module")
+def recorded_frames(recorded):
+    """The speaker's frames (FRAMES, H, W, 3) from 1 s and from 8 s on."""
+    source, _ = recorded
+    return [torch.stack([source.frame(first + index) for index in range(FRAMES)]) for first in (25, 200)]
+
+
+def spoiled(kind: str, frames: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return the frames of a recorded speaker (F, H, W, 3) with something wrong. others: of another time."""
+    half, later = len(frames) // 2, torch.arange(len(frames))[:, None, None, None]
+    hidden = torch.zeros(frames.shape[1:3], dtype=torch.bool)
+    hidden[230:336, 157:277] = True
+    return {
+        "monochrome": lambda: frames.mean(-1, keepdim=True).expand_as(frames),
+        "fades to black": lambda: frames * torch.linspace(1, 0, len(frames))[:, None, None, None],
+        "mostly black": lambda: frames * (later < 20),
+        "a cut to another time": lambda: torch.cat([frames[:half], others[half:]]),
+        "a cut to the mirrored picture": lambda: torch.cat([frames[:half], frames[half:].flip(2)]),
+        "no face": lambda: frames[:, :100, :100],
+        "lies on its side": lambda: frames.transpose(1, 2),
+        "two faces": lambda: torch.cat([frames, others], 2),
+        "hidden mouth": lambda: frames.where(~hidden[..., None], 0.5),
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("monochrome", "follows"),
+        ("fades to black", "follows"),
+        ("mostly black", "a face from the front was found in 12 of 36 frames"),
+        ("a cut to another time", "any"),
+        ("a cut to the mirrored picture", "follows"),
+        ("no face", "in 0 of 36 frames"),
+        ("lies on its side", "in 0 of 36 frames"),
+        ("two faces", "2 faces"),
+        ("hidden mouth", "does not follow"),
+    ],
+)
+def test_bad_pictures_of_a_recorded_speaker(recorded, recorded_frames, kind, expected):
+    _, sound = recorded
+    shown = spoiled(kind, *recorded_frames)
+    if expected in ("follows", "does not follow", "any"):
+        score = measure_lips(shown, 25, sound).score
+        assert expected == "any" or (score > 0.25) == (expected == "follows"), score
+    else:
+        with pytest.raises(InputError, match=expected):
+            measure_lips(shown, 25, sound)
