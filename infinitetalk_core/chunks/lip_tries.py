@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import InputError
-from .lips import SILENT, ChunkLips
+from .lips import SHORTEST, SILENT, ChunkLips
 from .plan import SEEDS, Chunk
 
 ENOUGH = 0.25  # a wrong voice has about 0.2
@@ -117,13 +117,19 @@ class LipsWarning:
         self._warn: Callable[[str], None] | None = warn
 
     def made(self, tries: LipTries | None) -> None:
-        """Look at a chunk. tries: None where chunks are not made again. A silent voice is no reason to warn."""
-        absent = [] if tries is None else [each.absent for each in tries.lips.speakers if each.absent != SILENT]
-        if self._warn is None or tries is None or tries.best is not None or not any(absent):
+        """Look at a chunk. tries: None where chunks are not made again.
+
+        A pause of the voice and the short rest of a shot are no reason to warn.
+        """
+        if self._warn is None or tries is None or tries.best is not None:
+            return
+        chunk = tries.chunk
+        is_rest = chunk.keep < min(SHORTEST, chunk.length - chunk.context)
+        if is_rest or all(speaker.absent == SILENT for speaker in tries.lips.speakers):
             return
         warn, self._warn = self._warn, None
         warn(
-            f"retry_lips has no effect on chunk {tries.chunk.index + 1}, and on others where the report says so: "
+            f"retry_lips has no effect on chunk {chunk.index + 1}, and on others where the report says so: "
             f"{tries.lips.absent}"
         )
 

@@ -319,13 +319,19 @@ def test_what_cannot_be_measured_is_said_once_and_made_once(tmp_path, monkeypatc
     assert all(said in chunk["lips_absent"] and chunk["tries"] is None for chunk in chunks)
 
 
-def test_a_silent_voice_is_no_reason_to_warn(tmp_path):
-    job = speaking_job()
-    job = replace(job, speech=replace(job.speech, sound=voice(0 * SPOKEN[:TOTAL])))
+@pytest.mark.parametrize(
+    ("chunk_frames", "speaks", "said"),
+    [(25, True, "20 frames are too few"), (41, True, None), (33, False, None)],
+    ids=["all too short", "a rest of 12 frames", "a silent voice"],
+)
+def test_a_silent_voice_and_a_short_rest_are_no_reason_to_warn(tmp_path, chunk_frames, speaks, said):
+    job = speaking_job(chunk_frames=chunk_frames)
+    job = replace(job, speech=replace(job.speech, sound=voice(speaks * SPOKEN[:TOTAL])))
     notes = SessionLog()
-    run = a_run(tmp_path, (BADLY,), (BADLY,), (BADLY,), job=job)
+    run = a_run(tmp_path, *[(WELL,)] * 5, job=job)
     run.dub(notes=notes)
-    assert notes.warned == [] and run.models.tries == [1, 2, 3]
+    assert run.models.tries == list(range(1, len(job.plan) + 1))
+    assert [said in text for text in notes.warned] == ([] if said is None else [True])
 
 
 def test_a_try_without_a_face_is_not_kept(tmp_path, monkeypatch):
