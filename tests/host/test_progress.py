@@ -104,7 +104,7 @@ def test_a_chunk_made_again_goes_back_on_the_bar_and_never_beyond(pack, monkeypa
     assert values == [1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 3, 4, 5, 6, 3, 4, 5, 6]
     assert words[2].startswith("chunk 1/2, step 3/3") and words[4].startswith("chunk 1/2 (try 2), step 1/3")
     assert words[11].startswith("chunk 2/2, step 1/3") and words[-1].startswith("chunk 2/2 (try 3), step 3/3")
-    assert words[3] == "chunk 1: lips 0.10, is made again"
+    assert words[3] == "chunk 1: lips 0.10; making it again"
 
 
 def test_without_the_library_it_is_said_once_on_the_node(server, small):

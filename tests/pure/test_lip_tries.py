@@ -23,6 +23,7 @@ from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.video.format import VideoFormat
 from infinitetalk_core.video.source import PictureBatch
+from tests.support.fault_table import record_fault_result
 from tests.support.models import PlainModels, make_job
 from tests.support.mouths import face, mouth, open_mouth, voice
 from tests.support.runs import RunFolder, SessionLog
@@ -227,6 +228,7 @@ def test_a_kill_between_two_tries_changes_nothing(tmp_path, bad, undisturbed, ch
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 137
     _assert_it_goes_on(run, chunk, undisturbed)
+    record_fault_result("power cut", "between two tries of a chunk (`retry_lips`)", "bit-identical video")
 
 
 @pytest.mark.parametrize(("chunk", "attempt"), [(1, 2), (2, 2), (2, 3), (3, 3)])

@@ -74,7 +74,7 @@ class JobProgress:
         self.attempt = len(tries.scores) + 1
         self.done, self.began = tries.chunk.index * self.steps, time.monotonic()
         self.bar.update_absolute(self.done, self.chunks * self.steps)
-        say(f"{tries}, is made again")
+        say(f"{tries}; making it again")
 
     def chunk_made(self, finished: ChunkOutput, metrics: dict[str, Any]) -> None:
         """Count and show a new chunk that was added to the video."""
