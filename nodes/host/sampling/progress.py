@@ -82,7 +82,8 @@ class JobProgress:
         self._begin(finished.chunk)
         self._count(finished.chunk, metrics)
         self.show(finished.frames[-1])
-        log.info("%s", self._progress(finished.chunk, self.steps))
+        attempt = 1 if finished.tries is None else len(finished.tries.scores)
+        log.info("%s", self._progress(finished.chunk, self.steps, attempt))
 
     def _count(self, chunk: Chunk, metrics: dict[str, Any]) -> None:
         self.frames += metrics["frames"]
@@ -100,7 +101,7 @@ class JobProgress:
             middle = denoised[:, :, denoised.shape[2] // 2 :]
             preview = self.previewer.decode_latent_to_preview_image("JPEG", middle)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
-        write_on_node(str(self._progress(chunk, step + 1)))
+        write_on_node(str(self._progress(chunk, step + 1, self.attempt)))
         self.latest = time.monotonic()
 
     def _begin(self, chunk: Chunk) -> None:
@@ -115,7 +116,7 @@ class JobProgress:
         preview = ("JPEG", picture, latent_preview.MAX_PREVIEW_RESOLUTION)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
 
-    def _progress(self, chunk: Chunk, step: int) -> Progress:
+    def _progress(self, chunk: Chunk, step: int, attempt: int) -> Progress:
         elapsed = time.monotonic() - self.began
         left = max(self.missing - len(self.begun), 0)
         return Progress(
@@ -123,7 +124,7 @@ class JobProgress:
             chunks=self.chunks,
             step=step,
             steps=self.steps,
-            attempt=self.attempt,
+            attempt=attempt,
             seconds_done=max(self.frames, chunk.first) / FRAMES_PER_SECOND,
             seconds_left=seconds_left(self.measured, left, elapsed, step / self.steps),
             memory=psutil.Process().memory_info().rss,
