@@ -11,7 +11,7 @@ LATEST = 5  # chunks whose median time predicts that of the others
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a job. chunk and step count from 1; sizes in bytes; gpu is None without a GPU."""
+    """Progress of a job. chunk, step and attempt count from 1; sizes in bytes; gpu is None without a GPU."""
 
     chunk: int
     chunks: int
@@ -22,11 +22,12 @@ class Progress:
     memory: int
     gpu: int | None
     disk: int  # of the run's folder and the video
+    attempt: int = 1  # to make this chunk
 
     def __str__(self) -> str:
         """For example `chunk 3/12, step 7/40, 5.8 s of video, memory 3.1 GB, disk 41 MB, 4 min 10 s left`."""
         parts = [
-            f"chunk {self.chunk}/{self.chunks}",
+            f"chunk {self.chunk}/{self.chunks}{'' if self.attempt == 1 else f' (try {self.attempt})'}",
             f"step {self.step}/{self.steps}",
             f"{self.seconds_done:.1f} s of video",
             f"memory {describe_bytes(self.memory)}",

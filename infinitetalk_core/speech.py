@@ -48,7 +48,8 @@ class Speech:
 
     voices: features (F, layers, channels) of each speaker at 25 fps, of equal length; sound: the video's sound, whose
     length is the video's; areas: of the speakers in the picture, None for its left and right halves; voice_keys: the
-    key of each voice (`EncodedVoice`), or empty, then the fingerprint uses the features themselves.
+    key of each voice (`EncodedVoice`), or empty, then the fingerprint uses the features themselves; tracks: the sound
+    of each of several voices alone, from the beginning of the video on, or empty.
     """
 
     voices: tuple[SpeechFeatures, ...] = field(
@@ -57,6 +58,9 @@ class Speech:
     sound: Sound
     areas: tuple[Area, ...] | None = None
     voice_keys: tuple[str, ...] = ()
+    tracks: tuple[Sound, ...] = field(
+        default=(), metadata=excluded("what the voices were encoded from, which they and their keys say")
+    )
 
     def __post_init__(self) -> None:
         if len(self.voice_keys) not in (0, len(self.voices)):
@@ -106,7 +110,7 @@ def encode_speakers(
     silence = Sound(torch.zeros(1, 1).expand(1, length), SAMPLE_RATE_HZ)
     tracks = [silence if sound is None else next(spoken) for sound in sounds]
     encoded = [encode(track) for track in tracks]
-    return _speech(encoded, mix(given, in_turn=in_turn, scratch=scratch), areas)
+    return replace(_speech(encoded, mix(given, in_turn=in_turn, scratch=scratch), areas), tracks=tuple(tracks))
 
 
 def _speech(

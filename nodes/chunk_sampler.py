@@ -5,6 +5,7 @@ from typing import ClassVar
 from comfy_api.latest import io
 
 from ..infinitetalk_core.chunks.job import ColorHold, HoldBy, Job, Output, Sampling
+from ..infinitetalk_core.chunks.lip_tries import MOST_RETRIES
 from ..infinitetalk_core.chunks.redo import AfterRedo, Redo
 from ..infinitetalk_core.sampling.settings import preset_for
 from ..infinitetalk_core.video.format import VideoFormat
@@ -226,6 +227,17 @@ class ChunkSampler(ModelNode):
                         default=ColorHold.by.value,
                         tooltip="What color_hold does. region: turns each part of the picture that has drifted back to "
                         "its color. picture: gives the whole picture the reference's mean and spread.",
+                        optional=True,
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "retry_lips",
+                        default=Sampling.retry_lips,
+                        min=0,
+                        max=MOST_RETRIES,
+                        tooltip="How often a chunk is made again with another seed while a real face's lips follow the "
+                        "voice too little (below 0.25); the best is kept. 0 is off. Needs dlib, see the help page.",
                         optional=True,
                     )
                 ),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from ..audio.windows import speech_windows
+from ..log import log
 from ..sampling.euler import pin
 from .camera_control import CameraConditioning, CameraGuide, FilmedGuide, View
 from .color import hold_color
@@ -24,11 +25,14 @@ from .conditioning import (
 from .context import ContextFrames
 from .encoded_reference import EncodedReference, ReferenceEncoder
 from .job import HoldBy, Job, Reference
+from .lip_tries import LipTries, best_try
+from .lips import ChunkLips
 from .local_color import hold_local_color
 from .pinned import latent_mask, paste
 from .plan import Chunk
 from .reference import PlannedChunk, Policy, shown_frames, source_frame
 from .seam import fade_seam
+from .speaker_lips import chunk_lips
 
 # Called as (finished step, its denoised estimate (1, 16, T, h, w))
 AfterStep = Callable[[int, Tensor], None]
@@ -55,13 +59,15 @@ class ChunkOutput:
     """A finished chunk.
 
     frames: its new frames (keep, H, W, 3); context: motion context for the next chunk; reference_frames: the source
-    frames used as reference, empty if the reference was a frame of the video itself.
+    frames used as reference, empty if the reference was a frame of the video itself; tries: of its lips, None where
+    they were not looked at.
     """
 
     chunk: Chunk
     frames: Tensor
     context: ContextFrames
     reference_frames: tuple[int, ...]
+    tries: LipTries | None = None
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,13 @@ def dub(
     context: ContextFrames | None = None,
     plan: Sequence[PlannedChunk] | None = None,
     noise: Noise = draw_noise,
+    before_retry: Callable[[LipTries], None] = lambda tries: None,
 ) -> Iterator[ChunkOutput]:
     """Generate the chunks of the job's plan one after the other.
 
     after_step: called with (chunk, finished step, denoised estimate (1, 16, T, h, w)); context: motion context of the
-    first chunk; plan: chunks to make instead, each continuing from the one before it; noise: (seed, shape) -> noise.
+    first chunk; plan: chunks to make instead, each continuing from the one before it; noise: (seed, shape) -> noise;
+    before_retry: called before a chunk is made again for its lips, with its tries so far.
     """
     references = ReferenceEncoder(job, models)
     encoded: EncodedReference | None = None
@@ -97,38 +105,62 @@ def dub(
         context = context if chunk.context else None
         encoded = references.encode(planned, encoded, context)
         anchor = encoded.picture if anchor is None or not color.to_first else anchor
-        chunk_noise = partial(noise, planned.seed)
-        frames, context = _make_chunk(
-            job, planned, models, encoded, anchor, context, chunk_noise, partial(after_step, chunk)
-        )
-        yield ChunkOutput(chunk, frames, context, encoded.key)
+        source = _read_source(job, chunk, models)
+        conditioning = _make_conditioning(job, planned, models, encoded, context, source, noise)
+        inputs = _Inputs(conditioning, source, anchor, context)
+        make = partial(_make_chunk, job, inputs, models, noise, partial(after_step, chunk))
+        del source, conditioning, inputs
+        if _lips_count(job, planned):
+            (frames, context), tries = best_try(
+                chunk, planned.seed, job.sampling.retry_lips, make, partial(_lips_of, job, chunk), before_retry
+            )
+            if len(tries.scores) > 1:
+                log.info("%s", tries)
+        else:
+            (frames, context), tries = make(planned.seed), None
+        del make
+        yield ChunkOutput(chunk, frames, context, encoded.key, tries)
         # Drop this reference, so that the frames can be freed before the next chunk is made.
         del frames
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """All that a chunk is made from. anchor: (H, W, 3), to which colors are held; context: None where a shot begins."""
+
+    conditioning: ChunkConditioning
+    source: _Source | None
+    anchor: Tensor
+    context: ContextFrames | None
+
+
+def _lips_count(job: Job, planned: PlannedChunk) -> bool:
+    """Return whether a chunk may be made again for its lips: with another seed it is another one, and the user has not
+    chosen its seed."""
+    return job.sampling.retry_lips > 0 and not planned.seed_given and job.sampling.strength(planned.chunk) > 0
+
+
+def _lips_of(job: Job, chunk: Chunk, made: tuple[Tensor, ContextFrames]) -> ChunkLips:
+    return chunk_lips(job, chunk, made[0])
+
+
 def _make_chunk(
-    job: Job,
-    planned: PlannedChunk,
-    models: Models,
-    encoded: EncodedReference,
-    anchor: Tensor,
-    context: ContextFrames | None,
-    noise: Callable[[tuple[int, ...]], Tensor],
-    after_step: AfterStep,
+    job: Job, inputs: _Inputs, models: Models, noise: Noise, after_step: AfterStep, seed: int
 ) -> tuple[Tensor, ContextFrames]:
-    """Make one chunk.
+    """Make one chunk. seed: replaces that of the conditioning, with its noise.
 
     Returns its new frames, and a copy of the context for the next chunk.
     """
-    chunk, sampling = planned.chunk, job.sampling
-    source = _read_source(job, chunk, models)
-    conditioning = _make_conditioning(job, planned, models, encoded, context, source, noise)
+    conditioning, source, context = inputs.conditioning, inputs.source, inputs.context
+    chunk, sampling = conditioning.chunk, job.sampling
+    if seed != conditioning.seed:
+        conditioning = replace(conditioning, seed=seed, noise=noise(seed, tuple(conditioning.noise.shape)))
     latents = _denoise(conditioning, models, after_step)
     frames, own = models.decode(latents), False  # a backend may go on using what it returned
     if conditioning.strength > 0:
         # If the source is read for each frame, match each frame to it: the light may change within a chunk.
         color = sampling.color
-        held_to = anchor if source is None or color.to_first else source.frames
+        held_to = inputs.anchor if source is None or color.to_first else source.frames
         hold = hold_local_color if color.by is HoldBy.REGION else hold_color
         before, frames = frames, hold(frames, held_to, color.strength, color.device, color.over)
         own = frames is not before
@@ -169,7 +201,7 @@ def _make_conditioning(
     encoded: EncodedReference,
     context: ContextFrames | None,
     source: _Source | None,
-    noise: Callable[[tuple[int, ...]], Tensor],
+    noise: Noise,
 ) -> ChunkConditioning:
     chunk = planned.chunk
     context_latents = models.encode(_opening_frame(job, chunk, encoded)[None] if context is None else context.frames)
@@ -178,7 +210,7 @@ def _make_conditioning(
     return ChunkConditioning(
         chunk=chunk,
         seed=planned.seed,
-        noise=noise((1, LATENT_CHANNELS, chunk.latent_frames, *size)),
+        noise=noise(planned.seed, (1, LATENT_CHANNELS, chunk.latent_frames, *size)),
         context=context_latents,
         reference=encoded.latents,
         mask=reference_mask(chunk.latent_frames, *size, last=planned.choice.last is not None),

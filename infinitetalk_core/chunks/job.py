@@ -27,6 +27,7 @@ from ..video.format import VideoFormat
 from ..video.source import FrameSource, pixels_of
 from .camera_control import CameraControl, CameraGuide, FilmedGuide, stack_shown
 from .color import COLOR_HOLD_FRAMES
+from .lip_tries import check_retries
 from .pinned import Pinned
 from .plan import CHUNK_FRAMES, CONTEXT_FRAMES, Chunk, check_4n_plus_1, chunk_seed, plan_chunks
 from .redo import ChunkOverride, Redo, parse_redo
@@ -110,11 +111,13 @@ class Sampling:
     sdedit: tuple[float, ...] = ()  # SDEdit's t0 by chunk index, the last value repeats; empty: off
     pinned: Pinned | None = None
     camera: CameraControl | None = None
+    retry_lips: int = 0  # further tries of a chunk whose lips do not follow the voice (lip_tries.py)
 
     def __post_init__(self) -> None:
         check_4n_plus_1("chunk length", self.chunk_frames)
         check_4n_plus_1("context frames", self.context_frames)
         check_seam_fade(self.seam_fade)
+        check_retries(self.retry_lips)
 
     @property
     def schedule(self) -> Tensor:

@@ -16,6 +16,7 @@ lag: the frames of 1/25 s by which the mouth is late there, -4 … 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,9 @@ _FRAME = _RATE_HZ // FRAMES_PER_SECOND
 _WINDOW, _HOP = 512, _FRAME // 2
 _BANDS_HZ = (100.0, 7000.0)  # of the bands, which are equal on the mel scale
 _QUIET = 1e-4  # of the mean of a band, added before the logarithm
-_SILENT = 1e-6  # mean square of a silent voice: -60 dB of full scale
+_SILENT = 1e-6  # mean square of a silent frame: -60 dB of full scale
+_SPOKEN = 12  # frames that are not, below which a voice says too little
+SILENT = "the voice is silent"
 # Rows: frames from -2 to 2. Columns: bands around 410, 830, 1410, 2220, 3330 and 4870 Hz.
 WEIGHTS: NDArray[np.float64] = np.array(
     [
@@ -58,12 +61,59 @@ class LipSync:
     lag: int  # frames; positive: the mouth is late
 
 
-def mouth_gaps(frames: Tensor, every: int = _EVERY) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class SpeakerLips:
+    """The lips of one speaker. absent: why there is no `sync`."""
+
+    sync: LipSync | None = None
+    absent: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers under the names of the report."""
+        if self.sync is None:
+            return {"lips_absent": self.absent}
+        return {"lip_sync": self.sync.score, "lip_lag": self.sync.lag}
+
+
+@dataclass(frozen=True)
+class ChunkLips:
+    """The lips of all speakers in a chunk."""
+
+    speakers: tuple[SpeakerLips, ...]
+
+    @property
+    def measured(self) -> list[bool]:
+        """For each speaker whether there is a lip sync."""
+        return [speaker.sync is not None for speaker in self.speakers]
+
+    @property
+    def worst(self) -> LipSync | None:
+        """The lip sync of the speaker whose lips follow the voice least; None without any."""
+        found = [speaker.sync for speaker in self.speakers if speaker.sync is not None]
+        return min(found, key=lambda sync: sync.score, default=None)
+
+    @property
+    def absent(self) -> str | None:
+        """Why there is no lip sync at all; None if there is one."""
+        if any(self.measured):
+            return None
+        if len(self.speakers) == 1:
+            return self.speakers[0].absent
+        return "; ".join(f"speaker {number}: {lips.absent}" for number, lips in enumerate(self.speakers, start=1))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers under the names of the report; `lips_by_speaker` only for two."""
+        several = [lips.to_json() for lips in self.speakers] if len(self.speakers) > 1 else None
+        return {**SpeakerLips(self.worst, self.absent).to_json(), "lips_by_speaker": several}
+
+
+def mouth_gaps(frames: Tensor, every: int = _EVERY, area: Tensor | None = None) -> NDArray[np.float64]:
     """Return the gaps (F, 3), in heights of the face, of the one real face in `frames` (F, H, W, 3) in [0, 1].
 
-    every: frames of which one is looked at; the others are interpolated. Raises InputError as `face_points` does.
+    every: frames of which one is looked at; the others are interpolated. area: as in `face_points`, which raises
+    InputError for what cannot be measured.
     """
-    points = face_points(frames[::every])
+    points = face_points(frames[::every], area)
     gaps = np.stack(
         [np.mean([np.linalg.norm(points[:, a] - points[:, b], axis=1) for a, b in pairs], 0) for pairs in _GAPS], 1
     )
@@ -75,17 +125,18 @@ def mouth_gaps(frames: Tensor, every: int = _EVERY) -> NDArray[np.float64]:
 def voice_bands(sound: Sound, first: int, frames: int) -> NDArray[np.float64]:
     """Return the loudness (frames, 6) of the bands of a voice from video frame `first` on, each around its mean.
 
-    Before its beginning and after its end there is silence. Raises InputError for a voice that is silent there.
+    Before its beginning and after its end there is silence. Raises InputError for a voice that is silent there, or
+    speaks for less than half a second.
     """
     start, stop = (round(frame * sound.sample_rate_hz / FRAMES_PER_SECOND) for frame in (first, first + frames + 1))
     part = sound.waveform[:, max(start, 0) : max(stop, 0)]
     voice = torch.zeros(1)
     if part.shape[-1]:
         voice = resample_mono(Sound(part, sound.sample_rate_hz), _RATE_HZ).waveform[0]
-    if voice.square().mean() < _SILENT:
-        raise InputError("the voice is silent")
     before = max(-first, 0) * _FRAME
     samples = torch.nn.functional.pad(voice, (before, max(frames * _FRAME + _WINDOW - before - len(voice), 0)))
+    if (samples[: frames * _FRAME].view(-1, _FRAME).square().mean(1) > _SILENT).sum() < _SPOKEN:
+        raise InputError(SILENT)
     power = torch.stft(
         samples[: frames * _FRAME + _WINDOW], _WINDOW, _HOP, window=torch.hann_window(_WINDOW), center=False,
         return_complex=True,
@@ -123,17 +174,15 @@ def lip_sync(gaps: ArrayLike, wanted: ArrayLike, near: int | None = None) -> Lip
     return LipSync(float(means[best]), int(lags[best]))
 
 
-def measure_lips(frames: Tensor, first: int, sound: Sound, voices: int) -> LipSync:
-    """Measure `frames` (F, H, W, 3), which begin at frame `first` of the video, against its sound.
+def measure_lips(frames: Tensor, first: int, sound: Sound, area: Tensor | None = None) -> LipSync:
+    """Measure `frames` (F, H, W, 3), which begin at frame `first` of the video, against the sound of one voice.
 
-    Raises InputError, with the reason, for what cannot be measured.
+    area: where the speaker is, as in `face_points`. Raises InputError, with the reason, for what cannot be measured.
     """
-    if voices != 1:
-        raise InputError(f"the sound holds {voices} voices, and lips are measured against one")
     if len(frames) < SHORTEST:
         raise InputError(f"{len(frames)} frames are too few to measure lips: at least {SHORTEST} are needed")
     bands = voice_bands(sound, first - MAX_LAG, len(frames) + 2 * MAX_LAG)
-    return lip_sync(mouth_gaps(frames), wanted_opening(bands))
+    return lip_sync(mouth_gaps(frames, area=area), wanted_opening(bands))
 
 
 def _filters() -> NDArray[np.float64]:

@@ -15,7 +15,10 @@ sharpness: the variance of the Laplacian of the video's lightness (L of Lab), di
 the same time. No unit; 1 is as sharp as the source, below 0.5 is visibly softer.
 
 lip sync, lip lag: how well the mouth of a real face follows the voice, and by how many frames it is late (lips.py).
-None with the reason, such as that the optional library is not installed.
+None with the reason, such as that the optional library is not installed. Of two speakers, each in an area of the
+picture, those of the worst one, and of each one beside.
+
+tries: where the chunk was made again for its lips (lip_tries.py), the seed and the lip sync of each try.
 """
 
 from __future__ import annotations
@@ -30,15 +33,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
 from ..rate import FRAMES_PER_SECOND
 from .color import rgb_to_lab
 from .dub import ChunkOutput
 from .job import Job
-from .lips import measure_lips
 from .plan import Chunk
 from .reference import shown_frames
 from .regions import regional_drift, small_lab
+from .speaker_lips import chunk_lips
 
 EVERY = 8  # frames; sharpness is measured on every 8th frame
 _COLORS_EVERY = 2  # of those; colors change slowly
@@ -58,6 +60,8 @@ class ChunkMetrics:
     lip_sync: float | None = None
     lip_lag: int | None = None
     lips_absent: str | None = None  # why there is no lip sync
+    lips_by_speaker: list[dict[str, Any]] | None = None  # the three above for each of several
+    tries: list[dict[str, Any]] | None = None
 
     def __str__(self) -> str:
         parts = [
@@ -74,9 +78,17 @@ class ChunkMetrics:
             parts.append(f"lip sync {self.lip_sync:.2f} at a lag of {self.lip_lag} frames")
         return ", ".join(parts)
 
-    def to_json(self) -> dict[str, float | int | str | None]:
+    def to_json(self) -> dict[str, Any]:
         """Return the metrics by name, rounded to 4 digits."""
-        return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return {name: _rounded(value) for name, value in asdict(self).items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def measured_frames(job: Job, chunk: Chunk) -> list[int]:
@@ -108,6 +120,8 @@ def measure(
             small.append((small_lab(made[None])[0], small[-1][1] if same else small_lab(source[None])[0]))
             shown_before = shown
     drift = regional_drift(small)
+    tries = finished.tries
+    lips = chunk_lips(job, chunk, frames) if tries is None else tries.lips
     own, sources, outside = zip(*torch.stack(values).tolist(), strict=True)
     return ChunkMetrics(
         chunk=chunk.index + 1,
@@ -117,17 +131,9 @@ def measure(
         color_drift_mean=drift.mean,
         outside_drift=None if job.sampling.pinned is None else fmean(outside),
         sharpness=fmean(own) / max(fmean(sources), 1e-9),
-        **_lips(job, finished),
+        **lips.to_json(),
+        tries=None if tries is None else tries.to_json(),
     )
-
-
-def _lips(job: Job, finished: ChunkOutput) -> dict[str, Any]:
-    """Return the metrics of the lips by name, or why there are none."""
-    try:
-        sync = measure_lips(finished.frames, finished.chunk.first, job.speech.sound, len(job.speech.voices))
-    except InputError as reason:
-        return {"lips_absent": str(reason)}
-    return {"lip_sync": sync.score, "lip_lag": sync.lag}
 
 
 def _measure_frame(job: Job, made: Tensor, source: Tensor, shown: int) -> Tensor:

@@ -37,7 +37,7 @@ class ChunkOverride:
     def apply(self, planned: PlannedChunk) -> PlannedChunk:
         """Return `planned` with this seed and this reference frame."""
         if self.seed is not None:
-            planned = replace(planned, seed=chunk_seed(self.seed, planned.chunk))
+            planned = replace(planned, seed=chunk_seed(self.seed, planned.chunk), seed_given=True)
         return planned if self.frame is None else replace(planned, choice=ReferenceChoice((self.frame,)))
 
 

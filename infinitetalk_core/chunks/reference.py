@@ -11,7 +11,7 @@ import enum
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..audio.windows import mirror
 from ..errors import InputError
@@ -80,11 +80,12 @@ class ReferenceChoice:
 
 @dataclass(frozen=True)
 class PlannedChunk:
-    """A chunk with its reference (`choice`) and the seed of its noise."""
+    """A chunk with its reference (`choice`) and the seed of its noise. seed_given: the user chose it for this chunk."""
 
     chunk: Chunk
     choice: ReferenceChoice
     seed: int
+    seed_given: bool = field(default=False, compare=False)  # with the same seed it is the same chunk
 
 
 def source_frame(frame: int, length: int, after_end: AfterEnd) -> int:

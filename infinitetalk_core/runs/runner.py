@@ -16,6 +16,7 @@ from ..chunks.assembly import Assembly
 from ..chunks.dub import ChunkOutput, Models, dub
 from ..chunks.groups import Group
 from ..chunks.job import Job
+from ..chunks.lip_tries import LipsWarning, LipTries
 from ..chunks.metrics import measure, measured_frames
 from ..chunks.plan import Chunk
 from ..chunks.read_ahead import ReadAhead, frames_to_read
@@ -39,6 +40,9 @@ class ChunkListener(Protocol):
 
         denoised: (1, 16, T, h, w), its estimate of the clean latents.
         """
+
+    def chunk_made_again(self, tries: LipTries) -> None:
+        """Called before a chunk is made once more for its lips, with its tries so far."""
 
     def chunk_made(self, finished: ChunkOutput, metrics: dict[str, Any]) -> None:
         """Called after a chunk was made, stored and joined, which happens while the next one is made.
@@ -103,14 +107,14 @@ class Run:
         def closed(group: Group, segment: bytes) -> None:
             self.store.put_group(groups[group], segment)
 
-        check = WeightsCheck(listener.warn)
+        check, lips = WeightsCheck(listener.warn), LipsWarning(listener.warn)
         with Assembly(writer, list(groups), self.job.output.format, stored, closed) as assembly:
             while len(metrics) < len(self.tasks):
                 task = self.tasks[len(metrics)]
                 pictures = self._stored_pictures(task, assembly)
                 if pictures is None:
                     missing = missing_tasks(self.store, self.tasks, len(metrics), self.done)
-                    self._make_chunks(missing, assembly, listener, metrics, check)
+                    self._make_chunks(missing, assembly, listener, metrics, check, lips)
                     continue
                 assembly.add(task.chunk.keep, pictures)
                 metrics.append(self.store.record(task))
@@ -136,6 +140,7 @@ class Run:
         listener: ChunkListener,
         metrics: list[dict[str, Any]],
         check: WeightsCheck,
+        lips: LipsWarning,
     ) -> None:
         """Make `tasks`, each continuing from the one before it, and append those that come next in the video.
 
@@ -158,8 +163,12 @@ class Run:
                 if entry is not None:
                     listener.chunk_made(chunk, entry)
 
+            def again(tries: LipTries) -> None:
+                worker.check()
+                listener.chunk_made_again(tries)
+
             started = time.monotonic()
-            for finished in dub(job, self.models, after_step, context, plan):
+            for finished in dub(job, self.models, after_step, context, plan, before_retry=again):
                 task = next(remaining)
                 reference.settle()
                 if reference.source.changed():
@@ -173,6 +182,7 @@ class Run:
                 seconds, started = time.monotonic() - started, time.monotonic()
                 weights = weights_entry(self.models, task.chunk.index)
                 check.made(weights)
+                lips.made(finished.tries)
                 noted = {**weights, "seconds_taken": round(seconds, 3)}
                 last = finished.frames[-1].clone()
                 brief = replace(finished, frames=last[None])

@@ -19,23 +19,10 @@ from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.errors import InputError
 from infinitetalk_core.video.source import PictureBatch, open_source
 from tests.support.models import PlainModels, make_job, run_and_measure
+from tests.support.mouths import face, mouth, open_mouth, voice
 
 MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
 FRAMES = 72
-
-
-def mouth(frames: int, seed: int) -> np.ndarray:
-    """Return a mouth opening (frames,), 0 … 1, that opens and closes about as fast as in speech."""
-    track = np.convolve(np.random.default_rng(seed).normal(size=frames + 4), np.hanning(5), "valid")
-    return np.clip(0.5 + 0.4 * track / track.std(), 0, 1)
-
-
-def voice(opening: np.ndarray, rate: int = 16000) -> Sound:
-    """Return a vowel that is as loud as the mouth is open."""
-    seconds = np.arange(len(opening) * rate // 25) / rate
-    loud = np.interp(seconds * 25, np.arange(len(opening)) + 0.5, opening)
-    vowel = sum(np.sin(2 * np.pi * hz * seconds + hz) for hz in (500, 800, 1000, 3200, 3600))
-    return Sound(torch.from_numpy(0.1 * loud * vowel).float()[None], rate)
 
 
 def seen(opening: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -99,26 +86,13 @@ def test_there_is_silence_around_a_voice():
 
 
 @pytest.mark.parametrize(
-    ("frames", "sound", "voices", "reason"),
-    [
-        (FRAMES, Sound(torch.zeros(1, 99999), 16000), 1, "silent"),
-        (FRAMES, voice(mouth(FRAMES, 1)), 2, "2 voices"),
-        (9, voice(mouth(FRAMES, 1)), 1, "too few"),
-    ],
+    ("frames", "sound", "reason"),
+    [(FRAMES, Sound(torch.zeros(1, 99999), 16000), "silent"), (9, voice(mouth(FRAMES, 1)), "too few")],
 )
-def test_what_cannot_be_measured_says_why(monkeypatch, frames, sound, voices, reason):
-    monkeypatch.setattr(lips, "face_points", lambda shown: np.random.default_rng(0).random((len(shown), 68, 2)))
+def test_what_cannot_be_measured_says_why(monkeypatch, frames, sound, reason):
+    monkeypatch.setattr(lips, "face_points", lambda shown, area: np.random.default_rng(0).random((len(shown), 68, 2)))
     with pytest.raises(InputError, match=reason):
-        measure_lips(torch.zeros(frames, 8, 8, 3), 0, sound, voices)
-
-
-def face(x: float, y: float, size: float, turned: float = 0.0) -> np.ndarray:
-    """Return 68 points, of which those that count have a place."""
-    points = np.tile([x + size / 2, y + size / 2], (68, 1)).astype(float)
-    points[2, 0], points[14, 0] = x, x + size
-    points[30, 0] += turned * size / 2
-    points[27, 1], points[8, 1] = y + 0.2 * size, y + size
-    return points
+        measure_lips(torch.zeros(frames, 8, 8, 3), 0, sound)
 
 
 class Library:
@@ -201,11 +175,9 @@ def test_the_report_of_a_chunk_says_why_there_are_no_lips(monkeypatch):
 def test_the_report_of_a_chunk_has_the_lips(monkeypatch):
     opening = mouth(60, 1)
 
-    def points(frames):
+    def points(frames, area):
         """A mouth that follows the voice, in every second frame of the first chunk."""
-        found = np.tile(face(0, 0, 100), (len(frames), 1, 1))
-        found[:, [65, 66, 67, 56, 57, 58], 1] += 20 * opening[: 2 * len(frames) : 2][: len(frames), None]
-        return found
+        return open_mouth(np.tile(face(0, 0, 100), (len(frames), 1, 1)), opening[: 2 * len(frames) : 2][: len(frames)])
 
     monkeypatch.setattr(lips, "face_points", points)
     job = make_job(PictureBatch(torch.full((60, 32, 48, 3), 0.5)), 60, chunk_frames=61, context_frames=5)
@@ -216,14 +188,20 @@ def test_the_report_of_a_chunk_has_the_lips(monkeypatch):
     assert first.to_json()["lip_lag"] == first.lip_lag
 
 
-def test_a_recorded_speaker_is_told_from_other_voices():
+@pytest.fixture(scope="module")
+def recorded():
+    """A recorded speaker and their sound; skips the test where there is none, or no library."""
     try:
         faces.load_dlib()
     except InputError as reason:
         pytest.skip(str(reason))
     if not (MEDIA / "source_video.mp4").exists():
         pytest.skip("no real video here")
-    source, sound = open_source(MEDIA / "source_video.mp4"), read_sound(MEDIA / "source_video.mp4")
+    return open_source(MEDIA / "source_video.mp4"), read_sound(MEDIA / "source_video.mp4")
+
+
+def test_a_recorded_speaker_is_told_from_other_voices(recorded):
+    source, sound = recorded
     stranger = read_sound(MEDIA / "speech_single.wav")
     foreign = [wanted(stranger, begin) for begin in (10, 90, 170)]
     for first in (25, 169):
@@ -234,3 +212,64 @@ def test_a_recorded_speaker_is_told_from_other_voices():
         others += [lip_sync(gaps, other).score for other in foreign]
         assert right.score > 0.3 and right.score > max(others), first
         assert 1 <= right.lag <= 3  # as far as its sound is early
+
+
+@pytest.mark.parametrize(("spoken", "silent"), [(0, True), (6, True), (30, False)])
+def test_a_voice_that_only_begins_says_too_little(spoken, silent):
+    """A mouth that waits for its word is no mouth that does not follow it."""
+    sound = voice(np.concatenate([np.zeros(FRAMES - spoken), np.ones(spoken)]))
+    if silent:
+        with pytest.raises(InputError, match="silent"):
+            wanted(sound)
+    else:
+        assert len(wanted(sound)) == FRAMES + 2 * MAX_LAG
+
+
+@pytest.fixture(scope="module")
+def recorded_frames(recorded):
+    """The speaker's frames (FRAMES, H, W, 3) from 1 s and from 8 s on."""
+    source, _ = recorded
+    return [torch.stack([source.frame(first + index) for index in range(FRAMES)]) for first in (25, 200)]
+
+
+def spoiled(kind: str, frames: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return the frames of a recorded speaker (F, H, W, 3) with something wrong. others: of another time."""
+    half, later = len(frames) // 2, torch.arange(len(frames))[:, None, None, None]
+    hidden = torch.zeros(frames.shape[1:3], dtype=torch.bool)
+    hidden[230:336, 157:277] = True
+    return {
+        "monochrome": lambda: frames.mean(-1, keepdim=True).expand_as(frames),
+        "fades to black": lambda: frames * torch.linspace(1, 0, len(frames))[:, None, None, None],
+        "mostly black": lambda: frames * (later < 20),
+        "a cut to another time": lambda: torch.cat([frames[:half], others[half:]]),
+        "a cut to the mirrored picture": lambda: torch.cat([frames[:half], frames[half:].flip(2)]),
+        "no face": lambda: frames[:, :100, :100],
+        "lies on its side": lambda: frames.transpose(1, 2),
+        "two faces": lambda: torch.cat([frames, others], 2),
+        "hidden mouth": lambda: frames.where(~hidden[..., None], 0.5),
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("monochrome", "follows"),
+        ("fades to black", "follows"),
+        ("mostly black", "a face from the front was found in 12 of 36 frames"),
+        ("a cut to another time", "any"),
+        ("a cut to the mirrored picture", "follows"),
+        ("no face", "in 0 of 36 frames"),
+        ("lies on its side", "in 0 of 36 frames"),
+        ("two faces", "2 faces"),
+        ("hidden mouth", "does not follow"),
+    ],
+)
+def test_bad_pictures_of_a_recorded_speaker(recorded, recorded_frames, kind, expected):
+    _, sound = recorded
+    shown = spoiled(kind, *recorded_frames)
+    if expected in ("follows", "does not follow", "any"):
+        score = measure_lips(shown, 25, sound).score
+        assert expected == "any" or (score > 0.25) == (expected == "follows"), score
+    else:
+        with pytest.raises(InputError, match=expected):
+            measure_lips(shown, 25, sound)

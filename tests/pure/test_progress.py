@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from infinitetalk_core.progress import Progress, describe_bytes, describe_seconds, seconds_left
@@ -16,6 +18,7 @@ def test_time_left_is_told_from_the_chunks_that_were_measured():
 def test_in_words():
     progress = Progress(3, 12, 7, 40, 5.76, 250.0, 3_100_000_000, None, 41_200_000)
     assert str(progress) == ("chunk 3/12, step 7/40, 5.8 s of video, memory 3.1 GB, disk 41 MB, 4 min 10 s left")
+    assert str(replace(progress, attempt=2)).startswith("chunk 3/12 (try 2), step 7/40, ")
     assert "GPU 11.0 GB" in str(Progress(1, 1, 1, 1, 0, 0, 0, 11_000_000_000, 0))
     assert [describe_seconds(n) for n in (-1, 59, 61, 3700)] == ["0 s", "59 s", "1 min 1 s", "1 h 1 min"]
     assert [describe_bytes(n) for n in (0, 999_000_000, 1_000_000_000)] == ["0 MB", "999 MB", "1.0 GB"]

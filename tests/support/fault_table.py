@@ -9,8 +9,8 @@ TABLE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 HEAD = """# What can go wrong
 
 Written by the tests that inject the faults (`tests/host/test_faults.py` and `test_dub_folder.py` with a real ComfyUI
-server; in the engine `test_runs.py`, `test_group_runs.py` and `test_untrusted_runs.py` of `tests/pure`). A test adds
-its row when it passes. To rewrite the table, with 20 kills instead of 3:
+server; in the engine `test_runs.py`, `test_group_runs.py`, `test_untrusted_runs.py` and `test_lip_tries.py` of
+`tests/pure`). A test adds its row when it passes. To rewrite the table, with 20 kills instead of 3:
 `INFINITETALK_FAULT_TABLE=1 INFINITETALK_KILLS=20 python3 tools/test.py`.
 
 These servers run on a CPU. On a GPU the same bits are promised where all weights are on it: where part of them waits in

@@ -105,6 +105,7 @@ class SessionLog:
     made: list[int] = field(default_factory=list)
     joined: list[int] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
     on_chunk: Callable[[int], None] = lambda chunk: None
 
     def found(self, done: int, missing: int, store: RunStore) -> None:
@@ -118,6 +119,9 @@ class SessionLog:
 
     def after_step(self, chunk, step, denoised) -> None:
         self.on_chunk(chunk.index + 1)
+
+    def chunk_made_again(self, tries) -> None:
+        self.again.append(str(tries))
 
     def chunk_made(self, finished, metrics) -> None:
         self.made.append(finished.chunk.index + 1)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ....infinitetalk_core.chunks.dub import ChunkOutput
+from ....infinitetalk_core.chunks.lip_tries import LipTries
 from ....infinitetalk_core.chunks.plan import Chunk
 from ....infinitetalk_core.log import log
 from ....infinitetalk_core.progress import Progress, seconds_left
@@ -39,6 +40,7 @@ class JobProgress:
         self.done = 0  # steps
         self.frames = 0  # of finished video
         self.missing = chunks
+        self.attempt = 1  # to make the chunk in the sampler
         self.begun: set[int] = set()  # chunks that are or were in the sampler, by index
         self.measured: list[float] = []
         self.store: RunStore | None = None
@@ -66,13 +68,22 @@ class JobProgress:
         self._count(chunk, metrics)
         self.latest = time.monotonic()
 
+    def chunk_made_again(self, tries: LipTries) -> None:
+        """Begin to count the steps of a chunk once more, and say so."""
+        throw_exception_if_processing_interrupted()
+        self.attempt = len(tries.scores) + 1
+        self.done, self.began = tries.chunk.index * self.steps, time.monotonic()
+        self.bar.update_absolute(self.done, self.chunks * self.steps)
+        say(f"{tries}; making it again")
+
     def chunk_made(self, finished: ChunkOutput, metrics: dict[str, Any]) -> None:
         """Count and show a new chunk that was added to the video."""
         self.measured.append(metrics["seconds_taken"])
         self._begin(finished.chunk)
         self._count(finished.chunk, metrics)
         self.show(finished.frames[-1])
-        log.info("%s", self._progress(finished.chunk, self.steps))
+        attempt = 1 if finished.tries is None else len(finished.tries.scores)
+        log.info("%s", self._progress(finished.chunk, self.steps, attempt))
 
     def _count(self, chunk: Chunk, metrics: dict[str, Any]) -> None:
         self.frames += metrics["frames"]
@@ -90,14 +101,14 @@ class JobProgress:
             middle = denoised[:, :, denoised.shape[2] // 2 :]
             preview = self.previewer.decode_latent_to_preview_image("JPEG", middle)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
-        write_on_node(str(self._progress(chunk, step + 1)))
+        write_on_node(str(self._progress(chunk, step + 1, self.attempt)))
         self.latest = time.monotonic()
 
     def _begin(self, chunk: Chunk) -> None:
         """Count the time of a chunk from the callback before its first one."""
         if chunk.index not in self.begun:
             self.begun.add(chunk.index)
-            self.began = self.latest
+            self.began, self.attempt = self.latest, 1
 
     def show(self, frame: Tensor) -> None:
         """Show a finished frame (H, W, 3), or the reference before there is one, as the preview."""
@@ -105,7 +116,7 @@ class JobProgress:
         preview = ("JPEG", picture, latent_preview.MAX_PREVIEW_RESOLUTION)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
 
-    def _progress(self, chunk: Chunk, step: int) -> Progress:
+    def _progress(self, chunk: Chunk, step: int, attempt: int) -> Progress:
         elapsed = time.monotonic() - self.began
         left = max(self.missing - len(self.begun), 0)
         return Progress(
@@ -113,6 +124,7 @@ class JobProgress:
             chunks=self.chunks,
             step=step,
             steps=self.steps,
+            attempt=attempt,
             seconds_done=max(self.frames, chunk.first) / FRAMES_PER_SECOND,
             seconds_left=seconds_left(self.measured, left, elapsed, step / self.steps),
             memory=psutil.Process().memory_info().rss,

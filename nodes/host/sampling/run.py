@@ -10,6 +10,7 @@ from typing import Any
 import comfy.model_management
 from comfy_api.latest import io
 
+from ....infinitetalk_core.chunks.face_points import dlib_version
 from ....infinitetalk_core.chunks.job import Components, Job, check_sigmas
 from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.fingerprint import Component, FileFingerprints, key_of
@@ -82,7 +83,7 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
     description = job.description()
     key_contents = {
         **description,
-        "versions": versions(backend.model),
+        "versions": {**versions(backend.model), **({"dlib": dlib_version()} if job.sampling.retry_lips else {})},
         "precision": precision(backend.model, backend.vae),
     }
     key = key_of(key_contents)
