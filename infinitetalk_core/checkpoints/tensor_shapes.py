@@ -72,7 +72,8 @@ class TensorShapes(Mapping[str, Shape]):
             )
         if extra := sorted(self._shapes.keys() - expected.keys()):
             raise InputError(
-                f"{self.file} has {counted(len(extra), 'tensor')} too many, first {extra[0]}; it is another model's file"
+                f"{self.file} has {counted(len(extra), 'tensor')} too many, first {extra[0]}; "
+                "it is another model's file"
             )
         for name, shape in expected.items():
             if self._shapes[name] != tuple(shape):
