@@ -5,6 +5,7 @@ Both are made from the report's JSON, whose numbers chunks/metrics.py defines.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..wording import counted
 from .disk import Disk
 
 SUFFIX = ".report.txt"
+MOST_NAMED = 20  # chunks in a line
 MOST_BYTES = 10_000_000  # of a report that is replaced; 10,000 chunks take 1 MB
 Chunks = Sequence[Mapping[str, Any]]
 
@@ -87,8 +89,9 @@ def readable_report(report: Mapping[str, Any], video: str) -> str:
     columns = [column for column in COLUMNS if any(column.cell(chunk) != ABSENT for chunk in chunks)]
     lines = [video, "", *_what_it_is(report, chunks), ""]
     if columns:
-        lines += _table(columns, chunks)
-        lines += ["", *(f"{column.title}: {column.meaning}" for column in columns if column.meaning), ""]
+        lines += [*_table(columns, chunks), "", *_faults(columns, chunks), ""]
+        meanings = (f"{column.title}: {column.meaning}" for column in columns if column.meaning)
+        lines += [*(textwrap.fill(meaning, 100, subsequent_indent="  ") for meaning in meanings), ""]
     reasons = {chunk["lips_absent"]: None for chunk in chunks if chunk.get("lips_absent")}
     lines += [f"Lips were not measured: {reason}." for reason in reasons]
     return "\n".join([*lines, _owner(report)]) + "\n"
@@ -107,8 +110,11 @@ class _Column:
         style: str,
         meaning: str = "",
         worst: Callable[[Sequence[float]], float] | None = None,
+        visible: float | None = None,
     ) -> None:
-        self.title, self.name, self.style, self.meaning, self.worst = title, name, style, meaning, worst
+        """visible: from this value on, in the direction of `worst`, a fault begins to be seen (docs/numbers.md)."""
+        self.title, self.name, self.style, self.meaning = title, name, style, meaning
+        self.worst, self.visible = worst, visible
 
     def cell(self, chunk: Mapping[str, Any]) -> str:
         """Return the text for one chunk."""
@@ -117,6 +123,13 @@ class _Column:
             return ", ".join(self.style.format(frame / FRAMES_PER_SECOND) for frame in value) or ABSENT
         found = _number(value)
         return ABSENT if found is None else self.style.format(found)
+
+    def is_visible(self, chunk: Mapping[str, Any]) -> bool:
+        """Return whether a chunk has a fault of this kind that can be seen."""
+        value = _number(chunk.get(self.name))
+        if value is None or self.visible is None or self.worst is None:
+            return False
+        return value >= self.visible if self.worst is max else value < self.visible
 
     def summary(self, chunks: Chunks) -> str:
         """Return the text for all chunks."""
@@ -134,6 +147,7 @@ COLUMNS = (
         "the step from the chunk before, in steps between frames inside the chunk. About 1 is smooth; from 2 on it may "
         "be seen. Absent where a shot begins.",
         max,
+        2.0,
     ),
     _Column(
         "Color drift",
@@ -142,15 +156,17 @@ COLUMNS = (
         "how far the color of the most changed part of the picture is from the source's. From 2 on it is just "
         "visible; 10 is another color.",
         max,
+        2.0,
     ),
-    _Column("Drift of all", "color_drift_mean", "{:.1f}", "the same for the whole picture on average.", max),
-    _Column("Sharpness", "sharpness", "{:.2f}", "1 is as sharp as the source; below 0.5 is visibly softer.", min),
+    _Column("Drift of all", "color_drift_mean", "{:.1f}", "the same for the whole picture on average.", max, 1.5),
+    _Column("Sharpness", "sharpness", "{:.2f}", "1 is as sharp as the source; below 0.5 is visibly softer.", min, 0.5),
     _Column(
         "Outside mask",
         "outside_drift",
         "{:.1f}",
         "difference to the source outside the mask of the Pinned Region, from 0 to 255. 0 is untouched.",
         max,
+        1.5,
     ),
     _Column(
         "Lip sync",
@@ -158,6 +174,7 @@ COLUMNS = (
         "{:.2f}",
         "how well the mouth follows the voice. 0.3 to 0.65 is good; 0.2 is chance.",
         min,
+        0.25,
     ),
     _Column("Lips late", "lip_lag", "{:.0f}", "frames of 1/25 s by which the mouth is late."),
     _Column("Looks at", "reference_frames", "{:.2f} s", "the time of the source that is the chunk's reference."),
@@ -184,6 +201,18 @@ def _what_it_is(report: Mapping[str, Any], chunks: Chunks) -> list[str]:
     if report.get("continued_at_chunk"):
         lines.append(f"Went on at chunk {report['continued_at_chunk']}.")
     return lines
+
+
+def _faults(columns: Sequence[_Column], chunks: Chunks) -> list[str]:
+    """Return a line for each kind of fault that can be seen, with its chunks; or that there is none."""
+    lines = []
+    for column in columns:
+        found = [str(chunk.get("chunk", "?")) for chunk in chunks if column.is_visible(chunk)]
+        if found:
+            more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+            chunk = "chunk" if len(found) == 1 else "chunks"
+            lines.append(f"Look at {chunk} {', '.join(found[:MOST_NAMED])}{more}: {column.title.lower()}.")
+    return lines or ["No number is so large that it should be seen."]
 
 
 def _table(columns: Sequence[_Column], chunks: Chunks) -> list[str]:

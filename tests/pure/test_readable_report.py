@@ -84,6 +84,18 @@ def test_the_table_has_a_row_a_chunk_and_words_for_names():
     assert len(joins) == 1, "the columns stand below each other"
 
 
+def test_it_says_which_chunks_to_look_at():
+    good = readable_report(report(3), "v.mp4")
+    assert "No number is so large that it should be seen." in good and "Look at" not in good
+    bad = report(3)
+    bad["chunks"][1] |= {"seam": 2.4, "sharpness": 0.3}
+    bad["chunks"][2] |= {"seam": 2.0}
+    text = readable_report(bad, "v.mp4")
+    assert "Look at chunks 2, 3: join." in text and "Look at chunk 2: sharpness." in text
+    many = readable_report({**report(30), "chunks": [chunk(n, seam=3.0) for n in range(1, 31)]}, "v.mp4")
+    assert ", 20 and 10 more: join." in many
+
+
 def test_columns_that_no_chunk_has_are_left_out():
     lines = readable_report(report(2), "v.mp4")
     assert "Lip sync" not in lines and "Outside mask" not in lines

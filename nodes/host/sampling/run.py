@@ -108,9 +108,11 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
     folder = output_folder() / RUNS_FOLDER / key
 
     runs: list[Run] = []
+    earlier: list[Any] = []  # unfinished videos that were there before
 
     def run_in(store: RunStore) -> Run:
         keep_fallback(backend.fallback, store)
+        earlier.extend(store.manifest.get("interrupted", []))
         runs.append(Run(job, backend, store))
         return runs[0]
 
@@ -118,7 +120,7 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
         outcome = execute_run(folder, output_spec, run_in, progress, options)
     except BaseException as error:  # an interrupt of ComfyUI 0.33 is no Exception
         if runs:
-            tell_what_is_kept(runs[0], hidden, error)
+            tell_what_is_kept(runs[0], earlier, hidden, error)
         raise
     if outcome.whole and not options.keep:
         remove_cached_features(job.speech)
@@ -139,12 +141,15 @@ def plan_in_words(job: Job, steps: int) -> str:
     )
 
 
-def tell_what_is_kept(run: Run, hidden: Any, error: BaseException) -> None:
-    """Say on the node how much of a stopped run is finished, and play it there."""
+def tell_what_is_kept(run: Run, earlier: list[Any], hidden: Any, error: BaseException) -> None:
+    """Say on the node how much of a stopped run is finished, and play it there.
+
+    earlier: the unfinished videos in the manifest before this execution.
+    """
     interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
     words = stopped_in_words(run.chunks_kept, len(run.whole), not interrupted)
     say(words)
-    kept = run.store.manifest.get("interrupted", [])
+    kept = [note for note in run.store.manifest.get("interrupted", []) if note not in earlier]
     path = output_folder() / kept[-1]["video"] if kept else None
     if path is not None and path.is_file():
         show_on_node(player(path, words), getattr(hidden, "dynprompt", None))
