@@ -125,11 +125,19 @@ def test_the_sampler_says_done_and_then_already_made(page: Any, small: Callable[
             SAMPLER: {"chunk_frames": 29, "context_frames": 5, "seed": 90},
         }
         node["inputs"].update(changes.get(node["class_type"], {}))
-    page.evaluate("async workflow => { await app.loadApiJson(workflow, 'small') }", workflow)
+    page.evaluate(
+        """async workflow => { await app.loadApiJson(workflow, 'small');
+            for (const widget of app.graph._nodes.flatMap(n => n.widgets ?? []))
+                if (widget.name === 'control_after_generate') widget.value = 'fixed' }""",
+        workflow,
+    )
     page.evaluate("async () => { await app.queuePrompt(0, 1) }")
     page.wait_for_function(f"() => /^(Done: 2.88 s|Already)/.test(({SAID})())", timeout=120 * SECONDS)
     page.evaluate("async () => { await app.queuePrompt(0, 1) }")
-    page.wait_for_function(f"() => /^Already made; change the seed/.test(({SAID})())", timeout=60 * SECONDS)
+    try:
+        page.wait_for_function(f"() => /^Already made; change the seed/.test(({SAID})())", timeout=60 * SECONDS)
+    except sync_api.TimeoutError:
+        raise AssertionError(page.evaluate(SAID)) from None
     picker = """() => app.graph._nodes.find(n => n.comfyClass === 'InfiniteTalkReferencePicker')
         .widgets.find(w => w.name === '$$node-text-preview')?.value"""
     assert page.evaluate(picker) == "3 chunks, 2.9 s, 64 x 64"
