@@ -49,10 +49,12 @@ class JobProgress:
         self.started = self.began = self.latest = time.monotonic()  # the job; the current chunk; the callback before
         self.first_step: float | None = None  # when the first step of the job ended, which also loads the models
         self.steps_measured = 0
+        self.unfinished_before = 0  # unfinished videos of earlier executions that the user has changed, and so keeps
 
     def found(self, done: int, missing: int, store: RunStore) -> None:
         """Record that `done` chunks are finished and `missing` are to be made; report it where a run is continued."""
         self.store, self.missing = store, missing
+        self.unfinished_before = len(store.manifest.get("interrupted", []))
         if missing == self.chunks:
             return
         going_on = f"continuing at chunk {done + 1} of {self.chunks}" if missing else "joining the finished chunks"

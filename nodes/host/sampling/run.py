@@ -106,13 +106,10 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
     )
     options = RunOptions(output.start_over, output.keep_intermediates or bool(job.overrides))
     folder = output_folder() / RUNS_FOLDER / key
-
     runs: list[Run] = []
-    earlier: list[Any] = []  # unfinished videos that were there before
 
     def run_in(store: RunStore) -> Run:
         keep_fallback(backend.fallback, store)
-        earlier.extend(store.manifest.get("interrupted", []))
         runs.append(Run(job, backend, store))
         return runs[0]
 
@@ -120,7 +117,7 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
         outcome = execute_run(folder, output_spec, run_in, progress, options)
     except BaseException as error:  # an interrupt of ComfyUI 0.33 is no Exception
         if runs:
-            tell_what_is_kept(runs[0], earlier, hidden, error)
+            tell_what_is_kept(runs[0], progress.unfinished_before, hidden, error)
         raise
     if outcome.whole and not options.keep:
         remove_cached_features(job.speech)
@@ -141,15 +138,15 @@ def plan_in_words(job: Job, steps: int) -> str:
     )
 
 
-def tell_what_is_kept(run: Run, earlier: list[Any], hidden: Any, error: BaseException) -> None:
+def tell_what_is_kept(run: Run, before: int, hidden: Any, error: BaseException) -> None:
     """Say on the node how much of a stopped run is finished, and play it there.
 
-    earlier: the unfinished videos in the manifest before this execution.
+    before: number of unfinished videos that the manifest already had when this execution began its work.
     """
     interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
     words = stopped_in_words(run.chunks_kept, len(run.whole), not interrupted)
     say(words)
-    kept = [note for note in run.store.manifest.get("interrupted", []) if note not in earlier]
+    kept = run.store.manifest.get("interrupted", [])[before:]
     path = output_folder() / kept[-1]["video"] if kept else None
     if path is not None and path.is_file():
         show_on_node(player(path, words), getattr(hidden, "dynprompt", None))
