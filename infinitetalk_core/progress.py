@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from .rate import FRAMES_PER_SECOND
+
 LATEST = 5  # chunks whose median time predicts that of the others
 
 
@@ -18,7 +20,7 @@ class Progress:
     step: int
     steps: int
     seconds_done: float  # of video that is finished
-    seconds_left: float
+    seconds_left: float | None  # None as long as nothing was measured that tells it
     memory: int
     gpu: int | None
     disk: int  # of the run's folder and the video
@@ -33,7 +35,7 @@ class Progress:
             f"memory {describe_bytes(self.memory)}",
             *([] if self.gpu is None else [f"GPU {describe_bytes(self.gpu)}"]),
             f"disk {describe_bytes(self.disk)}",
-            f"{describe_seconds(self.seconds_left)} left",
+            *([] if self.seconds_left is None else [f"{describe_seconds(self.seconds_left)} left"]),
         ]
         return ", ".join(parts)
 
@@ -46,6 +48,12 @@ def seconds_left(measured: Sequence[float], chunks_left: int, elapsed: float, sh
     """
     chunk = median(measured[-LATEST:]) if measured else elapsed / share
     return max(chunk - elapsed, 0.0) + chunk * chunks_left
+
+
+def describe_length(frames: int) -> str:
+    """Format the length of a video: seconds with two decimals below a minute, then as `describe_seconds` does."""
+    seconds = frames / FRAMES_PER_SECOND
+    return f"{seconds:.2f} s" if seconds < 60 else describe_seconds(seconds)
 
 
 def describe_seconds(seconds: float) -> str:

@@ -241,6 +241,13 @@ class ChunkSampler(ModelNode):
                         optional=True,
                     )
                 ),
+                io.Boolean.Input(
+                    "first_chunk_only",
+                    optional=True,
+                    default=False,
+                    tooltip="Makes the first chunk as a short video and stops, to try settings and seed at little "
+                    "cost. Off again: the same job goes on from that chunk.",
+                ),
             ],
             outputs=[
                 io.Video.Output("video", display_name="video"),
@@ -284,6 +291,7 @@ class ChunkSampler(ModelNode):
         keep_intermediates: bool = False,
         redo_chunks: str = "",
         after_redo: str = AFTER_REDO[0],
+        first_chunk_only: bool = False,
         **sampling,
     ) -> io.NodeOutput:
         """Build the `Job` and run it. sampling: the inputs that are fields of `Sampling`, under the same names."""
@@ -307,7 +315,9 @@ class ChunkSampler(ModelNode):
                 negative=negative,
                 sampler=sampler,
             ),
-            output=Output(video_format or VideoFormat(crf=crf), filename_prefix, start_over, keep_intermediates),
+            output=Output(
+                video_format or VideoFormat(crf=crf), filename_prefix, start_over, keep_intermediates, first_chunk_only
+            ),
             redo=Redo(redo_chunks, AfterRedo(after_redo)),
         )
         return run_job(job, cls.hidden, cls.videos)

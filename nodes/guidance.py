@@ -4,7 +4,12 @@ from comfy_api.latest import io
 
 from ..infinitetalk_core.sampling.settings import PRESETS, SamplingSettings, with_apg
 from .inputs import checked
-from .types import CATEGORY, GuidanceType, advanced, search_aliases
+from .types import CATEGORY, GuidanceType, advanced, search_aliases, standing_for
+
+PRESET_INPUTS = ("steps", "text_scale", "audio_scale", "shift", "guidance_start", "guidance_end")
+PRESET_NUMBERS = {
+    preset: {name: getattr(settings, name) for name in PRESET_INPUTS} for preset, settings in PRESETS.items()
+}
 
 
 class GuidanceSettings(io.ComfyNode):
@@ -21,16 +26,19 @@ class GuidanceSettings(io.ComfyNode):
             **search_aliases("cfg", "audio cfg", "APG", "steps", "shift"),
             description="Steps, guidance and noise schedule that belong together.",
             inputs=[
-                io.Combo.Input(
-                    "preset",
-                    options=[*PRESETS, "custom"],
-                    default=next(iter(PRESETS)),
-                    tooltip="quality: 40 steps with text and speech guidance, for the model as released. audio "
-                    "guidance: 80 predictions a chunk in place of 120, the prompt pulls less. half the predictions: "
-                    "the same, guided in the middle of the steps only, 61 predictions. distill LoRA: for a "
-                    "step-distilled LoRA (lightx2v, FusionX) on the MODEL; 4 steps without guidance or 8 with speech "
-                    "guidance, 4 or 16 predictions. FlashTalk: for SoulX-FlashTalk-14B; 4 steps without guidance, "
-                    "each from new noise, and chunks of 33 frames. custom: the numbers below.",
+                standing_for(
+                    io.Combo.Input(
+                        "preset",
+                        options=[*PRESETS, "custom"],
+                        default=next(iter(PRESETS)),
+                        tooltip="quality: 40 steps with text and speech guidance, for the model as released. audio "
+                        "guidance: 80 predictions a chunk in place of 120, the prompt pulls less. half the "
+                        "predictions: the same, guided in the middle of the steps only, 61 predictions. distill LoRA: "
+                        "for a step-distilled LoRA (lightx2v, FusionX) on the MODEL; 4 steps without guidance or 8 "
+                        "with speech guidance, 4 or 16 predictions. FlashTalk: for SoulX-FlashTalk-14B; 4 steps "
+                        "without guidance, each from new noise, and chunks of 33 frames. custom: the numbers below.",
+                    ),
+                    PRESET_NUMBERS,
                 ),
                 io.Int.Input("steps", default=40, min=1, max=200, tooltip=f"Denoising steps a chunk. {own}"),
                 io.Float.Input(

@@ -5,8 +5,10 @@ from comfy_api.latest import io
 from ..infinitetalk_core.chunks.job import Reference
 from ..infinitetalk_core.chunks.reference import AfterEnd, Policy, ReferenceSettings, parse_times
 from ..infinitetalk_core.chunks.sizes import Size, output_size
-from .host.media.contact_sheet import contact_sheet, cuts_of, shown
+from .host.media.connected_sampler import planned_lengths
+from .host.media.contact_sheet import Picks, cuts_of, shown
 from .host.media.video import source_of
+from .host.messages import say
 from .inputs import checked
 from .shared import ModelNode
 from .types import CATEGORY, ReferenceType, SpeechType, advanced, search_aliases
@@ -37,7 +39,8 @@ class ReferencePicker(ModelNode):
             display_name="InfiniteTalk Reference Picker",
             category=CATEGORY,
             **search_aliases("reference frame", "source video", "video dubbing", "dub"),
-            description="Chooses the frames that give the video its person, background and camera, and shows them.",
+            description="Chooses the frames that give the video its person, background and camera, and shows them "
+            "with the chunks to come. Run alone it takes about a second.",
             inputs=[
                 io.Image.Input(
                     "image",
@@ -53,8 +56,8 @@ class ReferencePicker(ModelNode):
                 SpeechType.Input(
                     "speech",
                     optional=True,
-                    tooltip="Connect the speech to see the picks of all its chunks; without it those for the source's "
-                    "own length are shown. It does not change the picks.",
+                    tooltip="The speech whose chunks are shown. Where the Chunk Sampler is connected it is that of the "
+                    "sampler by itself. It does not change the picks.",
                 ),
                 io.Combo.Input("policy", options=["auto", *POLICIES], default="auto", tooltip=POLICY_HELP),
                 io.Combo.Input(
@@ -121,11 +124,19 @@ class ReferencePicker(ModelNode):
                 advanced(
                     io.Int.Input("pick_seed", default=0, min=0, max=2**31 - 1, tooltip="For the random policies.")
                 ),
+                io.Audio.Input(
+                    "voice",
+                    optional=True,
+                    tooltip="The voice as sound: its chunks are shown at once, before any model is loaded. Needed only "
+                    "where the Chunk Sampler is not connected, which tells its voice by itself.",
+                ),
             ],
             outputs=[
                 ReferenceType.Output("reference", display_name="reference"),
                 io.Image.Output("picks", display_name="picks"),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            is_output_node=True,
         )
 
     @classmethod
@@ -145,6 +156,7 @@ class ReferencePicker(ModelNode):
         image=None,
         video=None,
         speech=None,
+        voice=None,
     ) -> io.NodeOutput:
         """Return the `Reference` and a contact sheet of the chosen frames."""
         source = source_of(image, video, cls.shared.files if cls.shared else None)
@@ -159,6 +171,11 @@ class ReferencePicker(ModelNode):
             times_seconds=parse_times(times),
         )
         shape = output_size(SIZES[size], (source.height, source.width), (height, width))
-        reference = Reference(source, *shape, settings, cuts_of(source, settings, speech) if find_cuts else ())
-        sheet = contact_sheet(reference, speech)
-        return io.NodeOutput(reference, sheet, ui=shown(sheet, cls))
+        sound = voice if speech is None else speech
+        frames = None if sound is None else sound.frames
+        reference = Reference(source, *shape, settings, cuts_of(source, settings, frames) if find_cuts else ())
+        hidden = cls.hidden
+        picks = Picks(reference, frames, *planned_lengths(hidden and hidden.prompt, hidden and hidden.unique_id))
+        sheet = picks.sheet()
+        say(picks.in_words())
+        return io.NodeOutput(reference, sheet, ui=shown(picks, sheet, cls))

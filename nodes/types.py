@@ -1,6 +1,7 @@
 """Connection types of the pack. All others are ComfyUI's: MODEL, VAE, AUDIO, IMAGE, VIDEO, SIGMAS …"""
 
 import dataclasses
+from collections.abc import Mapping
 
 from comfy_api.latest import io
 
@@ -25,6 +26,15 @@ def search_aliases(*names: str) -> dict[str, list[str]]:
     0.3.75)."""
     known = any(field.name == "search_aliases" for field in dataclasses.fields(io.Schema))
     return {"search_aliases": list(names)} if known else {}
+
+
+def standing_for(choice: io.Combo.Input, numbers: Mapping[str, Mapping[str, float]]) -> io.Combo.Input:
+    """Give the frontend the numbers of other inputs that an option of `choice` stands for, by option and input.
+
+    js/preset_numbers.js writes them there. An option without numbers leaves those inputs to the user.
+    """
+    choice.extra_dict = {**(getattr(choice, "extra_dict", None) or {}), "numbers_of_options": numbers}
+    return choice
 
 
 def advanced(widget: io.Input) -> io.Input:

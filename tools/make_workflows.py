@@ -40,7 +40,7 @@ def api_workflow(design: Design, info: Info) -> dict[str, Any]:
 
 
 def _api_node(node: Node, info: Info) -> dict[str, Any]:
-    values = {name: _value(node, name, spec) for name, spec, _ in _inputs(info) if _is_widget(spec)}
+    values = _values(node, info)
     links = {name: [str(origin), output] for name, (origin, output) in node.links.items()}
     unknown = (node.links.keys() | node.widgets.keys()) - {name for name, _, _ in _inputs(info)}
     if unknown:
@@ -82,7 +82,7 @@ def ui_workflow(design: Design, info: Info) -> dict[str, Any]:
 
 def _ui_node(node: Node, order: int, info: Info, links: dict[int, tuple[int, int, int, str]]) -> dict[str, Any]:
     incoming = {name: number for number, (_, _, target, name) in links.items() if target == node.id}
-    sockets, widgets, values = [], [], []
+    sockets, widgets, values, chosen = [], [], [], _values(node, info)
     for name, spec, optional in _inputs(info):
         slot = {"localized_name": name, "name": name, "type": spec[0], "link": incoming.get(name)}
         if optional:
@@ -91,7 +91,7 @@ def _ui_node(node: Node, order: int, info: Info, links: dict[int, tuple[int, int
             sockets.append(slot)
             continue
         widgets.append({**slot, "widget": {"name": name}})
-        values += [_value(node, name, spec), *(["fixed"] if spec[1].get("control_after_generate") else [])]
+        values += [chosen[name], *(["fixed"] if spec[1].get("control_after_generate") else [])]
     for name, kind, label, value in _uploads(info):
         slot = {"localized_name": label, "name": name, "type": kind, "widget": {"name": name}, "link": None}
         widgets.append(slot)
@@ -180,6 +180,16 @@ def _is_widget(spec: list[Any]) -> bool:
 def _uploads(info: Info) -> list[tuple[str, str, str, Any]]:
     options = [spec[1] for _, spec, _ in _inputs(info)]
     return [extra for key, extras in UPLOAD_INPUTS.items() if any(o.get(key) for o in options) for extra in extras]
+
+
+def _values(node: Node, info: Info) -> dict[str, Any]:
+    """Return the values of a node's widgets, with the numbers that its choices stand for where the design has none."""
+    widgets = {name: spec for name, spec, _ in _inputs(info) if _is_widget(spec)}
+    values = {name: _value(node, name, spec) for name, spec in widgets.items()}
+    for name, spec in widgets.items():
+        numbers = spec[1].get("numbers_of_options", {}).get(values[name], {})
+        values.update({key: number for key, number in numbers.items() if key not in node.widgets})
+    return values
 
 
 def _value(node: Node, name: str, spec: list[Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import InputError
+from ..wording import counted
 
 Shape = tuple[int, ...]
 MOST_BLOCKS = 1000  # Wan has 40
@@ -66,10 +67,13 @@ class TensorShapes(Mapping[str, Shape]):
     def check(self, expected: Mapping[str, Sequence[int]]) -> None:
         """Raise InputError, naming the tensor, if one is missing, superfluous or of another shape than expected."""
         if missing := sorted(expected.keys() - self._shapes.keys()):
-            raise InputError(f"{self.file} lacks {len(missing)} tensors, first {missing[0]}; download it again")
+            raise InputError(
+                f"{self.file} lacks {counted(len(missing), 'tensor')}, first {missing[0]}; download it again"
+            )
         if extra := sorted(self._shapes.keys() - expected.keys()):
             raise InputError(
-                f"{self.file} has {len(extra)} tensors too many, first {extra[0]}; it is another model's file"
+                f"{self.file} has {counted(len(extra), 'tensor')} too many, first {extra[0]}; "
+                "it is another model's file"
             )
         for name, shape in expected.items():
             if self._shapes[name] != tuple(shape):

@@ -154,6 +154,7 @@ class Output:
     )
     start_over: bool = field(default=False, metadata=excluded("makes the same video anew"))
     keep_intermediates: bool = field(default=False, metadata=excluded("what stays beside the finished video"))
+    first_chunk_only: bool = field(default=False, metadata=excluded("how much of the same video is made now"))
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,11 @@ class Job:
         return plan_video(
             self.reference, self.speech.frames, sampling.chunk_frames, sampling.context_frames, sampling.seed
         )
+
+    @property
+    def first_chunk_only(self) -> bool:
+        """Whether the video is to be left unfinished after its first chunk; not where that is all of it."""
+        return self.output.first_chunk_only and len(self.plan) > 1
 
     @cached_property
     def overrides(self) -> dict[int, ChunkOverride]:

@@ -17,6 +17,7 @@ from ..audio.windows import mirror
 from ..errors import InputError
 from ..number_lists import number_in, shortened, whole_number_in, words_in
 from ..rate import FRAMES_PER_SECOND
+from ..wording import counted
 from .plan import Chunk
 
 DISTANT_SECONDS = 5
@@ -199,7 +200,8 @@ def _by_hand(chunks: int, settings: ReferenceSettings, length: int) -> list[int]
     times = settings.times_seconds
     if len(times) < chunks:
         raise InputError(
-            f"{len(times)} reference times are given, but the speech needs {chunks} chunks: give one for each"
+            f"{counted(len(times), 'reference time')} {'is' if len(times) == 1 else 'are'} given, but the speech needs "
+            f"{counted(chunks, 'chunk')}: give one for each"
         )
     end = length / FRAMES_PER_SECOND
     for number, seconds in enumerate(times[:chunks], start=1):

@@ -66,14 +66,31 @@ class Run:
     store: RunStore
 
     @cached_property
-    def tasks(self) -> list[ChunkTask]:
+    def whole(self) -> list[ChunkTask]:
         """The tasks of all chunks of the video, in order."""
         return plan_tasks(self.job.plan, self.job.overrides, self.job.redo.after)
 
     @property
+    def tasks(self) -> list[ChunkTask]:
+        """The tasks of the chunks that are to be made now: all, or the first one."""
+        return self.whole[:1] if self.job.first_chunk_only else self.whole
+
+    @property
     def variant(self) -> str:
-        """Hash of all recipes. It tells apart videos of the same run key in which other chunks are made again."""
-        return hashlib.sha256(" ".join(task.recipe for task in self.tasks).encode()).hexdigest()[:10]
+        """Hash of the recipes of `tasks`. It tells apart videos of the same run key: with other chunks made again, or
+        of the first chunk only.
+        """
+        return _hash_of(self.tasks)
+
+    @property
+    def whole_variant(self) -> str:
+        """The variant of the whole video."""
+        return _hash_of(self.whole)
+
+    @property
+    def chunks_kept(self) -> int:
+        """Number of chunks of the whole video that need not be made when the run goes on."""
+        return sum(self.store.has_record(task) for task in self.whole)
 
     def done(self, task: ChunkTask) -> bool:
         """Return whether a chunk need not be made: its frames are stored, or all groups that contain them."""
@@ -227,5 +244,9 @@ class Run:
 
     def _is_continued(self, task: ChunkTask) -> bool:
         """Return whether the next chunk continues from this one."""
-        after = self.tasks[task.chunk.index + 1 :]
+        after = self.whole[task.chunk.index + 1 :]
         return bool(after) and after[0].chunk.context > 0
+
+
+def _hash_of(tasks: Sequence[ChunkTask]) -> str:
+    return hashlib.sha256(" ".join(task.recipe for task in tasks).encode()).hexdigest()[:10]

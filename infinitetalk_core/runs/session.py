@@ -19,6 +19,7 @@ from ..video.writer import VideoWriter, free_path, is_interrupted_name, is_part_
 from .disk import Disk
 from .lock import RunLock
 from .other_versions import begun_with_other_versions
+from .readable_report import write_readable_report
 from .run_log import RunLog
 from .runner import ChunkListener, Run
 from .sound_encoding import encoded_sound
@@ -35,7 +36,7 @@ class OutputSpec:
     name chosen by the user; root: folder to which file names in the manifest are relative; new_path: returns a free
     path made from that name; metadata: tags of the file; sound: the video's sound; report: (metrics of the chunks,
     whether the video is complete, index of the first chunk made now) -> the text of the JSON file beside the video,
-    with the run's folder as `run`.
+    with the run's folder as `run`; readable: whether that report is also written as a text for people.
     """
 
     key_contents: Mapping[str, Any]
@@ -45,6 +46,7 @@ class OutputSpec:
     metadata: Mapping[str, str]
     sound: Sound
     report: Callable[[list[dict[str, Any]], bool, int], str]
+    readable: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,18 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished video and the text of its report. continued_at: index of the first chunk that was made now."""
+    """A finished video and the text of its report.
+
+    continued_at: index of the first chunk that was made now; made: number of chunks that were made now; whole: False
+    for the video of a first chunk only; existed: whether an earlier execution had finished it.
+    """
 
     path: Path
     report: str
     continued_at: int
+    made: int
+    whole: bool
+    existed: bool = False
 
 
 class RunListener(ChunkListener, Protocol):
@@ -94,12 +103,14 @@ def execute_run(
     with RunLock(folder / LOCK) as lock:
         store = RunStore(folder, lock, disk=disk, keep_all=options.keep, start_over=options.start_over)
         run = run_in(store)
+        store.keep_all |= run.job.first_chunk_only  # the whole video goes on from its files
         outcome, notes = _load_finished(store, spec, run), {}
         if outcome is None:
             outcome, run_log = _make_video(store, spec, run, listener)
             notes = {"executions": run_log.entries}
-        store.describe(state="finished", report=json.loads(outcome.report), **notes)
-        if not options.keep:
+        state = "finished" if outcome.whole else "unfinished"
+        store.describe(state=state, report=json.loads(outcome.report), **notes)
+        if outcome.whole and not options.keep:
             store.remove_intermediates()
         return outcome
 
@@ -135,10 +146,11 @@ def _make_video(store: RunStore, spec: OutputSpec, run: Run, listener: RunListen
         with _release_on_failure(store, path, part):
             listener.found(done, len(unmade), store)
             with encoded_sound(store, spec.sound, listener.check_interrupted) as sound:
-                writer = VideoWriter(path, sound, part=part, metadata=spec.metadata)
+                whole = not run.job.first_chunk_only
+                writer = VideoWriter(path, sound, part=part, whole_sound=whole, metadata=spec.metadata)
                 report = _write_video(store, spec, run, writer, listener, done)
     run_log.finish()
-    return Outcome(path, report, done), run_log
+    return Outcome(path, report, done, len(unmade), whole), run_log
 
 
 def _write_video(
@@ -146,9 +158,10 @@ def _write_video(
 ) -> str:
     """Write the video file and return its report, which is stored beside the file before that gets its final name."""
     metrics: list[dict[str, Any]] = []
+    whole = not run.job.first_chunk_only
 
     def closed(part: Path) -> None:
-        _write_report(store, writer.path, spec.report(metrics, True, done))
+        _write_report(store, spec, writer.path, spec.report(metrics, whole, done))
         store.describe(result={"fingerprint": file_fingerprint(part)})
 
     def kept(part: Path, target: Path) -> None:
@@ -158,7 +171,7 @@ def _write_video(
             "fingerprint": file_fingerprint(part),
         }
         try:
-            _write_report(store, writer.path, spec.report(metrics, False, done))
+            _write_report(store, spec, writer.path, spec.report(metrics, False, done))
             store.describe(interrupted=[*store.manifest.get("interrupted", []), note])
         except RunError as error:  # another process has the run, and must not find a note that is not its own
             raise OSError(str(error)) from error
@@ -166,10 +179,10 @@ def _write_video(
     writer.on_closed, writer.on_kept = closed, kept
     with writer:
         run.execute(writer, listener, metrics)
-    return spec.report(metrics, True, done)
+    return spec.report(metrics, whole, done)
 
 
-def _write_report(store: RunStore, video: Path, text: str) -> None:
+def _write_report(store: RunStore, spec: OutputSpec, video: Path, text: str) -> None:
     """Write the report beside the video, unless somebody has put another file there."""
     path = video.with_suffix(".json")
     found = read_object(path)
@@ -177,15 +190,15 @@ def _write_report(store: RunStore, video: Path, text: str) -> None:
         log.warning("%s is another program's, so the report of this video is only in the run's folder", path)
         return
     store.disk.write(path, text.encode())
+    if spec.readable:
+        write_readable_report(store.disk, video, json.loads(text))
 
 
-def _is_same_video(store: RunStore, spec: OutputSpec, run: Run) -> bool:
-    """Return whether the manifest describes the requested video: the same name, and the same chunks made again."""
+def _is_same_video(store: RunStore, spec: OutputSpec, variant: str) -> bool:
+    """Return whether the manifest describes this video: the same name, and the same variant of the run."""
     notes = store.manifest
-    return bool(notes.get("video")) and (notes.get("filename_prefix"), notes.get("variant")) == (
-        spec.filename_prefix,
-        run.variant,
-    )
+    named = bool(notes.get("video")) and notes.get("filename_prefix") == spec.filename_prefix
+    return named and notes.get("variant") == variant
 
 
 def _reusable_path(store: RunStore, spec: OutputSpec, run: Run) -> Path | None:
@@ -203,7 +216,7 @@ def _reusable_path(store: RunStore, spec: OutputSpec, run: Run) -> Path | None:
     left = [old for old in kept if (spec.root / old["video"]).is_file()]  # the user has changed them
     if left != kept:
         store.describe(interrupted=left)
-    if not _is_same_video(store, spec, run):
+    if not _is_same_video(store, spec, run.variant):
         return None
     path = spec.root / notes["video"]
     claimed = os.path.lexists(path.with_suffix(".json"))  # by this run, if the next line says so
@@ -262,9 +275,13 @@ def _release_on_failure(store: RunStore, path: Path, part: Path) -> Iterator[Non
 
 
 def _load_finished(store: RunStore, spec: OutputSpec, run: Run) -> Outcome | None:
-    """Return the outcome of an earlier execution if its video exists and is unchanged, else None."""
+    """Return the outcome of an earlier execution if its video exists and is unchanged, else None.
+
+    The whole video is also the outcome where its first chunk is wanted: nothing is left to be tried.
+    """
     notes = store.manifest
-    if not notes.get("result") or not _is_same_video(store, spec, run):
+    whole = _is_same_video(store, spec, run.whole_variant)
+    if not notes.get("result") or not (whole or _is_same_video(store, spec, run.variant)):
         return None
     path = spec.root / notes["video"]
     if not path.is_file() or file_fingerprint(path) != notes["result"].get("fingerprint"):
@@ -276,7 +293,7 @@ def _load_finished(store: RunStore, spec: OutputSpec, run: Run) -> Outcome | Non
     if is_part_name(part, path) and is_own_file(part) and part.samefile(path):  # ended between its two names
         store.disk.remove(part)
     log.info("this video was made before and is taken as it is (start_over makes it anew): %s", path)
-    return Outcome(path, text, len(run.tasks))
+    return Outcome(path, text, len(run.tasks), 0, whole, existed=True)
 
 
 def _relative_name(path: Path, spec: OutputSpec) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError, RunError
 from ..file_access import read_object
+from ..wording import counted
 from .disk import Disk
 from .lock import RunLock
 from .manifest import FORMAT, MANIFEST, is_video_name
@@ -54,8 +55,8 @@ def unfinished_runs(runs: Path, now: float | None = None) -> list[UnfinishedRun]
 def describe_unfinished_runs(found: Sequence[UnfinishedRun]) -> str:
     """Describe the number, the total size and the greatest age of `found` in a sentence."""
     size = sum(run.size_bytes for run in found) / 1e9
-    runs = "1 unfinished run takes" if len(found) == 1 else f"{len(found)} unfinished runs take"
-    oldest = f", the oldest is {max(run.days for run in found):.0f} days old" if found else ""
+    runs = f"{counted(len(found), 'unfinished run')} {'takes' if len(found) == 1 else 'take'}"
+    oldest = f", the oldest is {counted(round(max(run.days for run in found)), 'day')} old" if found else ""
     return f"{runs} {size:.2f} GB in output/infinitetalk_runs{oldest}"
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..wording import counted
 from .source import FrameSource
 
 BYTES_A_PIXEL = 3 * 4
@@ -22,7 +23,7 @@ def batch_bytes(source: FrameSource) -> int:
 def say_memory(source: FrameSource) -> str:
     """Describe the memory of that batch as text."""
     size = f"{source.width} x {source.height}"
-    pictures = "1 picture" if source.length == 1 else f"{source.length} pictures"
+    pictures = counted(source.length, "picture")
     return f"{batch_bytes(source) / GIGABYTE:.1f} GB of memory for {pictures} of {size}"
 
 

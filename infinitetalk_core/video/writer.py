@@ -18,6 +18,7 @@ from ..errors import InputError, RunError
 from ..file_access import move_new
 from ..log import log
 from ..rate import FRAMES_PER_SECOND
+from ..wording import counted
 from .partfile import PartFile
 from .segment import Segment
 from .soundtrack import Soundtrack
@@ -93,7 +94,8 @@ class VideoWriter:
     `<stem>.part_2<suffix>`.
 
     path: .mp4, .m4v or .mov, in an existing folder; part: another name of the part file; sound: from `encode_sound`, or
-    a file of it, or a function that returns one of them when it is needed, or None; metadata: written as tags, where
+    a file of it, or a function that returns one of them when it is needed, or None; whole_sound: whether its rest
+    follows after the last frame; metadata: written as tags, where
     ComfyUI looks for "prompt" and "workflow"; on_closed: called with the finished part file just before it is renamed;
     on_kept: the same for an unfinished one, with its name to be, which it does not get if this raises OSError. Raises
     InputError for invalid arguments and segments, RunError if the part file is taken or removed meanwhile, OSError
@@ -106,6 +108,7 @@ class VideoWriter:
         sound: bytes | Path | Callable[[], bytes | Path] | None,
         *,
         part: Path | None = None,
+        whole_sound: bool = True,
         metadata: Mapping[str, str] | None = None,
         on_closed: Callable[[Path], None] = lambda part: None,
         on_kept: Callable[[Path, Path], None] = lambda part, target: None,
@@ -121,6 +124,7 @@ class VideoWriter:
         self.kept: Path | None = None  # path of the kept unfinished video
         self.on_closed, self.on_kept = on_closed, on_kept
         self._sound: bytes | Path | Callable[[], bytes | Path] | None = sound
+        self._whole_sound = whole_sound
         self._metadata = dict(metadata or {})
         self._container: av.container.OutputContainer | None = None
         self._file: PartFile | None = None
@@ -208,7 +212,7 @@ class VideoWriter:
             self._discard()
             raise InputError(f"no frame was written to {self.path}: there is no video")
         try:
-            self._close(whole_sound=True)
+            self._close(whole_sound=self._whole_sound)
             if not self._is_there():
                 raise RunError(f"{self.part} was removed or replaced while it was written; run again")
             self.on_closed(self.part)
@@ -265,10 +269,14 @@ class VideoWriter:
             self.on_kept(self.part, target)
             move_new(self.part, target)
         except OSError as error:
-            log.warning("the unfinished video of %d frames stays %s: %s", self.frames_written, self.part, error)
+            log.warning("the unfinished video of %s stays %s: %s", self._length, self.part, error)
             return
         self.kept = target
-        log.warning("the unfinished video of %d frames is kept as %s", self.frames_written, self.kept)
+        log.warning("the unfinished video of %s is kept as %s", self._length, self.kept)
+
+    @property
+    def _length(self) -> str:
+        return counted(self.frames_written, "frame")
 
     def _discard(self) -> None:
         """Close and delete the part file."""

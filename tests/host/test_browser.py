@@ -290,7 +290,7 @@ def test_tokens_in_the_name_are_filled_in_as_for_save_video(window: Window) -> N
     sent = {node["class_type"]: node["inputs"] for node in window.prompt().values()}
     today = window.run("() => [new Date()].map(d => [d.getFullYear(), d.getMonth() + 1, d.getDate()])[0]")
     filled = sent["InfiniteTalkChunkSampler"]["filename_prefix"]
-    assert filled == "clips/{:04}-{:02}-{:02}/40_7_%width%_%No Node.a%".format(*today)
+    assert filled == "clips/{:04}-{:02}-{:02}/8_7_%width%_%No Node.a%".format(*today)
     assert filled == sent["SaveVideo"]["filename_prefix"]
     saved = window.run(
         "() => app.graph.serialize().nodes.find(n => n.type === 'InfiniteTalkChunkSampler').widgets_values"

@@ -133,6 +133,7 @@ OTHER: dict[str, Any] = {
     "Output.filename_prefix": "elsewhere/name",
     "Output.start_over": True,
     "Output.keep_intermediates": True,
+    "Output.first_chunk_only": True,
     "PathGuide.picture": torch.full((HEIGHT, WIDTH, 3), 0.1),
     "PathGuide.depth": torch.full((HEIGHT, WIDTH), 2.0),
     "PathGuide.path": lambda guide: Move() if isinstance(guide.path, Swing) else SWING,

@@ -152,6 +152,7 @@ class RunFolder:
     key: str = KEY
     key_contents: dict[str, Any] = field(default_factory=lambda: {"job": {"seed": 0}, "versions": {"torch": "1"}})
     keep: bool = False
+    readable: bool = False
     models: PlainModels = field(default_factory=InputSensitiveModels)
 
     @property
@@ -172,8 +173,10 @@ class RunFolder:
         redo: str = "",
         after_redo: AfterRedo = AfterRedo.CONTINUE,
         start_over: bool = False,
+        first_chunk_only: bool = False,
     ) -> Outcome:
-        job = replace(self.job, redo=Redo(redo, after_redo))
+        output = replace(self.job.output, first_chunk_only=first_chunk_only)
+        job = replace(self.job, redo=Redo(redo, after_redo), output=output)
         wanted = OutputSpec(
             key_contents=self.key_contents,
             filename_prefix=self.name,
@@ -184,21 +187,22 @@ class RunFolder:
             report=lambda metrics, complete, began: json.dumps(
                 {"run": f"runs/{self.key}", "complete": complete, "chunks": metrics}
             ),
+            readable=self.readable,
         )
         options = RunOptions(start_over, self.keep or bool(redo))
         return execute_run(
             self.folder, wanted, lambda store: Run(job, self.models, store), notes or SessionLog(), options, disk
         )
 
-    def interrupt_at(self, chunk: int) -> None:
-        """Execute the run, and interrupt it in this chunk, counted from 1."""
+    def interrupt_at(self, chunk: int, **options: Any) -> None:
+        """Execute the run, and interrupt it in this chunk, counted from 1. options: of `dub`."""
 
         def strike(now: int) -> None:
             if now == chunk:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            self.dub(notes=SessionLog(on_chunk=strike))
+            self.dub(notes=SessionLog(on_chunk=strike), **options)
 
     def videos(self) -> list[str]:
         return sorted(path.name for path in self.root.glob("*.mp4"))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ....infinitetalk_core.errors import InputError, disk_error
 from ....infinitetalk_core.fingerprint import FileFingerprints
+from ....infinitetalk_core.runs.readable_report import SUFFIX as READABLE_SUFFIX
 from ....infinitetalk_core.video.source import FrameSource, PictureBatch, VideoFile
 from ....infinitetalk_core.video.trim import cut
 from .file_name import check_prefix
@@ -72,7 +73,7 @@ def output_path(prefix: str, width: int, height: int) -> Path:
     except OSError as error:
         raise disk_error(output_folder() / prefix, error) from error
     path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
-    while path.exists() or path.with_suffix(".json").exists():
+    while any(path.with_suffix(suffix).exists() for suffix in (SUFFIX, ".json", READABLE_SUFFIX)):
         counter += 1
         path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
     return path
@@ -92,8 +93,16 @@ def workflow_metadata(hidden: Any) -> dict[str, str]:
     return {key: json.dumps(value) for key, value in found.items() if value is not None}
 
 
-def finished_video(path: Path, report: str) -> io.NodeOutput:
-    """Return the node output: the file as VIDEO with a preview on the node, and the report of the run."""
+def finished_video(path: Path, report: str, words: str) -> io.NodeOutput:
+    """Return the node output: the file as VIDEO with a preview on the node, and the report of the run.
+
+    words: what the node says about it.
+    """
+    return io.NodeOutput(InputImpl.VideoFromFile(str(path)), report, ui=player(path, words))
+
+
+def player(path: Path, words: str) -> dict[str, Any]:
+    """Return the UI output that plays a video of the output folder on the node. words: what the node says about it."""
     subfolder = path.parent.relative_to(output_folder()).as_posix()
-    shown = ui.PreviewVideo([ui.SavedResult(path.name, "" if subfolder == "." else subfolder, io.FolderType.output)])
-    return io.NodeOutput(InputImpl.VideoFromFile(str(path)), report, ui=shown)
+    file = ui.SavedResult(path.name, "" if subfolder == "." else subfolder, io.FolderType.output)
+    return {**ui.PreviewVideo([file]).as_dict(), "text": (words,)}

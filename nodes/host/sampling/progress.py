@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -19,7 +20,10 @@ from ....infinitetalk_core.chunks.plan import Chunk
 from ....infinitetalk_core.log import log
 from ....infinitetalk_core.progress import Progress, seconds_left
 from ....infinitetalk_core.rate import FRAMES_PER_SECOND
+from ....infinitetalk_core.runs.readable_report import done_in_words, existed_in_words
+from ....infinitetalk_core.runs.session import Outcome
 from ....infinitetalk_core.runs.store import RunStore
+from ....infinitetalk_core.wording import counted
 from ..messages import say, warn, write_on_node
 
 
@@ -44,15 +48,22 @@ class JobProgress:
         self.begun: set[int] = set()  # chunks that are or were in the sampler, by index
         self.measured: list[float] = []
         self.store: RunStore | None = None
-        self.began = self.latest = time.monotonic()  # the current chunk; the callback before
+        self.started = self.began = self.latest = time.monotonic()  # the job; the current chunk; the callback before
+        self.first_step: float | None = None  # when the first step of the job ended, which also loads the models
+        self.steps_measured = 0
+        self.unfinished_before = 0  # unfinished videos of earlier executions that the user has changed, and so keeps
 
     def found(self, done: int, missing: int, store: RunStore) -> None:
         """Record that `done` chunks are finished and `missing` are to be made; report it where a run is continued."""
         self.store, self.missing = store, missing
+        self.unfinished_before = len(store.manifest.get("interrupted", []))
         if missing == self.chunks:
             return
         going_on = f"continuing at chunk {done + 1} of {self.chunks}" if missing else "joining the finished chunks"
-        say(f"{going_on} ({self.chunks - missing} of {self.chunks} chunks are there from before)")
+        there = self.chunks - missing
+        say(
+            f"{going_on} ({there} of {counted(self.chunks, 'chunk')} {'is' if there == 1 else 'are'} there from before)"
+        )
 
     def warn(self, text: str) -> None:
         """Write a warning to the log and the node."""
@@ -94,6 +105,8 @@ class JobProgress:
         """Report that a step (from 0) of `chunk` is done; denoised: its denoised estimate (1, 16, T, h, w)."""
         throw_exception_if_processing_interrupted()
         self._begin(chunk)
+        self.steps_measured += 1
+        self.first_step = self.first_step or time.monotonic()
         self.done = max(self.done, chunk.index * self.steps + step + 1)
         preview = None
         if self.previewer is not None:
@@ -116,9 +129,26 @@ class JobProgress:
         preview = ("JPEG", picture, latent_preview.MAX_PREVIEW_RESOLUTION)
         self.bar.update_absolute(self.done, self.chunks * self.steps, preview)
 
+    def end_in_words(self, outcome: Outcome) -> str:
+        """Return what the node says at the end of the job."""
+        if outcome.existed:
+            return existed_in_words(outcome.whole)
+        return done_in_words(json.loads(outcome.report), time.monotonic() - self.started, outcome.made)
+
+    def _seconds_left(self, step: int) -> float | None:
+        """Estimate the seconds that are left, when `step` steps of the current chunk are done.
+
+        None before the second step of the job: the first one also loads the models and compiles, and so tells nothing.
+        """
+        if self.first_step is None or self.steps_measured < 2:
+            return None
+        now = time.monotonic()
+        # As long as no chunk is measured, as if its steps had all taken as long as those after the first.
+        of_steps = step * (now - self.first_step) / (self.steps_measured - 1)
+        elapsed = now - self.began if self.measured else of_steps
+        return seconds_left(self.measured, max(self.missing - len(self.begun), 0), elapsed, step / self.steps)
+
     def _progress(self, chunk: Chunk, step: int, attempt: int) -> Progress:
-        elapsed = time.monotonic() - self.began
-        left = max(self.missing - len(self.begun), 0)
         return Progress(
             chunk=chunk.index + 1,
             chunks=self.chunks,
@@ -126,7 +156,7 @@ class JobProgress:
             steps=self.steps,
             attempt=attempt,
             seconds_done=max(self.frames, chunk.first) / FRAMES_PER_SECOND,
-            seconds_left=seconds_left(self.measured, left, elapsed, step / self.steps),
+            seconds_left=self._seconds_left(step),
             memory=psutil.Process().memory_info().rss,
             gpu=torch.cuda.memory_reserved() if torch.cuda.is_available() else None,
             disk=0 if self.store is None else self.store.bytes_used,

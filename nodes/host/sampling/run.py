@@ -15,12 +15,14 @@ from ....infinitetalk_core.chunks.job import Components, Job, check_sigmas
 from ....infinitetalk_core.errors import InputError
 from ....infinitetalk_core.fingerprint import Component, FileFingerprints, key_of
 from ....infinitetalk_core.log import log
+from ....infinitetalk_core.runs.readable_report import stopped_in_words
 from ....infinitetalk_core.runs.runner import Run
 from ....infinitetalk_core.runs.session import OutputSpec, RunOptions, execute_run
 from ....infinitetalk_core.runs.store import RunStore
+from ....infinitetalk_core.wording import counted
 from ..media.audio import remove_cached_features
-from ..media.video import RUNS_FOLDER, finished_video, output_folder, output_path, workflow_metadata
-from ..messages import say
+from ..media.video import RUNS_FOLDER, finished_video, output_folder, output_path, player, workflow_metadata
+from ..messages import say, show_on_node
 from ..model.attention import AttentionFallback
 from ..model.audio_adapter import adapter_of, adapter_patcher
 from ..model.backbone import check_backbone, no_text
@@ -88,15 +90,8 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
     }
     key = key_of(key_contents)
     reference, steps = job.reference, len(backend.sigmas) - 1
-    progress = JobProgress(backend.model, len(job.plan), steps)
-    log.info(
-        "%d frames of %d x %d in %d chunks of %d steps",
-        job.speech.frames,
-        reference.width,
-        reference.height,
-        len(job.plan),
-        steps,
-    )
+    progress = JobProgress(backend.model, 1 if job.first_chunk_only else len(job.plan), steps)
+    log.info("%s", plan_in_words(job, steps))
     progress.show(reference.picture(job.plan[0].choice.frames[0]))
     output = job.output
     output_spec = OutputSpec(
@@ -108,20 +103,54 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
         sound=job.speech.sound,
         # Built without a reference to the job, which would keep its models alive.
         report=partial(run_report, report_settings(job, f"{RUNS_FOLDER}/{key}", description["job"]["sampling"])),
+        readable=True,
     )
     options = RunOptions(output.start_over, output.keep_intermediates or bool(job.overrides))
     folder = output_folder() / RUNS_FOLDER / key
+    runs: list[Run] = []
 
     def run_in(store: RunStore) -> Run:
         keep_fallback(backend.fallback, store)
-        return Run(job, backend, store)
+        runs.append(Run(job, backend, store))
+        return runs[0]
 
-    outcome = execute_run(folder, output_spec, run_in, progress, options)
-    if not options.keep:
+    try:
+        outcome = execute_run(folder, output_spec, run_in, progress, options)
+    except BaseException as error:  # an interrupt of ComfyUI 0.33 is no Exception
+        if runs:
+            tell_what_is_kept(runs[0], progress.unfinished_before, hidden, error)
+        raise
+    if outcome.whole and not options.keep:
         remove_cached_features(job.speech)
     if videos is not None:
         videos.add(outcome.path)
-    return finished_video(outcome.path, outcome.report)
+    words = progress.end_in_words(outcome)
+    say(words)
+    return finished_video(outcome.path, outcome.report, words)
+
+
+def plan_in_words(job: Job, steps: int) -> str:
+    """Return what is to be made, for example `123 frames of 640 x 640 in 2 chunks of 8 steps`."""
+    reference = job.reference
+    only = ", of which only the first is made now" if job.first_chunk_only else ""
+    return (
+        f"{counted(job.speech.frames, 'frame')} of {reference.width} x {reference.height} in "
+        f"{counted(len(job.plan), 'chunk')} of {counted(steps, 'step')}{only}"
+    )
+
+
+def tell_what_is_kept(run: Run, before: int, hidden: Any, error: BaseException) -> None:
+    """Say on the node how much of a stopped run is finished, and play it there.
+
+    before: number of unfinished videos that the manifest already had when this execution began its work.
+    """
+    interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
+    words = stopped_in_words(run.chunks_kept, len(run.whole), not interrupted)
+    say(words)
+    kept = run.store.manifest.get("interrupted", [])[before:]
+    path = output_folder() / kept[-1]["video"] if kept else None
+    if path is not None and path.is_file():
+        show_on_node(player(path, words), getattr(hidden, "dynprompt", None))
 
 
 def keep_fallback(fallback: AttentionFallback, store: RunStore) -> None:
@@ -155,6 +184,8 @@ def report_settings(job: Job, run: str, sampling: dict[str, Any]) -> dict[str, A
     reference = job.reference
     return {
         "frames": job.speech.frames,
+        "chunks_planned": len(job.plan),
+        "first_chunk_only": job.first_chunk_only,
         "run": run,
         "width": reference.width,
         "height": reference.height,
