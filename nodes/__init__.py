@@ -10,6 +10,8 @@ from .guidance import GuidanceSettings
 from .host.model.model_files import register_folders
 from .host.model.shared_models import SharedModels, empty_on_free
 from .host.sampling.finished_videos import FinishedVideos
+from .host.sampling.watch_routes import add_routes
+from .host.sampling.watching import RunWatch, send_to_pages
 from .load_path import LoadSource, LoadVoice
 from .model_cache import ModelCacheNode
 from .model_loader import ModelLoader
@@ -56,6 +58,7 @@ class InfiniteTalkExtension(ComfyExtension):
         # ComfyUI never instantiates node classes, so the shared models are set as a class attribute here.
         ModelNode.shared = self.models
         ChunkSampler.videos = FinishedVideos()
+        self.watch = ChunkSampler.watch = RunWatch(send_to_pages)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes, in the order in which a workflow uses them."""
@@ -67,4 +70,5 @@ async def comfy_entrypoint() -> ComfyExtension:
     register_folders()
     extension = InfiniteTalkExtension()
     empty_on_free(extension.models)
+    add_routes(extension.watch)
     return extension

@@ -20,6 +20,7 @@ from ....infinitetalk_core.progress import Progress, seconds_left
 from ....infinitetalk_core.rate import FRAMES_PER_SECOND
 from ....infinitetalk_core.runs.store import RunStore
 from ..messages import say, warn, write_on_node
+from .watching import WatchedRun
 
 
 class JobProgress:
@@ -32,8 +33,9 @@ class JobProgress:
     estimate of each step.
     """
 
-    def __init__(self, model: Any, chunks: int, steps: int):
-        self.chunks, self.steps = chunks, steps
+    def __init__(self, model: Any, chunks: int, steps: int, watched: WatchedRun):
+        """watched: hears of the chunks that are joined; of those that are made, the store tells it at once."""
+        self.chunks, self.steps, self.watched = chunks, steps, watched
         self.bar = comfy.utils.ProgressBar(chunks * steps)
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
         self.done = 0  # steps
@@ -64,6 +66,7 @@ class JobProgress:
         """Count a chunk of an earlier session that was added to the video."""
         throw_exception_if_processing_interrupted()
         self._count(chunk, metrics)
+        self.watched.chunk_stored(chunk, metrics)
         self.latest = time.monotonic()
 
     def chunk_made(self, finished: ChunkOutput, metrics: dict[str, Any]) -> None:

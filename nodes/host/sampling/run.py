@@ -37,6 +37,7 @@ from .graph_fingerprint import Graph
 from .progress import JobProgress
 from .samplers import own_sampler
 from .unfinished_runs import log_unfinished_runs
+from .watching import Place, RunWatch, WatchedRun, current_client
 
 # The attribute of each component that holds its weights.
 WEIGHTS = {"model": "model", "vae": "first_stage_model", "clip_vision": "model"}
@@ -69,11 +70,18 @@ def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any
     return Components(**{**found, "model": Component(model, weights)})
 
 
-def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.NodeOutput:
+def run_job(
+    job: Job, hidden: Any, videos: FinishedVideos | None = None, watch: RunWatch | None = None
+) -> io.NodeOutput:
     """Generate the video of `job`, or continue it where it stopped.
 
-    hidden: the node's hidden inputs. videos: notes the finished video.
+    hidden: the node's hidden inputs. videos: notes the finished video. watch: shows the run to open pages.
     """
+    with (watch or RunWatch()).watching(Place.of(hidden, current_client())) as watched:
+        return _run_watched(job, hidden, videos, watched)
+
+
+def _run_watched(job: Job, hidden: Any, videos: FinishedVideos | None, watched: WatchedRun) -> io.NodeOutput:
     log_unfinished_runs()
     job = with_host_settings(job)
     job.check()
@@ -87,7 +95,7 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
     }
     key = key_of(key_contents)
     reference, steps = job.reference, len(backend.sigmas) - 1
-    progress = JobProgress(backend.model, len(job.plan), steps)
+    progress = JobProgress(backend.model, len(job.plan), steps, watched)
     log.info(
         "%d frames of %d x %d in %d chunks of %d steps",
         job.speech.frames,
@@ -113,9 +121,12 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
 
     def run_in(store: RunStore) -> Run:
         keep_fallback(backend.fallback, store)
-        return Run(job, backend, store)
+        run = Run(job, backend, store)
+        watched.begin(run)
+        return run
 
     outcome = execute_run(folder, output_spec, run_in, progress, options)
+    watched.finish(outcome.path, outcome.report)
     if not options.keep:
         remove_cached_features(job.speech)
     if videos is not None:
