@@ -8,6 +8,8 @@ import { textsFor } from "./watch/texts.js";
 import { Watcher } from "./watch/watcher.js";
 
 const SAMPLER = "InfiniteTalkChunkSampler";
+const PROGRESS_TEXT = "$$node-text-preview"; // the frontend's widget for it, which comes with the first text
+const PROGRESS_TEXT_HEIGHT = 62;
 const watchers = new WeakMap(); // by node
 
 const root = () => app.rootGraph ?? app.graph;
@@ -17,7 +19,7 @@ const server = {
   run: async (query) => (await api.fetchApi(`/infinitetalk/run?${new URLSearchParams(query)}`)).json(),
   async clip(run, chunk) {
     const answer = await api.fetchApi(`/infinitetalk/clip?${new URLSearchParams({ run, chunk })}`);
-    if (!answer.ok) return null;
+    if (answer.status !== 200) return null;
     return { kind: answer.headers.get("Content-Type"), data: await answer.arrayBuffer() };
   },
   view: (file) => api.apiURL(`/view?${new URLSearchParams(file)}`),
@@ -46,10 +48,12 @@ function addWatcher(node) {
   const { element } = watcher.panel;
   // The player has its own keys, which must not delete or copy the node.
   element.addEventListener("keydown", (event) => event.stopPropagation());
+  // The progress text takes its room from the player, so that the node does not grow.
+  const textHeight = () => (node.widgets.some(({ name }) => name === PROGRESS_TEXT) ? PROGRESS_TEXT_HEIGHT : 0);
   const widget = node.addDOMWidget("watch", "infinitetalk_watch", element, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: () => HEIGHT,
+    getMinHeight: () => HEIGHT - textHeight(),
   });
   widget.serialize = false;
   node.hideOutputImages = true; // Nodes 2.0

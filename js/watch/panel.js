@@ -6,7 +6,7 @@ import { ChunkStrip } from "./chunk_strip.js";
 export const HEIGHT = 280;
 
 const STYLE = `
-.infinitetalk-watch { display: flex; flex-direction: column; gap: 4px; min-height: ${HEIGHT - 20}px; height: 100%;
+.infinitetalk-watch { display: flex; flex-direction: column; gap: 4px; min-height: 200px; height: 100%;
   box-sizing: border-box; font: 11px sans-serif; color: var(--input-text, #ccc); }
 .infinitetalk-watch .stage { position: relative; flex: 1; min-height: 0; border-radius: 6px; overflow: hidden;
   background: #0006; }
@@ -54,8 +54,7 @@ export class Panel {
   dispose() {
     this.strip.dispose();
     this.showStep(null);
-    this.video.removeAttribute("src");
-    this.video.load();
+    this.clearVideo();
   }
 
   // The picture of the newest step, small beside a video, or null.
@@ -67,14 +66,18 @@ export class Panel {
     this.refresh();
   }
 
-  // Whether the player has a video.
   showVideo(shown) {
     this.video.hidden = !shown;
-    if (!shown && this.video.src) {
+    this.refresh();
+  }
+
+  // Takes the video out of the player.
+  clearVideo() {
+    if (this.video.src) {
       this.video.removeAttribute("src");
       this.video.load();
     }
-    this.refresh();
+    this.showVideo(false);
   }
 
   refresh() {

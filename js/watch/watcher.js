@@ -36,11 +36,14 @@ export class Watcher {
     this.ask({ ...place, client: this.server.client() ?? "" });
   }
 
-  // An event of a run at this node.
-  hear({ run, client, state, entries }) {
+  // An event of a run at this node. It has the newest chunk, so that where nothing was missed nothing is asked for.
+  hear({ run, client, state, entries, newest }) {
     const own = this.server.client();
     if (run === this.run?.id) {
-      if (entries > this.run.known || state !== this.run.state) this.ask({ run, since: this.run.known });
+      if (state === this.run.state && entries === this.run.known + 1) {
+        this.run.take({ state, video: null, chunks: [newest] });
+        this.show();
+      } else if (entries > this.run.known || state !== this.run.state) this.ask({ run, since: this.run.known });
     } else if (client === own || this.run?.client !== own) {
       this.ask({ run }); // what this page itself has started is not replaced by what another one starts
     }
@@ -96,7 +99,7 @@ export class Watcher {
   begin(run) {
     this.growing?.close();
     Object.assign(this, { run, growing: null, chosen: null, before: null, file: null });
-    this.panel.showVideo(false);
+    this.panel.clearVideo();
     this.panel.strip.element.hidden = run.chunks.length < 1;
   }
 
@@ -104,14 +107,15 @@ export class Watcher {
     const { run } = this;
     if (!run) return;
     if (run.running) {
-      if (run.done && isSupported()) {
+      if (isSupported()) {
         this.growing ??= new GrowingVideo(this.panel.video, (chunk) => this.server.clip(run.id, chunk));
         this.growing.grow(run.starts, run.done);
-        this.panel.showVideo(true);
+        this.panel.showVideo(run.done > 0);
       }
     } else {
       this.panel.showStep(null);
       if (run.video) this.showFile(run.video);
+      else if (!run.done) this.panel.clearVideo();
     }
     this.draw();
   }

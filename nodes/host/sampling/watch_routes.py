@@ -40,8 +40,8 @@ def add_routes(watch: RunWatch) -> None:
         if found is None or not (index.isascii() and index.isdecimal() and len(index) < 10):
             return web.Response(status=404)
         made = await asyncio.get_running_loop().run_in_executor(encoding, found.clip, int(index))
-        if made is None:
-            return web.Response(status=404, headers=_NOT_KEPT)
+        if made is None:  # not an error: the run has just ended, or the files are being replaced by a group
+            return web.Response(status=204, headers=_NOT_KEPT)
         data, kind = made
         return web.Response(body=data, headers={"Content-Type": kind, **_NOT_KEPT})
 

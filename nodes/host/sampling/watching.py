@@ -115,7 +115,8 @@ class WatchedRun:
         if self.place is None:
             return
         self._sent = time.monotonic()
-        self.send({**self._names(), "state": self.state, "entries": len(self.entries)})
+        newest = self.entries[-1] if self.entries else None
+        self.send({**self._names(), "state": self.state, "entries": len(self.entries), "newest": newest})
 
     def _names(self) -> dict[str, Any]:
         place = self.place
