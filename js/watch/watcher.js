@@ -64,6 +64,7 @@ export class Watcher {
   // Asks the server, one question at a time; of those that come meanwhile only the last counts.
   async ask(query) {
     clearTimeout(this.timer);
+    if (this.disposed) return;
     if (this.asking) {
       this.next = query;
       return;
