@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from av.error import FFmpegError
+
 from ....infinitetalk_core.chunks.plan import Chunk
 from ....infinitetalk_core.log import log
 from ....infinitetalk_core.rate import FRAMES_PER_SECOND
@@ -135,11 +137,15 @@ class WatchedRun:
         if run is None or not 0 <= index < len(run.tasks) or index not in self._known:
             return None
         task = run.tasks[index]
-        pictures = run.stored_frames(task)
-        if pictures is None:
+        try:
+            pictures = run.stored_frames(task)
+            self._sound = self._sound or run.store.sound()
+            if pictures is None or self._sound is None:
+                return None
+            return encode_clip(pictures, task.chunk.first, self._sound)
+        except (OSError, FFmpegError) as error:  # the run has ended meanwhile, and its files are gone
+            log.debug("chunk %d cannot be shown: %s", index + 1, error)
             return None
-        self._sound = self._sound or run.store.sound()
-        return encode_clip(pictures, task.chunk.first, self._sound)
 
 
 class RunWatch:
