@@ -9,7 +9,8 @@ app.registerExtension({
     const shown = document.createElement("pre");
     shown.style.cssText = "margin:0;padding:4px;overflow:auto;white-space:pre-wrap;font-size:11px";
     shown.dataset.infinitetalk = "model-cache";
-    const widget = node.addDOMWidget("shown", "infinitetalk_text", shown, { serialize: false, getMinHeight: () => 110 });
+    const options = { serialize: false, getMinHeight: () => 110 };
+    const widget = node.addDOMWidget("shown", "infinitetalk_text", shown, options);
     widget.serialize = false;
     const before = node.onExecuted;
     node.onExecuted = function (...output) {

@@ -11,9 +11,11 @@ export class BoxesPanel {
     Object.assign(this, { texts, box, person: 0, picture: null, drawn: null });
     this.element = document.createElement("div");
     this.element.dataset.infinitetalk = "boxes";
-    this.element.style.cssText = `display:flex;flex-direction:column;gap:4px;min-height:${HEIGHT - 40}px;height:100%;font:11px sans-serif`;
+    this.element.style.cssText = `display:flex;flex-direction:column;gap:4px;height:100%;font:11px sans-serif;
+      min-height:${HEIGHT - 40}px`;
     this.canvas = document.createElement("canvas");
-    this.canvas.style.cssText = "flex:1;min-height:0;width:100%;cursor:crosshair;touch-action:none;background:#0006;border-radius:6px";
+    this.canvas.style.cssText = `flex:1;min-height:0;width:100%;cursor:crosshair;touch-action:none;background:#0006;
+      border-radius:6px`;
     this.bar = document.createElement("div");
     this.bar.style.cssText = "display:flex;gap:4px;flex:none;align-items:center";
     this.buttons = texts.people.map((name, person) => this.button(name, person));
@@ -35,7 +37,8 @@ export class BoxesPanel {
   button(name, person) {
     const button = document.createElement("button");
     button.textContent = name;
-    button.style.cssText = `border:2px solid ${COLORS[person]};border-radius:4px;background:none;color:inherit;cursor:pointer`;
+    button.style.cssText = `border:2px solid ${COLORS[person]};border-radius:4px;background:none;color:inherit;
+      cursor:pointer;flex:none`;
     button.addEventListener("click", () => this.choose(person));
     return button;
   }

@@ -133,7 +133,8 @@ export async function a_page_keeps_its_own_run_while_another_page_runs_the_same_
 
 export async function an_interrupted_run_shows_what_it_kept() {
   const video = { filename: "x_interrupted.mp4", subfolder: "", type: "output" };
-  const { watcher } = watcherOf([{ ...plan(3), chunks: [numbers(0)] }, { run: "a", state: "stopped", video, chunks: [] }]);
+  const stopped = { run: "a", state: "stopped", video, chunks: [] };
+  const { watcher } = watcherOf([{ ...plan(3), chunks: [numbers(0)] }, stopped]);
   watcher.restore({});
   await soon();
   equal(watcher.panel.video.src.startsWith("blob:"), true);
