@@ -2,7 +2,7 @@
 
 import { boxBetween, boxOf, fitted, halfOf, textOf } from "./boxes.js";
 
-export const HEIGHT = 240;
+export const HEIGHT = 200;
 const COLORS = ["#4fa3ff", "#ff9d4f"];
 
 export class BoxesPanel {

@@ -196,5 +196,34 @@ def test_the_picks_are_a_picture(window: Window, short_voice: str) -> None:
     window.shot("picks")
 
 
+def test_people_are_placed_by_drawing_on_the_picture(window: Window) -> None:
+    window.load("two_speakers")
+    boxes = """() => app.graph._nodes.find(n => n.comfyClass === 'InfiniteTalkSpeakers').widgets
+        .filter(w => /^box_/.test(w.name)).map(w => w.value)"""
+    canvas = window.page.locator("[data-infinitetalk=boxes] canvas").first
+    window.page.wait_for_function(
+        "() => document.querySelector('[data-infinitetalk=boxes] span').textContent.startsWith('draw')", timeout=TIMEOUT
+    )
+    window.run("() => app.canvas.ds.reset()")
+    window.run(
+        """() => { const node = app.graph._nodes.find(n => n.comfyClass === 'InfiniteTalkSpeakers');
+            app.canvas.bringToFront(node); app.canvas.centerOnNode(node); app.canvas.setDirty(true, true) }"""
+    )
+    window.page.wait_for_timeout(1 * SECONDS)
+    place = canvas.bounding_box()
+    corners = [(0.2, 0.2), (0.4, 0.8)]
+    (x0, y0), (x1, y1) = ((place["x"] + place["width"] * x, place["y"] + place["height"] * y) for x, y in corners)
+    window.page.mouse.move(x0, y0)
+    window.page.mouse.down()
+    window.page.mouse.move(x1, y1, steps=4)
+    window.page.mouse.up()
+    window.shot("people")
+    first, second = ([float(word) for word in text.split(",")] for text in window.run(boxes))
+    assert 0 < first[0] < first[2] < 832 / 2 and 0 < first[1] < first[3] < 480, "of two_people.png, 832 x 480"
+    assert second == [436, 24, 811, 456], "the right half, as without boxes"
+    (sent,) = [node["inputs"] for node in window.prompt().values() if node["class_type"] == "InfiniteTalkSpeakers"]
+    assert sent["box_2"] == "436, 24, 811, 456" and "people" not in sent
+
+
 def test_nothing_of_ours_complained(window: Window) -> None:
     assert window.complaints == []
