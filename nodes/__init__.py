@@ -11,6 +11,8 @@ from .host.media.connected_sampler import complete_prompts
 from .host.model.model_files import register_folders
 from .host.model.shared_models import SharedModels, empty_on_free
 from .host.sampling.finished_videos import FinishedVideos
+from .host.sampling.watch_routes import add_routes
+from .host.sampling.watching import RunWatch, send_to_pages
 from .load_path import LoadSource, LoadVoice
 from .model_cache import ModelCacheNode
 from .model_loader import ModelLoader
@@ -57,6 +59,7 @@ class InfiniteTalkExtension(ComfyExtension):
         # ComfyUI never instantiates node classes, so the shared models are set as a class attribute here.
         ModelNode.shared = self.models
         ChunkSampler.videos = FinishedVideos()
+        self.watch = ChunkSampler.watch = RunWatch(send_to_pages)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the node classes, in the order in which a workflow uses them."""
@@ -69,4 +72,5 @@ async def comfy_entrypoint() -> ComfyExtension:
     complete_prompts()
     extension = InfiniteTalkExtension()
     empty_on_free(extension.models)
+    add_routes(extension.watch)
     return extension

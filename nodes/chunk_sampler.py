@@ -12,6 +12,7 @@ from ..infinitetalk_core.video.format import VideoFormat
 from .host.media.video import check_name
 from .host.sampling.finished_videos import FinishedVideos
 from .host.sampling.run import components_of, run_job
+from .host.sampling.watching import RunWatch
 from .inputs import checked
 from .shared import ModelNode
 from .types import (
@@ -35,10 +36,11 @@ AFTER_REDO = [after.value for after in AfterRedo]
 class ChunkSampler(ModelNode):
     """Generate the VIDEO from the model, the speech, the reference and the optional settings.
 
-    videos: set by the extension, as `shared` is.
+    videos, watch: set by the extension, as `shared` is.
     """
 
     videos: ClassVar[FinishedVideos | None] = None
+    watch: ClassVar[RunWatch | None] = None
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -320,4 +322,4 @@ class ChunkSampler(ModelNode):
             ),
             redo=Redo(redo_chunks, AfterRedo(after_redo)),
         )
-        return run_job(job, cls.hidden, cls.videos)
+        return run_job(job, cls.hidden, cls.videos, cls.watch)

@@ -23,7 +23,7 @@ from ..chunks.read_ahead import ReadAhead, frames_to_read
 from ..chunks.sizes import from_8_bits
 from ..errors import RunError
 from ..malloc_trim import trim_heap
-from ..video.segment import is_segment, to_pictures
+from ..video.segment import decode_lossless, is_segment, to_pictures
 from ..video.writer import VideoWriter
 from .resume import missing_tasks
 from .store import RunStore
@@ -97,6 +97,23 @@ class Run:
         return self.store.has_record(task) and (
             self.store.has_frames(task) or all(self.store.has_group(group) for group in self._groups_of[task.stem])
         )
+
+    def stored_frames(self, task: ChunkTask) -> list[VideoFrame] | None:
+        """Return the new frames of a finished chunk, from its own file or from its groups; None if some are missing.
+
+        May be called from any thread while the run goes on.
+        """
+        if self.store.has_frames(task) and (own := self.store.pictures(task)) is not None:
+            return own
+        found: list[VideoFrame] = []
+        for group in self._groups_of[task.stem]:
+            segment = self.store.group(group)
+            pictures = None if segment is None else decode_lossless(segment)
+            if pictures is None:
+                return None
+            start = group.group.start
+            found += pictures[max(task.chunk.first - start, 0) : task.chunk.stop - start]
+        return found if len(found) == task.chunk.keep else None
 
     @cached_property
     def groups(self) -> list[GroupTask]:

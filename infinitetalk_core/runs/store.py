@@ -22,7 +22,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class RunStore:
         """keep_all: keep frames and context frames of all chunks, so that any can be redone; start_over: delete old
         files."""
         self.folder, self.lock, self.disk, self.keep_all = folder, lock, disk or Disk(), keep_all
+        # Called in the thread that stores a chunk, at once: listeners of a run hear of it only after the next step.
+        self.on_commit: Callable[[ChunkTask, Mapping[str, Any]], None] = lambda task, metrics: None
         self._changing = threading.RLock()
         self.bytes_used = sum(path.stat().st_size for path in own_files(folder))
         # Partly written files of a crash.
@@ -158,6 +160,7 @@ class RunStore:
         if not self.keep_all:
             older = self._numbered(_CONTEXT)
             self._remove(path for number, path in older if number < task.chunk.index and number % CONTEXT_EVERY)
+        self.on_commit(task, metrics)
 
     # -- the groups
 

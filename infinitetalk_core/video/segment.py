@@ -62,7 +62,7 @@ def encode_lossless(pictures: Sequence[av.VideoFrame]) -> bytes:
 
 
 def decode_lossless(data: bytes) -> list[av.VideoFrame] | None:
-    """Return the pictures that `encode_lossless` encoded; None for data that cannot be decoded."""
+    """Return the pictures of a segment, exact if `encode_lossless` made it; None for data that cannot be decoded."""
     try:
         with av.open(io.BytesIO(data), "r", format="mp4") as container:
             return list(container.decode(video=0))

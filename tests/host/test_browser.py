@@ -6,133 +6,25 @@ Screenshots of each step are kept in .test-output/.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import urllib.request
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import SECONDS, Window, chromium, make_quick, modes, open_window
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 REPO = Path(__file__).resolve().parents[2]
-SHOTS = REPO / ".test-output"
 NAMES = sorted(path.stem for path in (REPO / "workflows").glob("*.json"))
-SIZE = {"width": 1920, "height": 1080}
-READY = "body[data-infinitetalk=ready]"
-# Not ours: what the frontend asks the internet for, and a help page by language before the one for all.
-HARMLESS = ("api.comfy.org", "huggingface.co", "Failed to fetch", "/en.md")
-SECONDS = 1000
-
-
-def chromium() -> str | None:
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
-
-
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium: apt-get install chromium, or set CHROMIUM")
 
 
-class Window:
-    """A browser window with ComfyUI in it, and what it complained about."""
-
-    def __init__(self, page: Any, url: str) -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        page.on("console", lambda m: self._keep(m.type, f"{m.text} {m.location.get('url', '')}"))
-        page.on("pageerror", lambda error: self._keep("error", str(error)))
-        page.goto(url)
-        page.wait_for_selector(READY, timeout=60 * SECONDS)
-        page.wait_for_function("() => window.app?.canvas && window.app.extensionManager")
-        page.wait_for_timeout(1 * SECONDS)  # the frontend still restores its last tab
-
-    def _keep(self, kind: str, text: str) -> None:
-        ours = "infinitetalk" in text.lower() and not any(word in text for word in HARMLESS)
-        if kind == "error" and ours:
-            self.complaints.append(text)
-
-    def shot(self, name: str) -> None:
-        SHOTS.mkdir(exist_ok=True)
-        self.page.screenshot(path=SHOTS / f"{name}.png")
-
-    def run(self, script: str, argument: Any = None) -> Any:
-        return self.page.evaluate(script, argument)
-
-    def close_dialogs(self) -> None:
-        """The list of missing models, mostly."""
-        self.page.wait_for_timeout(700)
-        for _ in range(3):
-            if not self.page.locator(".p-dialog, [role=dialog]").count():
-                return
-            self.page.keyboard.press("Escape")
-            self.page.wait_for_timeout(300)
-
-    def load(self, name: str) -> None:
-        """Open a workflow as if its file were dropped onto the window."""
-        saved = json.loads((REPO / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
-        self.run("async saved => { await app.loadGraphData(saved) }", saved)
-        self.close_dialogs()
-
-    def empty(self) -> None:
-        """A new, empty workflow at natural size."""
-        self.run("async () => { await app.extensionManager.command.execute('Comfy.NewBlankWorkflow') }")
-        self.page.wait_for_timeout(500)
-        self.run("() => { app.canvas.ds.scale = 1; app.canvas.ds.offset = [0, 0]; app.canvas.setDirty(true, true) }")
-
-    def open_search(self, x: float, y: float) -> None:
-        """Double-click until the search is there: clicks just before, or a busy machine, can make it a single one."""
-        for _ in range(5):
-            self.page.wait_for_timeout(700)
-            self.page.mouse.dblclick(x, y)
-            self.page.wait_for_timeout(700)
-            if self.run("() => document.activeElement?.tagName === 'INPUT'"):
-                return
-        raise AssertionError("the search for nodes does not open")
-
-    def prompt(self) -> dict[str, Any]:
-        """What Run would send."""
-        return self.run("async () => (await app.graphToPrompt()).output")
-
-    def boxes(self) -> list[tuple[str, float, float, float, float]]:
-        """Title, left, top, right and bottom of each node as drawn, its title bar included."""
-        found = self.run(
-            """() => app.graph._nodes.map(n => [n.title, n.pos[0], n.pos[1] - LiteGraph.NODE_TITLE_HEIGHT,
-                n.pos[0] + n.size[0], n.pos[1] + n.size[1]])"""
-        )
-        return [tuple(box) for box in found]
-
-    def position(self, node: str, output: bool, slot: int) -> tuple[float, float]:
-        """Where on the screen a slot of a node is."""
-        x, y = self.run(
-            """([type, output, slot]) => {
-                const node = app.graph._nodes.find(n => n.comfyClass === type);
-                const place = node.getConnectionPos(!output, slot);
-                const { ds, canvas } = app.canvas, frame = canvas.getBoundingClientRect();
-                return [0, 1].map(i => (place[i] + ds.offset[i]) * ds.scale + [frame.left, frame.top][i]);
-            }""",
-            [node, output, slot],
-        )
-        return x, y
-
-
-@pytest.fixture(scope="module")
-def window(server: Any) -> Iterator[Window]:
-    def setting(name: str, value: Any) -> None:
-        request = urllib.request.Request(
-            f"{server.url}/api/settings/{name}", json.dumps(value).encode(), {"Content-Type": "application/json"}
-        )
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
-
-    setting("Comfy.TutorialCompleted", True)
-    setting("Comfy.VueNodes.Enabled", False)
-    with sync_api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=chromium(), headless=True, args=arguments)
-        yield Window(browser.new_page(viewport=SIZE), server.url)
-        browser.close()
+@pytest.fixture(scope="module", params=modes())
+def window(server: Any, request: pytest.FixtureRequest) -> Iterator[Window]:
+    with open_window(server.url, request.param) as found:
+        yield found
 
 
 def too_near(boxes: list[tuple[str, float, float, float, float]]) -> list[tuple[str, str]]:
@@ -300,27 +192,8 @@ def test_tokens_in_the_name_are_filled_in_as_for_save_video(window: Window) -> N
 
 
 def test_run_makes_a_video_and_shows_it_on_the_node(window: Window, voice_frames: int) -> None:
-    from small_models import RANDOM, WITHOUT_SMALL_FILE
-
     window.load("talking_portrait")
-    window.run(
-        """([files, without]) => {
-            for (const node of [...app.graph._nodes]) {
-                if (!node.comfyClass) continue; // a note
-                if (without.includes(node.comfyClass)) { app.graph.remove(node); continue }
-                const small = files[node.comfyClass] ?? {};
-                for (const widget of node.widgets ?? []) {
-                    if (typeof small === 'string' && /\\.safetensors$/.test(widget.value)) widget.value = small;
-                    if (small[widget.name]) widget.value = small[widget.name];
-                    const quick = { size: 'custom', width: 64, height: 64, preset: 'distill LoRA (4 steps)' };
-                    if (node.comfyClass.startsWith('InfiniteTalk') && widget.name in quick) {
-                        widget.value = quick[widget.name]; widget.callback?.(widget.value);
-                    }
-                }
-            }
-        }""",
-        [RANDOM.files, [*WITHOUT_SMALL_FILE, "CLIPTextEncode"]],
-    )
+    make_quick(window)
     page = window.page
     page.locator("[data-testid=queue-button]").first.click()
     player = page.locator("video[src*='InfiniteTalk'], video:has(source[src*='InfiniteTalk'])").first

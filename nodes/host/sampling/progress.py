@@ -25,6 +25,7 @@ from ....infinitetalk_core.runs.session import Outcome
 from ....infinitetalk_core.runs.store import RunStore
 from ....infinitetalk_core.wording import counted
 from ..messages import say, warn, write_on_node
+from .watching import WatchedRun
 
 
 class JobProgress:
@@ -37,8 +38,9 @@ class JobProgress:
     estimate of each step.
     """
 
-    def __init__(self, model: Any, chunks: int, steps: int):
-        self.chunks, self.steps = chunks, steps
+    def __init__(self, model: Any, chunks: int, steps: int, watched: WatchedRun):
+        """watched: hears of the chunks that are joined; of those that are made, the store tells it at once."""
+        self.chunks, self.steps, self.watched = chunks, steps, watched
         self.bar = comfy.utils.ProgressBar(chunks * steps)
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
         self.done = 0  # steps
@@ -77,6 +79,7 @@ class JobProgress:
         """Count a chunk of an earlier session that was added to the video."""
         throw_exception_if_processing_interrupted()
         self._count(chunk, metrics)
+        self.watched.chunk_stored(chunk, metrics)
         self.latest = time.monotonic()
 
     def chunk_made_again(self, tries: LipTries) -> None:

@@ -40,6 +40,7 @@ from .graph_fingerprint import Graph
 from .progress import JobProgress
 from .samplers import own_sampler
 from .unfinished_runs import log_unfinished_runs
+from .watching import Place, RunWatch, WatchedRun, current_client
 
 # The attribute of each component that holds its weights.
 WEIGHTS = {"model": "model", "vae": "first_stage_model", "clip_vision": "model"}
@@ -72,11 +73,18 @@ def components_of(hidden: Any, shared: SharedModels | None, model: Any, vae: Any
     return Components(**{**found, "model": Component(model, weights)})
 
 
-def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.NodeOutput:
+def run_job(
+    job: Job, hidden: Any, videos: FinishedVideos | None = None, watch: RunWatch | None = None
+) -> io.NodeOutput:
     """Generate the video of `job`, or continue it where it stopped.
 
-    hidden: the node's hidden inputs. videos: notes the finished video.
+    hidden: the node's hidden inputs. videos: notes the finished video. watch: shows the run to open pages.
     """
+    with (watch or RunWatch()).watching(Place.of(hidden, current_client())) as watched:
+        return _run_watched(job, hidden, videos, watched)
+
+
+def _run_watched(job: Job, hidden: Any, videos: FinishedVideos | None, watched: WatchedRun) -> io.NodeOutput:
     log_unfinished_runs()
     job = with_host_settings(job)
     job.check()
@@ -90,7 +98,7 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
     }
     key = key_of(key_contents)
     reference, steps = job.reference, len(backend.sigmas) - 1
-    progress = JobProgress(backend.model, 1 if job.first_chunk_only else len(job.plan), steps)
+    progress = JobProgress(backend.model, 1 if job.first_chunk_only else len(job.plan), steps, watched)
     log.info("%s", plan_in_words(job, steps))
     progress.show(reference.picture(job.plan[0].choice.frames[0]))
     output = job.output
@@ -112,14 +120,19 @@ def run_job(job: Job, hidden: Any, videos: FinishedVideos | None = None) -> io.N
     def run_in(store: RunStore) -> Run:
         keep_fallback(backend.fallback, store)
         runs.append(Run(job, backend, store))
+        watched.begin(runs[0])
         return runs[0]
 
     try:
         outcome = execute_run(folder, output_spec, run_in, progress, options)
     except BaseException as error:  # an interrupt of ComfyUI 0.33 is no Exception
         if runs:
-            tell_what_is_kept(runs[0], progress.unfinished_before, hidden, error)
+            kept = runs[0].store.manifest.get("interrupted", [])[progress.unfinished_before :]
+            video = kept[-1]["video"] if kept else None
+            watched.stop(video)
+            tell_what_is_kept(runs[0], video, hidden, error)
         raise
+    watched.finish(outcome.path, outcome.report)
     if outcome.whole and not options.keep:
         remove_cached_features(job.speech)
     if videos is not None:
@@ -139,16 +152,15 @@ def plan_in_words(job: Job, steps: int) -> str:
     )
 
 
-def tell_what_is_kept(run: Run, before: int, hidden: Any, error: BaseException) -> None:
+def tell_what_is_kept(run: Run, video: str | None, hidden: Any, error: BaseException) -> None:
     """Say on the node how much of a stopped run is finished, and play it there.
 
-    before: number of unfinished videos that the manifest already had when this execution began its work.
+    video: the unfinished video that this execution has kept, relative to the output folder; None: none.
     """
     interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
     words = stopped_in_words(run.chunks_kept, len(run.whole), not interrupted)
     say(words)
-    kept = run.store.manifest.get("interrupted", [])[before:]
-    path = output_folder() / kept[-1]["video"] if kept else None
+    path = None if video is None else output_folder() / video
     if path is not None and path.is_file():
         show_on_node(player(path, words), getattr(hidden, "dynprompt", None))
 
