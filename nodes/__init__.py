@@ -14,6 +14,7 @@ from .load_path import LoadSource, LoadVoice
 from .model_cache import ModelCacheNode
 from .model_loader import ModelLoader
 from .pinned_region import PinnedRegion
+from .quality import Quality
 from .reference_picker import ReferencePicker
 from .sdedit import SDEditStrength
 from .shared import ModelNode
@@ -39,6 +40,7 @@ NODES: list[type[io.ComfyNode]] = [
     Uni3CLoader,
     CameraControlNode,
     CameraPath,
+    Quality,
     GuidanceSettings,
     VideoFormatNode,
     ChunkSampler,

@@ -2,7 +2,7 @@
 
     python tools/screenshot_graph.py COMFYUI_DIR
 
-Starts that ComfyUI with the pack and the samples, opens workflows/talking_portrait.json in Chromium (playwright;
+Starts that ComfyUI with the pack and the samples, opens the graph of a talking portrait in Chromium (playwright;
 $CHROMIUM or the one on the PATH) and writes docs/graph.png.
 """
 
@@ -23,7 +23,7 @@ from PIL import Image
 from small_models import place_samples
 
 REPO = Path(__file__).resolve().parents[1]
-WORKFLOW = REPO / "workflows" / "talking_portrait.json"
+WORKFLOW = REPO / "workflows" / "Graph 1 - Talking portrait, lip sync avatar.json"
 PICTURE = REPO / "docs" / "graph.png"
 MARGIN = 24  # in the graph's units
 WINDOW = (2000, 860)
