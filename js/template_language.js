@@ -2,9 +2,8 @@
 // note in extra.infinitetalk. A text that the user has changed is not in it and stays.
 import { app } from "../../scripts/app.js";
 
-function translationFor(extra) {
-  const locale = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
-  return extra?.infinitetalk?.[locale.split("-")[0]];
+function language() {
+  return (app.extensionManager?.setting?.get("Comfy.Locale") ?? "en").split("-")[0];
 }
 
 function translate(graph, { texts, note }) {
@@ -15,13 +14,13 @@ function translate(graph, { texts, note }) {
     for (const input of node.inputs ?? []) if (input.label) input.label = translated(input.label);
     if (node.type === "MarkdownNote" && note) node.widgets_values = [note];
   }
-  delete graph.extra.infinitetalk; // once: afterwards the texts are the user's
+  delete graph.extra.infinitetalk[language()]; // once: afterwards the texts are the user's
 }
 
 app.registerExtension({
   name: "infinitetalk.templateLanguage",
   beforeConfigureGraph(graph) {
-    const translation = translationFor(graph.extra);
+    const translation = graph.extra?.infinitetalk?.[language()];
     if (translation) translate(graph, translation);
   },
 });

@@ -7,6 +7,7 @@ from .camera_control import CameraControlNode
 from .camera_path import CameraPath
 from .chunk_sampler import ChunkSampler
 from .guidance import GuidanceSettings
+from .host.media.sample_files import add_route as add_sample_route
 from .host.model.model_files import register_folders
 from .host.model.shared_models import SharedModels, empty_on_free
 from .host.sampling.finished_videos import FinishedVideos
@@ -67,6 +68,7 @@ class InfiniteTalkExtension(ComfyExtension):
 async def comfy_entrypoint() -> ComfyExtension:
     """Create the extension. ComfyUI calls this when it loads the pack."""
     register_folders()
+    add_sample_route()
     extension = InfiniteTalkExtension()
     empty_on_free(extension.models)
     return extension

@@ -15,6 +15,7 @@ from .inputs import checked
 from .shared import ModelNode
 from .types import (
     CATEGORY,
+    USERS_WORDS,
     CameraType,
     GuidanceType,
     PinnedType,
@@ -47,13 +48,9 @@ class ChunkSampler(ModelNode):
             display_name="InfiniteTalk Chunk Sampler",
             category=CATEGORY,
             **search_aliases(
-                "lip sync",
-                "lipsync",
-                "dub",
+                *USERS_WORDS,
                 "dubbing",
-                "talking head",
                 "talking portrait",
-                "avatar",
                 "MultiTalk",
                 "motion frame",
                 "context overlap",

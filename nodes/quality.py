@@ -24,7 +24,7 @@ class Quality(io.ComfyNode):
             node_id="InfiniteTalkQuality",
             display_name="InfiniteTalk Quality",
             category=CATEGORY,
-            **search_aliases("fast", "preset", "lightx2v", "distill LoRA", "steps"),
+            **search_aliases("fast", "preset", "lightx2v", "distill LoRA", "steps", "lip sync"),
             description="Fast, balanced or best, in one choice: puts the LoRA on the model or leaves it off, and gives "
             "the sampler the steps and guidance that belong to it.",
             inputs=[

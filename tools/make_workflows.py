@@ -21,6 +21,7 @@ from workflow_parts import FILES, NOTE
 from workflow_texts import CHINESE
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
+SAMPLES = FOLDER.parent / "samples"
 # The host versions that the files were checked with, in the frontend's format.
 COMFYUI, FRONTEND = "0.3.75", "1.32.9"
 PACK_ID = "infinitetalk"
@@ -34,6 +35,7 @@ UPLOAD_INPUTS = {
 }
 OPTIONAL_SHAPE = 7  # LiteGraph draws an optional input as a ring
 Info = dict[str, Any]
+Ends = dict[int, tuple[int, int, int, str]]  # by link: node and output it comes from, node and input it goes to
 
 
 def api_workflow(design: Design, info: Info) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def api_workflow(design: Design, info: Info) -> dict[str, Any]:
 
 
 def _api_node(node: Node, info: Info) -> dict[str, Any]:
-    values = {name: _value(node, name, spec) for name, spec, _ in _inputs(info) if _is_widget(spec)}
+    values = {name: value_of(node, name, spec) for name, spec, _ in _inputs(info) if _is_widget(spec)}
     links = {name: [str(origin), output] for name, (origin, output) in node.links.items()}
     unknown = (node.links.keys() | node.widgets.keys()) - {name for name, _, _ in _inputs(info)}
     if unknown:
@@ -61,7 +63,7 @@ def ui_workflow(design: Design, info: Info) -> dict[str, Any]:
         for origin, output in [node.links[name]]
     ]
     links = {number: end for number, end in enumerate(ends, start=1)}
-    nodes = [_ui_node(node, order, info[node.type], links) for order, node in enumerate(design.nodes)]
+    nodes = [ui_node(node, order, info[node.type], links) for order, node in enumerate(design.nodes)]
     nodes.append(_note(design, len(nodes)))
     slots = {node["id"]: [slot["name"] for slot in node["inputs"]] for node in nodes}
     types = {(node["id"], i): slot["type"] for node in nodes for i, slot in enumerate(node["outputs"])}
@@ -75,7 +77,7 @@ def ui_workflow(design: Design, info: Info) -> dict[str, Any]:
             [number, origin, output, target, slots[target].index(name), types[origin, output]]
             for number, (origin, output, target, name) in links.items()
         ],
-        "groups": [_group(number, group) for number, group in enumerate(design.groups, start=1)],
+        "groups": [ui_group(number, group) for number, group in enumerate(design.groups, start=1)],
         "config": {},
         "extra": _extra(design),
         "version": 0.4,
@@ -86,7 +88,8 @@ def _extra(design: Design) -> dict[str, Any]:
     """Return what the frontend and our scripts read besides the graph.
 
     ds: where 0.3.75 opens it; 0.33 fits a template into the window. favoritedWidgets: what the panel beside the graph
-    shows. linearMode, linearData: app mode. infinitetalk: texts in other languages (js/template_language.js).
+    shows. linearMode, linearData: app mode. infinitetalk: the samples that it asks for
+    (js/template_samples.js), and its texts in other languages (js/template_language.js).
     """
     favorites = [{"nodeLocatorId": str(number), "widgetName": name} for number, name in design.favorites]
     form: dict[str, Any] = {}
@@ -105,12 +108,20 @@ def _extra(design: Design) -> dict[str, Any]:
         "favoritedWidgets": {"favorites": favorites},
         **form,
         "infinitetalk": {
+            "samples": samples(design),
             "zh": {"texts": {k: v for k, v in CHINESE.items() if k in named}, "note": design.note_zh},
         },
     }
 
 
-def _ui_node(node: Node, order: int, info: Info, links: dict[int, tuple[int, int, int, str]]) -> dict[str, Any]:
+def samples(design: Design) -> list[str]:
+    """Return the sample files that the nodes name."""
+    values = [value for node in design.nodes for value in node.widgets.values()]
+    return [value for value in dict.fromkeys(values) if (SAMPLES / str(value)).is_file()]
+
+
+def ui_node(node: Node, order: int, info: Info, links: Ends) -> dict[str, Any]:
+    """Return a node in the frontend's format."""
     incoming = {name: number for number, (_, _, target, name) in links.items() if target == node.id}
     sockets, widgets, values = [], [], []
     for name, spec, optional in _inputs(info):
@@ -122,7 +133,7 @@ def _ui_node(node: Node, order: int, info: Info, links: dict[int, tuple[int, int
             continue
         label = {"label": node.label_of[name]} if name in node.label_of else {}
         widgets.append({**slot, **label, "widget": {"name": name}})
-        values += [_value(node, name, spec), *(["fixed"] if spec[1].get("control_after_generate") else [])]
+        values += [value_of(node, name, spec), *(["fixed"] if spec[1].get("control_after_generate") else [])]
     for name, kind, label, value in _uploads(info):
         slot = {"localized_name": label, "name": name, "type": kind, "widget": {"name": name}, "link": None}
         widgets.append(slot)
@@ -187,7 +198,8 @@ def _note(design: Design, order: int) -> dict[str, Any]:
     }
 
 
-def _group(number: int, group: Group) -> dict[str, Any]:
+def ui_group(number: int, group: Group) -> dict[str, Any]:
+    """Return a group in the frontend's format."""
     return {
         "id": number,
         "title": group.title,
@@ -213,7 +225,7 @@ def _uploads(info: Info) -> list[tuple[str, str, str, Any]]:
     return [extra for key, extras in UPLOAD_INPUTS.items() if any(o.get(key) for o in options) for extra in extras]
 
 
-def _value(node: Node, name: str, spec: list[Any]) -> Any:
+def value_of(node: Node, name: str, spec: list[Any]) -> Any:
     """Return the widget's value: the design's, else the node's default."""
     options = spec[1]
     if name in node.widgets:

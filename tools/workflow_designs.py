@@ -228,15 +228,16 @@ def form(*inputs: tuple[int, str]) -> Form:
     return Form(tuple((i, name, heights.get(name)) for i, name in (*inputs, *rest)), (SAMPLER,))
 
 
+TALKING_APP = design(
+    "talking_picture_app",
+    "Talking picture.app",
+    (notes.PORTRAIT, notes.PORTRAIT_ZH),
+    talking(Speed.QUALITY),
+    ((SOURCE, "image"), (VOICE, "audio"), (QUALITY, "quality"), (PICKER, "size")),
+    form((SOURCE, "image"), (VOICE, "audio")),
+)
 APPS = (
-    design(
-        "talking_picture_app",
-        "Talking picture.app",
-        (notes.PORTRAIT, notes.PORTRAIT_ZH),
-        talking(Speed.QUALITY),
-        ((SOURCE, "image"), (VOICE, "audio"), (QUALITY, "quality"), (PICKER, "size")),
-        form((SOURCE, "image"), (VOICE, "audio")),
-    ),
+    TALKING_APP,
     design(
         "dub_a_video_app",
         "Dub a video.app",
