@@ -7,6 +7,7 @@ from .camera_control import CameraControlNode
 from .camera_path import CameraPath
 from .chunk_sampler import ChunkSampler
 from .guidance import GuidanceSettings
+from .host.blueprints import add_search_words
 from .host.media.sample_files import add_route as add_sample_route
 from .host.model.model_files import register_folders
 from .host.model.shared_models import SharedModels, empty_on_free
@@ -22,6 +23,7 @@ from .shared import ModelNode
 from .speakers import Speakers
 from .speech_encode import SpeechEncode
 from .step_cache import StepCacheNode
+from .types import USERS_WORDS
 from .unfinished_runs import UnfinishedRuns
 from .uni3c_loader import Uni3CLoader
 from .video_format import VideoFormatNode
@@ -69,6 +71,7 @@ async def comfy_entrypoint() -> ComfyExtension:
     """Create the extension. ComfyUI calls this when it loads the pack."""
     register_folders()
     add_sample_route()
+    await add_search_words(USERS_WORDS)
     extension = InfiniteTalkExtension()
     empty_on_free(extension.models)
     return extension

@@ -56,6 +56,8 @@ def test_comfyui_offers_the_blueprint(server: Any) -> None:
     ours = {key: entry for key, entry in offered.items() if entry["info"]["node_pack"] == "custom_nodes.infinitetalk"}
     ((key, entry),) = ours.items()
     assert entry["name"] == "Talking Portrait (InfiniteTalk)"
+    aliases = [*entry["info"]["search_aliases"], entry["name"].lower()]
+    assert all(any(word in alias for alias in aliases) for word in WORDS), "what the frontend searches"
     content = json.loads(json.loads(server.get(f"/global_subgraphs/{key}"))["data"])
     (outside,) = content["nodes"]
     assert [output["type"] for output in outside["outputs"]] == ["VIDEO"]
