@@ -26,8 +26,8 @@ REPO = Path(__file__).resolve().parents[1]
 WORKFLOW = REPO / "workflows" / "Graph 1 - Talking portrait, lip sync avatar.json"
 PICTURE = REPO / "docs" / "graph.png"
 MARGIN = 24  # in the graph's units
-WINDOW = (2000, 860)
-SHARPNESS = 1.25  # pixels of the picture per pixel of the window
+WINDOW = (1700, 1240)
+SHARPNESS = 1.2  # pixels of the picture per pixel of the window
 # CSS selectors of everything except the canvas and its overlays.
 HIDE = """
 .comfyui-body-top, .comfyui-body-left, .comfyui-body-bottom, .side-tool-bar-container, .graph-canvas-panel,
@@ -38,7 +38,7 @@ HIDE = """
 def capture_graph(page: Any, url: str) -> bytes:
     """Return a screenshot of the graph alone, as PNG."""
     page.goto(url)
-    page.wait_for_selector("body[data-infinitetalk=ready]", timeout=60_000)
+    page.wait_for_selector("body[data-infinitetalk=ready]", timeout=180_000)
     page.wait_for_timeout(1500)
     saved = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     page.evaluate("async saved => { await app.loadGraphData(saved) }", saved)
