@@ -133,7 +133,8 @@ def test_no_node_covers_another_and_each_lies_in_a_group(page: Any, name: str) -
 def test_it_opens_with_readable_text_and_its_beginning_in_sight(page: Any, name: str, size: dict[str, int]) -> None:
     show(page, name, size)
     SHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SHOTS / f"opened_{size['width']}_{name}.png")
+    mode = "nodes2" if page.evaluate("() => LiteGraph.vueNodesMode") else "canvas"
+    page.screenshot(path=SHOTS / f"opened_{mode}_{size['width']}_{name}.png")
     boxes = page.evaluate(BOXES)["nodes"]
     assert max(box[3] for box in boxes) - min(box[1] for box in boxes) <= WIDTH
     zoom, offset = page.evaluate("() => [app.canvas.ds.scale, [...app.canvas.ds.offset]]")
@@ -152,6 +153,10 @@ def test_in_chinese_all_of_it_is(browser: Any, server: Any, name: str) -> None:
             ...app.graph._nodes.flatMap(n => (n.inputs ?? []).filter(i => i.label).map(i => i.label)),
             app.graph._nodes.find(n => n.type === 'MarkdownNote').widgets[0].value]"""
     )
+    choices = page.evaluate(
+        """() => app.graph._nodes.filter(n => n.comfyClass?.startsWith('InfiniteTalk')).flatMap(n => n.widgets ?? [])
+            .filter(w => w.name === 'policy').map(w => [w.value, w.options.getOptionLabel?.(w.value)])"""
+    )
     page.close()
     settings(server, Comfy_Locale="en")
     english = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))["extra"]["infinitetalk"]["zh"][
@@ -159,3 +164,4 @@ def test_in_chinese_all_of_it_is(browser: Any, server: Any, name: str) -> None:
     ]
     assert not set(texts) & set(english), "nothing is left in English"
     assert HAN.search(texts[-1]), "the note"
+    assert choices == [["auto", "自动 auto"]], "shown in Chinese, stored as it was"

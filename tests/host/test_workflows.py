@@ -164,7 +164,9 @@ def test_it_makes_a_video_as_long_as_the_voice(name: str, server: Any, small: Ca
 def test_a_graph_without_an_api_file_makes_a_video_too(
     name: str, server: Any, small: Callable, short_voice: str
 ) -> None:
-    workflow = quick(small(to_api(read(name), server.object_info())))
+    from object_info import stored
+
+    workflow = quick(small(to_api(read(name), stored())))
     for node in workflow.values():
         node["inputs"].update({k: short_voice for k, v in node["inputs"].items() if str(v).endswith(".wav")})
     result = server.run(workflow, timeout=300)
