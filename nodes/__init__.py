@@ -8,6 +8,8 @@ from .camera_path import CameraPath
 from .chunk_sampler import ChunkSampler
 from .guidance import GuidanceSettings
 from .host.media.connected_sampler import complete_prompts
+from .host.blueprints import add_search_words
+from .host.media.sample_files import add_route as add_sample_route
 from .host.model.model_files import register_folders
 from .host.model.shared_models import SharedModels, empty_on_free
 from .host.sampling.finished_videos import FinishedVideos
@@ -17,12 +19,14 @@ from .load_path import LoadSource, LoadVoice
 from .model_cache import ModelCacheNode
 from .model_loader import ModelLoader
 from .pinned_region import PinnedRegion
+from .quality import Quality
 from .reference_picker import ReferencePicker
 from .sdedit import SDEditStrength
 from .shared import ModelNode
 from .speakers import Speakers
 from .speech_encode import SpeechEncode
 from .step_cache import StepCacheNode
+from .types import USERS_WORDS
 from .unfinished_runs import UnfinishedRuns
 from .uni3c_loader import Uni3CLoader
 from .video_format import VideoFormatNode
@@ -42,6 +46,7 @@ NODES: list[type[io.ComfyNode]] = [
     Uni3CLoader,
     CameraControlNode,
     CameraPath,
+    Quality,
     GuidanceSettings,
     VideoFormatNode,
     ChunkSampler,
@@ -70,6 +75,8 @@ async def comfy_entrypoint() -> ComfyExtension:
     """Create the extension. ComfyUI calls this when it loads the pack."""
     register_folders()
     complete_prompts()
+    add_sample_route()
+    await add_search_words(USERS_WORDS)
     extension = InfiniteTalkExtension()
     empty_on_free(extension.models)
     add_routes(extension.watch)

@@ -19,7 +19,7 @@ class AudioEncoderLoader(ModelNode):
             node_id="InfiniteTalkAudioEncoderLoader",
             display_name="InfiniteTalk Audio Encoder Loader",
             category=CATEGORY,
-            **search_aliases("wav2vec", "wav2vec2 loader", "MultiTalk"),
+            **search_aliases("wav2vec", "wav2vec2 loader", "lip sync", "MultiTalk"),
             description="Loads the wav2vec 2.0 model that encodes speech to features for InfiniteTalk.",
             inputs=[
                 io.Combo.Input(

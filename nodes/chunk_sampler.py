@@ -17,6 +17,7 @@ from .inputs import checked
 from .shared import ModelNode
 from .types import (
     CATEGORY,
+    USERS_WORDS,
     CameraType,
     GuidanceType,
     PinnedType,
@@ -50,13 +51,9 @@ class ChunkSampler(ModelNode):
             display_name="InfiniteTalk Chunk Sampler",
             category=CATEGORY,
             **search_aliases(
-                "lip sync",
-                "lipsync",
-                "dub",
+                *USERS_WORDS,
                 "dubbing",
-                "talking head",
                 "talking portrait",
-                "avatar",
                 "MultiTalk",
                 "motion frame",
                 "context overlap",

@@ -68,7 +68,7 @@ class LoadVoice(_PathNode):
             node_id="InfiniteTalkLoadVoice",
             display_name="InfiniteTalk Load Voice",
             category=CATEGORY,
-            **search_aliases("load audio path", "voice", "speech"),
+            **search_aliases("load audio path", "voice", "speech", "dub"),
             description="The sound of a sound or video file by its path in ComfyUI's input folder. Hours of it are "
             "kept in ComfyUI's temp folder and not in memory.",
             inputs=[

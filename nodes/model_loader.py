@@ -7,7 +7,7 @@ from .host.model.audio_adapter import patch_model
 from .host.model.model_files import infinitetalk_path, infinitetalk_weights
 from .inputs import checked, text
 from .shared import ModelNode, stamp_of_choice
-from .types import CATEGORY, advanced, search_aliases
+from .types import CATEGORY, USERS_WORDS, advanced, search_aliases
 
 ATTENTION = [backend.value for backend in AttentionBackend]
 
@@ -22,7 +22,7 @@ class ModelLoader(ModelNode):
             node_id="InfiniteTalkModelLoader",
             display_name="InfiniteTalk Model Loader",
             category=CATEGORY,
-            **search_aliases("MultiTalk", "lip sync", "lipsync", "talking head", "avatar"),
+            **search_aliases(*USERS_WORDS, "MultiTalk"),
             description="Adds InfiniteTalk to Wan 2.1 I2V. LoRAs, quantized weights and attention nodes of the MODEL "
             "keep working, before and after this node.",
             inputs=[

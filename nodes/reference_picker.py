@@ -17,15 +17,11 @@ POLICIES = {p.value: p for p in Policy}
 AFTER_END = {a.value: a for a in AfterEnd}
 SIZES = {s.value: s for s in Size}
 
-POLICY_HELP = (
-    "Which source frame is the reference of each chunk. auto: still for one picture, chunk start for a video. "
-    "still: always the first. chunk start: the source at the moment the chunk begins (the paper's inference). "
-    "neighbor: a frame just outside the chunk (M3 of the paper: balances). same chunk, random (M0), first or last "
-    "of chunk (M1): hold strongly, copy poses. distant: over 5 s away (M2: free, drifts). first and last: both "
-    "borders are fixed (FL2V baseline: rigid). previous output: the last frame made (I2V baseline: drifts). "
-    "adaptive: of some neighbors the one that is like the context frames, or unlike them, by control. by hand: the "
-    "times below."
-)
+POLICY_HELP = """Which source frame is the reference of each chunk. auto: still for a picture, chunk start for a video.
+Simple: still (the first), chunk start (the source at that moment), previous output (the last frame made; drifts).
+Recommended to try: neighbor (just outside the chunk, M3 of the paper), adaptive (the neighbor that control asks for).
+Strict or free: same chunk, first or last of chunk, first and last copy poses; distant (over 5 s away) drifts.
+by hand: the times below."""
 
 
 class ReferencePicker(ModelNode):

@@ -21,11 +21,15 @@ CameraPathType = io.Custom("INFINITETALK_CAMERA_PATH")  # infinitetalk_core.chun
 CameraType = io.Custom("INFINITETALK_CAMERA")  # infinitetalk_core.chunks.camera_control.CameraControl
 
 
+# What a user types who does not know the nodes' names.
+USERS_WORDS = ("lip sync", "lipsync", "talking head", "talking avatar", "dub", "wav2vec")
+
+
 def search_aliases(*names: str) -> dict[str, list[str]]:
     """Fields of a schema: other words by which the node is found in the search, where ComfyUI knows them (newer than
-    0.3.75)."""
+    0.3.75, which searches names only)."""
     known = any(field.name == "search_aliases" for field in dataclasses.fields(io.Schema))
-    return {"search_aliases": list(names)} if known else {}
+    return {"search_aliases": list(dict.fromkeys(names))} if known else {}
 
 
 def standing_for(choice: io.Combo.Input, numbers: Mapping[str, Mapping[str, float]]) -> io.Combo.Input:

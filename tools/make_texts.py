@@ -3,8 +3,9 @@
     python tools/make_texts.py
 
 Writes locales/en/nodeDefs.json, and in the help pages (js/docs) the tables of inputs and outputs; the rest of a page is
-written by hand. Names, ranges and the English texts come from tests/host/object_info.json (tools/object_info.py), the
-Chinese texts from locales/zh/nodeDefs.json.
+written by hand. The tables come last, in two columns that fit the panel. Names, ranges and the English texts come from
+tests/host/object_info.json (tools/object_info.py), the Chinese texts from locales/zh/nodeDefs.json. The pictures are
+made by make_help_pictures.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TRANSLATIONS: dict[str, dict[str, Any]] = {
     "en": {
         "inputs": "Inputs",
         "outputs": "Outputs",
-        "input_columns": ("Parameter", "Description", "Values"),
+        "input_columns": ("Parameter", "What it does"),
         "output_columns": ("Output", "Data Type"),
         "optional": "optional",
         "to": "{} to {}",
@@ -34,7 +35,7 @@ TRANSLATIONS: dict[str, dict[str, Any]] = {
     "zh": {
         "inputs": "输入",
         "outputs": "输出",
-        "input_columns": ("参数", "说明", "取值"),
+        "input_columns": ("参数", "说明"),
         "output_columns": ("输出", "数据类型"),
         "optional": "可选",
         "to": "{} ~ {}",
@@ -77,13 +78,13 @@ def page(text: str, language: str, node: Info, texts: Info) -> str:
         "inputs": _table(words["input_columns"], _input_rows(node, texts, language)),
         "outputs": _table(words["output_columns"], _output_rows(node, texts)),
     }
-    for section, table in tables.items():
-        heading = f"## {words[section]}\n"
+    for section, table in tables.items():  # at the end: what is read first comes first
+        heading = f"\n## {words[section]}\n"
         if heading not in text:
             raise ValueError(f"the page has no section {heading.strip()!r}")
         before, after = text.split(heading, 1)
         rest = re.search(r"^## ", after, flags=re.M)
-        text = f"{before}{heading}\n{table}\n{after[rest.start() :] if rest else ''}"
+        text = f"{before.rstrip()}\n\n{after[rest.start() :] if rest else ''}".rstrip() + f"\n{heading}\n{table}"
     return text.rstrip() + "\n"
 
 
@@ -92,8 +93,7 @@ def _input_rows(node: Info, texts: Info, language: str) -> list[tuple[str, ...]]
     return [
         (
             _label(key, texts["inputs"][key]["name"]),
-            texts["inputs"][key]["tooltip"],
-            _values(spec, group == "optional", words),
+            f"{' '.join(texts['inputs'][key]['tooltip'].splitlines())} *{_values(spec, group == 'optional', words)}*",
         )
         for group in ("required", "optional")
         for key, spec in node["input"].get(group, {}).items()
@@ -118,7 +118,7 @@ def _values(spec: list[Any], optional: bool, words: Info) -> str:
         span = words["to"].format(options["min"], options["max"])
         parts.append(words["steps"].format(span, options["step"]) if "step" in options else span)
     if options.get("options"):
-        parts = [" / ".join(f"`{option}`" for option in options["options"])]
+        parts = [" / ".join(options["options"])]
     if "default" in options:
         parts.append(words["default"].format(words["empty"] if options["default"] == "" else options["default"]))
     return "; ".join(parts)

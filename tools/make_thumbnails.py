@@ -11,11 +11,16 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
+from workflow_designs import APPS, GRAPHS, PARTS
 
 REPO = Path(__file__).resolve().parents[1]
 SAMPLES, WORKFLOWS = REPO / "samples", REPO / "workflows"
 # Workflow: the picture and the voices in order.
 THUMBNAILS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "talking_picture_app": ("portrait.png", ("voice.wav",)),
+    "dub_a_video_app": ("portrait.mp4", ("voice.wav",)),
+    "two_people_app": ("two_people.png", ("voice.wav", "voice_2.wav")),
+    "parts_by_path": ("portrait.mp4", ("voice.wav",)),
     "talking_portrait": ("portrait.png", ("voice.wav",)),
     "two_speakers": ("two_people.png", ("voice.wav", "voice_2.wav")),
     "video_dubbing": ("portrait.mp4", ("voice.wav",)),
@@ -131,9 +136,9 @@ def _samples(voice: Path) -> np.ndarray:
 
 
 def main() -> None:
-    for name in THUMBNAILS:
-        path = WORKFLOWS / f"{name}.jpg"
-        draw_thumbnail(name).save(path, quality=JPEG_QUALITY, optimize=True)
+    for design in (*APPS, *GRAPHS, PARTS):
+        path = WORKFLOWS / f"{design.title}.jpg"
+        draw_thumbnail(design.name).save(path, quality=JPEG_QUALITY, optimize=True)
         print(f"{path.relative_to(REPO)}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -2,9 +2,9 @@
 
     python tools/make_workflows.py
 
-Makes workflows/<name>.json (the format of ComfyUI's frontend) and workflows/api/<name>.json (for POST /prompt) from one
-description, so that they are the same graph; only the latter for headless workflows. Widget orders and defaults come
-from tests/host/object_info.json (tools/object_info.py).
+Makes workflows/<title>.json (the format of ComfyUI's frontend) and for graphs that are stored for programs too
+workflows/api/<name>.json (for POST /prompt) from one description, so that they are the same graph. Widget orders and
+defaults come from tests/host/object_info.json (tools/object_info.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import object_info
-from workflow_designs import DESIGNS, HEADLESS
-from workflow_parts import FILES, NOTE, Design, Group, Node
+from workflow_designs import APPS, GRAPHS, HEADLESS, PARTS
+from workflow_layout import BOTTOM, THREE, TITLE, TOP, TWO, Design, Group, Node
+from workflow_parts import FILES, NOTE
+from workflow_texts import CHINESE
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
+SAMPLES = FOLDER.parent / "samples"
 # The host versions that the files were checked with, in the frontend's format.
 COMFYUI, FRONTEND = "0.3.75", "1.32.9"
 PACK_ID = "infinitetalk"
@@ -32,6 +35,7 @@ UPLOAD_INPUTS = {
 }
 OPTIONAL_SHAPE = 7  # LiteGraph draws an optional input as a ring
 Info = dict[str, Any]
+Ends = dict[int, tuple[int, int, int, str]]  # by link: node and output it comes from, node and input it goes to
 
 
 def api_workflow(design: Design, info: Info) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def ui_workflow(design: Design, info: Info) -> dict[str, Any]:
         for origin, output in [node.links[name]]
     ]
     links = {number: end for number, end in enumerate(ends, start=1)}
-    nodes = [_ui_node(node, order, info[node.type], links) for order, node in enumerate(design.nodes)]
+    nodes = [ui_node(node, order, info[node.type], links) for order, node in enumerate(design.nodes)]
     nodes.append(_note(design, len(nodes)))
     slots = {node["id"]: [slot["name"] for slot in node["inputs"]] for node in nodes}
     types = {(node["id"], i): slot["type"] for node in nodes for i, slot in enumerate(node["outputs"])}
@@ -73,14 +77,51 @@ def ui_workflow(design: Design, info: Info) -> dict[str, Any]:
             [number, origin, output, target, slots[target].index(name), types[origin, output]]
             for number, (origin, output, target, name) in links.items()
         ],
-        "groups": [_group(number, group) for number, group in enumerate(design.groups, start=1)],
+        "groups": [ui_group(number, group) for number, group in enumerate(design.groups, start=1)],
         "config": {},
-        "extra": {"ds": {"scale": 0.6, "offset": [620, 250]}, "frontendVersion": FRONTEND},
+        "extra": _extra(design),
         "version": 0.4,
     }
 
 
-def _ui_node(node: Node, order: int, info: Info, links: dict[int, tuple[int, int, int, str]]) -> dict[str, Any]:
+def _extra(design: Design) -> dict[str, Any]:
+    """Return what the frontend and our scripts read besides the graph.
+
+    ds: where 0.3.75 opens it; 0.33 fits a template into the window. favoritedWidgets: what the panel beside the graph
+    shows. linearMode, linearData: app mode. infinitetalk: the samples that it asks for
+    (js/template_samples.js), and its texts in other languages (js/template_language.js).
+    """
+    favorites = [{"nodeLocatorId": str(number), "widgetName": name} for number, name in design.favorites]
+    form: dict[str, Any] = {}
+    if design.form:
+        inputs = [[str(i), name, *([{"height": height}] if height else [])] for i, name, height in design.form.inputs]
+        outputs = [str(number) for number in design.form.outputs]
+        form = {"linearMode": True, "linearData": {"inputs": inputs, "outputs": outputs}}
+    named = {
+        *(group.title for group in design.groups),
+        *(text for node in design.nodes for text in (node.title, *node.label_of.values())),
+        "Read me",
+    }
+    return {
+        "ds": {"scale": 0.6, "offset": [120, 100]},
+        "frontendVersion": FRONTEND,
+        "favoritedWidgets": {"favorites": favorites},
+        **form,
+        "infinitetalk": {
+            "samples": samples(design),
+            "zh": {"texts": {k: v for k, v in CHINESE.items() if k in named}, "note": design.note_zh},
+        },
+    }
+
+
+def samples(design: Design) -> list[str]:
+    """Return the sample files that the nodes name."""
+    values = [value for node in design.nodes for value in node.widgets.values()]
+    return [value for value in dict.fromkeys(values) if (SAMPLES / str(value)).is_file()]
+
+
+def ui_node(node: Node, order: int, info: Info, links: Ends) -> dict[str, Any]:
+    """Return a node in the frontend's format."""
     incoming = {name: number for number, (_, _, target, name) in links.items() if target == node.id}
     sockets, widgets, values, chosen = [], [], [], _values(node, info)
     for name, spec, optional in _inputs(info):
@@ -90,7 +131,8 @@ def _ui_node(node: Node, order: int, info: Info, links: dict[int, tuple[int, int
         if not _is_widget(spec):
             sockets.append(slot)
             continue
-        widgets.append({**slot, "widget": {"name": name}})
+        label = {"label": node.label_of[name]} if name in node.label_of else {}
+        widgets.append({**slot, **label, "widget": {"name": name}})
         values += [chosen[name], *(["fixed"] if spec[1].get("control_after_generate") else [])]
     for name, kind, label, value in _uploads(info):
         slot = {"localized_name": label, "name": name, "type": kind, "widget": {"name": name}, "link": None}
@@ -137,11 +179,12 @@ def _properties(node: Node) -> dict[str, Any]:
 
 
 def _note(design: Design, order: int) -> dict[str, Any]:
+    columns = TWO if design.nodes[0].width == TWO.models else THREE
     return {
         "id": NOTE,
         "type": "MarkdownNote",
-        "pos": [-500, 0],
-        "size": [480, 820],
+        "pos": [0, TOP + TITLE],
+        "size": [columns.note, BOTTOM - TOP - TITLE],
         "flags": {},
         "order": order,
         "mode": 0,
@@ -155,12 +198,12 @@ def _note(design: Design, order: int) -> dict[str, Any]:
     }
 
 
-def _group(number: int, group: Group) -> dict[str, Any]:
-    bounding = [group.x, group.y, group.width, group.height]
+def ui_group(number: int, group: Group) -> dict[str, Any]:
+    """Return a group in the frontend's format."""
     return {
         "id": number,
         "title": group.title,
-        "bounding": bounding,
+        "bounding": list(group.bounding),
         "color": group.color,
         "font_size": 24,
         "flags": {},
@@ -185,14 +228,14 @@ def _uploads(info: Info) -> list[tuple[str, str, str, Any]]:
 def _values(node: Node, info: Info) -> dict[str, Any]:
     """Return the values of a node's widgets, with the numbers that its choices stand for where the design has none."""
     widgets = {name: spec for name, spec, _ in _inputs(info) if _is_widget(spec)}
-    values = {name: _value(node, name, spec) for name, spec in widgets.items()}
+    values = {name: value_of(node, name, spec) for name, spec in widgets.items()}
     for name, spec in widgets.items():
         numbers = spec[1].get("numbers_of_options", {}).get(values[name], {})
         values.update({key: number for key, number in numbers.items() if key not in node.widgets})
     return values
 
 
-def _value(node: Node, name: str, spec: list[Any]) -> Any:
+def value_of(node: Node, name: str, spec: list[Any]) -> Any:
     """Return the widget's value: the design's, else the node's default."""
     options = spec[1]
     if name in node.widgets:
@@ -207,15 +250,17 @@ def _value(node: Node, name: str, spec: list[Any]) -> Any:
 
 def files(design: Design, info: Info) -> dict[Path, str]:
     """Return the paths and contents of a workflow's files."""
-    made = {FOLDER / "api" / f"{design.name}.json": api_workflow(design, info)}
+    made = {}
+    if design in (*GRAPHS, HEADLESS):
+        made[FOLDER / "api" / f"{design.name}.json"] = api_workflow(design, info)
     if design is not HEADLESS:
-        made[FOLDER / f"{design.name}.json"] = ui_workflow(design, info)
+        made[FOLDER / f"{design.title}.json"] = ui_workflow(design, info)
     return {path: json.dumps(content, indent=1, ensure_ascii=False) + "\n" for path, content in made.items()}
 
 
 def main() -> None:
     info = object_info.stored()
-    for design in (*DESIGNS, HEADLESS):
+    for design in (*APPS, *GRAPHS, PARTS, HEADLESS):
         for path, text in files(design, info).items():
             path.write_text(text, encoding="utf-8")
             print(path.relative_to(FOLDER.parent))

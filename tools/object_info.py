@@ -26,6 +26,7 @@ CORE_NODES = (
     "LoadImageMask",
     "LoadVideo",
     "LoraLoaderModelOnly",
+    "PreviewImage",
     "UNETLoader",
     "VAELoader",
 )
@@ -53,6 +54,7 @@ FILE_CHOICES = {
     "VAELoader": "vae_name",
     "InfiniteTalkAudioEncoderLoader": "audio_encoder",
     "InfiniteTalkModelLoader": "infinitetalk",
+    "InfiniteTalkQuality": "lora",
     "InfiniteTalkUni3CLoader": "uni3c",
 }
 # Keys that newer versions of ComfyUI add or change; they do not affect a workflow.

@@ -2,7 +2,7 @@
 
     python tools/screenshot_graph.py COMFYUI_DIR
 
-Starts that ComfyUI with the pack and the samples, opens workflows/talking_portrait.json in Chromium (playwright;
+Starts that ComfyUI with the pack and the samples, opens the graph of a talking portrait in Chromium (playwright;
 $CHROMIUM or the one on the PATH) and writes docs/graph.png.
 """
 
@@ -23,11 +23,11 @@ from PIL import Image
 from small_models import place_samples
 
 REPO = Path(__file__).resolve().parents[1]
-WORKFLOW = REPO / "workflows" / "talking_portrait.json"
+WORKFLOW = REPO / "workflows" / "Graph 1 - Talking portrait, lip sync avatar.json"
 PICTURE = REPO / "docs" / "graph.png"
 MARGIN = 24  # in the graph's units
-WINDOW = (2000, 860)
-SHARPNESS = 1.25  # pixels of the picture per pixel of the window
+WINDOW = (1700, 1240)
+SHARPNESS = 1.2  # pixels of the picture per pixel of the window
 # CSS selectors of everything except the canvas and its overlays.
 HIDE = """
 .comfyui-body-top, .comfyui-body-left, .comfyui-body-bottom, .side-tool-bar-container, .graph-canvas-panel,
@@ -38,7 +38,7 @@ HIDE = """
 def capture_graph(page: Any, url: str) -> bytes:
     """Return a screenshot of the graph alone, as PNG."""
     page.goto(url)
-    page.wait_for_selector("body[data-infinitetalk=ready]", timeout=60_000)
+    page.wait_for_selector("body[data-infinitetalk=ready]", timeout=180_000)
     page.wait_for_timeout(1500)
     saved = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     page.evaluate("async saved => { await app.loadGraphData(saved) }", saved)

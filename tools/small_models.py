@@ -22,7 +22,7 @@ MEDIA_SUFFIXES = (".png", ".jpg", ".wav", ".flac", ".mp4")
 PICKER, GUIDANCE, SAMPLER = "InfiniteTalkReferencePicker", "InfiniteTalkGuidance", "InfiniteTalkChunkSampler"
 # ComfyUI's loaders of these accept the real sizes only, so there are no small versions.
 WITHOUT_SMALL_FILE = ("CLIPLoader", "CLIPVisionLoader")
-LORA_LOADER = "LoraLoaderModelOnly"
+LORA_LOADER, QUALITY = "LoraLoaderModelOnly", "InfiniteTalkQuality"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SmallModels:
     """File names that replace the real ones, and the settings that the models need, by node type."""
 
     prefix: str  # of the file names
-    has_lora: bool  # if False, LoRA loaders are removed
+    has_lora: bool  # if False, LoRA loaders are removed, and Guidance takes the place of Quality
     settings: Settings
 
     @property
@@ -42,6 +42,7 @@ class SmallModels:
             "VAELoader": {"vae_name": name("wan_vae")},
             "ModelPatchLoader": {"name": name("infinitetalk_single")},
             LORA_LOADER: {"lora_name": name("lora")},
+            QUALITY: {"lora": name("lora")},
             "InfiniteTalkAudioEncoderLoader": name("wav2vec2"),
             "InfiniteTalkModelLoader": name("infinitetalk_single"),
             "InfiniteTalkUni3CLoader": name("uni3c"),
@@ -77,6 +78,8 @@ def with_small_models(workflow: Workflow, models: SmallModels = TRAINED) -> Work
     inputs.
     """
     small = copy.deepcopy(workflow)
+    if not models.has_lora:
+        _guide_instead(small)
     for node in small.values():
         _rename(node, models.files.get(node["class_type"], {}))
         node["inputs"].update(models.settings.get(node["class_type"], {}))
@@ -107,6 +110,18 @@ def _bypass_loras(workflow: Workflow) -> None:
         before = workflow.pop(loader)["inputs"]["model"]
         for node in workflow.values():
             node["inputs"] = {k: before if _links_to(v, {loader}) else v for k, v in node["inputs"].items()}
+
+
+def _guide_instead(workflow: Workflow) -> None:
+    """Turn each Quality node into Guidance, and connect its model's users to the model before it."""
+    for number, node in workflow.items():
+        if node["class_type"] != QUALITY:
+            continue
+        before = node["inputs"]["model"]
+        node.update(class_type=GUIDANCE, inputs={})
+        moved = {0: before, 1: [number, 0]}
+        for user in workflow.values():
+            user["inputs"] = {k: moved[v[1]] if _links_to(v, {number}) else v for k, v in user["inputs"].items()}
 
 
 def _make_room_for_two(workflow: Workflow) -> None:

@@ -1,123 +1,73 @@
-"""Define the pack's workflows: their nodes, links, texts and places on the canvas. Data only.
+"""Define the pack's workflows: their nodes, links and places on the canvas. Data only.
 
-tools/make_workflows.py writes them to files.
+tools/make_workflows.py writes them to files; the notes are in workflow_texts.py.
 """
 
 from __future__ import annotations
 
+import workflow_texts as notes
+from workflow_layout import (
+    ABOVE,
+    BOTTOM,
+    THREE,
+    TITLE,
+    TWO,
+    Design,
+    Form,
+    Group,
+    Node,
+    below,
+    filled,
+    node,
+    stack,
+)
 from workflow_parts import (
+    ABOVE_TEXT,
+    BLUE,
     CAMERA,
     DEPTH,
     DUB_LINKS,
     ENCODER,
-    ENCODER_FILE,
+    FILES,
+    GREEN,
     IMAGE_LINK,
     MASK,
     MULTI,
+    PATCH,
     PATH,
     PICKER,
     PINNED,
+    POSITIVE,
+    PREVIEW,
     PURPLE,
+    QUALITY,
+    RED,
+    SAMPLER,
     SDEDIT,
     SINGLE,
     SOURCE,
     SPEECH,
-    UNI3C,
+    STEP_CACHE,
+    VIDEO_FORMAT,
+    VIDEO_FRAMES,
     VIDEO_LINK,
     VOICE,
     VOICE_2,
-    Design,
-    Group,
-    Node,
+    Speed,
     camera,
-    groups,
+    encoder,
     models,
-    note,
     one_voice,
+    picker,
     picture,
     sampling,
+    source,
+    text_column,
+    text_row,
     voice,
 )
 
-PORTRAIT_NOTE = """# A picture speaks
-1. **Load Image**: a portrait. **Load Audio**: the voice, any length.
-2. Press **Run**. The video becomes as long as the voice, plays in the sampler and lies in `output/video`.
-"""
-
-DUBBING_NOTE = """# A video says something else
-1. **Load Video**: the video, any length and frame rate. **Load Audio**: the new voice.
-2. Press **Run**. The video becomes as long as the voice, plays in the sampler and lies in `output/video`.
-
-The reference of every chunk is the source frame at its start, so background and camera follow the source. Where the
-voice is longer than the video, `after_end` says what is shown: the last frame, the video backwards, or again from its
-start.
-"""
-
-SPEAKERS_NOTE = """# Two people speak
-1. **Load Image**: a picture of two people. **Voice of person 1** and **2**: what they say.
-2. **InfiniteTalk Speakers**: do they speak *together* or *one after the other*?
-3. Press **Run**. The video plays in the sampler and lies in `output/video`.
-
-Person 1 is the left half of the picture and person 2 the right half. For other places connect a mask for each person
-(a Load Image node's mask, painted with *Open in MaskEditor*) or fill in the boxes.
-For a person who is silent leave the voice unconnected.
-"""
-
-UNI3C_NOTE = """# A video says something else, and its camera stays
-1. **Load Video**: a video whose camera moves. **Load Audio**: the new voice.
-2. Press **Run**. The video becomes as long as the voice, plays in the sampler and lies in `output/video`.
-
-**Uni3C Camera** makes each chunk follow the camera of the source at its time.
-* *The camera does not follow*: raise `end` to 0.6, then `strength` to 1.3.
-* *The lips follow the old words, or the background bends*: lower `end` to 0.2, then `strength`.
-* Another video's camera: connect it to `guidance_video`.
-
-Reference Picker shows the reference frames of the chunks. The sampler's `report`, and the .json file beside the
-video, say for each chunk how smooth the join is and how far the colors are from the source's.
-"""
-
-SDEDIT_NOTE = """# A video says something else, and holds on to the source
-1. **Load Video**: the video. **Load Audio**: the new voice.
-2. Press **Run**. The video becomes as long as the voice, plays in the sampler and lies in `output/video`.
-
-**SDEdit Strength** starts each chunk from the noised source instead of noise. No model file is needed for it.
-* *Camera or background do not follow*: lower the strength, 0.02 at a time.
-* *The lips follow the old words*: raise it. 1 is off.
-* *The colors shift on a long video*: leave `color_hold` of the sampler at 1, or raise the strength of later chunks in
-`per_chunk`, such as 0.9, 0.92, 0.95.
-
-For a camera that moves much, the workflow *dub_keep_camera_uni3c* follows better.
-"""
-
-FACE_NOTE = """# Only the face changes
-1. **Load Video**: the video. **Load Audio**: the new voice.
-2. **Load Image (as Mask)**: white where the video may change, in the size of the video. Cover the head wherever it
-moves, with some room around it.
-3. Press **Run**. Outside the mask and its soft edge every pixel is the source's.
-
-To paint a mask: save the first frame of the video as a picture, load it with **Load Image**, right-click, *Open in
-MaskEditor*, paint, and connect its MASK to **Pinned Region**. For a head that moves far, any segmentation node gives a
-mask for each frame of a 25 fps video.
-
-* *A border shows*: raise `feather`.
-* *The head leaves the mask*: make the mask larger, or connect **SDEdit Strength** (0.9) as well, so that the head stays
-where the source has it.
-"""
-
-PATH_NOTE = """# A picture speaks, and the camera moves
-1. **Load Image**: a portrait. **Load Image (depth)**: its depth, brighter is nearer. `portrait_depth.png` belongs to
-the sample; for your own picture connect any depth node, such as Depth Anything, to the portrait.
-2. **Load Audio**: the voice. **Camera Path**: what the camera does; its preview shows it.
-3. Press **Run**. The video plays in the sampler and lies in `output/video`.
-
-* `kind` *orbit* reads `turn` and `tilt`, *dolly* `distance`, *zoom* `zoom`, *pan* `right`, `down` and `forward`.
-* The camera circles the depth that half of the picture is nearer than. *The person leaves the frame*: a smaller `turn`,
-or a smaller `far`, which makes the scene flatter.
-* Gray in the preview is what the picture does not show; the model invents it.
-* *The camera does not follow*: raise `end` of **Uni3C Camera** to 0.6.
-"""
-
-SOURCE_VIDEO, BACK_AND_FORTH = {"file": "portrait.mp4"}, "play backwards, then forwards"
+BACK_AND_FORTH = "play backwards, then forwards"
 PORTRAIT_PROMPT = (
     "A person speaks to the camera with natural lip and jaw movements, lively eyes and slight movements of the head. "
     "Soft light, sharp details."
@@ -126,138 +76,268 @@ DUB_PROMPT = (
     "A person speaks to the camera with natural lip and jaw movements; gestures, background and camera stay as in the "
     "video. Sharp details."
 )
+TWO_PROMPT = (
+    "Two people talk with each other, natural lip and jaw movements, lively eyes; who listens keeps the mouth closed. "
+    "Soft light, sharp details."
+)
+PORTRAIT = source("LoadImage", image="portrait.png")
+FILM = source("LoadVideo", file="portrait.mp4")
+FAVORITES = ((VOICE, "audio"), (PICKER, "size"), (SAMPLER, "seed"))
 
-DESIGNS = (
-    Design(
+
+def design(
+    name: str,
+    title: str,
+    texts: tuple[str, str],
+    groups: tuple[Group, ...],
+    favorites: tuple[tuple[int, str], ...],
+    form: Form | None = None,
+) -> Design:
+    """Return a workflow whose note lists the model files that its nodes name."""
+    named = [value for group in groups for each in group.nodes for value in each.widgets.values()]
+    note, note_zh = notes.notes(*texts, [name for name in FILES if name in named], form=form is not None)
+    return Design(name, title, groups, note, note_zh, favorites, form)
+
+
+def talking(speed: Speed) -> tuple[Group, ...]:
+    """Return the groups of a picture that speaks."""
+    speech = one_voice(TWO)
+    return (
+        models(TWO, SINGLE, speed),
+        speech,
+        picture(TWO, PORTRAIT, picker(IMAGE_LINK), speech.nodes, ABOVE_TEXT),
+        text_row(TWO, PORTRAIT_PROMPT),
+        sampling(TWO, speed),
+    )
+
+
+def dubbing(speed: Speed) -> tuple[Group, ...]:
+    """Return the groups of a video that gets another voice."""
+    speech = one_voice(TWO)
+    return (
+        models(TWO, SINGLE, speed),
+        speech,
+        picture(TWO, FILM, picker(VIDEO_LINK, after_end=BACK_AND_FORTH), speech.nodes, ABOVE_TEXT),
+        text_row(TWO, DUB_PROMPT),
+        sampling(TWO, speed),
+    )
+
+
+def two_people(speed: Speed) -> tuple[Group, ...]:
+    """Return the groups of two people who speak."""
+    speakers = node(
+        SPEECH,
+        "InfiniteTalkSpeakers",
+        widgets={"timing": "one after the other"},
+        links={"encoder": (ENCODER, 0), "audio_1": (VOICE, 0), "audio_2": (VOICE_2, 0)},
+        label_of={"timing": "Who speaks when"},
+    )
+    voices = stack(
+        TWO.x(0),
+        TWO.between,
+        voice(VOICE, "voice.wav", "Voice of person 1 (left)", "Voice of person 1 (left)"),
+        voice(VOICE_2, "voice_2.wav", "Voice of person 2 (right)", "Voice of person 2 (right)"),
+    )
+    speech = Group("Speech", GREEN, (*voices, *stack(TWO.x(1), TWO.between, encoder(), speakers)))
+    people = source("LoadImage", image="two_people.png")
+    return (
+        models(TWO, MULTI, speed),
+        speech,
+        picture(TWO, people, picker(IMAGE_LINK), speech.nodes, ABOVE_TEXT),
+        text_row(TWO, TWO_PROMPT),
+        sampling(TWO, speed),
+    )
+
+
+def holding(title: str, *nodes: Node, **link: tuple[int, int]) -> tuple[Group, ...]:
+    """Return the groups of a dubbed video with `nodes` in the third column; link: the sampler's input for them."""
+    speech = one_voice(THREE)
+    top = below(*speech.nodes)
+    extra = Group(title, PURPLE, stack(THREE.x(2), THREE.between, *nodes, top=top))
+    return (
+        models(THREE, SINGLE, Speed.LORA),
+        speech,
+        picture(THREE, FILM, picker(DUB_LINKS, after_end=BACK_AND_FORTH), speech.nodes, BOTTOM),
+        extra,
+        text_column(THREE, 2, DUB_PROMPT, below(*extra.nodes)),
+        sampling(THREE, **link),
+    )
+
+
+def camera_path() -> tuple[Group, ...]:
+    """Return the groups of a picture that speaks while the camera moves."""
+    speech = one_voice(THREE)
+    top = below(*speech.nodes)
+    path = node(
+        PATH,
+        "InfiniteTalkCameraPath",
+        widgets={"kind": "orbit", "turn": 10.0, "seconds": 4.0, "far": 3.0},
+        links={**IMAGE_LINK, "depth": (DEPTH, 0)},
+    )
+    placed = Group("Camera path", PURPLE, stack(THREE.x(2), THREE.between, path, top=top))
+    loader, follow = camera(path=(PATH, 0))
+    shown = BOTTOM - 380
+    frames = picture(THREE, PORTRAIT, picker(IMAGE_LINK), speech.nodes, shown - ABOVE)
+    depth = node(DEPTH, "LoadImage", 1, widgets={"image": "portrait_depth.png"}, title="Load Image (depth)")
+    left = stack(THREE.x(0), THREE.between, filled(depth, BOTTOM, shown), top=shown)
+    right = stack(THREE.x(1), THREE.between, loader, follow, top=shown)
+    return (
+        models(THREE, SINGLE, Speed.LORA),
+        speech,
+        frames,
+        placed,
+        Group("Camera", PURPLE, (*left, *right)),
+        text_column(THREE, 2, PORTRAIT_PROMPT, below(*placed.nodes)),
+        sampling(THREE, camera=(CAMERA, 0)),
+    )
+
+
+def by_path() -> tuple[Group, ...]:
+    """Return the groups of a dubbed video whose source and voice are paths, with the nodes for special wishes."""
+    speech = one_voice(THREE, node(VOICE, "InfiniteTalkLoadVoice", widgets={"path": "voice.wav"}))
+    top = below(*speech.nodes)
+    loader = node(SOURCE, "InfiniteTalkLoadSource", widgets={"path": "portrait.mp4"})
+    picks = picker({"image": (SOURCE, 0), "video": (SOURCE, 1)}, after_end=BACK_AND_FORTH)
+    frames = node(VIDEO_FRAMES, "InfiniteTalkVideoFrames", widgets={"seconds": 1.0}, links={"video": (SAMPLER, 0)})
+    preview = node(PREVIEW, "PreviewImage", links={"images": (VIDEO_FRAMES, 0)}, title="Frames of the video")
+    shown = BOTTOM - preview.height - TITLE
+    wishes = (
+        node(STEP_CACHE, "InfiniteTalkStepCache", links={"model": (PATCH, 0)}),
+        node(VIDEO_FORMAT, "InfiniteTalkVideoFormat", widgets={"bit_depth": "10 bit"}),
+    )
+    extra = Group("Special wishes", BLUE, stack(THREE.x(2), THREE.between, *wishes, top=top))
+    parts = [
+        stack(THREE.x(0), THREE.between, frames, top=shown),
+        stack(THREE.x(1), THREE.between, preview, top=shown),
+    ]
+    return (
+        models(THREE, SINGLE, Speed.NONE),
+        speech,
+        picture(THREE, loader, picks, speech.nodes, shown - ABOVE),
+        extra,
+        Group("Frames", RED, (*parts[0], *parts[1])),
+        text_column(THREE, 2, DUB_PROMPT, below(*extra.nodes)),
+        sampling(THREE, model=(STEP_CACHE, 0), video_format=(VIDEO_FORMAT, 0)),
+    )
+
+
+def form(*inputs: tuple[int, str]) -> Form:
+    """Return a form with these inputs, the quality, the size, the scene and the seed, and the sampler's video."""
+    rest = ((QUALITY, "quality"), (PICKER, "size"), (POSITIVE, "text"), (SAMPLER, "seed"))
+    heights = {"text": 110}
+    return Form(tuple((i, name, heights.get(name)) for i, name in (*inputs, *rest)), (SAMPLER,))
+
+
+TALKING_APP = design(
+    "talking_picture_app",
+    "Talking picture.app",
+    (notes.PORTRAIT, notes.PORTRAIT_ZH),
+    talking(Speed.QUALITY),
+    ((SOURCE, "image"), (VOICE, "audio"), (QUALITY, "quality"), (PICKER, "size")),
+    form((SOURCE, "image"), (VOICE, "audio")),
+)
+APPS = (
+    TALKING_APP,
+    design(
+        "dub_a_video_app",
+        "Dub a video.app",
+        (notes.DUBBING, notes.DUBBING_ZH),
+        dubbing(Speed.QUALITY),
+        ((SOURCE, "file"), (VOICE, "audio"), (QUALITY, "quality"), (PICKER, "size")),
+        form((SOURCE, "file"), (VOICE, "audio"), (PICKER, "after_end")),
+    ),
+    design(
+        "two_people_app",
+        "Two people.app",
+        (notes.SPEAKERS, notes.SPEAKERS_ZH),
+        two_people(Speed.QUALITY),
+        ((SOURCE, "image"), (VOICE, "audio"), (VOICE_2, "audio"), (QUALITY, "quality"), (PICKER, "size")),
+        form((SOURCE, "image"), (VOICE, "audio"), (VOICE_2, "audio"), (SPEECH, "timing")),
+    ),
+)
+GRAPHS = (
+    design(
         "talking_portrait",
-        (
-            *models(SINGLE),
-            *one_voice(),
-            *picture("LoadImage", {"image": "portrait.png"}, IMAGE_LINK, 354, (414, 540)),
-            *sampling(PORTRAIT_PROMPT),
-        ),
-        groups(260, 680),
-        note(PORTRAIT_NOTE, MULTI, UNI3C),
+        "Graph 1 - Talking portrait, lip sync avatar",
+        (notes.PORTRAIT, notes.PORTRAIT_ZH),
+        talking(Speed.LORA),
+        ((SOURCE, "image"), *FAVORITES),
     ),
-    Design(
+    design(
         "video_dubbing",
-        (
-            *models(SINGLE),
-            *one_voice(),
-            *picture("LoadVideo", SOURCE_VIDEO, VIDEO_LINK, 354, (414, 540), after_end=BACK_AND_FORTH),
-            *sampling(DUB_PROMPT),
-        ),
-        groups(260, 680),
-        note(DUBBING_NOTE, MULTI, UNI3C),
+        "Graph 2 - Dub a video, lip sync",
+        (notes.DUBBING, notes.DUBBING_ZH),
+        dubbing(Speed.LORA),
+        ((SOURCE, "file"), *FAVORITES),
     ),
-    Design(
+    design(
         "two_speakers",
-        (
-            *models(MULTI),
-            voice(VOICE, "voice.wav", 80, "Voice of person 1 (left)"),
-            voice(VOICE_2, "voice_2.wav", 266, "Voice of person 2 (right)"),
-            Node(ENCODER, "InfiniteTalkAudioEncoderLoader", 880, 80, 340, 58, ENCODER_FILE),
-            Node(
-                SPEECH,
-                "InfiniteTalkSpeakers",
-                880,
-                188,
-                340,
-                186,
-                {"timing": "one after the other"},
-                {"encoder": (ENCODER, 0), "audio_1": (VOICE, 0), "audio_2": (VOICE_2, 0)},
-            ),
-            *picture("LoadImage", {"image": "two_people.png"}, IMAGE_LINK, 530, (314, 414)),
-            *sampling(
-                "Two people talk with each other, natural lip and jaw movements, lively eyes; who listens keeps the "
-                "mouth closed. Soft light, sharp details."
-            ),
-        ),
-        groups(436, 504),
-        note(SPEAKERS_NOTE, SINGLE, UNI3C),
+        "Graph 3 - Two people talking",
+        (notes.SPEAKERS, notes.SPEAKERS_ZH),
+        two_people(Speed.LORA),
+        ((SOURCE, "image"), (VOICE, "audio"), (VOICE_2, "audio"), (SPEECH, "timing"), (SAMPLER, "seed")),
     ),
-    Design(
+    design(
         "dub_keep_camera_uni3c",
-        (
-            *models(SINGLE),
-            *one_voice(),
-            *picture("LoadVideo", SOURCE_VIDEO, DUB_LINKS, 354, (414, 540), after_end=BACK_AND_FORTH),
-            *camera(1280, 826, 360),
-            *sampling(DUB_PROMPT, camera=(CAMERA, 0)),
-        ),
-        groups(260, 680, Group("Camera", 1260, 746, 400, 358, PURPLE)),
-        note(UNI3C_NOTE, MULTI),
+        "Graph 4 - Dub, camera kept by Uni3C",
+        (notes.UNI3C, notes.UNI3C_ZH),
+        holding("Camera", *camera(), camera=(CAMERA, 0)),
+        ((SOURCE, "file"), *FAVORITES, (CAMERA, "strength"), (CAMERA, "end")),
     ),
-    Design(
+    design(
         "dub_keep_camera_sdedit",
-        (
-            *models(SINGLE),
-            *one_voice(),
-            *picture("LoadVideo", SOURCE_VIDEO, DUB_LINKS, 354, (414, 540), after_end=BACK_AND_FORTH),
-            Node(SDEDIT, "InfiniteTalkSDEditStrength", 1280, 826, 360, 82),
-            *sampling(DUB_PROMPT, sdedit=(SDEDIT, 0)),
-        ),
-        groups(260, 680, Group("Hold on to the source", 1260, 746, 400, 182, PURPLE)),
-        note(SDEDIT_NOTE, MULTI, UNI3C),
+        "Graph 5 - Dub, held to the source by SDEdit",
+        (notes.SDEDIT, notes.SDEDIT_ZH),
+        holding("Hold on to the source", node(SDEDIT, "InfiniteTalkSDEditStrength"), sdedit=(SDEDIT, 0)),
+        ((SOURCE, "file"), *FAVORITES, (SDEDIT, "strength")),
     ),
-    Design(
+    design(
         "dub_face_only",
-        (
-            *models(SINGLE),
-            *one_voice(),
-            *picture("LoadVideo", SOURCE_VIDEO, DUB_LINKS, 354, (414, 540), after_end=BACK_AND_FORTH),
-            Node(MASK, "LoadImageMask", 500, 1060, 340, 380, {"image": "face_mask.png", "channel": "red"}),
-            Node(PINNED, "InfiniteTalkPinnedRegion", 880, 1060, 340, 58, {}, {"mask": (MASK, 0)}),
-            *sampling(DUB_PROMPT, pinned=(PINNED, 0)),
+        "Graph 6 - Dub, only the face changes",
+        (notes.FACE, notes.FACE_ZH),
+        holding(
+            "What may change",
+            node(MASK, "LoadImageMask", widgets={"image": "face_mask.png", "channel": "red"}),
+            node(PINNED, "InfiniteTalkPinnedRegion", links={"mask": (MASK, 0)}),
+            pinned=(PINNED, 0),
         ),
-        groups(260, 680, Group("What may change", 480, 980, 760, 480, PURPLE)),
-        note(FACE_NOTE, MULTI, UNI3C),
+        ((SOURCE, "file"), *FAVORITES, (MASK, "image"), (PINNED, "feather")),
     ),
-    Design(
+    design(
         "camera_path_portrait",
-        (
-            *models(SINGLE),
-            *one_voice(),
-            *picture("LoadImage", {"image": "portrait.png"}, IMAGE_LINK, 354, (414, 540)),
-            Node(DEPTH, "LoadImage", 500, 1060, 340, 340, {"image": "portrait_depth.png"}, title="Load Image (depth)"),
-            Node(
-                PATH,
-                "InfiniteTalkCameraPath",
-                880,
-                1060,
-                340,
-                650,
-                {"kind": "orbit", "turn": 10.0, "seconds": 4.0, "far": 3.0},
-                {**IMAGE_LINK, "depth": (DEPTH, 0)},
-            ),
-            *camera(500, 1450, 340, path=(PATH, 0)),
-            *sampling(PORTRAIT_PROMPT, camera=(CAMERA, 0)),
-        ),
-        groups(260, 680, Group("Camera", 480, 980, 760, 750, PURPLE)),
-        note(PATH_NOTE, MULTI),
+        "Graph 7 - Talking portrait, camera path",
+        (notes.PATH, notes.PATH_ZH),
+        camera_path(),
+        ((SOURCE, "image"), *FAVORITES, (PATH, "kind"), (PATH, "turn")),
     ),
+)
+# With the nodes that the others do not use; it has no API file.
+PARTS = design(
+    "parts_by_path",
+    "Graph 8 - Files by path, step cache, wav2vec",
+    (notes.PARTS, notes.PARTS_ZH),
+    by_path(),
+    ((SOURCE, "path"), (VOICE, "path"), (PICKER, "size"), (SAMPLER, "seed")),
 )
 
 # For programs only (client/dub_folder.py): a source and a voice by path, otherwise as video_dubbing.
 HEADLESS = Design(
     "dub_by_path",
+    "",
     (
-        *models(SINGLE),
-        Node(VOICE, "InfiniteTalkLoadVoice", 0, 0, 0, 0, {"path": "voice.wav"}),
-        *one_voice()[1:],
-        Node(SOURCE, "InfiniteTalkLoadSource", 0, 0, 0, 0, {"path": "portrait.mp4"}),
-        Node(
-            PICKER,
-            "InfiniteTalkReferencePicker",
-            0,
-            0,
-            0,
-            0,
-            {"after_end": BACK_AND_FORTH},
-            {"image": (SOURCE, 0), "video": (SOURCE, 1)},
+        models(TWO, SINGLE, Speed.LORA),
+        one_voice(TWO, node(VOICE, "InfiniteTalkLoadVoice", widgets={"path": "voice.wav"})),
+        Group(
+            "",
+            PURPLE,
+            (
+                node(SOURCE, "InfiniteTalkLoadSource", widgets={"path": "portrait.mp4"}),
+                picker({"image": (SOURCE, 0), "video": (SOURCE, 1)}, after_end=BACK_AND_FORTH),
+            ),
         ),
-        *sampling(DUB_PROMPT),
+        text_row(TWO, DUB_PROMPT),
+        sampling(TWO, Speed.LORA),
     ),
-    groups=(),
     note="",
+    note_zh="",
 )

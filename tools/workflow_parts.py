@@ -1,72 +1,69 @@
-"""Build the parts of the pack's workflows: nodes, groups, notes, and the columns that most workflows share.
+"""Build the parts of the pack's workflows: files, nodes, and the groups that most workflows share.
 
 tools/workflow_designs.py combines them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
-Link = tuple[int, int]  # (node id, output number)
+from workflow_layout import (
+    ABOVE,
+    BOTTOM,
+    GAP,
+    HEIGHTS,
+    ROOM,
+    TITLE,
+    TOP,
+    WIDTH,
+    Columns,
+    Group,
+    Link,
+    Node,
+    below,
+    filled,
+    node,
+    stack,
+)
 
-
-@dataclass(frozen=True)
-class Node:
-    """A node: widget values and links by input name; other widgets keep their defaults."""
-
-    id: int
-    type: str
-    x: int
-    y: int
-    width: int
-    height: int
-    widgets: dict[str, Any] = field(default_factory=dict)
-    links: dict[str, Link] = field(default_factory=dict)
-    title: str = ""
-    color: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Group:
-    """A colored frame with a title."""
-
-    title: str
-    x: int
-    y: int
-    width: int
-    height: int
-    color: str
-
-
-@dataclass(frozen=True)
-class Design:
-    """One workflow; `note` is Markdown."""
-
-    name: str
-    nodes: tuple[Node, ...]
-    groups: tuple[Group, ...]
-    note: str
-
-
+# For each file its folder in ComfyUI's models, its download address, its size in GB and what it is.
 HF = "https://huggingface.co"
 WAN = f"{HF}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
-# For each file its folder in ComfyUI's models and its download address.
 FILES = {
-    "wan2.1_i2v_480p_14B_fp8_scaled.safetensors": ("diffusion_models", f"{WAN}/diffusion_models"),
-    "wan2.1_infiniteTalk_single_fp16.safetensors": ("model_patches", f"{WAN}/model_patches"),
-    "wan2.1_infiniteTalk_multi_fp16.safetensors": ("model_patches", f"{WAN}/model_patches"),
-    "wan_2.1_vae.safetensors": ("vae", f"{WAN}/vae"),
-    "clip_vision_h.safetensors": ("clip_vision", f"{WAN}/clip_vision"),
-    "umt5_xxl_fp8_e4m3fn_scaled.safetensors": ("text_encoders", f"{WAN}/text_encoders"),
-    "wav2vec2-chinese-base_fp16.safetensors": ("audio_encoders", f"{HF}/Kijai/wav2vec2_safetensors/resolve/main"),
+    "wan2.1_i2v_480p_14B_fp8_scaled.safetensors": (
+        "diffusion_models",
+        f"{WAN}/diffusion_models",
+        16.4,
+        "Wan 2.1 I2V 480p",
+    ),
+    "wan2.1_infiniteTalk_single_fp16.safetensors": ("model_patches", f"{WAN}/model_patches", 5.1, "InfiniteTalk"),
+    "wan2.1_infiniteTalk_multi_fp16.safetensors": ("model_patches", f"{WAN}/model_patches", 5.1, "InfiniteTalk multi"),
+    "wan_2.1_vae.safetensors": ("vae", f"{WAN}/vae", 0.25, "Wan 2.1 VAE"),
+    "clip_vision_h.safetensors": ("clip_vision", f"{WAN}/clip_vision", 1.3, "CLIP vision"),
+    "umt5_xxl_fp8_e4m3fn_scaled.safetensors": ("text_encoders", f"{WAN}/text_encoders", 6.7, "umt5 xxl"),
+    "wav2vec2-chinese-base_fp16.safetensors": (
+        "audio_encoders",
+        f"{HF}/Kijai/wav2vec2_safetensors/resolve/main",
+        0.19,
+        "wav2vec 2.0",
+    ),
     "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64.safetensors": (
         "loras",
         f"{HF}/lightx2v/Wan2.1-I2V-14B-480P-StepDistill-CfgDistill-Lightx2v/resolve/main/loras",
+        0.74,
+        "lightx2v LoRA",
     ),
-    "Wan21_Uni3C_controlnet_fp16.safetensors": ("controlnet", f"{HF}/Kijai/WanVideo_comfy/resolve/main"),
+    "Wan21_Uni3C_controlnet_fp16.safetensors": (
+        "controlnet",
+        f"{HF}/Kijai/WanVideo_comfy/resolve/main",
+        2.0,
+        "Uni3C",
+    ),
 }
-UNI3C = "Wan21_Uni3C_controlnet_fp16.safetensors"
+LORA_FILE = "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64.safetensors"
+UNI3C_FILE = "Wan21_Uni3C_controlnet_fp16.safetensors"
 SINGLE, MULTI = (f"wan2.1_infiniteTalk_{kind}_fp16.safetensors" for kind in ("single", "multi"))
 BLUE, GREEN, PURPLE, RED = "#3f789e", "#3f7a4f", "#6b4f8a", "#8a4a4a"
 POSITIVE_COLOR, NEGATIVE_COLOR = ("#232", "#353"), ("#322", "#533")
@@ -76,160 +73,186 @@ NEGATIVE = (
 )
 
 # Node ids that all workflows share: 1 to 9 models and text, 10 to 19 speech, 20 to 29 picture, from 30 the rest.
-MODEL, LORA, PATCH, VAE, CLIP_VISION, CLIP, POSITIVE, NEGATIVE_TEXT = range(1, 9)
+MODEL, LORA, PATCH, VAE, CLIP_VISION, CLIP, POSITIVE, NEGATIVE_TEXT, STEP_CACHE = range(1, 10)
 ENCODER, SPEECH, VOICE, VOICE_2 = 10, 11, 12, 13
 SOURCE, PICKER, MASK, DEPTH, PATH = 20, 21, 22, 23, 24
-GUIDANCE, SAMPLER, SDEDIT, UNI3C_LOADER, CAMERA, PINNED = 30, 31, 32, 33, 34, 35
+GUIDANCE, SAMPLER, SDEDIT, UNI3C_LOADER, CAMERA, PINNED, VIDEO_FORMAT, VIDEO_FRAMES, PREVIEW = range(30, 39)
 NOTE = 40
+QUALITY = LORA  # in the place of the LoRA loader and the guidance
 
 
-def models(weights: str) -> tuple[Node, ...]:
-    """Return the column of loaders; `weights` is the file of InfiniteTalk weights."""
-    x, width = 40, 400
-    return (
-        Node(MODEL, "UNETLoader", x, 80, width, 82, {"unet_name": "wan2.1_i2v_480p_14B_fp8_scaled.safetensors"}),
-        Node(
-            LORA,
-            "LoraLoaderModelOnly",
-            x,
-            212,
-            width,
-            82,
-            {"lora_name": "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64.safetensors"},
-            {"model": (MODEL, 0)},
-            title="Fast: 8 steps instead of 40 (LoRA)",
+class Speed(Enum):
+    """How a workflow chooses its steps: LoRA and guidance as two nodes, one Quality node, or guidance without LoRA."""
+
+    LORA = "LoRA"
+    QUALITY = "quality"
+    NONE = "none"
+
+
+def models(columns: Columns, weights: str, speed: Speed) -> Group:
+    """Return the loaders, with the guidance below them; `weights` is the file of InfiniteTalk weights."""
+    faster = {
+        Speed.LORA: (
+            node(
+                LORA,
+                "LoraLoaderModelOnly",
+                widgets={"lora_name": LORA_FILE},
+                links={"model": (MODEL, 0)},
+                title="Fast: 8 steps instead of 40 (LoRA)",
+            ),
         ),
-        Node(PATCH, "InfiniteTalkModelLoader", x, 344, width, 106, {"infinitetalk": weights}, {"model": (LORA, 0)}),
-        Node(VAE, "VAELoader", x, 500, width, 58, {"vae_name": "wan_2.1_vae.safetensors"}),
-        Node(CLIP_VISION, "CLIPVisionLoader", x, 608, width, 58, {"clip_name": "clip_vision_h.safetensors"}),
-        Node(
-            CLIP,
-            "CLIPLoader",
-            x,
-            716,
-            width,
-            106,
-            {"clip_name": "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "type": "wan"},
+        Speed.QUALITY: (
+            node(
+                QUALITY,
+                "InfiniteTalkQuality",
+                widgets={"quality": "balanced", "lora": LORA_FILE},
+                links={"model": (MODEL, 0)},
+                label_of={"quality": "Quality"},
+            ),
         ),
+        Speed.NONE: (),
+    }[speed]
+    base = MODEL if speed is Speed.NONE else LORA
+    preset = "half the predictions 480p (40 steps)" if speed is Speed.NONE else "distill LoRA (8 steps)"
+    guidance = node(GUIDANCE, "InfiniteTalkGuidance", widgets={"preset": preset})
+    nodes = (
+        node(MODEL, "UNETLoader", widgets={"unet_name": "wan2.1_i2v_480p_14B_fp8_scaled.safetensors"}),
+        *faster,
+        node(PATCH, "InfiniteTalkModelLoader", widgets={"infinitetalk": weights}, links={"model": (base, 0)}),
+        node(VAE, "VAELoader", widgets={"vae_name": "wan_2.1_vae.safetensors"}),
+        node(CLIP_VISION, "CLIPVisionLoader", widgets={"clip_name": "clip_vision_h.safetensors"}),
+        node(CLIP, "CLIPLoader", widgets={"clip_name": "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "type": "wan"}),
+        *(() if speed is Speed.QUALITY else (guidance,)),
     )
+    return Group("Models and quality", BLUE, stack(columns.models_x, columns.models, *nodes))
 
 
-def voice(node: int, file: str, y: int, title: str = "") -> Node:
+def voice(number: int, file: str, title: str = "", label: str = "Voice") -> Node:
     """Return a Load Audio node."""
-    return Node(node, "LoadAudio", 500, y, 340, 136, {"audio": file}, title=title)
+    return node(number, "LoadAudio", widgets={"audio": file}, title=title, label_of={"audio": label})
 
 
-def one_voice() -> tuple[Node, ...]:
-    """Return the speech nodes of one person."""
-    return (
-        voice(VOICE, "voice.wav", 80),
-        Node(ENCODER, "InfiniteTalkAudioEncoderLoader", 880, 80, 340, 58, ENCODER_FILE),
-        Node(SPEECH, "InfiniteTalkSpeechEncode", 880, 188, 340, 46, {}, {"encoder": (ENCODER, 0), "audio": (VOICE, 0)}),
+def encoder() -> Node:
+    """Return the loader of wav2vec 2.0."""
+    return node(
+        ENCODER,
+        "InfiniteTalkAudioEncoderLoader",
+        widgets={"audio_encoder": "wav2vec2-chinese-base_fp16.safetensors"},
     )
 
 
-ENCODER_FILE = {"audio_encoder": "wav2vec2-chinese-base_fp16.safetensors"}
+def speech_encode() -> Node:
+    """Return the node of one person's speech."""
+    return node(SPEECH, "InfiniteTalkSpeechEncode", links={"encoder": (ENCODER, 0), "audio": (VOICE, 0)})
+
+
+def one_voice(columns: Columns, loader: Node | None = None) -> Group:
+    """Return the speech nodes of one person; loader: in the place of Load Audio."""
+    first = loader or voice(VOICE, "voice.wav")
+    nodes = [*stack(columns.x(0), columns.between, first)]
+    if columns.count == 2:
+        nodes += stack(columns.x(1), columns.between, encoder(), speech_encode())
+    else:
+        nodes += stack(columns.x(1), columns.between, encoder())
+        nodes += stack(columns.x(2), columns.between, speech_encode())
+    return Group("Speech", GREEN, tuple(nodes))
+
+
 IMAGE_LINK: dict[str, Link] = {"image": (SOURCE, 0)}
 VIDEO_LINK: dict[str, Link] = {"video": (SOURCE, 0)}
 # Given the speech, the Reference Picker shows the references of all its chunks.
 DUB_LINKS: dict[str, Link] = {**VIDEO_LINK, "speech": (SPEECH, 0)}
 
 
-def picture(
-    loader: str, file: dict[str, str], link: dict[str, Link], y: int, heights: tuple[int, int], **widgets: Any
-) -> tuple[Node, ...]:
-    """Return the nodes of the source and the Reference Picker; `heights` are theirs, `y` is the top of both."""
-    return (
-        Node(SOURCE, loader, 500, y, 340, heights[0], file),
-        Node(PICKER, "InfiniteTalkReferencePicker", 880, y, 340, heights[1], widgets, link),
+def source(kind: str, **widgets: Any) -> Node:
+    """Return a loader of the picture or video."""
+    label = {"image": "Picture", "file": "Video"}
+    return node(SOURCE, kind, 1, widgets=widgets, label_of={k: label[k] for k in widgets if k in label})
+
+
+def picker(links: dict[str, Link], **widgets: Any) -> Node:
+    """Return the Reference Picker."""
+    labels = {"size": "Size", "after_end": "After the video"}
+    return node(PICKER, "InfiniteTalkReferencePicker", 1, widgets=widgets, links=links, label_of=labels)
+
+
+def picture(columns: Columns, loader: Node, picks: Node, above: Sequence[Node], bottom: int) -> Group:
+    """Return the nodes of the source and the Reference Picker, from below `above` to `bottom`."""
+    top = below(*above)
+    shown = loader if loader.type in HEIGHTS else filled(loader, bottom, top)  # a loader without a preview stays small
+    left = stack(columns.x(0), columns.between, shown, top=top)
+    right = stack(columns.x(1), columns.between, filled(picks, bottom, top), top=top)
+    return Group("Picture", PURPLE, (*left, *right))
+
+
+TEXT_HEIGHT = 116
+TEXT_TOP = BOTTOM - TEXT_HEIGHT - TITLE  # of the title bars of texts at the bottom
+ABOVE_TEXT = TEXT_TOP - ABOVE  # lower edge of what is in the group above
+
+
+def texts(prompt: str, height: int = TEXT_HEIGHT) -> tuple[Node, Node]:
+    """Return the two texts."""
+    links = {"clip": (CLIP, 0)}
+    wanted = node(
+        POSITIVE,
+        "CLIPTextEncode",
+        height,
+        widgets={"text": prompt},
+        links=links,
+        title="What the scene is",
+        color=POSITIVE_COLOR,
+        label_of={"text": "What the scene is"},
     )
+    unwanted = node(
+        NEGATIVE_TEXT,
+        "CLIPTextEncode",
+        height,
+        widgets={"text": NEGATIVE},
+        links=links,
+        title="What it should not be",
+        color=NEGATIVE_COLOR,
+    )
+    return wanted, unwanted
 
 
-def sampling(prompt: str, **more: Link) -> tuple[Node, ...]:
-    """Return the nodes of text, guidance and sampler; `more` are additional inputs of the sampler."""
-    x, text = 1280, {"clip": (CLIP, 0)}
-    inputs: dict[str, Link] = {
+def text_row(columns: Columns, prompt: str) -> Group:
+    """Return both texts side by side at the bottom of the first two columns."""
+    rows = [stack(columns.x(i), columns.between, each, top=TEXT_TOP) for i, each in enumerate(texts(prompt))]
+    return Group("Text", BLUE, (*rows[0], *rows[1]))
+
+
+def text_column(columns: Columns, number: int, prompt: str, top: int) -> Group:
+    """Return both texts below each other, from `top` to the bottom."""
+    height = (BOTTOM - top - GAP) // 2 - TITLE
+    return Group("Text", BLUE, stack(columns.x(number), columns.between, *texts(prompt, height), top=top))
+
+
+def sampling(columns: Columns, speed: Speed = Speed.LORA, **more: Link) -> Group:
+    """Return the sampler; `more` are other links of its inputs."""
+    links: dict[str, Link] = {
         "model": (PATCH, 0),
         "vae": (VAE, 0),
         "speech": (SPEECH, 0),
         "reference": (PICKER, 0),
-        "guidance": (GUIDANCE, 0),
+        "guidance": (QUALITY, 1) if speed is Speed.QUALITY else (GUIDANCE, 0),
         "clip_vision": (CLIP_VISION, 0),
         "positive": (POSITIVE, 0),
         "negative": (NEGATIVE_TEXT, 0),
         **more,
     }
-    return (
-        Node(POSITIVE, "CLIPTextEncode", x, 80, 360, 150, {"text": prompt}, text, "What the scene is", POSITIVE_COLOR),
-        Node(
-            NEGATIVE_TEXT,
-            "CLIPTextEncode",
-            x,
-            280,
-            360,
-            150,
-            {"text": NEGATIVE},
-            text,
-            "What it should not be (quality presets)",
-            NEGATIVE_COLOR,
-        ),
-        Node(GUIDANCE, "InfiniteTalkGuidance", x, 480, 360, 226, {"preset": "distill LoRA (8 steps)"}),
-        Node(SAMPLER, "InfiniteTalkChunkSampler", 1700, 80, 380, 860, {}, inputs),
-    )
+    sampler = node(SAMPLER, "InfiniteTalkChunkSampler", BOTTOM - TOP - TITLE, links=links, label_of={"seed": "Seed"})
+    x = columns.sampler_x
+    return Group("Video", RED, stack(x, WIDTH - x, sampler), room=ROOM)
 
 
-def camera(x: int, y: int, width: int, **guide: Link) -> tuple[Node, ...]:
+def camera(**guide: Link) -> tuple[Node, Node]:
     """Return Uni3C, which follows the source's camera or that of `guide`, and ends before the lips are formed."""
     return (
-        Node(UNI3C_LOADER, "InfiniteTalkUni3CLoader", x, y, width, 58, {"uni3c": UNI3C}),
-        Node(
+        node(UNI3C_LOADER, "InfiniteTalkUni3CLoader", widgets={"uni3c": UNI3C_FILE}),
+        node(
             CAMERA,
             "InfiniteTalkUni3CCamera",
-            x,
-            y + 108,
-            width,
-            150,
-            {"end": 0.3},
-            {"uni3c": (UNI3C_LOADER, 0), **guide},
+            widgets={"end": 0.3},
+            links={"uni3c": (UNI3C_LOADER, 0), **guide},
         ),
     )
-
-
-def groups(speech_height: int, picture_height: int, *more: Group) -> tuple[Group, ...]:
-    """Return the groups; the picture's begins below the speech's; `more` are those of a single workflow."""
-    top = speech_height + 20
-    return (
-        Group("Models", 20, 0, 440, 844, BLUE),
-        Group("Speech", 480, 0, 760, speech_height, GREEN),
-        Group("Picture", 480, top, 760, picture_height, PURPLE),
-        Group("Text and guidance", 1260, 0, 400, 726, BLUE),
-        Group("Sampling", 1680, 0, 420, 960, RED),
-        *more,
-    )
-
-
-MODEL_NOTE = """## Model files
-ComfyUI offers to download what is missing. The folders, in `ComfyUI/models/`:
-
-{files}
-
-## What to change first
-* **Best quality**: select the LoRA, press Ctrl+B (bypass), and set the preset to *quality 480p (40 steps)*. It takes
-about 8 times as long.
-* **Faster**: preset *distill LoRA (4 steps)*.
-* **Livelier lips**: preset *custom*, steps 8, text 1, audio 3.
-* **Out of memory**: size *custom*, for example 640 x 368; or `chunk_frames` 49 in the sampler.
-
-The i button of a selected node opens its help."""
-
-
-def file_list(unneeded: tuple[str, ...]) -> str:
-    """Return the files that a workflow needs, all except `unneeded`, in Markdown."""
-    return "\n".join(
-        f"* `{folder}/` [{name}]({url}/{name})" for name, (folder, url) in FILES.items() if name not in unneeded
-    )
-
-
-def note(text: str, *unneeded: str) -> str:
-    """Return the note of a workflow that does not need the files `unneeded`."""
-    return f"{text}\n{MODEL_NOTE.format(files=file_list(unneeded))}"

@@ -78,7 +78,36 @@ def test_help_pages_list_the_inputs_and_outputs_as_they_are() -> None:
     assert {path for path in DOCS.rglob("*.md")} == set(made)
     for path, text in made.items():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run python tools/make_texts.py"
-        assert text.count("\n## ") >= 4, f"{path}: inputs, outputs, tips and errors"
+        assert text.count("\n## ") >= 5, f"{path}: steps, tips, errors, inputs and outputs"
+
+
+LAST = {"en": ("Inputs", "Outputs"), "zh": ("输入", "输出")}
+STEPS = {"en": "Steps", "zh": "步骤"}
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=lambda path: path.relative_to(DOCS).as_posix())
+def test_a_help_page_shows_a_picture_then_three_steps_and_its_tables_last_in_two_columns(path: Path) -> None:
+    language = "zh" if path.name == "zh.md" else "en"
+    text = path.read_text(encoding="utf-8")
+    picture = re.fullmatch(r"# .+\n\n!\[.+\]\((pictures/\w+\.jpg)\)\n\n(.|\n)+", text)
+    assert picture and (DOCS / picture[1]).is_file()
+    assert (DOCS / picture[1]).stat().st_size < 80_000
+    headings = re.findall(r"^## (.+)$", text, flags=re.M)
+    assert headings[0] == STEPS[language] and tuple(headings[-2:]) == LAST[language]
+    steps = text.split(f"## {STEPS[language]}\n")[1].split("\n## ")[0]
+    assert re.findall(r"^(\d)\. ", steps, flags=re.M) == ["1", "2", "3"]
+    tables = [row for row in text.split(f"## {LAST[language][0]}\n")[1].splitlines() if row.startswith("|")]
+    assert {row.count("|") for row in tables} == {3}
+
+
+def test_the_policies_are_explained_in_five_lines(agreed: dict[str, Any]) -> None:
+    from make_texts import english
+
+    for found in (english(agreed), texts("zh")):
+        lines = found["InfiniteTalkReferencePicker"]["inputs"]["policy"]["tooltip"].splitlines()
+        assert len(lines) == 5 and all(len(line) <= 120 for line in lines)
+    policies = agreed["InfiniteTalkReferencePicker"]["input"]["required"]["policy"][1]["options"]
+    assert all(policy.split(",")[0] in " ".join(lines) for policy in policies)
 
 
 def test_comfyui_serves_help_languages_and_scripts(server: Any, agreed: dict[str, Any]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -15,15 +17,20 @@ np = pytest.importorskip("numpy")
 
 REPO = Path(__file__).resolve().parents[2]
 WORKFLOWS = REPO / "workflows"
-NAMES = (
-    "talking_portrait",
-    "two_speakers",
-    "video_dubbing",
-    "dub_keep_camera_uni3c",
-    "dub_keep_camera_sdedit",
-    "dub_face_only",
-    "camera_path_portrait",
-)
+# By name of the API file, the file that a user sees.
+TITLES = {
+    "talking_portrait": "Graph 1 - Talking portrait, lip sync avatar",
+    "video_dubbing": "Graph 2 - Dub a video, lip sync",
+    "two_speakers": "Graph 3 - Two people talking",
+    "dub_keep_camera_uni3c": "Graph 4 - Dub, camera kept by Uni3C",
+    "dub_keep_camera_sdedit": "Graph 5 - Dub, held to the source by SDEdit",
+    "dub_face_only": "Graph 6 - Dub, only the face changes",
+    "camera_path_portrait": "Graph 7 - Talking portrait, camera path",
+}
+NAMES = tuple(TITLES)
+APPS = ("Talking picture.app", "Dub a video.app", "Two people.app")
+PARTS = "Graph 8 - Files by path, step cache, wav2vec"
+SHOWN = (*APPS, *TITLES.values(), PARTS)
 HEADLESS = "dub_by_path"  # for programs: no graph to look at
 # These make several chunks; the others one, since all chunks after the first are made alike.
 LONG = ("talking_portrait", "video_dubbing", "two_speakers")
@@ -78,16 +85,16 @@ def without_titles(workflow: dict[str, Any]) -> dict[str, Any]:
 
 def test_each_workflow_has_both_formats_and_a_thumbnail() -> None:
     for folder, suffix in ((WORKFLOWS, ".json"), (WORKFLOWS / "api", ".json"), (WORKFLOWS, ".jpg")):
-        names = [*NAMES, HEADLESS] if folder.name == "api" else NAMES
+        names = [*NAMES, HEADLESS] if folder.name == "api" else SHOWN
         assert sorted(p.stem for p in folder.glob(f"*{suffix}")) == sorted(names), f"{folder}/*{suffix}"
-    assert all((WORKFLOWS / f"{name}.jpg").stat().st_size <= THUMBNAIL_BYTES for name in NAMES)
+    assert all((WORKFLOWS / f"{name}.jpg").stat().st_size <= THUMBNAIL_BYTES for name in SHOWN)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_formats_are_the_same_graph(name: str) -> None:
     from object_info import stored
 
-    assert to_api(read(name), stored()) == without_titles(read(name, WORKFLOWS / "api"))
+    assert to_api(read(TITLES[name]), stored()) == without_titles(read(name, WORKFLOWS / "api"))
 
 
 def test_the_files_are_what_the_tool_writes() -> None:
@@ -95,14 +102,16 @@ def test_the_files_are_what_the_tool_writes() -> None:
     from make_workflows import files
     from object_info import stored
 
-    assert sorted(design.name for design in workflow_designs.DESIGNS) == sorted(NAMES)
-    assert workflow_designs.HEADLESS.name == HEADLESS
-    for design in (*workflow_designs.DESIGNS, workflow_designs.HEADLESS):
+    designs = workflow_designs
+    assert {design.name: design.title for design in designs.GRAPHS} == TITLES
+    assert [*(design.title for design in designs.APPS), designs.PARTS.title] == [*APPS, PARTS]
+    assert designs.HEADLESS.name == HEADLESS
+    for design in (*designs.APPS, *designs.GRAPHS, designs.PARTS, designs.HEADLESS):
         for path, text in files(design, stored()).items():
             assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: run python tools/make_workflows.py"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHOWN)
 def test_links_lead_from_and_to_slots_of_their_type(name: str) -> None:
     saved = read(name)
     nodes = {node["id"]: node for node in saved["nodes"]}
@@ -112,7 +121,7 @@ def test_links_lead_from_and_to_slots_of_their_type(name: str) -> None:
         assert start["type"] == end["type"] == kind
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHOWN)
 def test_every_model_file_says_where_it_can_be_had(name: str) -> None:
     for node in read(name)["nodes"]:
         files = [v for v in node.get("widgets_values", []) if str(v).endswith(".safetensors")]
@@ -123,7 +132,7 @@ def test_every_model_file_says_where_it_can_be_had(name: str) -> None:
             assert model["directory"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHOWN)
 def test_nodes_do_not_lie_on_each_other_and_lie_in_a_group(name: str) -> None:
     saved, title = read(name), 30
     boxes = {n["id"]: (*n["pos"], *n["size"]) for n in saved["nodes"] if n["type"] not in NOTES}
@@ -149,6 +158,61 @@ def test_it_makes_a_video_as_long_as_the_voice(name: str, server: Any, small: Ca
     with av.open(str(videos[0])) as file:
         kept = json.loads(file.metadata["prompt"])
     assert without_titles(kept) == without_titles(workflow), "the workflow can be read from the video"
+
+
+@pytest.mark.parametrize("name", [*APPS, PARTS])
+def test_a_graph_without_an_api_file_makes_a_video_too(
+    name: str, server: Any, small: Callable, short_voice: str
+) -> None:
+    from object_info import stored
+
+    workflow = quick(small(to_api(read(name), stored())))
+    for node in workflow.values():
+        node["inputs"].update({k: short_voice for k, v in node["inputs"].items() if str(v).endswith(".wav")})
+    result = server.run(workflow, timeout=300)
+    assert result.status == "success", result.error and result.error.get("exception_message")
+    assert len([file for file in result.files() if file["filename"].endswith(".mp4")]) == 1
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_an_app_asks_for_inputs_that_its_nodes_have_and_shows_the_video(name: str) -> None:
+    saved = read(name)
+    nodes = {str(node["id"]): node for node in saved["nodes"]}
+    form = saved["extra"]["linearData"]
+    assert saved["extra"]["linearMode"] is True
+    for number, widget, *_ in form["inputs"]:
+        (slot,) = (slot for slot in nodes[number]["inputs"] if slot["name"] == widget)
+        assert slot["widget"]["name"] == widget and slot["label"], "each field has a name of its own"
+    assert [nodes[number]["type"] for number in form["outputs"]] == ["InfiniteTalkChunkSampler"]
+    assert ("2", "quality") in {(number, widget) for number, widget, *_ in form["inputs"]}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_favorites_are_inputs_of_nodes(name: str) -> None:
+    saved = read(name)
+    slots = {(str(node["id"]), slot["name"]) for node in saved["nodes"] for slot in node["inputs"]}
+    favorites = saved["extra"]["favoritedWidgets"]["favorites"]
+    assert favorites and {(each["nodeLocatorId"], each["widgetName"]) for each in favorites} <= slots
+
+
+HAN = re.compile("[\u4e00-\u9fff]")
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_it_is_there_in_chinese_and_its_note_says_sizes_and_memory(name: str) -> None:
+    saved = read(name)
+    chinese = saved["extra"]["infinitetalk"]["zh"]
+    shown = {group["title"] for group in saved["groups"]} | {
+        node["title"] for node in saved["nodes"] if "title" in node
+    }
+    shown |= {slot["label"] for node in saved["nodes"] for slot in node["inputs"] if "label" in slot}
+    assert chinese["texts"].keys() == shown
+    assert all(HAN.search(text) for text in chinese["texts"].values())
+    (note,) = (node["widgets_values"][0] for node in saved["nodes"] if node["type"] in NOTES)
+    sizes = [each["url"] for node in saved["nodes"] for each in node["properties"].get("models", [])]
+    for text in (note, chinese["note"]):
+        assert all(url in text for url in sizes) and text.count(" GB") > len(sizes), "each file with its size, memory"
+    assert HAN.search(chinese["note"]) and not HAN.search(note)
 
 
 def check_video(video: Path, voices: list[Path]) -> None:
@@ -202,9 +266,9 @@ def envelope(samples: Any, rate: int) -> Any:
     return np.sqrt(np.add.reduceat(samples.astype(np.float64) ** 2, edges[:-1]) / (rate / 1000))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHOWN)
 def test_comfyui_offers_it_as_a_template(name: str, server: Any) -> None:
     offered = json.loads(server.get("/workflow_templates"))["infinitetalk"]
-    assert sorted(offered) == sorted(NAMES)
-    assert json.loads(server.get(f"/api/workflow_templates/infinitetalk/{name}.json")) == read(name)
-    assert server.get(f"/api/workflow_templates/infinitetalk/{name}.jpg")[:2] == b"\xff\xd8"
+    assert sorted(offered) == sorted(SHOWN)
+    assert json.loads(server.get(f"/api/workflow_templates/infinitetalk/{quote(name)}.json")) == read(name)
+    assert server.get(f"/api/workflow_templates/infinitetalk/{quote(name)}.jpg")[:2] == b"\xff\xd8"
