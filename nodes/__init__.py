@@ -7,8 +7,8 @@ from .camera_control import CameraControlNode
 from .camera_path import CameraPath
 from .chunk_sampler import ChunkSampler
 from .guidance import GuidanceSettings
-from .host.media.connected_sampler import complete_prompts
 from .host.blueprints import add_search_words
+from .host.media.connected_sampler import complete_prompts
 from .host.media.sample_files import add_route as add_sample_route
 from .host.model.model_files import register_folders
 from .host.model.shared_models import SharedModels, empty_on_free

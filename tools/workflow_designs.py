@@ -26,7 +26,6 @@ from workflow_parts import (
     BLUE,
     CAMERA,
     DEPTH,
-    DUB_LINKS,
     ENCODER,
     FILES,
     GREEN,
@@ -157,7 +156,7 @@ def holding(title: str, *nodes: Node, **link: tuple[int, int]) -> tuple[Group, .
     return (
         models(THREE, SINGLE, Speed.LORA),
         speech,
-        picture(THREE, FILM, picker(DUB_LINKS, after_end=BACK_AND_FORTH), speech.nodes, BOTTOM),
+        picture(THREE, FILM, picker(VIDEO_LINK, after_end=BACK_AND_FORTH), speech.nodes, BOTTOM),
         extra,
         text_column(THREE, 2, DUB_PROMPT, below(*extra.nodes)),
         sampling(THREE, **link),

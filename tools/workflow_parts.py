@@ -160,8 +160,6 @@ def one_voice(columns: Columns, loader: Node | None = None) -> Group:
 
 IMAGE_LINK: dict[str, Link] = {"image": (SOURCE, 0)}
 VIDEO_LINK: dict[str, Link] = {"video": (SOURCE, 0)}
-# Given the speech, the Reference Picker shows the references of all its chunks.
-DUB_LINKS: dict[str, Link] = {**VIDEO_LINK, "speech": (SPEECH, 0)}
 
 
 def source(kind: str, **widgets: Any) -> Node:
