@@ -152,7 +152,7 @@ def enlarged(video: Path) -> Path:
 
 def keep_open(server: Any) -> None:
     """Wait for Ctrl+C, or for the server's end."""
-    print(f"[demo] open {server.url} in a browser; the workflows are under Templates > infinitetalk")
+    print(f"[demo] open {server.url} in a browser; the workflows are under Templates > InfiniteTalk lip sync")
     print("[demo] in the loaders choose the files whose names begin with small_ and bypass the LoRA; then")
     for node, values in settings_in_words().items():
         print(f"[demo]   {node}: {values}")

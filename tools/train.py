@@ -35,6 +35,7 @@ from training import small_models  # noqa: E402
 from training.curves import draw_curves  # noqa: E402
 from training.dataset import Samples, draw_samples, make_samples  # noqa: E402
 from training.drawing import DatasetConfig, EncoderFile  # noqa: E402
+from training.folded_convolution import fold_convolutions  # noqa: E402
 from training.own_chunks import OwnChunks  # noqa: E402
 from training.speech_pretraining import SpeechPretraining, train_speech_encoder  # noqa: E402
 from training.stages import TUNING, TUNING_SAMPLES, UNI3C_TRAINING, train_model, train_uni3c, tune_model  # noqa: E402
@@ -155,7 +156,10 @@ def _samples(run: Run, config: DatasetConfig, folder: Path) -> Samples:
 
 
 def _codec(run: Run) -> WanVae:
-    return fast(load_vae(run.models / small_models.VAE).to(run.device))
+    codec = fast(load_vae(run.models / small_models.VAE).to(run.device))
+    if codec.dtype is torch.float32:
+        fold_convolutions(codec)
+    return codec
 
 
 def _place(run: Run, name: str) -> Path:
