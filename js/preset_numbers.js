@@ -2,16 +2,9 @@
 // 8 steps. The server gives them with the choice, as `numbers_of_options` (nodes/types.py). What the user had typed
 // under an option without numbers, such as custom, is back when that is chosen again.
 import { app } from "../../scripts/app.js";
+import { follow, isLinked, widgetOf } from "./widgets.js";
 
 const NUMBERS = {}; // by node class and choice: by option: by input
-
-function isLinked(node, name) {
-  return node.inputs?.some((input) => input.widget?.name === name && input.link != null) ?? false;
-}
-
-function widgetOf(node, name) {
-  return node.widgets?.find((widget) => widget.name === name);
-}
 
 function write(node, numbers) {
   for (const [name, number] of Object.entries(numbers ?? {})) {
@@ -19,15 +12,6 @@ function write(node, numbers) {
     if (widget && widget.value !== number) widget.value = number;
   }
   node.setDirtyCanvas?.(true, true);
-}
-
-function follow(object, name, after) {
-  const before = object[name];
-  object[name] = function (...args) {
-    const result = before?.apply(this, args);
-    after();
-    return result;
-  };
 }
 
 function keepUpToDate(node, choice, options) {

@@ -3,6 +3,7 @@
 // is lost. On the canvas and in Nodes 2.0, except in the first Nodes 2.0 (frontend 1.32), which has no way to be told and
 // leaves everything open.
 import { app } from "../../scripts/app.js";
+import { follow, isLinked, widgetOf } from "./widgets.js";
 
 const RANDOM = ["neighbor", "same chunk, random", "first or last of chunk", "distant", "adaptive"];
 
@@ -29,15 +30,6 @@ const RULES = {
   InfiniteTalkVideoFormat: [{ numbers: ["bit_depth", "crf"], when: ["codec", "H.264", "HEVC", "AV1"] }],
 };
 
-function widgetOf(node, name) {
-  return node.widgets?.find((widget) => widget.name === name);
-}
-
-// A choice that comes over a link is not known here, so everything may matter.
-function isLinked(node, name) {
-  return node.inputs?.some((input) => input.widget?.name === name && input.link != null) ?? false;
-}
-
 function refresh(node, rules) {
   let changed = false;
   for (const { numbers, when: [choice, ...values] } of rules) {
@@ -49,16 +41,6 @@ function refresh(node, rules) {
     }
   }
   if (changed) node.setDirtyCanvas?.(true, true);
-}
-
-// Calls `after` whenever the object's own `name` function has run.
-function follow(object, name, after) {
-  const before = object[name];
-  object[name] = function (...args) {
-    const result = before?.apply(this, args);
-    after();
-    return result;
-  };
 }
 
 app.registerExtension({

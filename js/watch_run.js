@@ -6,6 +6,7 @@ import { HEIGHT } from "./watch/panel.js";
 import { nodeAt, nodesOfKind } from "./watch/places.js";
 import { textsFor } from "./watch/texts.js";
 import { Watcher } from "./watch/watcher.js";
+import { isLinked } from "./widgets.js";
 
 const SAMPLER = "InfiniteTalkChunkSampler";
 const PROGRESS_TEXT = "$$node-text-preview"; // the frontend's widget for it, which comes with the first text
@@ -28,11 +29,10 @@ const server = {
 // The sampler's redo_chunks as text; a value over a link cannot be changed here.
 function redoOf(node) {
   const widget = () => node.widgets?.find(({ name }) => name === "redo_chunks");
-  const isLinked = () => node.inputs?.some((input) => input.widget?.name === "redo_chunks" && input.link != null);
   return {
     get: () => String(widget()?.value ?? ""),
     set(text) {
-      if (!widget() || isLinked()) return false;
+      if (!widget() || isLinked(node, "redo_chunks")) return false;
       widget().value = text;
       widget().callback?.(text);
       node.setDirtyCanvas?.(true, true);

@@ -30,8 +30,8 @@ NUMBERS = REPO / ".test-output" / "speaking.txt"
 LEAST_SYNC = 0.7
 MOST_LAG = 1  # frames
 MOST_BY_CHANCE = 0.45
-# CIEDE2000, of the worst region, of any chunk. Plainly visible: the small models turn a jacket, see their card.
-MOST_COLOR_DRIFT = 16.0
+# CIEDE2000, of the worst region, of any chunk.
+MOST_COLOR_DRIFT = 4.0
 MOST_SEAM = 5.0  # usual steps
 
 

@@ -4,7 +4,6 @@ says why."""
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +16,11 @@ from infinitetalk_core.chunks import lips
 from infinitetalk_core.chunks.lips import MAX_LAG, lip_sync, measure_lips, mouth_gaps, voice_bands, wanted_opening
 from infinitetalk_core.chunks.reference import Policy, ReferenceSettings
 from infinitetalk_core.errors import InputError
-from infinitetalk_core.video.source import PictureBatch, open_source
+from infinitetalk_core.video.source import PictureBatch
 from tests.support.models import PlainModels, make_job, run_and_measure
 from tests.support.mouths import face, mouth, open_mouth, voice
+from tests.support.recorded import MEDIA, recorded_speaker
 
-MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
 FRAMES = 72
 
 
@@ -191,13 +190,7 @@ def test_the_report_of_a_chunk_has_the_lips(monkeypatch):
 @pytest.fixture(scope="module")
 def recorded():
     """A recorded speaker and their sound; skips the test where there is none, or no library."""
-    try:
-        faces.load_dlib()
-    except InputError as reason:
-        pytest.skip(str(reason))
-    if not (MEDIA / "source_video.mp4").exists():
-        pytest.skip("no real video here")
-    return open_source(MEDIA / "source_video.mp4"), read_sound(MEDIA / "source_video.mp4")
+    return recorded_speaker()
 
 
 def test_a_recorded_speaker_is_told_from_other_voices(recorded):

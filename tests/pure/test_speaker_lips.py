@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from infinitetalk_core.audio.reading import read_sound
 from infinitetalk_core.audio.sound import Sound
 from infinitetalk_core.chunks import face_points as faces
 from infinitetalk_core.chunks.context import ContextFrames
@@ -20,13 +18,12 @@ from infinitetalk_core.chunks.lips import ChunkLips, LipSync, SpeakerLips
 from infinitetalk_core.chunks.metrics import measure
 from infinitetalk_core.chunks.plan import Chunk
 from infinitetalk_core.chunks.speaker_lips import chunk_lips
-from infinitetalk_core.errors import InputError
 from infinitetalk_core.speakers import Box
 from infinitetalk_core.speech import Speech, Timing, encode_speakers
-from infinitetalk_core.video.source import PictureBatch, open_source
+from infinitetalk_core.video.source import PictureBatch
 from tests.support.mouths import face, mouth, open_mouth, voice
+from tests.support.recorded import recorded_speaker
 
-MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
 FRAMES, HEIGHT, WIDTH = 73, 128, 256
 CHUNK = Chunk(0, 0, FRAMES, 0, FRAMES)
 LEFT, RIGHT, SMALL = (32, 24, 96, 88), (160, 24, 224, 88), (104, 8, 144, 48)  # places of faces
@@ -194,13 +191,7 @@ def test_the_try_whose_worst_speaker_is_best_is_kept(tries, made, kept):
 
 
 def test_two_recorded_speakers_are_told_apart():
-    try:
-        faces.load_dlib()
-    except InputError as reason:
-        pytest.skip(str(reason))
-    if not (MEDIA / "source_video.mp4").exists():
-        pytest.skip("no real video here")
-    source, sound = open_source(MEDIA / "source_video.mp4"), read_sound(MEDIA / "source_video.mp4")
+    source, sound = recorded_speaker()
     starts = (25, 200)
     rate = sound.sample_rate_hz
     voices = [Sound(sound.waveform[:, start * rate // 25 :][:, : rate * 3], rate) for start in starts]
