@@ -1,11 +1,10 @@
 """Node that renders a camera path around a picture, as guidance for Uni3C."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..infinitetalk_core.camera.depth import depth_from_picture
 from ..infinitetalk_core.camera.path import PRESETS, Move
 from .host.media.camera_guides import path_guide, preview_frames
-from .host.media.contact_sheet import shown
 from .host.media.foreign_pictures import as_depth
 from .inputs import checked
 from .types import CATEGORY, CameraPathType, advanced, search_aliases
@@ -157,4 +156,4 @@ class CameraPath(io.ComfyNode):
         )
         guide = path_guide(image, depth_from_picture(depth[:1], near, far, inverse_depth), path, seconds, field_of_view)
         preview = preview_frames(guide)
-        return io.NodeOutput(guide, preview, ui=shown(preview, cls))
+        return io.NodeOutput(guide, preview, ui=ui.PreviewImage(preview, cls=cls))

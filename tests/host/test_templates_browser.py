@@ -17,7 +17,7 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from test_browser import READY, SECONDS, SHOTS, chromium  # noqa: E402
+from browser import READY, SECONDS, SHOTS, chromium  # noqa: E402
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))

@@ -8,7 +8,7 @@ needs no model. As they are inputs then, ComfyUI runs the picker again when they
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from server import PromptServer
 
@@ -78,14 +78,19 @@ def _lengths(prompt: Prompt, sampler: str) -> tuple[int | None, int | None]:
     names = ("chunk_frames", "context_frames")
     found = [_number(prompt, _inputs(prompt, sampler).get(name, getattr(Sampling, name))) for name in names]
     link = _inputs(prompt, sampler).get("guidance")
-    if any(number is None for number in found) or not _is_link(link) or _class_of(prompt, link[0]) != GUIDANCE:
-        return found[0], found[1]
+    chunk_frames, context_frames = found
+    if chunk_frames is None or context_frames is None:
+        return chunk_frames, context_frames
+    if not _is_link(link) or _class_of(prompt, link[0]) != GUIDANCE:
+        return chunk_frames, context_frames
     preset = _inputs(prompt, link[0]).get("preset")
     settings = PRESETS.get(preset, SamplingSettings()) if isinstance(preset, str) else SamplingSettings()
     try:
-        sampling = Sampling(settings=settings, chunk_frames=found[0], context_frames=found[1]).with_lengths_of_model()
+        sampling = Sampling(
+            settings=settings, chunk_frames=chunk_frames, context_frames=context_frames
+        ).with_lengths_of_model()
     except InputError:  # the sampler will say what is wrong with them
-        return found[0], found[1]
+        return chunk_frames, context_frames
     return sampling.chunk_frames, sampling.context_frames
 
 
@@ -137,5 +142,5 @@ def _class_of(prompt: Prompt, node: Any) -> Any:
     return found.get("class_type") if isinstance(found, dict) else None
 
 
-def _is_link(value: Any) -> bool:
+def _is_link(value: Any) -> TypeGuard[list[Any]]:
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
