@@ -132,19 +132,20 @@ def two_people(speed: Speed) -> tuple[Group, ...]:
         label_of={"timing": "Who speaks when"},
     )
     voices = stack(
-        TWO.x(0),
-        TWO.between,
+        THREE.x(0),
+        THREE.between,
         voice(VOICE, "voice.wav", "Voice of person 1 (left)", "Voice of person 1 (left)"),
         voice(VOICE_2, "voice_2.wav", "Voice of person 2 (right)", "Voice of person 2 (right)"),
     )
-    speech = Group("Speech", GREEN, (*voices, *stack(TWO.x(1), TWO.between, encoder(), speakers)))
+    others = (*stack(THREE.x(1), THREE.between, speakers), *stack(THREE.x(2), THREE.between, encoder()))
+    speech = Group("Speech", GREEN, (*voices, *others))
     people = source("LoadImage", image="two_people.png")
     return (
-        models(TWO, MULTI, speed),
+        models(THREE, MULTI, speed),
         speech,
-        picture(TWO, people, picker(IMAGE_LINK), speech.nodes, ABOVE_TEXT),
-        text_row(TWO, TWO_PROMPT),
-        sampling(TWO, speed),
+        picture(THREE, people, picker(IMAGE_LINK), speech.nodes, BOTTOM),
+        text_column(THREE, 2, TWO_PROMPT, below(*speech.nodes)),
+        sampling(THREE, speed),
     )
 
 

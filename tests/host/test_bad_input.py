@@ -119,7 +119,7 @@ PICKER = "InfiniteTalkReferencePicker"
         ([(TALK, {"infinitetalk": "tiny_wan2.1_i2v.safetensors"})], "is a Wan 2.1 I2V model (Load Diffusion Model"),
         ([(TALK, {"infinitetalk": "cut.safetensors"})], "cut.safetensors is incomplete"),
         ([(TALK, {"infinitetalk": "two_blocks.safetensors"})], "made for a model of 2 blocks"),
-        ([(TALK, {"infinitetalk": "holed.safetensors"})], "lacks 1 tensors, first blocks.1.norm_x.bias"),
+        ([(TALK, {"infinitetalk": "holed.safetensors"})], "lacks 1 tensor, first blocks.1.norm_x.bias"),
         ([(TALK, {"infinitetalk": "../../secret.safetensors"})], ""),
         (
             [("UNETLoader", {"unet_name": "wan_t2v.safetensors"})],

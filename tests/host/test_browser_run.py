@@ -33,7 +33,7 @@ def window(server: Any, request: pytest.FixtureRequest) -> Iterator[Window]:
 @pytest.fixture
 def job(window: Window, short_voice: str) -> Window:
     """The window with a job of three chunks that was not made before."""
-    window.load("talking_portrait")
+    window.load("Graph 1 - Talking portrait, lip sync avatar")
     make_quick(window, short_voice, chunk_frames=29, context_frames=5)
     set_seed(window)
     window.run(
@@ -179,7 +179,7 @@ def test_two_tabs_and_a_node_deleted_while_it_runs(job: Window, server: Any) -> 
 
 def test_the_picks_are_a_picture(window: Window, short_voice: str) -> None:
     """Nodes 2.0 took the picker for a node that shows a video, since it has an input for one."""
-    window.load("video_dubbing")
+    window.load("Graph 2 - Dub a video, lip sync")
     make_quick(window, short_voice, chunk_frames=29, context_frames=5)
     set_seed(window)
     start(window)
@@ -197,7 +197,7 @@ def test_the_picks_are_a_picture(window: Window, short_voice: str) -> None:
 
 
 def test_people_are_placed_by_drawing_on_the_picture(window: Window) -> None:
-    window.load("two_speakers")
+    window.load("Graph 3 - Two people talking")
     boxes = """() => app.graph._nodes.find(n => n.comfyClass === 'InfiniteTalkSpeakers').widgets
         .filter(w => /^box_/.test(w.name)).map(w => w.value)"""
     canvas = window.page.locator("[data-infinitetalk=boxes] canvas").first

@@ -94,7 +94,7 @@ def test_with_dynamic_vram_the_same_weights_are_loaded(core, files, own, monkeyp
     monkeypatch.setattr(memory, "aimdo_enabled", True)
     model = core.adapter.patch_model(base, files.infinitetalk, 1.0)
     holed = {k: v for k, v in load_file(files.infinitetalk).items() if k != "blocks.1.audio_cross_attn.proj.weight"}
-    with pytest.raises(ValueError, match=r"lacks 1 tensors, first blocks\.1\.audio_cross_attn\.proj\.weight"):
+    with pytest.raises(ValueError, match=r"lacks 1 tensor, first blocks\.1\.audio_cross_attn\.proj\.weight"):
         core.patchers.load_strictly(
             lambda ops: core.audio.AudioAdapter(own.adapter.config, ops, device="meta"), holed, "a file"
         )

@@ -119,6 +119,7 @@ def test_a_prompt_in_chinese_is_a_prompt(shop):
     known = shop.made_again()
     assert shop.video(workflow) == path
     shop.server.free()
+    shop.video(workflow)  # a prompt that comes at once may run before ComfyUI empties its cache
     assert shop.video(workflow) == path and shop.made_again() > known
 
 
