@@ -5,10 +5,13 @@ tools/make_workflows.py writes them to files; the notes are in workflow_texts.py
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import workflow_texts as notes
 from workflow_layout import (
     ABOVE,
     BOTTOM,
+    GAP,
     THREE,
     TITLE,
     TWO,
@@ -131,12 +134,13 @@ def two_people(speed: Speed) -> tuple[Group, ...]:
         links={"encoder": (ENCODER, 0), "audio_1": (VOICE, 0), "audio_2": (VOICE_2, 0)},
         label_of={"timing": "Who speaks when"},
     )
-    voices = stack(
-        THREE.x(0),
-        THREE.between,
+    heard = (
         voice(VOICE, "voice.wav", "Voice of person 1 (left)", "Voice of person 1 (left)"),
         voice(VOICE_2, "voice_2.wav", "Voice of person 2 (right)", "Voice of person 2 (right)"),
     )
+    # Nodes 2.0 makes Speakers 18 units higher than its size in the file; the group's height is that of the voices.
+    half = (speakers.height + TITLE + 20 - GAP) // 2 - TITLE
+    voices = stack(THREE.x(0), THREE.between, *(replace(each, height=half) for each in heard))
     others = (*stack(THREE.x(1), THREE.between, speakers), *stack(THREE.x(2), THREE.between, encoder()))
     speech = Group("Speech", GREEN, (*voices, *others))
     people = source("LoadImage", image="two_people.png")

@@ -97,7 +97,7 @@ HEIGHTS = {
     "LoadImageMask": 358,
     "InfiniteTalkAudioEncoderLoader": 110,
     "InfiniteTalkSpeechEncode": 78,
-    "InfiniteTalkSpeakers": 390,
+    "InfiniteTalkSpeakers": 470,
     "InfiniteTalkModelLoader": 110,
     "InfiniteTalkQuality": 158,
     "InfiniteTalkGuidance": 274,

@@ -84,12 +84,20 @@ OF_THE_KIND = {
 }
 
 
+FILES = ("audio_encoder", "infinitetalk", "uni3c", "lora")
+
+
 def may_be_taken(spec: io.Input, label: str) -> bool:
     if (str(spec.io_type), label) in OF_THE_KIND:
         return True
     if str(spec.io_type) == "*" or (label == "nothing" and spec.optional):
         return True
-    if isinstance(spec, io.String.Input) or spec.id in ("audio_encoder", "infinitetalk", "uni3c"):  # checked when read
+    if isinstance(spec, io.String.Input) or spec.id in (
+        "audio_encoder",
+        "infinitetalk",
+        "uni3c",
+        "lora",
+    ):  # checked when read
         return label in ("text", "empty text")
     return False
 

@@ -82,7 +82,9 @@ def test_previews_are_pictures_of_this_node(job):
 
 def test_a_chunk_made_again_goes_back_on_the_bar_and_never_beyond(pack, monkeypatch):
     """Its steps are those of the chunk, however often it is made; the words say which try it is."""
-    progress = import_module(f"{pack.__name__}.nodes.host.sampling.progress")
+    progress, watching = (
+        import_module(f"{pack.__name__}.nodes.host.sampling.{name}") for name in ("progress", "watching")
+    )
     plan, lips, tries = (
         import_module(f"{pack.__name__}.infinitetalk_core.chunks.{name}") for name in ("plan", "lips", "lip_tries")
     )
@@ -94,7 +96,7 @@ def test_a_chunk_made_again_goes_back_on_the_bar_and_never_beyond(pack, monkeypa
     monkeypatch.setattr(progress, "say", words.append)
     model = SimpleNamespace(load_device=torch.device("cpu"), model=SimpleNamespace(latent_format=None))
     monkeypatch.setattr(progress.latent_preview, "get_previewer", lambda *_: None)
-    listener, latents = progress.JobProgress(model, 2, STEPS), torch.zeros(1, 16, 3, 4, 4)
+    listener, latents = progress.JobProgress(model, 2, STEPS, watching.WatchedRun()), torch.zeros(1, 16, 3, 4, 4)
     bad = lips.ChunkLips((lips.SpeakerLips(lips.LipSync(0.1, 0)),))
     for chunk in plan.plan_chunks(100, 61, 5):
         for attempt in range(3):

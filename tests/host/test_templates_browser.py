@@ -125,7 +125,7 @@ def test_no_node_covers_another_and_each_lies_in_a_group(page: Any, name: str) -
     for kind, x0, y0, x1, y1 in nodes:
         inside = [g for g, left, top, right, bottom in found["groups"] if left <= x0 and top <= y0]
         inside = [g for g, left, top, right, bottom in found["groups"] if x1 <= right and y1 <= bottom and g in inside]
-        assert inside or kind == "MarkdownNote", f"{kind} is larger than its group"
+        assert inside or kind == "MarkdownNote", f"{kind} {(x0, y0, x1, y1)} is in none of {found['groups']}"
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["1920", "1440"])

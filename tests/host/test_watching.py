@@ -17,12 +17,12 @@ def watching(pack: Any) -> Any:
     return import_module(f"{pack.__name__}.nodes.host.sampling.watching")
 
 
-def fake_run(chunks: int, interrupted: list[dict[str, Any]] | None = None) -> Any:
+def fake_run(chunks: int) -> Any:
     """What a watched run reads of a run: its tasks and its store."""
     tasks = [
         SimpleNamespace(chunk=SimpleNamespace(index=i, first=i * 8, stop=i * 8 + 8, keep=8)) for i in range(chunks)
     ]
-    store = SimpleNamespace(keep_all=False, manifest={"interrupted": interrupted or []}, on_commit=None)
+    store = SimpleNamespace(keep_all=False, on_commit=None)
     return SimpleNamespace(tasks=tasks, store=store, stored_frames=lambda task: None)
 
 
@@ -73,16 +73,15 @@ def test_a_prompt_without_a_workflow_is_not_shown(watching, found):
     assert events == [] and watch.find(watched.id) is None
 
 
-def test_an_interrupt_names_the_video_that_this_execution_kept(watching):
-    old, new = {"video": "a/old_interrupted.mp4"}, {"video": "a/b/new_interrupted.mp4"}
+@pytest.mark.parametrize("kept", [None, "a/b/new_interrupted.mp4"])
+def test_an_interrupt_names_the_video_that_this_execution_kept(watching, kept):
     watch = watching.RunWatch()
-    for kept, shown in (([old], None), ([old, new], "new_interrupted.mp4")):
-        run = fake_run(2, [old])
-        with watch.watching(watching.Place.of(hidden(), "me")) as watched:
-            watched.begin(run)
-            run.store.manifest["interrupted"] = kept
-        assert (watched.video or {}).get("filename") == shown
-    assert watched.video["subfolder"] == "a/b"
+    with pytest.raises(KeyboardInterrupt), watch.watching(watching.Place.of(hidden(), "me")) as watched:
+        watched.begin(fake_run(2))
+        watched.stop(kept)
+        raise KeyboardInterrupt
+    named = {"filename": "new_interrupted.mp4", "subfolder": "a/b", "type": "output"}
+    assert watched.state == "stopped" and watched.video == (named if kept else None)
 
 
 def test_a_finished_run_has_the_numbers_of_chunks_made_before(watching, monkeypatch, tmp_path):
