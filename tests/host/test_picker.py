@@ -86,6 +86,13 @@ def test_it_runs_alone_and_tells_the_chunks_of_the_sampler(portrait, asked):
     assert asked(portrait)[0] == "3 chunks, 4.9 s, 64 x 48", "it is shown anew when the sampler's chunks change"
 
 
+def test_a_prompt_whose_sampler_lacks_something_is_refused_and_not_run_for_the_picker_alone(portrait, server):
+    inputs_of(portrait, SAMPLER).pop("vae")
+    with pytest.raises(Exception, match="vae") as refused:
+        server.run(portrait)
+    assert type(refused.value).__name__ == "RefusedError"
+
+
 def test_a_job_of_its_own_is_told_what_it_can(portrait, asked):
     del portrait[id_of(portrait, SAMPLER)]
     inputs_of(portrait, PICKER).pop("speech", None)
@@ -157,6 +164,15 @@ def test_a_voice_that_depends_on_the_picks_is_not_linked(told, portrait):
     inputs_of(portrait, SPEECH_ENCODE)["audio"] = ["talk", 0]
     picker = inputs_of(told.completed({"prompt": portrait})["prompt"], PICKER)
     assert "voice" not in picker and "speech" not in picker, "the graph would be a circle"
+
+
+def test_a_picker_before_a_sampler_is_a_goal_only_if_it_was_asked_for(told, portrait):
+    picker, sampler = id_of(portrait, PICKER), id_of(portrait, SAMPLER)
+    goals = told.completed({"prompt": portrait})[told.TARGETS]
+    assert picker not in goals and sampler in goals
+    assert told.completed({"prompt": portrait, told.TARGETS: [picker]})[told.TARGETS] == [picker]
+    del portrait[sampler]
+    assert told.TARGETS not in told.completed({"prompt": portrait})
 
 
 @pytest.mark.parametrize(

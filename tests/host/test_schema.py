@@ -119,5 +119,7 @@ def test_comfyui_serves_help_languages_and_scripts(server: Any, agreed: dict[str
         assert served[language]["nodeDefs"] == texts(language)
         assert served[language]["nodeCategories"]["infinitetalk"] == "InfiniteTalk"
     scripts = json.loads(server.get("/extensions"))
-    ours = sorted(script.rsplit("/", 1)[-1] for script in scripts if script.startswith("/extensions/infinitetalk/"))
-    assert ours == sorted(path.name for path in DOCS.parent.glob("*.js")), "each is loaded once"
+    ours = sorted(script for script in scripts if script.startswith("/extensions/infinitetalk/"))
+    js = DOCS.parent
+    expected = sorted(f"/extensions/infinitetalk/{path.relative_to(js).as_posix()}" for path in js.rglob("*.js"))
+    assert ours == expected, "each is loaded once"

@@ -20,6 +20,7 @@ PICKER, SAMPLER = "InfiniteTalkReferencePicker", "InfiniteTalkChunkSampler"
 GUIDANCE, SPEECH_ENCODE = "InfiniteTalkGuidance", "InfiniteTalkSpeechEncode"
 # Inputs that no schema names, so that no node shows them. ComfyUI counts them all the same.
 CHUNK_FRAMES, CONTEXT_FRAMES = "planned_chunk_frames", "planned_context_frames"
+TARGETS = "partial_execution_targets"  # of ComfyUI: the output nodes that a prompt is for; None: all
 Prompt = dict[str, Any]
 
 
@@ -30,11 +31,20 @@ def complete_prompts() -> None:
 
 
 def completed(request: Any) -> Any:
-    """Return the body of POST /prompt with its pickers completed. What is no prompt is left for ComfyUI to refuse."""
+    """Return the body of POST /prompt with its pickers completed. What is no prompt is left for ComfyUI to refuse.
+
+    A picker before a sampler is no goal of its own unless it was asked for alone: else ComfyUI would accept a prompt
+    whose sampler lacks something, run the picker only, and a client would learn of it in `node_errors` alone.
+    """
     prompt = request.get("prompt") if isinstance(request, dict) else None
-    if isinstance(prompt, dict):
-        for node in [node for node in prompt if _class_of(prompt, node) == PICKER]:
-            _complete(prompt, node)
+    if not isinstance(prompt, dict):
+        return request
+    pickers = [node for node in prompt if _class_of(prompt, node) == PICKER]
+    for picker in pickers:
+        _complete(prompt, picker)
+    on_the_way = {picker for picker in pickers if next(_samplers_behind(prompt, picker), None) is not None}
+    if on_the_way and request.get(TARGETS) is None:
+        request[TARGETS] = [node for node in prompt if node not in on_the_way]
     return request
 
 
