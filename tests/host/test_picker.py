@@ -166,6 +166,13 @@ def test_a_voice_that_depends_on_the_picks_is_not_linked(told, portrait):
     assert "voice" not in picker and "speech" not in picker, "the graph would be a circle"
 
 
+def test_what_is_added_can_be_taken_away_again(told, portrait, small):
+    for workflow in (portrait, small("two_speakers"), small("video_dubbing")):
+        sent = copy.deepcopy(workflow)
+        completed = told.completed({"prompt": workflow})["prompt"]
+        assert completed != sent and told.as_sent(completed) == sent
+
+
 def test_a_picker_before_a_sampler_is_a_goal_only_if_it_was_asked_for(told, portrait):
     picker, sampler = id_of(portrait, PICKER), id_of(portrait, SAMPLER)
     goals = told.completed({"prompt": portrait})[told.TARGETS]

@@ -20,6 +20,7 @@ PICKER, SAMPLER = "InfiniteTalkReferencePicker", "InfiniteTalkChunkSampler"
 GUIDANCE, SPEECH_ENCODE = "InfiniteTalkGuidance", "InfiniteTalkSpeechEncode"
 # Inputs that no schema names, so that no node shows them. ComfyUI counts them all the same.
 CHUNK_FRAMES, CONTEXT_FRAMES = "planned_chunk_frames", "planned_context_frames"
+LINKED = "planned_link"  # the name of the input that was linked
 TARGETS = "partial_execution_targets"  # of ComfyUI: the output nodes that a prompt is for; None: all
 Prompt = dict[str, Any]
 
@@ -80,7 +81,17 @@ def _complete(prompt: Prompt, picker: str) -> None:
     if _is_link(link) and _class_of(prompt, link[0]) == SPEECH_ENCODE:
         name, link = "voice", _inputs(prompt, link[0]).get("audio")
     if _is_link(link) and picker not in _upstream(prompt, link[0]):
-        inputs[name] = list(link)
+        inputs[name], inputs[LINKED] = list(link), name
+
+
+def as_sent(prompt: Prompt) -> Prompt:
+    """Return a prompt without what `completed` has added to it."""
+    sent = {}
+    for node in prompt:
+        inputs = _inputs(prompt, node)
+        added = (CHUNK_FRAMES, CONTEXT_FRAMES, LINKED, inputs.get(LINKED))
+        sent[node] = {**prompt[node], "inputs": {k: v for k, v in inputs.items() if k not in added}}
+    return sent
 
 
 def _lengths(prompt: Prompt, sampler: str) -> tuple[int | None, int | None]:

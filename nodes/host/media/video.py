@@ -18,6 +18,7 @@ from ....infinitetalk_core.fingerprint import FileFingerprints
 from ....infinitetalk_core.runs.readable_report import SUFFIX as READABLE_SUFFIX
 from ....infinitetalk_core.video.source import FrameSource, PictureBatch, VideoFile
 from ....infinitetalk_core.video.trim import cut
+from .connected_sampler import as_sent
 from .file_name import check_prefix
 from .foreign import number_of, what_is
 from .foreign_pictures import as_images
@@ -82,13 +83,14 @@ def output_path(prefix: str, width: int, height: int) -> Path:
 def workflow_metadata(hidden: Any) -> dict[str, str]:
     """Return the prompt and the workflow as metadata of the file; none with --disable-metadata.
 
-    Leaves out ComfyUI's `is_changed`, which depends on files and times, so that the same job gives the same file.
+    Leaves out ComfyUI's `is_changed`, which depends on files and times, so that the same job gives the same file, and
+    what was added to the prompt for the Reference Picker.
     """
     if args.disable_metadata:
         return {}
     prompt = hidden.prompt
     if prompt is not None:
-        prompt = {i: {k: v for k, v in node.items() if k != "is_changed"} for i, node in prompt.items()}
+        prompt = {i: {k: v for k, v in node.items() if k != "is_changed"} for i, node in as_sent(prompt).items()}
     found = {"prompt": prompt, **(hidden.extra_pnginfo or {})}
     return {key: json.dumps(value) for key, value in found.items() if value is not None}
 
