@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from browser import READY, SECONDS, SHOTS, chromium  # noqa: E402
+from browser import READY, SECONDS, SHOTS, browser, chromium, set_setting
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -51,33 +50,17 @@ BOXES = """() => {
 HAS_SETTLED_NODES_2 = """() => Number((window.__COMFYUI_FRONTEND_VERSION__ ?? '0.0').split('.')[1]) >= 40"""
 
 
-def settings(server: Any, **values: Any) -> None:
-    for name, value in values.items():
-        request = urllib.request.Request(
-            f"{server.url}/api/settings/{name.replace('_', '.')}",
-            json.dumps(value).encode(),
-            {"Content-Type": "application/json"},
-        )
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
-
-
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu"]
-        found = playwright.chromium.launch(executable_path=chromium(), headless=True, args=arguments)
+def chrome() -> Iterator[Any]:
+    with browser() as found:
         yield found
-        found.close()
 
 
-def open_page(browser: Any, server: Any, nodes_2: bool, locale: str = "en") -> Any:
-    settings(
-        server,
-        Comfy_TutorialCompleted=True,
-        Comfy_VueNodes_Enabled=nodes_2,
-        Comfy_Locale=locale,
-    )
-    page = browser.new_page(viewport=WIDE)
+def open_page(chrome: Any, server: Any, nodes_2: bool, locale: str = "en") -> Any:
+    set_setting(server.url, "Comfy.TutorialCompleted", True)
+    set_setting(server.url, "Comfy.VueNodes.Enabled", nodes_2)
+    set_setting(server.url, "Comfy.Locale", locale)
+    page = chrome.new_page(viewport=WIDE)
     page.goto(server.url)
     page.wait_for_selector(READY, timeout=60 * SECONDS)
     page.wait_for_timeout(1 * SECONDS)  # the frontend still restores its last tab
@@ -85,13 +68,13 @@ def open_page(browser: Any, server: Any, nodes_2: bool, locale: str = "en") -> A
 
 
 @pytest.fixture(scope="module", params=[CANVAS, NODES_2], ids=["canvas", "nodes 2.0"])
-def page(request: pytest.FixtureRequest, browser: Any, server: Any) -> Iterator[Any]:
-    opened = open_page(browser, server, request.param)
+def page(request: pytest.FixtureRequest, chrome: Any, server: Any) -> Iterator[Any]:
+    opened = open_page(chrome, server, request.param)
     if request.param is NODES_2 and not opened.evaluate(HAS_SETTLED_NODES_2):
         pytest.skip("the first Nodes 2.0 (frontend 1.32) enlarges every graph by a fifth, and its nodes by more")
     yield opened
     opened.close()
-    settings(server, Comfy_VueNodes_Enabled=False)
+    set_setting(server.url, "Comfy.VueNodes.Enabled", False)
 
 
 def show(page: Any, name: str, size: dict[str, int]) -> None:
@@ -144,8 +127,8 @@ def test_it_opens_with_readable_text_and_its_beginning_in_sight(page: Any, name:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_in_chinese_all_of_it_is(browser: Any, server: Any, name: str) -> None:
-    page = open_page(browser, server, CANVAS, "zh")
+def test_in_chinese_all_of_it_is(chrome: Any, server: Any, name: str) -> None:
+    page = open_page(chrome, server, CANVAS, "zh")
     show(page, name, WIDE)
     page.screenshot(path=SHOTS / f"zh_{name}.png")
     texts = page.evaluate(
@@ -158,7 +141,7 @@ def test_in_chinese_all_of_it_is(browser: Any, server: Any, name: str) -> None:
             .filter(w => w.name === 'policy').map(w => [w.value, w.options.getOptionLabel?.(w.value)])"""
     )
     page.close()
-    settings(server, Comfy_Locale="en")
+    set_setting(server.url, "Comfy.Locale", "en")
     english = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))["extra"]["infinitetalk"]["zh"][
         "texts"
     ]

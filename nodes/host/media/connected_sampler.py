@@ -8,6 +8,7 @@ needs no model. As they are inputs then, ComfyUI runs the picker again when they
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, TypeGuard
 
 from server import PromptServer
@@ -41,11 +42,11 @@ def completed(request: Any) -> Any:
     if not isinstance(prompt, dict):
         return request
     pickers = [node for node in prompt if _class_of(prompt, node) == PICKER]
-    for picker in pickers:
-        _complete(prompt, picker)
-    on_the_way = {picker for picker in pickers if next(_samplers_behind(prompt, picker), None) is not None}
-    if on_the_way and request.get(TARGETS) is None:
-        request[TARGETS] = [node for node in prompt if node not in on_the_way]
+    samplers = {picker: sampler for picker in pickers for sampler in islice(_samplers_behind(prompt, picker), 1)}
+    for picker, sampler in samplers.items():
+        _complete(prompt, picker, sampler)
+    if samplers and request.get(TARGETS) is None:
+        request[TARGETS] = [node for node in prompt if node not in samplers]
     return request
 
 
@@ -67,11 +68,9 @@ def planned_lengths(prompt: Prompt | None, node: str | None) -> tuple[int, int]:
     return chosen.chunk_frames, chosen.context_frames
 
 
-def _complete(prompt: Prompt, picker: str) -> None:
-    sampler = next(_samplers_behind(prompt, picker), None)
+def _complete(prompt: Prompt, picker: str, sampler: str) -> None:
+    """Add to a picker what the sampler behind it says."""
     inputs = _inputs(prompt, picker)
-    if sampler is None:
-        return
     for name, number in zip((CHUNK_FRAMES, CONTEXT_FRAMES), _lengths(prompt, sampler), strict=True):
         if number is not None:
             inputs[name] = number
